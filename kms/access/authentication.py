@@ -1,0 +1,136 @@
+"""The one place where credentials become a caller: a secret with a second factor, or a session token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_
+
+from kms.access import credentials, lockout, totp
+from kms.access.model import Caller, Client, ClientStatus, Grant, RecoveryCode, Token
+from kms.clock import Clock
+from kms.errors import AuthenticationFailed, MfaRequired
+from kms.vault.lease import Lease, LeasedCache
+from kms.vault.sealing import SealBroken
+from kms.vault.store import Change, Snapshot, Vault
+from kms.vault.tables import grants
+
+_FAILED = "The credentials are not valid. A code works once; wait for the next one before trying again."
+_SESSIONS_CACHED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request presents: client id, secret, and one second factor."""
+
+    client_id: str
+    secret: str = field(repr=False)
+    totp_code: str | None = field(default=None, repr=False)
+    recovery_code: str | None = field(default=None, repr=False)
+
+
+class Authenticator:
+    """Proves callers against the vault."""
+
+    def __init__(self, vault: Vault, lease: Lease, clock: Clock, token_lifetime: timedelta) -> None:
+        self._vault = vault
+        self._clock = clock
+        self._lifetime = token_lifetime
+        self._secrets = credentials.SecretVerifier(vault.keyring)
+        self._nobody = totp.new_secret()
+        self._sessions: LeasedCache[bytes, Caller] = LeasedCache(lease, _SESSIONS_CACHED)
+
+    def prove(self, presented: Credentials, source: str) -> Caller:
+        """The caller behind a secret and a second factor, each code accepted once over all workers and nodes.
+
+        Raises MfaRequired where no second factor is given, RateLimited while locked out, AuthenticationFailed
+        for everything else, in the same words and after the same work whether or not the client exists.
+        """
+        if presented.totp_code is None and presented.recovery_code is None:
+            raise MfaRequired("Add the header X-TOTP with the code of the authenticator app.")
+        with self._vault.read() as snapshot:
+            known = snapshot.find(Client, presented.client_id)
+        known_hash = known.secret_hash if known else None
+        secret_matches = self._secrets.matches(presented.client_id, presented.secret, known_hash)
+        caller = None
+        with self._vault.change() as change:
+            # Attempts come here one after the other, so that a count cannot be overtaken.
+            now = self._clock()
+            lockout.require_unlocked(change, presented.client_id, source, now)
+            client = change.find(Client, presented.client_id)
+            consumed = self._second_factor(change, client, presented, now)
+            if (
+                client is not None
+                and client.status is ClientStatus.ENABLED
+                and client.secret_hash == known_hash
+                and secret_matches
+                and consumed is not None
+            ):
+                if isinstance(consumed, RecoveryCode):
+                    change.delete(consumed)
+                else:
+                    change.replace(client, replace(client, last_totp_step=consumed))
+                lockout.forgive(change, client.client_id, source)
+                caller = _caller(change, client)
+            else:
+                lockout.count_failure(change, presented.client_id, source, now)
+        if caller is None:
+            raise AuthenticationFailed(_FAILED)
+        return caller
+
+    def session(self, token: str) -> Caller:
+        """The caller behind a session token. Raises AuthenticationFailed, and Unavailable without a lease."""
+        token_hash = credentials.token_hash(self._vault.keyring, token)
+        caller = self._sessions.get(token_hash, lambda: self._load_session(token_hash))
+        if caller.token is None or caller.token.expires_at <= self._clock():
+            raise AuthenticationFailed(_FAILED)
+        return caller
+
+    def issue(self, change: Change, caller: Caller) -> tuple[str, Token]:
+        """A new session token for `caller` and its record; its expiry is fixed now."""
+        token = credentials.new_token()
+        now = self._clock()
+        record = Token(
+            token_hash=credentials.token_hash(self._vault.keyring, token),
+            client_id=caller.client_id,
+            issued_at=now,
+            expires_at=now + self._lifetime,
+        )
+        change.insert(record)
+        return token, record
+
+    def _load_session(self, token_hash: bytes) -> Caller:
+        with self._vault.read() as snapshot:
+            token = snapshot.find(Token, token_hash)
+            client = snapshot.find(Client, token.client_id) if token else None
+            if token is None or client is None or client.status is not ClientStatus.ENABLED:
+                raise AuthenticationFailed(_FAILED)
+            return replace(_caller(snapshot, client), token=token)
+
+    def _second_factor(
+        self, change: Change, client: Client | None, presented: Credentials, now: datetime
+    ) -> int | RecoveryCode | None:
+        """The TOTP step or the recovery code that a success would use up, or None."""
+        if presented.recovery_code is not None:
+            code = credentials.recovery_code_hash(change.keyring, presented.client_id, presented.recovery_code)
+            return change.find(RecoveryCode, presented.client_id, code)
+        secret = totp_secret(change, client) if client else self._nobody
+        step = totp.matching_step(secret, presented.totp_code or "", now)
+        if client is None or step is None or step <= client.last_totp_step:
+            return None
+        return step
+
+
+def totp_secret(snapshot: Snapshot, client: Client) -> str:
+    """The unsealed TOTP secret of `client`, in base32. Raises AuthenticationFailed where it was altered."""
+    try:
+        return snapshot.keyring.open(client.totp_secret, ("totp", client.client_id)).decode()
+    except SealBroken:
+        raise AuthenticationFailed(_FAILED) from None
+
+
+def _caller(snapshot: Snapshot, client: Client) -> Caller:
+    subjects = [f"client:{client.client_id}", *(f"role:{role}" for role in client.roles)]
+    held = snapshot.select(Grant, or_(*(grants.c.subject == subject for subject in subjects)))
+    return Caller(client.client_id, client.roles, tuple(held))

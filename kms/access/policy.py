@@ -1,0 +1,126 @@
+"""Who may do what: roles, ownership and grants. What is not allowed here is denied."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from kms.access.model import Caller, Role
+from kms.errors import NotFound, PermissionDenied
+
+
+class Permission(StrEnum):
+    """What an operation asks for."""
+
+    KEYS_CREATE = "keys:create"
+    KEYS_READ = "keys:read"
+    KEYS_ROTATE = "keys:rotate"
+    KEYS_REVOKE = "keys:revoke"
+    KEYS_UPDATE = "keys:update"
+    KEYS_ENCRYPT = "keys:encrypt"
+    KEYS_DECRYPT = "keys:decrypt"
+    KEYS_SIGN = "keys:sign"
+    KEYS_VERIFY = "keys:verify"
+    REVOCATIONS_READ = "revocations:read"
+    GRANTS_MANAGE = "grants:manage"
+    SESSIONS_MANAGE = "sessions:manage"
+    CLIENTS_READ = "clients:read"
+    CLIENTS_MANAGE = "clients:manage"
+    SECRETS_ROTATE = "secrets:rotate"
+    AUDIT_READ = "audit:read"
+    METRICS_READ = "metrics:read"
+
+
+P = Permission
+_EVERY_CLIENT = frozenset({P.REVOCATIONS_READ, P.SESSIONS_MANAGE})
+_OWNER = frozenset(
+    {
+        P.KEYS_CREATE,
+        P.KEYS_READ,
+        P.KEYS_ROTATE,
+        P.KEYS_REVOKE,
+        P.KEYS_UPDATE,
+        P.KEYS_ENCRYPT,
+        P.KEYS_DECRYPT,
+        P.KEYS_SIGN,
+        P.KEYS_VERIFY,
+        P.GRANTS_MANAGE,
+        P.SECRETS_ROTATE,
+    }
+)
+
+OWN: dict[Role, frozenset[Permission]] = {
+    Role.ADMIN: _EVERY_CLIENT | _OWNER,
+    Role.USER: _EVERY_CLIENT | _OWNER,
+    Role.AUDITOR: _EVERY_CLIENT | {P.SECRETS_ROTATE},
+}
+"""What each role may do with what is its own."""
+
+ANY: dict[Role, frozenset[Permission]] = {
+    # An administrator provides and withdraws keys for every client and uses none but its own.
+    Role.ADMIN: frozenset(
+        {
+            P.KEYS_CREATE,
+            P.KEYS_READ,
+            P.KEYS_ROTATE,
+            P.KEYS_REVOKE,
+            P.CLIENTS_READ,
+            P.CLIENTS_MANAGE,
+            P.SECRETS_ROTATE,
+            P.AUDIT_READ,
+            P.METRICS_READ,
+        }
+    ),
+    Role.USER: frozenset(),
+    Role.AUDITOR: frozenset({P.KEYS_READ, P.CLIENTS_READ, P.AUDIT_READ, P.METRICS_READ}),
+}
+"""What each role may do with everybody's."""
+
+GRANTABLE = frozenset(
+    {P.KEYS_READ, P.KEYS_ROTATE, P.KEYS_ENCRYPT, P.KEYS_DECRYPT, P.KEYS_SIGN, P.KEYS_VERIFY}
+)
+"""What the owner of a key can let others do with it."""
+
+
+def require(caller: Caller, permission: Permission, owner: str | None = None) -> None:
+    """Return if `caller` may do this with what belongs to `owner` (None: to nobody). Raises PermissionDenied."""
+    if not _by_role(caller, permission, owner):
+        raise PermissionDenied(f"{caller.client_id} may not do this: it needs {permission}.")
+
+
+def require_on_key(caller: Caller, permission: Permission, owner: str, key_id: str) -> None:
+    """Return if `caller` may do this with the key.
+
+    Raises NotFound, the same as for a key that is not there, to whom may not even see it, and
+    PermissionDenied to others.
+    """
+    if allows_on_key(caller, permission, owner, key_id):
+        return
+    if not may_see_key(caller, owner, key_id):
+        raise no_such_key(key_id)
+    raise PermissionDenied(f"{caller.client_id} may not do this with {key_id}: it needs {permission}.")
+
+
+def allows_on_key(caller: Caller, permission: Permission, owner: str, key_id: str) -> bool:
+    """Whether role, ownership or a grant lets `caller` do this with the key."""
+    if _by_role(caller, permission, owner):
+        return True
+    return any(grant.permission == permission and grant.covers(owner, key_id) for grant in caller.grants)
+
+
+def may_see_key(caller: Caller, owner: str, key_id: str) -> bool:
+    """Whether `caller` may know that the key exists: any grant on it is enough."""
+    if _by_role(caller, P.KEYS_READ, owner):
+        return True
+    return any(grant.covers(owner, key_id) for grant in caller.grants)
+
+
+def no_such_key(key_id: str) -> NotFound:
+    """The one answer for a key that is not there and for one that the caller may not see."""
+    return NotFound(f"There is no key {key_id}.")
+
+
+def _by_role(caller: Caller, permission: Permission, owner: str | None) -> bool:
+    if any(permission in ANY[role] for role in caller.roles):
+        return True
+    is_own = owner is None or owner == caller.client_id
+    return is_own and any(permission in OWN[role] for role in caller.roles)

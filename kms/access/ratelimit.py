@@ -1,0 +1,78 @@
+"""Rate limits by class of operation, exact over the workers of a host, and over nodes with Redis."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+
+from limits import RateLimitItem, parse
+from limits.errors import StorageError
+from limits.storage import storage_from_string
+from limits.strategies import FixedWindowRateLimiter
+
+from kms.access import shared_counters as shared_counters  # registers its scheme with `limits`
+from kms.access.lockout import network_of
+from kms.access.model import Caller
+from kms.config import Settings
+from kms.errors import RateLimited, StartError, Unavailable
+from kms.files import private_directory
+
+
+class RateClass(StrEnum):
+    """What shares a limit. `authenticate` and `public` count by source address, the others by client."""
+
+    AUTHENTICATE = "authenticate"
+    GENERATE = "generate"
+    MANAGE = "manage"
+    USE = "use"
+    PUBLIC = "public"
+
+
+def storage_uri(settings: Settings) -> str:
+    """Where counts are kept: Redis where it is configured, a shared file otherwise."""
+    if settings.redis_url:
+        return settings.redis_url
+    return f"kms-counters://{private_directory(settings.run_dir).absolute() / 'counters'}"
+
+
+def identity(caller: Caller | None, source: str) -> str:
+    """Who is counted: the client, or before there is one its network."""
+    return f"client:{caller.client_id}" if caller else f"source:{network_of(source)}"
+
+
+class RateLimits:
+    """The limits in force. Where they are switched off every hit passes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.enabled = settings.rate_limit == "on"
+        try:
+            self.limits: dict[RateClass, RateLimitItem] = {
+                name: parse(getattr(settings, f"rate_limit_{name}")) for name in RateClass
+            }
+        except ValueError as error:
+            raise StartError(f"A rate limit is wrong: {error}. Write for example 60/minute.") from None
+        self.strategy = FixedWindowRateLimiter(storage_from_string(storage_uri(settings), wrap_exceptions=True))
+
+    def hit(self, rate_class: RateClass, who: str) -> None:
+        """Count one request of `who`. Raises RateLimited, and Unavailable where the counts are out of reach."""
+        if not self.enabled:
+            return
+        item = self.limits[rate_class]
+        try:
+            if not self.strategy.hit(item, who, rate_class):
+                ends = self.strategy.get_window_stats(item, who, rate_class).reset_time
+                raise limited(rate_class, item, ends)
+        except StorageError:
+            raise Unavailable("The rate limits cannot be counted. Try again.", retry_after=1) from None
+
+
+def limited(rate_class: str, item: RateLimitItem, window_ends: float) -> RateLimited:
+    """The refusal of a request over the limit `item`, whose window ends at `window_ends` (seconds since 1970)."""
+    seconds = max(1, round(window_ends - time.time() + 0.5))
+    return RateLimited(
+        f"More than {item} of kind {rate_class}. Wait {seconds} s.",
+        retry_after=seconds,
+        limit=rate_class,
+        amount=item.amount,
+        window=item.get_expiry(),
+    )

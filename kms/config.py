@@ -1,0 +1,139 @@
+"""Every setting: from flags, then KMS_* variables (or KMS_*_FILE), then one TOML file, then the defaults here."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+
+from kms.errors import StartError
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The settings of one service. A field `x` is the variable KMS_X and the TOML member `x`.
+
+    Paths are taken from the working directory. Periods are ISO 8601 durations (`P90D`); rate limits are in the
+    notation of the `limits` library (`60/minute`).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8443
+    workers: int = msgspec.field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    threads: int = 16
+    data_dir: Path = Path("kms-data")
+    database_url: str | None = None
+    redis_url: str | None = None
+    bootstrap_file: Path | None = None
+
+    seal: str = "file"
+    seal_file: Path | None = None
+    seal_passphrase: str | None = None
+    seal_credential: Path | None = None
+
+    tls_cert: Path = Path("server.crt")
+    tls_key: Path = Path("server.key")
+    tls_key_passphrase: str | None = None
+    tls_min_version: Literal["1.2", "1.3"] = "1.3"
+
+    token_lifetime: timedelta = timedelta(hours=1)
+    lease: timedelta = timedelta(milliseconds=250)
+    max_body_bytes: int = 1 << 20
+
+    cryptoperiod: timedelta = timedelta(days=365)
+    cryptoperiods: dict[str, timedelta] = {}
+    process_period: timedelta = timedelta(days=3 * 365)
+    rotation_period: timedelta | None = None
+    integrity_interval: timedelta = timedelta(minutes=5)
+
+    rate_limit: Literal["on", "off"] = "on"
+    rate_limit_authenticate: str = "60/minute"
+    rate_limit_generate: str = "60/minute"
+    rate_limit_manage: str = "600/minute"
+    rate_limit_use: str = "1000/second"
+    rate_limit_public: str = "600/minute"
+
+    audit_fsync: Literal["never", "always"] = "never"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the database: PostgreSQL through psycopg 3, or SQLite in the data directory."""
+        url = self.database_url
+        if url is None:
+            return f"sqlite:///{self.data_dir.absolute() / 'kms.db'}"
+        for scheme in ("postgresql://", "postgres://"):
+            if url.startswith(scheme):
+                return "postgresql+psycopg://" + url.removeprefix(scheme)
+        return url
+
+    @property
+    def run_dir(self) -> Path:
+        """What one boot of the service on one host shares between its workers; nothing there must last."""
+        return self.data_dir / "run"
+
+    @property
+    def audit_dir(self) -> Path:
+        """Where workers append the audit entries that do not go through the database."""
+        return self.data_dir / "audit"
+
+
+_FROM_FILE = "_FILE"
+_CONFIG = "KMS_CONFIG"
+
+
+def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in force. `flags` holds the command line's, without those that were not given.
+
+    Raises StartError naming the setting that cannot be read.
+    """
+    flags = dict(flags or {})
+    config = flags.pop("config", None) or environ.get(_CONFIG)
+    values: dict[str, Any] = {**_from_toml(config), **_from_environment(environ), **flags}
+    try:
+        settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise StartError(f"A setting is wrong: {error}") from None
+    if not 0 <= settings.port <= 65535 or settings.workers < 1 or settings.threads < 4:
+        raise StartError("port must be 0 to 65535, workers at least 1 and threads at least 4.")
+    if settings.lease < timedelta(milliseconds=20):
+        raise StartError("lease must be at least 20 milliseconds (PT0.02S).")
+    return settings
+
+
+def _from_toml(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise StartError(f"Cannot read the settings in {path}: {error}.") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for name, hint in get_type_hints(Settings).items():
+        variable = f"KMS_{name.upper()}"
+        if hint == dict[str, timedelta]:
+            continue  # a table: only in the TOML file
+        if variable in environ:
+            found[name] = environ[variable]
+        elif variable + _FROM_FILE in environ and f"{name}_file" not in Settings.__struct_fields__:
+            path = environ[variable + _FROM_FILE]
+            try:
+                found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise StartError(f"Cannot read {variable + _FROM_FILE}={path}: {error}.") from error
+    return found
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    raise NotImplementedError(f"a setting of type {kind.__name__}")

@@ -1,0 +1,195 @@
+"""The refusals: one class for each kind, raised where the fact is known, translated once at each edge.
+
+A refusal carries a sentence for a person that says what to do next. It never carries a secret, and an
+authentication failure never says which part was wrong. The docstring of each class is the text of the page
+that its problem `type` points to (RFC 9457, section 3.1.1).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StartError(Exception):
+    """The service cannot start; the message says why and what to do."""
+
+
+class Refusal(Exception):
+    """A request that is not carried out.
+
+    `detail` is shown to the caller; `retry_after` is in seconds and becomes the `Retry-After` header.
+    """
+
+    problem: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class MalformedRequest(Refusal):
+    """The body is not a JSON object, or a part of the request cannot be read at all.
+
+    Send one JSON object, encoded as UTF-8.
+    """
+
+    problem, status, title = "malformed-request", 400, "Malformed request"
+
+
+class OperationNotSupported(Refusal):
+    """Keys of this type cannot do what was asked, or this key was not made for it.
+
+    Use a key of another type; `GET /api/v1/keys/{key_id}` shows the usages of a key.
+    """
+
+    problem, status, title = "operation-not-supported", 400, "Operation not supported"
+
+
+class DecryptionFailed(Refusal):
+    """The ciphertext did not open.
+
+    It was altered, made by another key, or made with other associated data; which of these is never said,
+    because the difference would help an attacker.
+    """
+
+    problem, status, title = "decryption-failed", 400, "Decryption failed"
+
+
+class AuthenticationFailed(Refusal):
+    """The credentials do not make a session: client, secret, code or token.
+
+    Which part was wrong is never said. A TOTP code works once; wait for the next one.
+    """
+
+    problem, status, title = "authentication-failed", 401, "Authentication failed"
+
+
+class MfaRequired(Refusal):
+    """The request carries a client id and secret and no second factor.
+
+    Add the header `X-TOTP` with the six digits of the authenticator app, or `X-Recovery-Code`.
+    """
+
+    problem, status, title = "mfa-required", 401, "Second factor required"
+
+
+class PermissionDenied(Refusal):
+    """The caller is known and may not do this.
+
+    An administrator can change roles; the owner of a key can grant its use.
+    """
+
+    problem, status, title = "permission-denied", 403, "Permission denied"
+
+
+class KeyRevoked(Refusal):
+    """The key version was revoked.
+
+    A key revoked for compromise is refused everything. One that was superseded or went out of operation
+    still decrypts and verifies. Generate a new version to go on.
+    """
+
+    problem, status, title = "key-revoked", 403, "Key revoked"
+
+
+class KeyExpired(Refusal):
+    """The cryptoperiod of the key version has ended (SP 800-57 part 1, section 5.3).
+
+    After the originator-usage period a version no longer protects; after the recipient-usage period it no
+    longer processes either. Rotate the key.
+    """
+
+    problem, status, title = "key-expired", 403, "Key expired"
+
+
+class NotFound(Refusal):
+    """There is nothing of that name, or nothing that the caller may see."""
+
+    problem, status, title = "not-found", 404, "Not found"
+
+
+class MethodNotAllowed(Refusal):
+    """The path exists and does not take this method; the `Allow` header lists those it takes."""
+
+    problem, status, title = "method-not-allowed", 405, "Method not allowed"
+
+
+class KeyStateConflict(Refusal):
+    """The key is in a state that does not allow this (SP 800-57 part 1, section 7).
+
+    A suspended key can be resumed by its owner.
+    """
+
+    problem, status, title = "key-state", 409, "Key state does not allow this"
+
+
+class AlreadyExists(Refusal):
+    """The name is taken. Names of deleted clients are never given again."""
+
+    problem, status, title = "already-exists", 409, "Already exists"
+
+
+class Conflict(Refusal):
+    """The change would leave the service without what it needs, such as its last administrator."""
+
+    problem, status, title = "conflict", 409, "Conflict"
+
+
+class TooLarge(Refusal):
+    """The body is larger than the service takes."""
+
+    problem, status, title = "too-large", 413, "Request too large"
+
+
+class UnsupportedMediaType(Refusal):
+    """The body is not announced as JSON. Send `Content-Type: application/json`."""
+
+    problem, status, title = "unsupported-media-type", 415, "Unsupported media type"
+
+
+class ValidationFailed(Refusal):
+    """A member of the request is missing, unknown, or not of the form it must have; the detail names it."""
+
+    problem, status, title = "validation-failed", 422, "Validation failed"
+
+
+class RateLimited(Refusal):
+    """Too many requests, or too many failed attempts to authenticate. `Retry-After` says when to come back."""
+
+    problem, status, title = "rate-limited", 429, "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after: int, limit: str = "", amount: int = 0, window: int = 0) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.limit, self.amount, self.window = limit, amount, window
+
+
+class InternalError(Refusal):
+    """A fault of the service itself. Its log has the reason under the same request id."""
+
+    problem, status, title = "internal-error", 500, "Internal error"
+
+
+class Unavailable(Refusal):
+    """The service cannot answer safely at the moment: its database or its audit log is away, or it is busy.
+
+    Nothing was changed that was not acknowledged. Try again after `Retry-After`.
+    """
+
+    problem, status, title = "unavailable", 503, "Unavailable"
+
+
+class IntegrityFailure(Refusal):
+    """A row of the vault does not carry the right authentication code: someone else wrote to the database.
+
+    The row is not used and the others go on working. `python -m kms vault verify` names every such row.
+    """
+
+    problem, status, title = "integrity-failure", 503, "Vault integrity failure"
+
+
+def every_refusal() -> dict[str, type[Refusal]]:
+    """Every kind of refusal by its problem name, in the order of their statuses."""
+    return {kind.problem: kind for kind in sorted(Refusal.__subclasses__(), key=lambda kind: kind.status)}

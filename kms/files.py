@@ -1,0 +1,56 @@
+"""Files that only this user may read: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from kms.errors import StartError
+
+
+def private_directory(path: Path) -> Path:
+    """Make `path` with mode 0700, or tighten it to that. Raises StartError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise StartError(f"Cannot make the directory {path}: {error.strerror}.") from error
+    return path
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write `content` to `path` with mode 0600, durably, replacing what was there in one step.
+
+    Raises StartError where the directory does not allow it.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with 0600
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise StartError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def private_bytes(path: Path) -> bytes:
+    """The content of a file that holds a secret. Raises StartError if others may read it, or if it cannot be read."""
+    try:
+        mode = path.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
+            raise StartError(f"{path} holds a secret and has mode {stat.S_IMODE(mode):04o}; make it 0600.")
+        return path.read_bytes()
+    except OSError as error:
+        raise StartError(f"Cannot read {path}: {error.strerror}.") from error

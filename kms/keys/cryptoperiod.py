@@ -1,0 +1,24 @@
+"""How long a key version protects and how long it may process what it protected (SP 800-57, section 5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(frozen=True)
+class Cryptoperiods:
+    """The periods of new versions: a default, and exceptions by key type.
+
+    `default` and `by_type` are originator-usage periods; `process_after` is added to give the end of the
+    recipient-usage period (SP 800-57 table 1 suggests up to three years beyond the originator's).
+    """
+
+    default: timedelta = timedelta(days=365)
+    by_type: Mapping[str, timedelta] = field(default_factory=dict)
+    process_after: timedelta = timedelta(days=3 * 365)
+
+    def of(self, key_type: str) -> timedelta:
+        """The originator-usage period of `key_type`."""
+        return self.by_type.get(key_type, self.default)

@@ -1,0 +1,33 @@
+"""The form of identifiers. They are refused unless already canonical, never trimmed or folded."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Annotated
+
+import msgspec
+
+CLIENT_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+KEY_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID_PATTERN}\Z")]
+KeyId = Annotated[str, msgspec.Meta(pattern=rf"^{KEY_ID_PATTERN}\Z")]
+
+FLAT_SUFFIXES = ("symmetric", "rsa", "ecc", "dh", "session")
+"""Key ids `{client_id}_{suffix}` belong to that client and to nobody else."""
+
+
+def is_client_id(text: str) -> bool:
+    """Whether `text` has the form of a client id."""
+    return re.fullmatch(CLIENT_ID_PATTERN, text, re.ASCII) is not None
+
+
+def flat_key_id(client_id: str, suffix: str) -> str:
+    """The key id that the flat endpoints use for `client_id`; `suffix` is one of `FLAT_SUFFIXES`."""
+    return f"{client_id}_{suffix}"
+
+
+def new_key_uid() -> bytes:
+    """16 random bytes that name a key for ever, also after its key id has been given to another."""
+    return secrets.token_bytes(16)

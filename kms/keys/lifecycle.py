@@ -1,0 +1,71 @@
+"""The state machine of SP 800-57 part 1 rev. 5, section 7, and what each state allows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict
+from kms.keys.model import KeyState, KeyVersion, RevocationReason, Usage
+
+TRANSITIONS: dict[KeyState, frozenset[KeyState]] = {
+    KeyState.PRE_ACTIVATION: frozenset({KeyState.ACTIVE, KeyState.DESTROYED, KeyState.COMPROMISED}),  # 2 3 4
+    KeyState.ACTIVE: frozenset(
+        {KeyState.DESTROYED, KeyState.COMPROMISED, KeyState.SUSPENDED, KeyState.DEACTIVATED}  # 5 6 7 8
+    ),
+    KeyState.SUSPENDED: frozenset(
+        {KeyState.DESTROYED, KeyState.ACTIVE, KeyState.COMPROMISED, KeyState.DEACTIVATED}  # 9 10 11 12
+    ),
+    KeyState.DEACTIVATED: frozenset({KeyState.DESTROYED, KeyState.COMPROMISED}),  # 13 14
+    KeyState.COMPROMISED: frozenset({KeyState.DESTROYED}),  # 15
+    KeyState.DESTROYED: frozenset(),
+}
+"""From each state to each state it may become; the numbers are those of the standard's transitions."""
+
+
+def move(version: KeyVersion, to: KeyState, at: datetime, reason: RevocationReason | None = None) -> KeyVersion:
+    """`version` in state `to`, entered at `at`; destroying it drops its material.
+
+    Raises KeyStateConflict where the standard's table has no such transition.
+    """
+    now_in = effective_state(version, at)
+    if to not in TRANSITIONS[now_in]:
+        raise KeyStateConflict(f"Version {version.version} is {now_in} and cannot become {to}.")
+    return replace(
+        version,
+        state=to,
+        changed_at=at,
+        revocation_reason=reason,
+        material=None if to is KeyState.DESTROYED else version.material,
+    )
+
+
+def effective_state(version: KeyVersion, now: datetime) -> KeyState:
+    """The state at `now`: activation dates and the end of the originator-usage period act by themselves."""
+    state = version.state
+    if state is KeyState.PRE_ACTIVATION and version.activate_at <= now:
+        state = KeyState.ACTIVE
+    if state is KeyState.ACTIVE and version.expires_at <= now:
+        state = KeyState.DEACTIVATED
+    return state
+
+
+def require_usable(version: KeyVersion, usage: Usage, now: datetime) -> None:
+    """Return if `version` may be used for `usage` at `now`.
+
+    Raises KeyRevoked, KeyExpired or KeyStateConflict, saying which and what to do.
+    """
+    state = effective_state(version, now)
+    name = f"Version {version.version} of this key"
+    if state is KeyState.COMPROMISED:
+        raise KeyRevoked(f"{name} was revoked ({version.revocation_reason}). Generate a new version.")
+    if state not in {KeyState.ACTIVE, KeyState.DEACTIVATED}:
+        raise KeyStateConflict(f"{name} is {state}." + (" Resume it first." if state is KeyState.SUSPENDED else ""))
+    if now >= version.process_until:
+        raise KeyExpired(f"The recipient-usage period of version {version.version} has ended.")
+    if usage.protects and state is KeyState.DEACTIVATED:
+        if version.revocation_reason is not None:
+            raise KeyRevoked(f"{name} was revoked ({version.revocation_reason}); it only decrypts and verifies.")
+        if now >= version.expires_at:
+            raise KeyExpired(f"The cryptoperiod of version {version.version} has ended. Rotate the key.")
+        raise KeyStateConflict(f"{name} is deactivated; it only decrypts and verifies.")

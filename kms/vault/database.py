@@ -1,0 +1,72 @@
+"""Engines: SQLite with full durability, PostgreSQL that gives up in time."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from kms.errors import StartError
+
+_BUSY_SECONDS = 10
+
+
+def connect(url: str, pool_size: int = 20) -> Engine:
+    """An engine for `url`, which is SQLite or PostgreSQL. Raises StartError."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            return _sqlite(url, parsed.database, pool_size)
+        if backend == "postgresql":
+            return create_engine(
+                parsed.set(drivername="postgresql+psycopg"),
+                pool_size=pool_size,
+                max_overflow=0,
+                pool_timeout=_BUSY_SECONDS,
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": 5, "options": f"-c lock_timeout={_BUSY_SECONDS * 1000}"},
+            )
+    except (ArgumentError, NoSuchModuleError):
+        pass  # the message of the exception repeats the URL and with it a password
+    raise StartError("KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE.")
+
+
+def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
+    if path in (None, "", ":memory:"):
+        raise StartError("A database in memory keeps no keys; KMS_DATABASE_URL=sqlite:///PATH names a file.")
+    assert path is not None
+    _owner_only(Path(path))
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE takes the write lock at once: two changes that both read first cannot deadlock.
+        writing = connection.get_execution_options().get("kms_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _owner_only(path: Path) -> None:
+    """Make the database file with mode 0600 before SQLite would with another, and tighten an existing one."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
+    except OSError as error:
+        raise StartError(f"Cannot open the database {path}: {error.strerror}.") from error

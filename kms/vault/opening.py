@@ -1,0 +1,102 @@
+"""Opening a vault: schema, seal, root key. A wrong root key is refused and nothing is written."""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+import structlog
+from sqlalchemy import Connection, Engine, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
+
+from kms.clock import utc_now
+from kms.config import Settings
+from kms.errors import StartError
+from kms.files import private_directory
+from kms.vault import tables
+from kms.vault.database import connect
+from kms.vault.integrity import Tally
+from kms.vault.records import microseconds
+from kms.vault.schema import migrate
+from kms.vault.sealing import RootKeyring, SealBroken
+from kms.vault.seals import Parameters, seal_named
+from kms.vault.store import Vault
+
+_CHECK = ("vault check",)
+
+
+class _SealRecord(msgspec.Struct):
+    name: str
+    parameters: Parameters
+
+
+def open_vault(settings: Settings) -> Vault:
+    """Open the vault that `settings` name, making it where the database is empty.
+
+    Raises StartError with the reason. An existing vault is unsealed before anything is written, migrations
+    included.
+    """
+    private_directory(settings.data_dir)
+    engine = connect(settings.database, pool_size=settings.threads + 4)
+    try:
+        keyring = _open(engine, settings)
+    except DBAPIError as error:
+        engine.dispose()
+        raise StartError(f"The database cannot be used: {error.orig}") from None
+    except BaseException:
+        engine.dispose()
+        raise
+    vault = Vault(engine, keyring, settings.lease)
+    if wrong := vault.check_tallies():
+        structlog.get_logger().critical(
+            "the database was changed outside the service; `python -m kms vault verify` shows where", tables=wrong
+        )
+    return vault
+
+
+def _open(engine: Engine, settings: Settings) -> RootKeyring:
+    with engine.connect() as connection:
+        existing = _unseal(connection, settings) if inspect(connection).has_table("vault") else None
+    with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        migrate(connection)
+        # Another process may have made the vault while this one waited for the lock.
+        return existing or _unseal(connection, settings) or _create(connection, settings)
+
+
+def _unseal(connection: Connection, settings: Settings) -> RootKeyring | None:
+    row = connection.execute(select(tables.vault)).mappings().first()
+    if row is None:
+        return None
+    record = msgspec.json.decode(row["seal"], type=_SealRecord)
+    if record.name != settings.seal:
+        raise StartError(f"The vault was sealed with `{record.name}`; start with KMS_SEAL={record.name}.")
+    root_key = seal_named(record.name, settings).unseal(record.parameters)
+    keyring = RootKeyring(root_key, bytes(row["vault_id"]))
+    try:
+        keyring.open(bytes(row["check_value"]), _CHECK)
+    except SealBroken:
+        raise StartError(
+            f"The {record.name} seal gives another root key than the one this vault was made with. "
+            "Nothing was written; give it the right one."
+        ) from None
+    return keyring
+
+
+def _create(connection: Connection, settings: Settings) -> RootKeyring:
+    root_key, parameters = seal_named(settings.seal, settings).create()
+    vault_id = secrets.token_bytes(16)
+    keyring = RootKeyring(root_key, vault_id)
+    connection.execute(
+        insert(tables.vault).values(
+            id=1,
+            vault_id=vault_id,
+            seal=msgspec.json.encode(_SealRecord(settings.seal, parameters)).decode(),
+            created_at=microseconds(utc_now()),
+            check_value=keyring.seal(b"", _CHECK),
+        )
+    )
+    connection.execute(insert(tables.epoch).values(id=1, epoch=1))
+    for table in tables.authenticated_tables():
+        name = str(table.name)
+        connection.execute(insert(tables.tallies).values(table_name=name, sealed=Tally().sealed(keyring, name)))
+    return keyring

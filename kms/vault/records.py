@@ -1,0 +1,98 @@
+"""Domain values to rows and back.
+
+A stored class is a frozen dataclass whose fields are columns of one table. Times become microseconds since
+1970, periods seconds, sets sorted words, maps JSON: forms that are the same on every database and that an
+authentication code can cover.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import cache
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from sqlalchemy import Table
+
+from kms.keys.model import Key, KeyVersion
+from kms.vault import tables
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TABLES: dict[type, Table] = {Key: tables.keys, KeyVersion: tables.key_versions}
+
+
+def stored_in(table: Table) -> Callable[[type[T]], type[T]]:
+    """Class decorator: values of this dataclass are rows of `table`."""
+
+    def register(cls: type[T]) -> type[T]:
+        _TABLES[cls] = table
+        return cls
+
+    return register
+
+
+def table_of(cls: type) -> Table:
+    """The table that stores values of `cls`."""
+    return _TABLES[cls]
+
+
+def microseconds(moment: datetime) -> int:
+    """`moment` as stored: microseconds since 1970-01-01T00:00:00Z."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def to_row(value: object) -> Row:
+    """The columns of `value`, without its authentication code."""
+    return {field.name: _to_column(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+
+
+def from_row(cls: type[T], row: Mapping[str, Any]) -> T:
+    """The value of class `cls` that `row` stores."""
+    return cls(**{name: read(row[name]) for name, read in _readers(cls)})
+
+
+def _to_column(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return microseconds(value)
+    if isinstance(value, timedelta):
+        return int(value.total_seconds())
+    if isinstance(value, frozenset):
+        return " ".join(sorted(value))
+    if isinstance(value, dict):
+        return msgspec.json.encode(value, order="sorted").decode()
+    if isinstance(value, StrEnum):
+        return str(value)
+    return value
+
+
+@cache
+def _readers(cls: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    hints = get_type_hints(cls)
+    return tuple((field.name, _reader(hints[field.name])) for field in fields(cls))
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        (inner,) = (each for each in get_args(hint) if each is not type(None))
+        read = _reader(inner)
+        return lambda value: None if value is None else read(value)
+    if origin is frozenset:
+        member = _reader(get_args(hint)[0])
+        return lambda value: frozenset(member(word) for word in value.split())
+    if origin is dict:
+        return msgspec.json.decode
+    if hint is datetime:
+        return lambda value: _EPOCH + timedelta(microseconds=value)
+    if hint is timedelta:
+        return lambda value: timedelta(seconds=value)
+    if isinstance(hint, type) and issubclass(hint, (StrEnum, bytes)):
+        return hint
+    return lambda value: value

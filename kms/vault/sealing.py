@@ -1,0 +1,78 @@
+"""The keys under the root key: what seals material, authenticates rows and hashes credentials.
+
+Every purpose has a key of its own, derived from the root key by HKDF-SHA-256 with the vault id as salt, so
+that a row of one vault means nothing in another.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from hashlib import sha256
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from kms.secret import Secret
+
+ROOT_KEY_BYTES = 32
+_FORMAT = b"\x01"
+_NONCE_BYTES = 12
+
+Bound = tuple[str | int | bytes, ...]
+"""What a sealed value is bound to: where it stands and what it is."""
+
+
+class SealBroken(Exception):
+    """A sealed value does not open where it stands: wrong root key, or it was altered or moved."""
+
+
+class RootKeyring:
+    """Everything derived from the root key of one vault."""
+
+    def __init__(self, root_key: Secret, vault_id: bytes) -> None:
+        def derive(purpose: str) -> bytes:
+            info = b"kms vault v1 " + purpose.encode()
+            return HKDF(hashes.SHA256(), 32, vault_id, info).derive(root_key.reveal())
+
+        self._vault_id = vault_id
+        self._kek = AESGCM(derive("key-encryption key"))
+        self._row_key = derive("row authentication")
+        self._tally_key = derive("row tally")
+        self._credential_key = derive("credential hash")
+
+    def seal(self, plaintext: bytes, bound_to: Bound) -> bytes:
+        """AES-256-GCM under the key-encryption key: format (1 byte) ‖ nonce (12) ‖ ciphertext ‖ tag (16)."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return _FORMAT + nonce + self._kek.encrypt(nonce, plaintext, self._context(bound_to))
+
+    def open(self, sealed: bytes, bound_to: Bound) -> bytes:
+        """What was sealed, if it was sealed for `bound_to`. Raises SealBroken."""
+        if sealed[:1] != _FORMAT or len(sealed) < 1 + _NONCE_BYTES + 16:
+            raise SealBroken(f"sealed value of {bound_to[0]} has no known format")
+        nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+        try:
+            return self._kek.decrypt(nonce, ciphertext, self._context(bound_to))
+        except InvalidTag:
+            raise SealBroken(f"sealed value of {bound_to[0]} does not open") from None
+
+    def row_mac(self, row: bytes) -> bytes:
+        """HMAC-SHA-256 over the canonical form of a row."""
+        return hmac.digest(self._row_key, row, sha256)
+
+    def tally_term(self, row: bytes) -> int:
+        """What a row adds to the tally of its table; unlike its code it is never stored."""
+        return int.from_bytes(hmac.digest(self._tally_key, row, sha256))
+
+    def credential_hash(self, kind: str, *parts: bytes) -> bytes:
+        """HMAC-SHA-256 of a credential of 256 (or, for recovery codes, 80) random bits.
+
+        Keyed, so that a stolen database does not even allow guessing; no salt or stretching is needed.
+        """
+        return hmac.digest(self._credential_key, msgspec.msgpack.encode((kind, *parts)), sha256)
+
+    def _context(self, bound_to: Bound) -> bytes:
+        return msgspec.msgpack.encode((self._vault_id, *bound_to))

@@ -1,0 +1,28 @@
+"""Seals: where the root key comes from. `SEALS` is the only list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from kms.config import Settings
+from kms.errors import StartError
+from kms.vault.seals.base import Parameters, Seal
+from kms.vault.seals.credential import CredentialSeal
+from kms.vault.seals.file import FileSeal
+from kms.vault.seals.passphrase import PassphraseSeal
+
+SEALS: Mapping[str, Callable[[Settings], Seal]] = {
+    "file": FileSeal,
+    "passphrase": PassphraseSeal,
+    "credential": CredentialSeal,
+}
+
+
+def seal_named(name: str, settings: Settings) -> Seal:
+    """The seal of that name. Raises StartError."""
+    if name not in SEALS:
+        raise StartError(f"There is no seal {name!r}; KMS_SEAL is one of {', '.join(SEALS)}.")
+    return SEALS[name](settings)
+
+
+__all__ = ["SEALS", "Parameters", "Seal", "seal_named"]

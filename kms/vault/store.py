@@ -1,0 +1,279 @@
+"""The vault: snapshots to read, changes to write, and the root key's keyring between them and the rows.
+
+A change is one transaction. It holds the only write lock there is (SQLite's own; on PostgreSQL the row of the
+epoch), so that changes happen one after the other on both. It keeps the codes and tallies of its rows, moves
+the epoch on, and, where it takes something away, returns only when every lease granted before its commit has
+ended (see `lease`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
+from kms.keys.model import Key, KeyVersion
+from kms.vault import tables
+from kms.vault.integrity import Tally, authenticated, canonical, check_row, tally_of
+from kms.vault.records import Row, from_row, table_of, to_row
+from kms.vault.sealing import Bound, RootKeyring, SealBroken
+
+T = TypeVar("T")
+
+_BUSY = "The database is busy or away; nothing was changed. Try again."
+_ROWS_AT_ONCE = 500
+
+
+class Snapshot:
+    """Reads of one transaction. Every row that comes out has had its authentication code checked."""
+
+    def __init__(self, connection: Connection, keyring: RootKeyring) -> None:
+        self.connection = connection
+        self.keyring = keyring
+
+    def find(self, cls: type[T], *primary_key: Any) -> T | None:
+        """The value of `cls` with that primary key. Raises IntegrityFailure."""
+        columns = table_of(cls).primary_key.columns
+        return self.first(cls, *(column == value for column, value in zip(columns, primary_key, strict=True)))
+
+    def first(self, cls: type[T], *criteria: ColumnElement[bool]) -> T | None:
+        """The only value of `cls` that meets `criteria`, or None."""
+        values = self.select(cls, *criteria, limit=1)
+        return values[0] if values else None
+
+    def select(
+        self,
+        cls: type[T],
+        *criteria: ColumnElement[bool],
+        order_by: Any = None,
+        limit: int | None = None,
+    ) -> list[T]:
+        """The values of `cls` that meet `criteria`. Raises IntegrityFailure."""
+        table = table_of(cls)
+        query = select(table).where(*criteria).order_by(order_by).limit(limit)
+        values = []
+        for row in self.connection.execute(query).mappings():
+            check_row(self.keyring, table, row)
+            values.append(from_row(cls, row))
+        return values
+
+    def key_by_id(self, key_id: str) -> Key | None:
+        """The key of that id."""
+        return self.first(Key, tables.keys.c.key_id == key_id)
+
+    def versions(self, key: Key) -> list[KeyVersion]:
+        """All versions of `key`, oldest first."""
+        column = tables.key_versions.c
+        return self.select(KeyVersion, column.key_uid == key.uid, order_by=column.version)
+
+    def material(self, key: Key, version: KeyVersion) -> bytes:
+        """The unwrapped material of one version: the one door through which key material leaves the vault."""
+        if version.material is None:
+            raise IntegrityFailure("This version has no material.")
+        try:
+            return self.keyring.open(version.material, material_binding(key, version.version))
+        except SealBroken:
+            raise IntegrityFailure("The material of this version was altered outside the service.") from None
+
+    def epoch(self) -> int:
+        """The number of changes so far."""
+        return int(self.connection.execute(select(tables.epoch.c.epoch)).scalar_one())
+
+
+class Change(Snapshot):
+    """Writes of one transaction."""
+
+    def __init__(self, connection: Connection, keyring: RootKeyring) -> None:
+        super().__init__(connection, keyring)
+        self.outdates = False
+        self._terms: dict[Table, list[tuple[int, int]]] = {}
+
+    def insert(self, *values: object) -> None:
+        """Add rows. Raises AlreadyExists where another call was faster."""
+        for value in values:
+            table, row = self._row_of(value)
+            self._count(table, row, +1)
+            self.connection.execute(insert(table).values(authenticated(self.keyring, table, row)))
+
+    def replace(self, old: T, new: T) -> T:
+        """Put `new` where `old`, read in this change, stands. Gives `new` back."""
+        table, row = self._row_of(new)
+        _, before = self._row_of(old)
+        self._count(table, before, -1)
+        self._count(table, row, +1)
+        self.connection.execute(
+            update(table).where(_is(table, before)).values(authenticated(self.keyring, table, row))
+        )
+        return new
+
+    def delete(self, *values: object) -> None:
+        """Remove rows read in this change."""
+        for value in values:
+            table, row = self._row_of(value)
+            self._count(table, row, -1)
+            self.connection.execute(delete(table).where(_is(table, row)))
+
+    def seal_material(self, key: Key, version: int, material: bytes) -> bytes:
+        """`material` sealed for its place in the table of versions."""
+        return self.keyring.seal(material, material_binding(key, version))
+
+    def record(self, entry: str) -> None:
+        """Put an audit entry into the outbox: it is there exactly if the change is."""
+        self.connection.execute(insert(tables.audit_outbox).values(entry=entry))
+
+    def flush_tallies(self) -> None:
+        """Bring the tallies up to the rows written; the last thing before the commit."""
+        for table, terms in sorted(self._terms.items(), key=lambda item: item[0].name):
+            tally = read_tally(self, str(table.name))
+            for sign, term in terms:
+                tally = tally.plus(term) if sign > 0 else tally.minus(term)
+            write_tally(self, str(table.name), tally)
+        self._terms.clear()
+
+    def move_epoch(self) -> int:
+        """Count this change; workers drop what they have cached when they see it."""
+        self.connection.execute(update(tables.epoch).values(epoch=tables.epoch.c.epoch + 1))
+        return self.epoch()
+
+    def _row_of(self, value: object) -> tuple[Table, Row]:
+        return table_of(type(value)), to_row(value)
+
+    def _count(self, table: Table, row: Row, sign: int) -> None:
+        self._terms.setdefault(table, []).append((sign, self.keyring.tally_term(canonical(table, row))))
+
+
+class Vault:
+    """An unsealed vault on one engine."""
+
+    def __init__(self, engine: Engine, keyring: RootKeyring, lease: timedelta) -> None:
+        self.engine = engine
+        self.keyring = keyring
+        self.lease_seconds = lease.total_seconds()
+
+    @contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """A consistent view. Raises Unavailable where the database is."""
+        with _database_faults(), self.engine.connect() as connection:
+            yield Snapshot(connection, self.keyring)
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """A transaction that commits when the block ends and leaves nothing behind when it raises.
+
+        Where the block sets `outdates`, because it changes what a worker may have cached, this returns only
+        when no worker can still answer from what it had. Raises Unavailable, AlreadyExists or IntegrityFailure.
+        """
+        with _database_faults(), self.engine.connect() as connection:
+            connection = connection.execution_options(kms_writes=True)
+            with connection.begin():
+                connection.execute(select(tables.epoch.c.epoch).with_for_update())
+                change = Change(connection, self.keyring)
+                yield change
+                change.flush_tallies()
+                epoch = change.move_epoch() if change.outdates else None
+        if epoch is not None:
+            self._outlast_leases(epoch)
+
+    def _outlast_leases(self, epoch: int) -> None:
+        # Every lease granted before the commit was taken from a read that began before it, and ends at the
+        # latest `lease_seconds` after that read; two per cent allow for clocks of different speed.
+        time.sleep(self.lease_seconds * 1.02)
+        with self.read() as snapshot:
+            if snapshot.epoch() < epoch:
+                raise IntegrityFailure("The epoch went back: someone else writes to the database.")
+
+    def check_tallies(self) -> list[str]:
+        """The names of tables whose rows are not those that the service wrote; empty when all is well."""
+        wrong = []
+        with _database_faults(), self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            snapshot = Snapshot(connection, self.keyring)
+            for table in tables.authenticated_tables():
+                try:
+                    expected = read_tally(snapshot, str(table.name))
+                except IntegrityFailure:
+                    wrong.append(str(table.name))
+                    continue
+                rows = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table)).mappings()
+                if tally_of(self.keyring, table, rows) != expected:
+                    wrong.append(str(table.name))
+        return wrong
+
+    def altered_rows(self) -> Iterator[str]:
+        """Every row whose authentication code is wrong, as `table primary-key`."""
+        with self.read() as snapshot:
+            for table in tables.authenticated_tables():
+                for row in snapshot.connection.execute(select(table)).mappings():
+                    try:
+                        check_row(self.keyring, table, row)
+                    except IntegrityFailure:
+                        yield f"{table.name} {_shown(table, row)}"
+
+
+def material_binding(key: Key, version: int) -> Bound:
+    """What the material of a version is bound to."""
+    return ("key version", key.uid, key.key_id, version, key.type)
+
+
+def read_tally(snapshot: Snapshot, table: str) -> Tally:
+    """The tally of `table`. Raises IntegrityFailure where it is missing or altered."""
+    row = tables.tallies.c
+    sealed = snapshot.connection.execute(select(row.sealed).where(row.table_name == table)).scalar()
+    if sealed is None:
+        raise IntegrityFailure(f"The tally of {table} was removed outside the service.")
+    return Tally.unsealed(snapshot.keyring, table, bytes(sealed))
+
+
+def write_tally(change: Change, table: str, tally: Tally) -> None:
+    """Store the tally of `table`."""
+    change.connection.execute(
+        update(tables.tallies)
+        .where(tables.tallies.c.table_name == table)
+        .values(sealed=tally.sealed(change.keyring, table))
+    )
+
+
+def next_serial(change: Change, column: ColumnElement[int]) -> int:
+    """One more than the largest value of `column`; safe because changes are one after the other."""
+    return int(change.connection.execute(select(func.coalesce(func.max(column), 0))).scalar_one()) + 1
+
+
+@contextmanager
+def _database_faults() -> Iterator[None]:
+    """Translate what a database may answer into refusals, without repeating any statement or value."""
+    try:
+        yield
+    except IntegrityError:
+        raise AlreadyExists("Another call made the same thing at the same moment. Try again.") from None
+    except (DBAPIError, PoolTimeout) as error:
+        raise Unavailable(_BUSY, retry_after=1) from error
+
+
+def _is(table: Table, row: Mapping[str, Any]) -> ColumnElement[bool]:
+    return and_(*(column == row[column.name] for column in table.primary_key.columns))
+
+
+def _shown(table: Table, row: Mapping[str, Any]) -> str:
+    values = [row[column.name] for column in table.primary_key.columns]
+    return " ".join(bytes(v).hex() if isinstance(v, (bytes, memoryview)) else str(v) for v in values)
+
+

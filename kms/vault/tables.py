@@ -1,0 +1,160 @@
+"""The schema, as the migrations leave it. Times are microseconds since 1970, periods seconds, sets sorted words."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+
+def _mac() -> Column[bytes]:
+    """The row's authentication code (see `integrity`)."""
+    return Column("mac", LargeBinary, nullable=False)
+
+
+vault = Table(
+    "vault",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("vault_id", LargeBinary, nullable=False),
+    Column("seal", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("check_value", LargeBinary, nullable=False),
+)
+
+epoch = Table(
+    "epoch",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+)
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("table_name", String(64), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("uid", LargeBinary(16), primary_key=True),
+    Column("key_id", String(128), nullable=False, unique=True),
+    Column("type", String(32), nullable=False),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("usages", Text, nullable=False),
+    Column("exportable", Boolean, nullable=False),
+    Column("cryptoperiod", BigInteger, nullable=False),
+    Column("rotation_period", BigInteger),
+    Column("next_rotation_at", BigInteger, index=True),
+    Column("latest_version", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("labels", Text, nullable=False),
+    _mac(),
+)
+
+key_versions = Table(
+    "key_versions",
+    metadata,
+    Column("key_uid", LargeBinary(16), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("activate_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("process_until", BigInteger, nullable=False),
+    Column("material", LargeBinary),
+    Column("public_key", LargeBinary),
+    Column("revocation_reason", String(32)),
+    Column("changed_at", BigInteger),
+    _mac(),
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("client_id", String(64), primary_key=True),
+    Column("roles", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("totp_secret", LargeBinary, nullable=False),
+    Column("last_totp_step", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    _mac(),
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("client_id", String(64), primary_key=True),
+    Column("code_hash", LargeBinary(32), primary_key=True),
+    _mac(),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_hash", LargeBinary(32), primary_key=True),
+    Column("client_id", String(64), nullable=False, index=True),
+    Column("issued_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    _mac(),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("grant_id", String(32), primary_key=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("subject", String(80), nullable=False, index=True),
+    Column("permission", String(32), nullable=False),
+    Column("key_pattern", String(129), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    _mac(),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("serial", Integer, primary_key=True, autoincrement=False),
+    Column("key_uid", LargeBinary(16), nullable=False, index=True),
+    Column("key_id", String(128), nullable=False),
+    Column("up_to_version", Integer, nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("revoked_at", BigInteger, nullable=False),
+    Column("compromised_at", BigInteger),
+    _mac(),
+)
+
+service_keys = Table(
+    "service_keys",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("material", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    _mac(),
+)
+
+login_failures = Table(
+    # Not authenticated: it only slows guessing down, and whoever forges it can guess no faster than the rate
+    # limits allow.
+    "login_failures",
+    metadata,
+    Column("subject", LargeBinary(32), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("locked_until", BigInteger, nullable=False),
+)
+
+audit_outbox = Table(
+    "audit_outbox",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("entry", Text, nullable=False),
+)
+
+
+def authenticated_tables() -> list[Table]:
+    """The tables whose rows carry a code and whose tally is kept, by name."""
+    return [table for table in metadata.sorted_tables if "mac" in table.columns]
