@@ -29,6 +29,11 @@ class Credentials:
     totp_code: str | None = field(default=None, repr=False)
     recovery_code: str | None = field(default=None, repr=False)
 
+    @property
+    def is_passphrase(self) -> bool:
+        """Whether checking the secret takes long, because it is a person's."""
+        return not credentials.is_generated_secret(self.secret)
+
 
 class Authenticator:
     """Proves callers against the vault."""

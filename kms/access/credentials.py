@@ -19,7 +19,7 @@ _RANDOM_PART = r"[A-Za-z0-9_-]{43}"
 RECOVERY_CODES = 10
 
 # OWASP's second choice for Argon2id: 19 MiB, two passes; a login takes some 20 ms.
-_ARGON2 = {"iterations": 2, "lanes": 1, "memory_cost": 19 * 1024}
+_ITERATIONS, _LANES, _MEMORY_KIB = 2, 1, 19 * 1024
 
 
 def new_client_secret() -> str:
@@ -51,7 +51,8 @@ def hash_secret(keyring: RootKeyring, client_id: str, secret: str) -> str:
     """What is stored of a client secret: a keyed hash of a generated one, Argon2id of a person's passphrase."""
     if is_generated_secret(secret):
         return _keyed(keyring, client_id, secret)
-    return Argon2id(salt=os.urandom(16), length=32, **_ARGON2).derive_phc_encoded(secret.encode())
+    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=_ITERATIONS, lanes=_LANES, memory_cost=_MEMORY_KIB)
+    return kdf.derive_phc_encoded(secret.encode())
 
 
 def is_generated_secret(secret: str) -> bool:
@@ -78,7 +79,8 @@ class SecretVerifier:
         is_passphrase = stored is not None and stored.startswith("$argon2id$")
         try:
             Argon2id.verify_phc_encoded(
-                presented.encode("utf-8", "surrogateescape"), stored if is_passphrase and stored else self._nobody
+                presented.encode("utf-8", "surrogateescape"),
+                stored if is_passphrase and stored else self._nobody,
             )
         except InvalidKey:
             return False

@@ -68,7 +68,9 @@ def count_failure(change: Change, client_id: str, source: str, now: datetime) ->
         if row is None:
             change.connection.execute(insert(login_failures).values(subject=subject, **values))
         else:
-            change.connection.execute(update(login_failures).where(login_failures.c.subject == subject).values(values))
+            change.connection.execute(
+                update(login_failures).where(login_failures.c.subject == subject).values(values)
+            )
 
 
 def forgive(change: Change, client_id: str, source: str) -> None:

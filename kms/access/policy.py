@@ -75,9 +75,7 @@ ANY: dict[Role, frozenset[Permission]] = {
 }
 """What each role may do with everybody's."""
 
-GRANTABLE = frozenset(
-    {P.KEYS_READ, P.KEYS_ROTATE, P.KEYS_ENCRYPT, P.KEYS_DECRYPT, P.KEYS_SIGN, P.KEYS_VERIFY}
-)
+GRANTABLE = frozenset({P.KEYS_READ, P.KEYS_ROTATE, P.KEYS_ENCRYPT, P.KEYS_DECRYPT, P.KEYS_SIGN, P.KEYS_VERIFY})
 """What the owner of a key can let others do with it."""
 
 

@@ -20,7 +20,7 @@ def new_secret() -> str:
 
 def provisioning_uri(secret: str, client_id: str) -> str:
     """The `otpauth://` URI that authenticator apps read from a QR code."""
-    return pyotp.TOTP(secret).provisioning_uri(client_id, issuer_name=_ISSUER)
+    return pyotp.TOTP(secret).provisioning_uri(name=client_id, issuer_name=_ISSUER)
 
 
 def matching_step(secret: str, code: str, now: datetime) -> int | None:

@@ -53,7 +53,12 @@ _ALL = [
         for bits in (2048, 3072, 4096)
     ),
     *(
-        KeyType(f"ec-{curve.lower().replace('-', '')}", _SIGNING, partial(elliptic.generate, curve), elliptic.EcdsaKey)
+        KeyType(
+            f"ec-{curve.lower().replace('-', '')}",
+            _SIGNING,
+            partial(elliptic.generate, curve),
+            elliptic.EcdsaKey,
+        )
         for curve in elliptic.CURVES
     ),
     *(KeyType(group.name, _AGREEING, group.generate, bytes) for group in AGREEMENT_GROUPS.values()),

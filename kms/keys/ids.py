@@ -28,6 +28,11 @@ def flat_key_id(client_id: str, suffix: str) -> str:
     return f"{client_id}_{suffix}"
 
 
+def is_session_key_id(key_id: str) -> bool:
+    """Whether this is the id of a key that came from an exchange with a peer; only another exchange renews it."""
+    return key_id.endswith("_session")
+
+
 def new_key_uid() -> bytes:
     """16 random bytes that name a key for ever, also after its key id has been given to another."""
     return secrets.token_bytes(16)

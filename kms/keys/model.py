@@ -69,7 +69,7 @@ class RevocationReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A named key: what all its versions have in common."""
+    """A named key: what all its versions have in common. `type` is that of the latest version and the next."""
 
     uid: bytes
     key_id: str
@@ -95,6 +95,7 @@ class KeyVersion:
 
     key_uid: bytes
     version: int
+    type: str
     state: KeyState
     created_at: datetime
     activate_at: datetime

@@ -24,7 +24,7 @@ from kms.vault.sealing import RootKeyring, SealBroken
 _MODULUS = 1 << 256
 
 
-def canonical(table: Table, row: Mapping[str, Any]) -> bytes:
+def canonical(table: Table, row: Mapping[Any, Any]) -> bytes:
     """The bytes that stand for a row: MessagePack of the table's name and every column but `mac`, in order."""
     values = [row[column.name] for column in table.columns if column.name != "mac"]
     return msgspec.msgpack.encode([str(table.name), *(bytes(v) if isinstance(v, memoryview) else v for v in values)])
@@ -35,7 +35,7 @@ def authenticated(keyring: RootKeyring, table: Table, row: Row) -> Row:
     return {**row, "mac": keyring.row_mac(canonical(table, row))}
 
 
-def check_row(keyring: RootKeyring, table: Table, row: Mapping[str, Any]) -> None:
+def check_row(keyring: RootKeyring, table: Table, row: Mapping[Any, Any]) -> None:
     """Raise IntegrityFailure unless `row` carries its code."""
     if not hmac.compare_digest(bytes(row["mac"]), keyring.row_mac(canonical(table, row))):
         raise IntegrityFailure(f"A row of {table.name} was altered outside the service; it is not used.")
@@ -70,7 +70,7 @@ class Tally:
         return Tally(int.from_bytes(plain[:8]), int.from_bytes(plain[8:]))
 
 
-def tally_of(keyring: RootKeyring, table: Table, rows: Iterable[Mapping[str, Any]]) -> Tally:
+def tally_of(keyring: RootKeyring, table: Table, rows: Iterable[Mapping[Any, Any]]) -> Tally:
     """The tally that `rows`, all of `table`, give."""
     tally = Tally()
     for row in rows:

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -35,7 +35,7 @@ class Lease:
         self._changed = threading.Condition()
         self._ends = 0.0
         self._epoch = 0
-        self._caches: list[LeasedCache[object, object]] = []  # type: ignore[type-var]
+        self._caches: list[LeasedCache[Any, Any]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._renew_forever, name="lease", daemon=True)
 
@@ -100,7 +100,7 @@ class LeasedCache(Generic[K, V]):
         self._lease = lease
         self._size = size
         self._values: OrderedDict[K, V] = OrderedDict()
-        lease._caches.append(self)  # type: ignore[arg-type]
+        lease._caches.append(self)
 
     def get(self, key: K, load: Callable[[], V]) -> V:
         """The cached value of `key`, or what `load` reads now. Raises Unavailable without a lease."""

@@ -49,7 +49,8 @@ def open_vault(settings: Settings) -> Vault:
     vault = Vault(engine, keyring, settings.lease)
     if wrong := vault.check_tallies():
         structlog.get_logger().critical(
-            "the database was changed outside the service; `python -m kms vault verify` shows where", tables=wrong
+            "the database was changed outside the service; `python -m kms vault verify` shows where",
+            tables=wrong,
         )
     return vault
 

@@ -23,6 +23,7 @@ from kms.vault import tables
 
 T = TypeVar("T")
 Row = dict[str, Any]
+_Readers = tuple[tuple[str, Callable[[Any], Any]], ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES: dict[type, Table] = {Key: tables.keys, KeyVersion: tables.key_versions}
@@ -53,9 +54,10 @@ def to_row(value: object) -> Row:
     return {field.name: _to_column(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
 
 
-def from_row(cls: type[T], row: Mapping[str, Any]) -> T:
+def from_row(cls: type[T], row: Mapping[Any, Any]) -> T:
     """The value of class `cls` that `row` stores."""
-    return cls(**{name: read(row[name]) for name, read in _readers(cls)})
+    readers: _Readers = _readers(cls)  # type: ignore[arg-type]  # every class is hashable
+    return cls(**{name: read(row[name]) for name, read in readers})
 
 
 def _to_column(value: Any) -> Any:
@@ -73,7 +75,7 @@ def _to_column(value: Any) -> Any:
 
 
 @cache
-def _readers(cls: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+def _readers(cls: type) -> _Readers:
     hints = get_type_hints(cls)
     return tuple((field.name, _reader(hints[field.name])) for field in fields(cls))
 

@@ -52,12 +52,12 @@ class RootKeyring:
     def open(self, sealed: bytes, bound_to: Bound) -> bytes:
         """What was sealed, if it was sealed for `bound_to`. Raises SealBroken."""
         if sealed[:1] != _FORMAT or len(sealed) < 1 + _NONCE_BYTES + 16:
-            raise SealBroken(f"sealed value of {bound_to[0]} has no known format")
+            raise SealBroken("sealed value of no known format")
         nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
         try:
             return self._kek.decrypt(nonce, ciphertext, self._context(bound_to))
         except InvalidTag:
-            raise SealBroken(f"sealed value of {bound_to[0]} does not open") from None
+            raise SealBroken("sealed value does not open where it stands") from None
 
     def row_mac(self, row: bytes) -> bytes:
         """HMAC-SHA-256 over the canonical form of a row."""

@@ -89,7 +89,7 @@ class Snapshot:
         if version.material is None:
             raise IntegrityFailure("This version has no material.")
         try:
-            return self.keyring.open(version.material, material_binding(key, version.version))
+            return self.keyring.open(version.material, material_binding(key, version.version, version.type))
         except SealBroken:
             raise IntegrityFailure("The material of this version was altered outside the service.") from None
 
@@ -131,9 +131,9 @@ class Change(Snapshot):
             self._count(table, row, -1)
             self.connection.execute(delete(table).where(_is(table, row)))
 
-    def seal_material(self, key: Key, version: int, material: bytes) -> bytes:
+    def seal_material(self, key: Key, version: int, key_type: str, material: bytes) -> bytes:
         """`material` sealed for its place in the table of versions."""
-        return self.keyring.seal(material, material_binding(key, version))
+        return self.keyring.seal(material, material_binding(key, version, key_type))
 
     def record(self, entry: str) -> None:
         """Put an audit entry into the outbox: it is there exactly if the change is."""
@@ -229,9 +229,9 @@ class Vault:
                         yield f"{table.name} {_shown(table, row)}"
 
 
-def material_binding(key: Key, version: int) -> Bound:
+def material_binding(key: Key, version: int, key_type: str) -> Bound:
     """What the material of a version is bound to."""
-    return ("key version", key.uid, key.key_id, version, key.type)
+    return ("key version", key.uid, key.key_id, version, key_type)
 
 
 def read_tally(snapshot: Snapshot, table: str) -> Tally:
@@ -268,12 +268,10 @@ def _database_faults() -> Iterator[None]:
         raise Unavailable(_BUSY, retry_after=1) from error
 
 
-def _is(table: Table, row: Mapping[str, Any]) -> ColumnElement[bool]:
+def _is(table: Table, row: Mapping[Any, Any]) -> ColumnElement[bool]:
     return and_(*(column == row[column.name] for column in table.primary_key.columns))
 
 
-def _shown(table: Table, row: Mapping[str, Any]) -> str:
+def _shown(table: Table, row: Mapping[Any, Any]) -> str:
     values = [row[column.name] for column in table.primary_key.columns]
     return " ".join(bytes(v).hex() if isinstance(v, (bytes, memoryview)) else str(v) for v in values)
-
-

@@ -59,6 +59,7 @@ key_versions = Table(
     metadata,
     Column("key_uid", LargeBinary(16), primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("type", String(32), nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("activate_at", BigInteger, nullable=False),

@@ -31,7 +31,9 @@ class PassphraseSeal:
     def create(self) -> tuple[Secret, Parameters]:
         passphrase = self._passphrase(confirm=True)
         if len(passphrase) < _SHORTEST:
-            raise StartError(f"The seal's passphrase has {len(passphrase)} characters; at least {_SHORTEST} are needed.")
+            raise StartError(
+                f"The seal's passphrase has {len(passphrase)} characters; at least {_SHORTEST} are needed."
+            )
         parameters: Parameters = {
             "salt": base64.b64encode(os.urandom(16)).decode(),
             "iterations": _ITERATIONS,

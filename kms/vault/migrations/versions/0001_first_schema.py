@@ -51,6 +51,7 @@ def upgrade() -> None:
         "key_versions",
         sa.Column("key_uid", sa.LargeBinary(16), primary_key=True),
         sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("type", sa.String(32), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("activate_at", sa.BigInteger, nullable=False),

@@ -1,0 +1,1 @@
+"""HTTP: thin translations onto the operations."""

@@ -1,0 +1,84 @@
+"""No client may starve the others of threads.
+
+A worker has few threads. Two things hold one for long: a body that does not arrive (the server underneath has
+no timeout for it) and computing that takes long. So one client's requests hold at most a quarter of the
+threads while they read their body or do anything but a hot operation, and slow operations hold at most half
+of them. Whoever comes next waits briefly, but not behind holders that are plainly stuck.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kms.clock import steady_seconds
+from kms.errors import Unavailable
+
+_PATIENCE = 0.1
+_LONGEST_WAIT = 1.0
+
+
+class Admission:
+    """The threads of one worker, shared out."""
+
+    def __init__(self, threads: int) -> None:
+        self._of_client = max(1, threads // 4)
+        self._slow = max(1, threads // 2)
+        self._slow_waiting = max(1, threads // 4)
+        self._freed = threading.Condition()
+        self._held: dict[str, list[float]] = {}
+        self._slow_held = 0
+        self._slow_queue = 0
+
+    @contextmanager
+    def of_client(self, client: str) -> Iterator[None]:
+        """Hold one of the client's threads. Raises Unavailable."""
+        with self._freed:
+            began = self._enter(client)
+        try:
+            yield
+        finally:
+            with self._freed:
+                held = self._held[client]
+                held.remove(began)
+                if not held:
+                    del self._held[client]
+                self._freed.notify_all()
+
+    def _enter(self, client: str) -> float:
+        deadline = steady_seconds() + _LONGEST_WAIT
+        while len(held := self._held.setdefault(client, [])) >= self._of_client:
+            # A holder that has only just come will soon be gone; where the youngest is old, none will.
+            patience = min(held[-1] + _PATIENCE, deadline) - steady_seconds()
+            if patience <= 0:
+                raise Unavailable("This client has too many requests under way. Finish some first.", retry_after=1)
+            self._freed.wait(patience)
+        began = steady_seconds()
+        held.append(began)
+        return began
+
+    @contextmanager
+    def slow(self) -> Iterator[None]:
+        """Hold one of the threads that slow operations may have. Raises Unavailable."""
+        with self._freed:
+            if self._slow_held >= self._slow:
+                self._wait_for_slow()
+            self._slow_held += 1
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._slow_held -= 1
+                self._freed.notify_all()
+
+    def _wait_for_slow(self) -> None:
+        busy = Unavailable("Too many keys are being made. Try again.", retry_after=2)
+        if self._slow_queue >= self._slow_waiting:
+            raise busy
+        self._slow_queue += 1
+        try:
+            if not self._freed.wait_for(lambda: self._slow_held < self._slow, timeout=_LONGEST_WAIT):
+                raise busy
+        finally:
+            self._slow_queue -= 1

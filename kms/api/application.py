@@ -1,0 +1,215 @@
+"""The Flask application: routes made from the operation table, guarded by Flask-Limiter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+from flask import Flask, Response, g, request
+from flask_limiter import Limiter, RateLimitExceeded
+from limits.errors import StorageError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from kms import errors
+from kms.access.model import Caller
+from kms.access.ratelimit import RateClass, identity, limited, storage_uri
+from kms.api import problems, requests
+from kms.api.admission import Admission
+from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
+from kms.revocation.published import RevocationList
+
+_LOG = structlog.get_logger()
+_JSON = "application/json"
+_SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+def create_flask_app(service: Service) -> Flask:
+    """The WSGI application of one worker."""
+    app = Flask("kms", static_folder=None)
+    app.url_map.strict_slashes = False
+    app.url_map.redirect_defaults = False
+    app.url_map.merge_slashes = False
+    app.extensions["kms"] = service
+    door = Door(service, Admission(service.settings.threads))
+    limiter = Limiter(
+        key_func=lambda: identity(g.call.caller, g.call.source),
+        app=app,
+        storage_uri=storage_uri(service.settings),
+        enabled=service.rate_limits.enabled,
+        storage_options={"wrap_exceptions": True},
+    )
+    app.before_request(door.open)
+    app.after_request(door.close)
+    app.register_error_handler(Exception, door.refuse)
+    for operation in OPERATIONS.values():
+        limit = limiter.shared_limit(
+            getattr(service.settings, f"rate_limit_{operation.rate_class}"), scope=operation.rate_class
+        )
+        _route(app, operation.name, operation.method, operation.path, limit(door.view(operation)))
+    public = limiter.shared_limit(service.settings.rate_limit_public, scope=RateClass.PUBLIC)
+    for page in (door.livez, door.readyz):
+        _route(app, page.__name__, "GET", f"/{page.__name__}", page)
+    _route(app, "jwks", "GET", "/.well-known/jwks.json", public(door.jwks))
+    _route(app, "problem", "GET", "/problems/<name>", public(door.problem))
+    return app
+
+
+def _route(app: Flask, name: str, method: str, path: str, view: Callable[..., Response]) -> None:
+    app.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
+
+
+@dataclass
+class Door:
+    """What every request passes: on the way in proof and admission, on the way out headers, log and metrics."""
+
+    service: Service
+    admission: Admission
+
+    def open(self) -> None:
+        """Refuse by size, then prove the caller; nothing of the body is read before that."""
+        g.began = time.perf_counter()
+        name = request.endpoint or "unknown"
+        g.call = call = Call(name, request.remote_addr or "unknown", new_request_id())
+        requests.require_size(request, self.service.settings.max_body_bytes)
+        operation = OPERATIONS.get(name)
+        if operation is None:
+            return
+        try:
+            call.caller = self._proven(operation, call)
+        except errors.Refusal as refusal:
+            if not isinstance(refusal, errors.RateLimited):  # a flood must not fill the audit log
+                self.service.record(call, refusal)
+            raise
+
+    def _proven(self, operation: Operation, call: Call) -> Caller:
+        with ExitStack() as held:
+            presented = requests.presented(request, operation)
+            if isinstance(presented, str):
+                return self.service.authenticator.session(presented)
+            self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
+            if presented.is_passphrase:
+                held.enter_context(self.admission.slow())
+            return self.service.authenticator.prove(presented, call.source)
+
+    def view(self, operation: Operation) -> Callable[..., Response]:
+        """The Flask view of `operation`."""
+
+        def serve(**path: str) -> Response:
+            call: Call = g.call
+            with ExitStack() as held:
+                slot = held.enter_context(ExitStack())
+                slot.enter_context(self.admission.of_client(call.known_caller.client_id))
+                body = requests.body_of(request, self.service.settings.max_body_bytes)
+                if operation.hot:
+                    slot.close()
+                if operation.slow:
+                    held.enter_context(self.admission.slow())
+                answer = perform(
+                    self.service, operation, call, lambda: requests.parse(request, operation, body), path
+                )
+            return _response(answer, operation.status)
+
+        return serve
+
+    def close(self, response: Response) -> Response:
+        """Add the headers that every answer has; count and log the request."""
+        call: Call = g.call
+        outcome = getattr(g, "outcome", "success")
+        for name, value in _SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        if request.host.partition(":")[0] not in _LOCAL:  # it would bind every other port of a developer's machine
+            response.headers["Strict-Transport-Security"] = "max-age=31536000"
+        response.headers["X-Request-Id"] = call.request_id
+        seconds = time.perf_counter() - g.began
+        self.service.metrics.requests.labels(call.operation, outcome).inc()
+        self.service.metrics.seconds.labels(call.operation).observe(seconds)
+        _LOG.info(
+            "request",
+            request_id=call.request_id,
+            operation=call.operation,
+            outcome=outcome,
+            status=response.status_code,
+            client_id=call.caller.client_id if call.caller else None,
+            source=call.source,
+            ms=round(seconds * 1000, 2),
+        )
+        return response
+
+    def refuse(self, error: Exception) -> Response:
+        """Every failure as a problem document; the unforeseen ones are logged and say nothing."""
+        allow = None
+        if isinstance(error, errors.Refusal):
+            refusal = error
+        elif isinstance(error, RateLimitExceeded) and error.limit is not None:
+            refusal = self._limited(error)
+        elif isinstance(error, StorageError):
+            refusal = errors.Unavailable("The rate limits cannot be counted. Try again.", retry_after=1)
+        elif isinstance(error, NotFound):
+            refusal = errors.NotFound("There is nothing at this path.")
+        elif isinstance(error, MethodNotAllowed):
+            allow = ", ".join(sorted(error.valid_methods or ()))
+            refusal = errors.MethodNotAllowed(f"This path takes {allow}.")
+        elif isinstance(error, HTTPException) and error.code is not None and error.code < 500:
+            refusal = errors.MalformedRequest("The request cannot be read.")
+        else:
+            _LOG.error("internal error", request_id=g.call.request_id, exc_info=error)
+            refusal = errors.InternalError("The service failed. Its log has the reason under this request id.")
+        g.outcome = refusal.problem
+        if isinstance(refusal, errors.IntegrityFailure):
+            self.service.metrics.integrity_failures.inc()
+            _LOG.critical("integrity failure", request_id=g.call.request_id, reason=refusal.detail)
+        return problems.problem_response(refusal, g.call.request_id, allow)
+
+    def _limited(self, error: RateLimitExceeded) -> errors.Refusal:
+        """Flask-Limiter's exception as the refusal that the engine under it would have given."""
+        assert error.limit is not None
+        operation = OPERATIONS.get(g.call.operation)
+        rate_class = operation.rate_class if operation else RateClass.PUBLIC
+        who = identity(g.call.caller, g.call.source)
+        ends = self.service.rate_limits.strategy.get_window_stats(error.limit.limit, who, rate_class).reset_time
+        return limited(rate_class, error.limit.limit, ends)
+
+    def livez(self) -> Response:
+        """Whether the process runs."""
+        return Response("ok\n", content_type="text/plain")
+
+    def readyz(self) -> Response:
+        """Whether this worker can answer: it holds a lease on an unsealed vault."""
+        self.service.lease.require()
+        return Response("ok\n", content_type="text/plain")
+
+    def jwks(self) -> Response:
+        """The public keys with which the service signs (RFC 7517)."""
+        response = Response(msgspec.json.encode(self.service.publisher.jwks()), content_type=_JSON)
+        response.headers["Cache-Control"] = "public, max-age=300"
+        return response
+
+    def problem(self, name: str) -> Response:
+        """The page that explains a problem type."""
+        text = problems.explanation(name)
+        if text is None:
+            raise errors.NotFound("There is no such problem type.")
+        return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def _response(answer: Any, status: int) -> Response:
+    if isinstance(answer, Text):
+        return Response(answer.body, status, content_type=answer.content_type)
+    response = Response(msgspec.json.encode(answer), status, content_type=_JSON)
+    if isinstance(answer, RevocationList):
+        response.set_etag(answer.etag)
+        response.headers["Cache-Control"] = "private, no-cache"
+        response.make_conditional(request)
+    return response

@@ -1,0 +1,129 @@
+"""Reading requests: who it is from the headers, then what it is from the body, in this order only."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import BinaryIO
+from urllib.parse import parse_qsl
+
+import msgspec
+from flask import Request as HttpRequest
+
+from kms.access.authentication import Credentials
+from kms.errors import (
+    AuthenticationFailed,
+    MalformedRequest,
+    TooLarge,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from kms.operations.table import Operation, Request
+
+_AT = re.compile(r" - at `\$\.?(?P<where>.*)`$")
+_LONGEST_HEADER = 1024
+
+
+def presented(http: HttpRequest, operation: Operation) -> str | Credentials:
+    """What the headers present: a session token, or client id, secret and second factor.
+
+    Raises AuthenticationFailed where there is neither.
+    """
+    scheme, _, parameter = http.headers.get("Authorization", "").partition(" ")
+    token = parameter.strip() if scheme.lower() == "bearer" else http.headers.get("X-Vault-Token", "")
+    if token and not operation.needs_fresh_factor:
+        return token[:_LONGEST_HEADER]
+    if scheme.lower() != "basic":
+        raise AuthenticationFailed(
+            "Send a session token (Authorization: Bearer …), or client id and secret (Basic) with X-TOTP."
+        )
+    return _basic(http, parameter.strip())
+
+
+def _basic(http: HttpRequest, encoded: str) -> Credentials:
+    try:
+        decoded = base64.b64decode(encoded[:_LONGEST_HEADER], validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        decoded = ""
+    client_id, _, secret = decoded.partition(":")
+    code, recovery_code = http.headers.get("X-TOTP"), http.headers.get("X-Recovery-Code")
+    return Credentials(
+        client_id,
+        secret,
+        totp_code=code if code is None else code[:_LONGEST_HEADER],
+        recovery_code=recovery_code if recovery_code is None else recovery_code[:_LONGEST_HEADER],
+    )
+
+
+def require_size(http: HttpRequest, limit: int) -> None:
+    """Refuse by Content-Length what is larger than `limit` bytes, before anything else. Raises TooLarge."""
+    if http.content_length is not None and http.content_length > limit:
+        raise TooLarge(f"The body has {http.content_length} bytes; at most {limit} are taken.")
+
+
+def body_of(http: HttpRequest, limit: int) -> bytes:
+    """The body. Raises TooLarge where a body without Content-Length goes on beyond `limit`."""
+    stream: BinaryIO = http.environ["wsgi.input"]
+    if http.content_length is not None:
+        remaining = http.content_length
+    elif http.environ.get("wsgi.input_terminated"):
+        remaining = limit + 1
+    else:
+        return b""
+    parts = []
+    while remaining > 0:
+        part = stream.read(remaining)
+        if not part:
+            break
+        parts.append(part)
+        remaining -= len(part)
+    body = b"".join(parts)
+    if len(body) > limit:
+        raise TooLarge(f"The body has more than {limit} bytes.")
+    if http.content_length is not None and len(body) < http.content_length:
+        raise MalformedRequest("The body ended before Content-Length.")
+    return body
+
+
+def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request:
+    """The typed request. Raises MalformedRequest, UnsupportedMediaType or ValidationFailed naming the member."""
+    if operation.method == "GET":
+        return _converted(dict(http.args.items()), operation.request)
+    if not body.strip():
+        return _converted({}, operation.request)
+    if http.mimetype == "application/x-www-form-urlencoded" and operation.needs_fresh_factor:
+        return _converted(_form(body), operation.request)
+    if http.mimetype != "application/json" and not http.mimetype.endswith("+json"):
+        raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
+    if not body.lstrip().startswith(b"{"):
+        raise MalformedRequest("The body is not a JSON object.")
+    try:
+        return msgspec.json.decode(body, type=operation.request)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MalformedRequest("The body is not valid JSON.") from None
+
+
+def _form(body: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=20))
+    except ValueError:
+        raise MalformedRequest("The form cannot be read.") from None
+
+
+def _converted(values: dict[str, str], kind: type[Request]) -> Request:
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: msgspec.ValidationError) -> ValidationFailed:
+    """msgspec's sentence with the member in front; it names types and members, never a value."""
+    message = str(error)
+    place = _AT.search(message)
+    where = place["where"] if place else ""
+    sentence = message[: place.start()] if place else message
+    return ValidationFailed(f"{where}: {sentence}." if where else f"{sentence}.")

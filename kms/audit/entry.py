@@ -1,0 +1,44 @@
+"""An audit entry: an allow-list of fields, none of which can hold a secret.
+
+Its encoding is fixed when it is written: one line of JSON with the members in the order below. These bytes
+are what a Merkle tree over the log will hash as leaves.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kms.clock import Clock
+
+SUCCESS = "success"
+
+
+class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who did what to what, from where, and how it ended.
+
+    `time` is RFC 3339 in UTC with microseconds; `outcome` is `success` or the problem type of the refusal;
+    `target` names what was acted on where that is not a key, such as another client.
+    """
+
+    v: int
+    time: str
+    request_id: str
+    operation: str
+    outcome: str
+    source: str
+    client_id: str | None = None
+    key_id: str | None = None
+    version: int | None = None
+    target: str | None = None
+
+    def line(self) -> bytes:
+        """The entry as it is written, without the newline."""
+        return _encoder.encode(self)
+
+
+def timestamp(clock: Clock) -> str:
+    """The time of an entry."""
+    return clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+_encoder = msgspec.json.Encoder()

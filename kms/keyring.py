@@ -1,0 +1,68 @@
+"""Unwrapped key versions in memory, used under the lease and never written anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from kms.access.policy import no_such_key
+from kms.crypto.registry import key_type
+from kms.errors import KeyStateConflict, NotFound
+from kms.keys.lifecycle import effective_state, require_usable
+from kms.keys.model import Key, KeyState, KeyVersion, Usage
+from kms.vault.lease import Lease, LeasedCache
+from kms.vault.store import Vault
+
+_KEYS_CACHED = 20_000
+_VERSIONS_CACHED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """A key version and the object that computes with its material."""
+
+    version: KeyVersion
+    primitive: object = field(repr=False)
+
+
+class Keyring:
+    """Keys by id and their loaded versions, read through from the vault."""
+
+    def __init__(self, vault: Vault, lease: Lease) -> None:
+        self._vault = vault
+        self._keys: LeasedCache[str, Key] = LeasedCache(lease, _KEYS_CACHED)
+        self._versions: LeasedCache[tuple[bytes, int], LoadedVersion] = LeasedCache(lease, _VERSIONS_CACHED)
+
+    def key(self, key_id: str) -> Key:
+        """The key of that id. Raises NotFound, and Unavailable without a lease."""
+        return self._keys.get(key_id, lambda: self._load_key(key_id))
+
+    def usable(self, key: Key, version: int, usage: Usage, now: datetime) -> LoadedVersion:
+        """A version of `key` for `usage`. Raises as `require_usable` does, and NotFound."""
+        loaded = self._version(key, version)
+        if version != key.latest_version:
+            latest = self._version(key, key.latest_version).version
+            if effective_state(latest, now) is KeyState.SUSPENDED:
+                raise KeyStateConflict("This key is suspended. Resume it first.")
+        require_usable(loaded.version, usage, now)
+        return loaded
+
+    def _version(self, key: Key, version: int) -> LoadedVersion:
+        return self._versions.get((key.uid, version), lambda: self._load_version(key, version))
+
+    def _load_key(self, key_id: str) -> Key:
+        with self._vault.read() as snapshot:
+            key = snapshot.key_by_id(key_id)
+        if key is None:
+            raise no_such_key(key_id)
+        return key
+
+    def _load_version(self, key: Key, version: int) -> LoadedVersion:
+        with self._vault.read() as snapshot:
+            found = snapshot.find(KeyVersion, key.uid, version)
+            if found is None:
+                raise NotFound(f"{key.key_id} has no version {version}.")
+            if found.material is None:
+                return LoadedVersion(found, None)
+            material = snapshot.material(key, found)
+        return LoadedVersion(found, key_type(found.type).load(material))

@@ -1,0 +1,51 @@
+"""What operators look at: the audit log and the metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from sqlalchemy import select
+
+from kms.access.policy import Permission
+from kms.audit.entry import AuditEntry
+from kms.audit.spool import latest_lines
+from kms.operations.service import Call, Service
+from kms.operations.table import Answer, Nothing, Request, Text, operation
+from kms.vault.tables import audit_outbox
+
+
+class AuditRequest(Request):
+    """The newest entries, oldest first; with `after` only those later than that time (as in an entry)."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    after: str = ""
+
+
+class AuditEntries(Answer):
+    """Entries as they were written, in the order of their times."""
+
+    items: list[AuditEntry]
+    next_cursor: str | None
+
+
+@operation("GET", "/api/v1/audit/entries", permission=Permission.AUDIT_READ, request=AuditRequest, on_nothing=True)
+def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditEntries:
+    """Show the newest audit entries of this host's workers and of all changes."""
+    newest = select(audit_outbox.c.entry).order_by(audit_outbox.c.sequence.desc()).limit(request.limit)
+    with service.vault.read() as snapshot:
+        lines = [entry.encode() for entry in snapshot.connection.execute(newest).scalars()]
+    lines += latest_lines(service.settings.audit_dir)
+    entries = sorted(_decoder.decode_lines(b"\n".join(lines)), key=lambda entry: entry.time)
+    chosen = [entry for entry in entries if entry.time > request.after][-request.limit :]
+    return AuditEntries(items=chosen, next_cursor=None)
+
+
+@operation("GET", "/metrics", permission=Permission.METRICS_READ, on_nothing=True)
+def metrics(service: Service, call: Call, request: Nothing) -> Text:
+    """Metrics of all workers of this host for Prometheus."""
+    body, content_type = service.metrics.exposition()
+    return Text(body, content_type)
+
+
+_decoder = msgspec.json.Decoder(AuditEntry)

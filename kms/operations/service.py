@@ -1,0 +1,113 @@
+"""The service as a whole: one bootstrap wires it, every operation is handed it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kms.access.authentication import Authenticator
+from kms.access.model import Caller
+from kms.access.ratelimit import RateLimits
+from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.spool import Spool
+from kms.clock import Clock, utc_now
+from kms.config import Settings
+from kms.errors import AuthenticationFailed, Refusal
+from kms.keyring import Keyring
+from kms.keys.cryptoperiod import Cryptoperiods
+from kms.metrics import Metrics
+from kms.operations.bootstrap import enrol_first_admin
+from kms.revocation.published import Publisher
+from kms.vault.lease import Lease
+from kms.vault.opening import open_vault
+from kms.vault.store import Change, Vault
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way: who asks for what, and what its audit entry will say."""
+
+    operation: str
+    source: str
+    request_id: str
+    caller: Caller | None = None
+    key_id: str | None = None
+    version: int | None = None
+    target: str | None = None
+    recorded: bool = False
+
+    @property
+    def known_caller(self) -> Caller:
+        """The caller of an operation that is not public. Raises AuthenticationFailed."""
+        if self.caller is None:
+            raise AuthenticationFailed("This operation needs credentials.")
+        return self.caller
+
+
+class Service:
+    """Everything that operations need, for one worker."""
+
+    def __init__(self, settings: Settings, vault: Vault, clock: Clock = utc_now) -> None:
+        self.settings = settings
+        self.vault = vault
+        self.clock = clock
+        self.cryptoperiods = Cryptoperiods(settings.cryptoperiod, settings.cryptoperiods, settings.process_period)
+        self.lease = Lease(vault)
+        self.keyring = Keyring(vault, self.lease)
+        self.authenticator = Authenticator(vault, self.lease, clock, settings.token_lifetime)
+        self.publisher = Publisher(vault, self.lease)
+        self.rate_limits = RateLimits(settings)
+        self.metrics = Metrics(settings.run_dir / "metrics")
+        self.spool = Spool(settings.audit_dir, fsync=settings.audit_fsync == "always")
+        self.lease.start()
+
+    @classmethod
+    def open(cls, settings: Settings, clock: Clock = utc_now) -> Service:
+        """Open the vault, make the first administrator where there is no client yet, and wire everything.
+
+        Raises StartError.
+        """
+        vault = open_vault(settings)
+        enrol_first_admin(vault, settings, clock)
+        return cls(settings, vault, clock)
+
+    def close(self) -> None:
+        """Stop answering and let go of the database."""
+        self.lease.stop()
+        self.vault.engine.dispose()
+        self.spool.close()
+
+    @contextmanager
+    def change(self, call: Call) -> Iterator[Change]:
+        """A change of the vault whose audit entry commits with it."""
+        with self.vault.change() as change:
+            yield change
+            change.record(self._entry(call, SUCCESS).line().decode())
+        call.recorded = True
+
+    def record(self, call: Call, refusal: Refusal | None = None) -> None:
+        """Leave the audit entry of a call that changed nothing. Raises Unavailable where it cannot be written."""
+        if not call.recorded:
+            self.spool.append(self._entry(call, refusal.problem if refusal else SUCCESS).line())
+            call.recorded = True
+
+    def _entry(self, call: Call, outcome: str) -> AuditEntry:
+        return AuditEntry(
+            v=1,
+            time=timestamp(self.clock),
+            request_id=call.request_id,
+            operation=call.operation,
+            outcome=outcome,
+            source=call.source,
+            client_id=call.caller.client_id if call.caller else None,
+            key_id=call.key_id,
+            version=call.version,
+            target=call.target,
+        )
+
+
+def new_request_id() -> str:
+    """A name for one request, in its answer, the log and the audit log."""
+    return secrets.token_hex(8)

@@ -1,0 +1,148 @@
+"""The published list: readable JSON with the same as a JWS (RFC 7515), to be checked offline.
+
+The signing key is an Ed25519 key of the service, sealed in the vault, its public half at
+`/.well-known/jwks.json`. All workers and nodes give the same bytes: the times in the list depend on the hour
+and the newest entry only, and Ed25519 signatures are deterministic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from joserfc import jws
+from joserfc.jwk import OKPKey
+
+from kms.clock import rfc3339
+from kms.crypto.pkcs8 import load_private, private_der
+from kms.errors import IntegrityFailure
+from kms.keys.model import RevocationReason
+from kms.revocation.model import Revocation
+from kms.vault import tables
+from kms.vault.lease import Lease, LeasedCache
+from kms.vault.records import stored_in
+from kms.vault.sealing import SealBroken
+from kms.vault.store import Change, Vault
+
+_NAME = "revocation list"
+_PERIOD = timedelta(hours=1)
+_MEDIA_TYPE = "kms-revocation-list+jws"
+_ALGORITHM = "Ed25519"
+
+
+@stored_in(tables.service_keys)
+@dataclass(frozen=True, slots=True)
+class ServiceKey:
+    """A key of the service itself; `material` is sealed."""
+
+    name: str
+    material: bytes
+    created_at: datetime
+
+
+class RevokedKey(msgspec.Struct, frozen=True):
+    """One entry: every version of the key up to `up_to_version` is revoked."""
+
+    serial: int
+    key_id: str
+    up_to_version: int
+    reason: str
+    revoked_at: str
+    compromised_at: str | None
+
+
+class RevocationList(msgspec.Struct, frozen=True):
+    """The list; `jws` signs everything else in it."""
+
+    issued_at: str
+    next_update: str
+    revoked_keys: list[RevokedKey]
+    jws: str = ""
+
+    @property
+    def etag(self) -> str:
+        """A strong entity tag (RFC 9110, section 8.8.3), without its quotes."""
+        return sha256(self.jws.encode()).hexdigest()[:32]
+
+
+class Publisher:
+    """Makes the signed list, once for each change or hour."""
+
+    def __init__(self, vault: Vault, lease: Lease) -> None:
+        self._vault = vault
+        self._key = _signing_key(vault)
+        self._lists: LeasedCache[datetime, RevocationList] = LeasedCache(lease, 2)
+
+    def current(self, now: datetime) -> RevocationList:
+        """The list as it is now. Raises Unavailable without a lease."""
+        seconds = int(_PERIOD.total_seconds())
+        hour = datetime.fromtimestamp(int(now.timestamp()) // seconds * seconds, UTC)
+        return self._lists.get(hour, lambda: self._made(hour))
+
+    def jwks(self) -> dict[str, object]:
+        """The public key as a JWK set (RFC 7517, section 5)."""
+        return {"keys": [{**self._key.as_dict(private=False), "use": "sig", "alg": _ALGORITHM}]}
+
+    def _made(self, hour: datetime) -> RevocationList:
+        with self._vault.read() as snapshot:
+            entries = snapshot.select(Revocation, order_by=tables.revocations.c.serial)
+        issued_at = max([hour, *(entry.revoked_at for entry in entries[-1:])])
+        unsigned = RevocationList(
+            issued_at=rfc3339(issued_at),
+            next_update=rfc3339(hour + 2 * _PERIOD),
+            revoked_keys=[_shown(entry) for entry in in_force(entries)],
+        )
+        header = {"alg": _ALGORITHM, "kid": self._key.thumbprint(), "typ": _MEDIA_TYPE}
+        payload = msgspec.to_builtins(unsigned)
+        del payload["jws"]
+        signed = jws.serialize_compact(header, msgspec.json.encode(payload), self._key, algorithms=[_ALGORITHM])
+        return msgspec.structs.replace(unsigned, jws=signed)
+
+
+def in_force(entries: list[Revocation]) -> list[Revocation]:
+    """`entries`, in order, without holds that were lifted or that a later revocation took the place of."""
+    later: set[bytes] = set()
+    found = []
+    for entry in reversed(entries):
+        passing = {
+            RevocationReason.CERTIFICATE_HOLD: entry.key_uid in later,
+            RevocationReason.REMOVE_FROM_CRL: True,
+        }
+        if not passing.get(entry.reason, False):
+            found.append(entry)
+        later.add(entry.key_uid)
+    return found[::-1]
+
+
+def ensure_signing_key(change: Change, now: datetime) -> None:
+    """Make the service's signing key where there is none yet."""
+    if change.find(ServiceKey, _NAME) is None:
+        material = private_der(Ed25519PrivateKey.generate())
+        change.insert(ServiceKey(_NAME, change.keyring.seal(material, ("service key", _NAME)), now))
+
+
+def _signing_key(vault: Vault) -> OKPKey:
+    with vault.read() as snapshot:
+        stored = snapshot.find(ServiceKey, _NAME)
+    if stored is None:
+        raise IntegrityFailure("The service's signing key was removed from the vault.")
+    try:
+        der = vault.keyring.open(stored.material, ("service key", _NAME))
+    except SealBroken:
+        raise IntegrityFailure("The service's signing key was altered outside the service.") from None
+    key = OKPKey.import_key(load_private(der, Ed25519PrivateKey))
+    return OKPKey.import_key({**key.as_dict(private=True), "kid": key.thumbprint()})
+
+
+def _shown(entry: Revocation) -> RevokedKey:
+    return RevokedKey(
+        serial=entry.serial,
+        key_id=entry.key_id,
+        up_to_version=entry.up_to_version,
+        reason=entry.reason,
+        revoked_at=rfc3339(entry.revoked_at),
+        compromised_at=rfc3339(entry.compromised_at) if entry.compromised_at else None,
+    )

@@ -1,0 +1,69 @@
+"""What a revocation does to a key (RFC 5280, section 5.3.1 for the reasons; SP 800-57 for the effects)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from kms.errors import KeyStateConflict
+from kms.keys.lifecycle import effective_state, move
+from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
+from kms.revocation.model import Revocation
+from kms.vault.store import Change, next_serial
+from kms.vault.tables import revocations
+
+
+def revoke(
+    change: Change, key: Key, reason: RevocationReason, now: datetime, compromised_at: datetime | None = None
+) -> Key:
+    """Revoke every version of `key` there is, or lift a hold on it with `removeFromCRL`.
+
+    Gives the key as it is now. Revoking again for a reason that changes nothing leaves everything as it is.
+    Raises KeyStateConflict where there is nothing to hold or to lift.
+    """
+    changed = False
+    for version in change.versions(key):
+        after = _revoked(version, reason, now, is_latest=version.version == key.latest_version)
+        if after is not version:
+            change.replace(version, after)
+            changed = True
+    if not changed:
+        return key
+    change.insert(
+        Revocation(
+            serial=next_serial(change, revocations.c.serial),
+            key_uid=key.uid,
+            key_id=key.key_id,
+            up_to_version=key.latest_version,
+            reason=reason,
+            revoked_at=now,
+            compromised_at=compromised_at,
+        )
+    )
+    change.outdates = True
+    if reason.leads_to in {KeyState.COMPROMISED, KeyState.DEACTIVATED} and key.next_rotation_at is not None:
+        key = change.replace(key, replace(key, next_rotation_at=None))
+    return key
+
+
+def _revoked(version: KeyVersion, reason: RevocationReason, now: datetime, *, is_latest: bool) -> KeyVersion:
+    """`version` after a revocation, the same object where it changes nothing."""
+    state, goal = effective_state(version, now), reason.leads_to
+    if goal is KeyState.COMPROMISED:
+        settled = state in {KeyState.COMPROMISED, KeyState.DESTROYED}
+        return version if settled else move(version, goal, now, reason)
+    if goal is KeyState.DEACTIVATED:
+        if state is KeyState.PRE_ACTIVATION:
+            version = move(version, KeyState.ACTIVE, now)
+        if state in {KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.SUSPENDED}:
+            return move(version, goal, now, reason)
+        if state is KeyState.DEACTIVATED and version.revocation_reason is None:
+            return replace(version, state=goal, revocation_reason=reason, changed_at=now)
+        return version
+    if not is_latest or state is goal is KeyState.SUSPENDED:
+        return version  # older versions follow the latest: a key on hold is refused as a whole
+    if goal is KeyState.ACTIVE:
+        if state is not KeyState.SUSPENDED:
+            raise KeyStateConflict(f"The key is {state}, not on hold; there is nothing to lift.")
+        return move(version, goal, now)
+    return move(version, goal, now, reason)
