@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from kms.config import Settings
+    from kms.secret import Secret
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, root_key: Secret | None = None) -> Flask:
     """The WSGI application of one worker, with its vault open and its schedule running.
 
-    Without `settings` they come from KMS_* variables. Raises kms.errors.StartError.
+    Without `settings` they come from KMS_* variables, and without `root_key` it comes from the seal.
+    Raises kms.errors.StartError.
     """
     from kms.api.application import create_flask_app
     from kms.config import load
@@ -22,7 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     settings = settings or load()
     configure_logging(settings)
-    service = Service.open(settings)
+    service = Service.open(settings, root_key=root_key)
     schedule = Schedule(service)
     schedule.start()
     app = create_flask_app(service)

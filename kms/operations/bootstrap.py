@@ -12,7 +12,7 @@ import structlog
 from kms.access import clients
 from kms.access.model import Client, Role
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
-from kms.clock import Clock
+from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.errors import StartError
 from kms.files import write_private
@@ -22,7 +22,7 @@ from kms.vault.store import Vault
 FIRST_ADMIN = "admin"
 
 
-def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock) -> None:
+def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock = utc_now) -> None:
     """Make `admin` where there is no client yet. Its credentials go to a terminal, or to a file of mode 0600.
 
     A file is written before the commit, so that no credentials are lost between the two; where the commit

@@ -20,6 +20,7 @@ from kms.keys.cryptoperiod import Cryptoperiods
 from kms.metrics import Metrics
 from kms.operations.bootstrap import enrol_first_admin
 from kms.revocation.published import Publisher
+from kms.secret import Secret
 from kms.vault.lease import Lease
 from kms.vault.opening import open_vault
 from kms.vault.store import Change, Vault
@@ -64,12 +65,12 @@ class Service:
         self.lease.start()
 
     @classmethod
-    def open(cls, settings: Settings, clock: Clock = utc_now) -> Service:
+    def open(cls, settings: Settings, clock: Clock = utc_now, root_key: Secret | None = None) -> Service:
         """Open the vault, make the first administrator where there is no client yet, and wire everything.
 
         Raises StartError.
         """
-        vault = open_vault(settings)
+        vault = open_vault(settings, root_key)
         enrol_first_admin(vault, settings, clock)
         return cls(settings, vault, clock)
 

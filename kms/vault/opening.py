@@ -13,6 +13,7 @@ from kms.clock import utc_now
 from kms.config import Settings
 from kms.errors import StartError
 from kms.files import private_directory
+from kms.secret import Secret
 from kms.vault import tables
 from kms.vault.database import connect
 from kms.vault.integrity import Tally
@@ -30,8 +31,10 @@ class _SealRecord(msgspec.Struct):
     parameters: Parameters
 
 
-def open_vault(settings: Settings) -> Vault:
-    """Open the vault that `settings` name, making it where the database is empty.
+def open_vault(settings: Settings, root_key: Secret | None = None, *, create: bool = True) -> Vault:
+    """Open the vault that `settings` name, making it where the database is empty and `create` allows it.
+
+    `root_key` is given where the process that started this one has unsealed the vault already.
 
     Raises StartError with the reason. An existing vault is unsealed before anything is written, migrations
     included.
@@ -39,7 +42,7 @@ def open_vault(settings: Settings) -> Vault:
     private_directory(settings.data_dir)
     engine = connect(settings.database, pool_size=settings.threads + 4)
     try:
-        keyring = _open(engine, settings)
+        keyring = _open(engine, settings, root_key, create=create)
     except DBAPIError as error:
         engine.dispose()
         raise StartError(f"The database cannot be used: {error.orig}") from None
@@ -55,23 +58,25 @@ def open_vault(settings: Settings) -> Vault:
     return vault
 
 
-def _open(engine: Engine, settings: Settings) -> RootKeyring:
+def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create: bool) -> RootKeyring:
     with engine.connect() as connection:
-        existing = _unseal(connection, settings) if inspect(connection).has_table("vault") else None
+        existing = _unseal(connection, settings, root_key) if inspect(connection).has_table("vault") else None
+    if existing is None and not create:
+        raise StartError("There is no vault in this database.")
     with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
         migrate(connection)
         # Another process may have made the vault while this one waited for the lock.
-        return existing or _unseal(connection, settings) or _create(connection, settings)
+        return existing or _unseal(connection, settings, root_key) or _create(connection, settings)
 
 
-def _unseal(connection: Connection, settings: Settings) -> RootKeyring | None:
+def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> RootKeyring | None:
     row = connection.execute(select(tables.vault)).mappings().first()
     if row is None:
         return None
     record = msgspec.json.decode(row["seal"], type=_SealRecord)
     if record.name != settings.seal:
         raise StartError(f"The vault was sealed with `{record.name}`; start with KMS_SEAL={record.name}.")
-    root_key = seal_named(record.name, settings).unseal(record.parameters)
+    root_key = root_key or seal_named(record.name, settings).unseal(record.parameters)
     keyring = RootKeyring(root_key, bytes(row["vault_id"]))
     try:
         keyring.open(bytes(row["check_value"]), _CHECK)

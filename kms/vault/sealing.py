@@ -38,6 +38,7 @@ class RootKeyring:
             info = b"kms vault v1 " + purpose.encode()
             return HKDF(hashes.SHA256(), 32, vault_id, info).derive(root_key.reveal())
 
+        self.root_key = root_key
         self._vault_id = vault_id
         self._kek = AESGCM(derive("key-encryption key"))
         self._row_key = derive("row authentication")

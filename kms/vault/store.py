@@ -31,6 +31,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
 from kms.keys.model import Key, KeyVersion
+from kms.secret import Secret
 from kms.vault import tables
 from kms.vault.integrity import Tally, authenticated, canonical, check_row, tally_of
 from kms.vault.records import Row, from_row, table_of, to_row
@@ -167,6 +168,11 @@ class Vault:
         self.engine = engine
         self.keyring = keyring
         self.lease_seconds = lease.total_seconds()
+
+    @property
+    def root_key(self) -> Secret:
+        """What the seal gave, for the workers that are started from this process."""
+        return self.keyring.root_key
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:

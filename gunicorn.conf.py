@@ -1,0 +1,38 @@
+"""`gunicorn app:app`: the choice where client certificates must reach the application.
+
+`environ["gunicorn.socket"].getpeercert()` gives the verified peer. The settings are those of `python app.py`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from kms import server as kms_server
+from kms import tls
+from kms.config import load
+from kms.log import configure_logging, logging_config
+
+_settings = load()
+
+bind = f"{_settings.host}:{_settings.port}"
+workers = _settings.workers
+worker_class = "gthread"
+threads = _settings.threads
+umask = 0o077
+graceful_timeout = 30
+certfile = str(_settings.tls_cert)  # these two only make gunicorn speak TLS; `ssl_context` below is what it uses
+keyfile = str(_settings.tls_key)
+logconfig_dict = logging_config(_settings)
+
+
+def on_starting(_server: Any) -> None:
+    """Check and prepare everything once, before the first worker."""
+    configure_logging(_settings)
+    kms_server.prepare(_settings)
+
+
+def ssl_context(_config: Any, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """The same context that every other way of serving uses."""
+    return tls.server_context(_settings)

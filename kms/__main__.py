@@ -1,0 +1,5 @@
+"""`python -m kms`."""
+
+from kms.cli import main
+
+main(prog_name="python -m kms")

@@ -1,0 +1,27 @@
+"""The `kms` command: a client of the service, for people."""
+
+from __future__ import annotations
+
+import click
+
+from kms import __version__
+from kms.cli.audit import audit
+from kms.cli.clients import client
+from kms.cli.keys import key
+from kms.cli.session import login, logout
+from kms.cli.vault import vault
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """Manage keys and clients of a Key Management System.
+
+    Log in first; the token is kept in a file that only you can read, and so is a configuration for curl.
+    """
+
+
+for command in (login, logout, client, key, audit, vault):
+    main.add_command(command)
+
+__all__ = ["main"]

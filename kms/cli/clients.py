@@ -1,0 +1,92 @@
+"""`client`: who may call the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import segno
+
+from kms.cli import remote, show
+
+_PATH = ("api", "v1", "clients")
+
+
+@click.group()
+def client() -> None:
+    """Manage clients; for administrators."""
+
+
+@client.command()
+@click.argument("client_id")
+@click.option("--role", "roles", multiple=True, default=["user"], show_default=True, help="user, admin or auditor.")
+def create(client_id: str, roles: tuple[str, ...]) -> None:
+    """Make a client and show its credentials, once."""
+    answer = remote.call("POST", *_PATH, body={"client_id": client_id, "roles": list(roles)})
+    show.document(answer)
+    _qr_code(answer["totp_uri"])
+
+
+@client.command("list")
+def list_() -> None:
+    """List clients."""
+    show.table(_pages(), "client_id", "roles", "status", "created_at")
+
+
+@client.command()
+@click.argument("client_id")
+def disable(client_id: str) -> None:
+    """Refuse a client everything and end its sessions."""
+    show.document(remote.call("POST", *_PATH, client_id, "disable"))
+
+
+@client.command()
+@click.argument("client_id")
+def enable(client_id: str) -> None:
+    """Let a disabled client in again."""
+    show.document(remote.call("POST", *_PATH, client_id, "enable"))
+
+
+@client.command()
+@click.argument("client_id")
+def reset_totp(client_id: str) -> None:
+    """Give a client a new second factor and show it, once."""
+    answer = remote.call("POST", *_PATH, client_id, "reset-totp")
+    show.document(answer)
+    _qr_code(answer["totp_uri"])
+
+
+@client.command()
+@click.argument("client_id")
+@click.option("--passphrase", is_flag=True, help="Ask for a passphrase in place of making a secret.")
+def rotate_secret(client_id: str, passphrase: bool) -> None:
+    """Give a client a new secret and show it, once."""
+    body = {}
+    if passphrase:
+        body["passphrase"] = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True)
+    show.document(remote.call("POST", *_PATH, client_id, "rotate-secret", body=body))
+
+
+@client.command()
+@click.argument("client_id")
+@click.confirmation_option(prompt="The name will never be given again. Delete it?")
+def delete(client_id: str) -> None:
+    """Remove a client; its keys stay."""
+    show.document(remote.call("DELETE", *_PATH, client_id))
+
+
+def _pages() -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = remote.call("GET", *_PATH, cursor=cursor)
+        items += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return items
+
+
+def _qr_code(uri: str) -> None:
+    stderr = click.get_text_stream("stderr")
+    if stderr.isatty():
+        segno.make(uri, error="l").terminal(out=stderr, compact=True)

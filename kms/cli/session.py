@@ -1,0 +1,58 @@
+"""`login` and `logout`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import click
+import pyotp
+
+from kms.cli import remote
+
+
+@click.command()
+@click.option("--url", envvar="KMS_URL", default="https://localhost:8443", show_default=True, help="The service.")
+@click.option(
+    "--ca-cert",
+    envvar="KMS_CA_CERT",
+    type=click.Path(exists=True, path_type=Path),
+    help="Trust this certificate.  [default: server.crt here, if there is one]",
+)
+@click.option("--client-id", help="Who you are; asked for where it is not given.")
+@click.option(
+    "--credentials",
+    type=click.Path(exists=True, path_type=Path),
+    help="A file as the service's --bootstrap-file writes it; nothing is asked then.",
+)
+@click.option("--recovery", is_flag=True, help="Use a recovery code in place of the authenticator app.")
+def login(url: str, ca_cert: Path | None, client_id: str | None, credentials: Path | None, recovery: bool) -> None:
+    """Log in and keep the token for an hour, in a file that only you can read."""
+    ca_cert = ca_cert or (Path("server.crt") if Path("server.crt").exists() else None)
+    trusted = str(ca_cert.absolute()) if ca_cert else None
+    factor = "X-Recovery-Code" if recovery else "X-TOTP"
+    if credentials:
+        given = json.loads(credentials.read_text())
+        client_id, secret = given["client_id"], given["client_secret"]
+        code = given["recovery_codes"][0] if recovery else pyotp.TOTP(given["totp_secret"]).now()
+    else:
+        client_id = client_id or click.prompt("Client id", default="admin")
+        secret = click.prompt("Client secret", hide_input=True)
+        code = click.prompt("Recovery code" if recovery else "Code from the authenticator app")
+    basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
+    headers = {"Authorization": f"Basic {basic}", factor: code.strip()}
+    answer = remote.request(url, trusted, "POST", "/auth/token", headers)
+    curlrc = remote.save(remote.Session(url, trusted, answer["access_token"]))
+    click.echo(f"Logged in to {url} as {client_id} for {answer['expires_in'] // 60} minutes.")
+    click.echo(f"With curl: curl -K {curlrc} {url}/api/v1/keys")
+
+
+@click.command()
+def logout() -> None:
+    """End the session, here and in the service."""
+    try:
+        remote.call("POST", "auth", "logout")
+    finally:
+        remote.forget()
+    click.echo("Logged out.")

@@ -1,0 +1,34 @@
+"""Answers as tables for people, or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+def table(rows: list[dict[str, Any]], *columns: str) -> None:
+    """The chosen members of `rows` as a table; JSON lines where the output is not a terminal."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    shown = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*(_cell(row.get(column)) for column in columns))
+    Console().print(shown)
+
+
+def document(answer: Any) -> None:
+    """One answer as JSON."""
+    click.echo(json.dumps(answer, indent=2))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return " ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,191 @@
+"""TLS material: found, checked, or made for a first try; and the one function that builds a server context."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from kms.config import Settings
+from kms.errors import StartError
+from kms.files import private_directory, write_private
+from kms.secret import Secret
+
+_SELF_SIGNED_FOR = timedelta(days=825)
+_TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A checked certificate chain (PEM) and its key, unencrypted in PKCS#8 PEM."""
+
+    chain: bytes
+    key: Secret
+
+
+class ServedPair:
+    """The pair at two paths that servers can read: copies, so that a bad pair put there later stops nothing.
+
+    The key's is memory that ends with this process and never touches the disk; processes forked from it see it
+    too. Where the system has no such thing it is a file of mode 0600.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.certificate = private_directory(directory) / "tls.crt"
+        self._memory = os.memfd_create("kms-tls-key") if hasattr(os, "memfd_create") else None
+        self.key = Path(f"/proc/self/fd/{self._memory}") if self._memory is not None else directory / "tls.key"
+
+    def put(self, pair: Pair) -> None:
+        """Serve `pair` from now on."""
+        write_private(self.certificate, pair.chain)
+        if self._memory is None:
+            write_private(self.key, pair.key.reveal())
+            return
+        os.ftruncate(self._memory, 0)
+        os.pwrite(self._memory, pair.key.reveal(), 0)
+
+    def close(self) -> None:
+        """Forget the key."""
+        if self._memory is not None:
+            os.close(self._memory)
+        else:
+            self.key.unlink(missing_ok=True)
+
+
+def ensure_material(settings: Settings) -> None:
+    """Make a self-signed pair where there is none at all. Raises StartError for half a pair."""
+    certificate, key = settings.tls_cert, settings.tls_key
+    if certificate.exists() and key.exists():
+        return
+    if certificate.exists() or key.exists():
+        there, missing = (certificate, key) if certificate.exists() else (key, certificate)
+        raise StartError(f"{there} is there and {missing} is not. Give both, or remove the one to have a pair made.")
+    names = _make_self_signed(certificate, key, settings.host)
+    structlog.get_logger().warning(f"made a self-signed certificate {certificate} for {', '.join(names)}")
+
+
+def server_context(settings: Settings) -> ssl.SSLContext:
+    """A server context from the pair: TLS 1.2 at the least, forward secrecy always.
+
+    Raises StartError with the reason where the pair is unreadable, mismatched, expired or not valid yet.
+    """
+    pair = checked_pair(settings)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2 if settings.tls_min_version == "1.2" else ssl.TLSVersion.TLSv1_3
+    context.set_ciphers(_TLS12_SUITES)  # TLS 1.3 has forward secrecy in every suite
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    served = ServedPair(settings.run_dir)
+    try:
+        served.put(pair)
+        context.load_cert_chain(served.certificate, served.key)
+    except (ssl.SSLError, OSError) as error:
+        raise StartError(f"{settings.tls_cert} and {settings.tls_key} cannot be used: {error}.") from error
+    finally:
+        served.close()
+    return context
+
+
+def checked_pair(settings: Settings) -> Pair:
+    """The pair, if it can be served. Raises StartError as `server_context` does."""
+    chain = _read(settings.tls_cert)
+    try:
+        leaf = x509.load_pem_x509_certificates(chain)[0]
+    except (ValueError, IndexError):
+        raise StartError(f"{settings.tls_cert} is not a certificate in PEM.") from None
+    key = _private_key(settings)
+    now = datetime.now(UTC)
+    if now >= leaf.not_valid_after_utc:
+        raise StartError(f"{settings.tls_cert} expired on {leaf.not_valid_after_utc:%Y-%m-%d}. Renew it.")
+    if now < leaf.not_valid_before_utc:
+        raise StartError(f"{settings.tls_cert} is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC.")
+    spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if leaf.public_key().public_bytes(*spki) != key.public_key().public_bytes(*spki):
+        raise StartError(f"{settings.tls_key} is not the key of {settings.tls_cert}.")
+    return Pair(chain, Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())))
+
+
+def _private_key(settings: Settings) -> PrivateKeyTypes:
+    passphrase = settings.tls_key_passphrase
+    path = settings.tls_key
+    try:
+        return load_pem_private_key(_read(path), passphrase.encode() if passphrase else None)
+    except TypeError:
+        if passphrase:  # given, and the key is not encrypted: there is nothing to unlock
+            return load_pem_private_key(_read(path), None)
+        raise StartError(f"{path} is encrypted; name its passphrase's file in KMS_TLS_KEY_PASSPHRASE_FILE.") from None
+    except (ValueError, UnsupportedAlgorithm):
+        reason = "the passphrase is wrong, or it" if passphrase else "it"
+        raise StartError(f"{path} cannot be read: {reason} is not a private key in PEM.") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StartError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _make_self_signed(certificate: Path, key_path: Path, host: str) -> list[str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    dns_names = dict.fromkeys(["localhost", socket.gethostname()])
+    addresses = dict.fromkeys(["127.0.0.1", "::1"])
+    try:
+        addresses[str(ipaddress.ip_address(host))] = None
+    except ValueError:
+        dns_names[host] = None
+    unspecified = {"0.0.0.0", "::"}  # noqa: S104  # addresses to listen on, not to be called by
+    now = datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "KMS (self-signed)")])
+    subject_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    other_uses = (
+        "content_commitment key_encipherment data_encipherment key_agreement "
+        "key_cert_sign crl_sign encipher_only decipher_only"
+    )
+    key_usage = x509.KeyUsage(digital_signature=True, **dict.fromkeys(other_uses.split(), False))
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + _SELF_SIGNED_FOR)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [
+                    *(x509.DNSName(each) for each in dns_names),
+                    *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses if each not in unspecified),
+                ]
+            ),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(subject_key, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_key), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    write_private(key_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_private(certificate, built.public_bytes(Encoding.PEM))
+    certificate.chmod(0o644)
+    return [*dns_names, *(each for each in addresses if each not in unspecified)]
