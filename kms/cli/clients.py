@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import segno
 
 from kms.cli import remote, show
 
@@ -24,7 +23,7 @@ def create(client_id: str, roles: tuple[str, ...]) -> None:
     """Make a client and show its credentials, once."""
     answer = remote.call("POST", *_PATH, body={"client_id": client_id, "roles": list(roles)})
     show.document(answer)
-    _qr_code(answer["totp_uri"])
+    show.qr_code(answer["totp_uri"])
 
 
 @client.command("list")
@@ -53,7 +52,7 @@ def reset_totp(client_id: str) -> None:
     """Give a client a new second factor and show it, once."""
     answer = remote.call("POST", *_PATH, client_id, "reset-totp")
     show.document(answer)
-    _qr_code(answer["totp_uri"])
+    show.qr_code(answer["totp_uri"])
 
 
 @client.command()
@@ -84,9 +83,3 @@ def _pages() -> list[dict[str, Any]]:
         cursor = page["next_cursor"]
         if cursor is None:
             return items
-
-
-def _qr_code(uri: str) -> None:
-    stderr = click.get_text_stream("stderr")
-    if stderr.isatty():
-        segno.make(uri, error="l").terminal(out=stderr, compact=True)

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import click
+import segno
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,12 @@ def table(rows: list[dict[str, Any]], *columns: str) -> None:
 def document(answer: Any) -> None:
     """One answer as JSON."""
     click.echo(json.dumps(answer, indent=2))
+
+
+def qr_code(uri: str) -> None:
+    """`uri` as a QR code on stderr, where that is a terminal."""
+    if sys.stderr.isatty():
+        segno.make(uri, error="l").terminal(out=sys.stderr, compact=True)
 
 
 def _cell(value: Any) -> str:
