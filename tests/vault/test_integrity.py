@@ -1,0 +1,232 @@
+"""Nobody who can only write to the database changes what a key may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import LargeBinary, Table, delete, insert, select, text, update
+
+from kms.access import clients
+from kms.access.model import Client, Grant, RecoveryCode, Role, Token
+from kms.config import Settings
+from kms.crypto.registry import key_type
+from kms.errors import IntegrityFailure
+from kms.keys.cryptoperiod import Cryptoperiods
+from kms.keys.model import Key, KeyVersion, RevocationReason
+from kms.operations import provision
+from kms.revocation.model import Revocation
+from kms.revocation.published import ServiceKey, ensure_signing_key
+from kms.revocation.revoke import revoke
+from kms.vault import tables
+from kms.vault.opening import open_vault
+from kms.vault.records import table_of
+from kms.vault.store import Vault
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    """A vault with at least one row in every protected table."""
+    opened = open_vault(Settings(data_dir=tmp_path_factory.mktemp("vault")))
+    fill(opened)
+    yield opened
+    opened.engine.dispose()
+
+
+def fill(opened: Vault) -> None:
+    kind = key_type("xaes-256-gcm")
+    with opened.change() as change:
+        ensure_signing_key(change, NOW)
+        clients.create(change, "user1", frozenset({Role.USER}), NOW)
+        for key_id in ("user1_symmetric", "other"):
+            provision.new_key(change, Cryptoperiods(), key_id, "user1", kind, kind.generate(), NOW)
+        key = change.key_by_id("user1_symmetric")
+        assert key is not None
+        provision.next_version(change, Cryptoperiods(), key, kind, kind.generate(), NOW)
+        change.insert(Grant("0" * 32, "user1", "client:user2", "keys:encrypt", "user1_*", NOW))
+        change.insert(Token(b"t" * 32, "user1", NOW, NOW))
+        found = change.key_by_id("user1_symmetric")
+        assert found is not None
+        revoke(change, found, RevocationReason.SUPERSEDED, NOW)
+
+
+def raw_rows(vault: Vault, table: Table) -> list[dict[str, Any]]:
+    with vault.engine.connect() as connection:
+        return [dict(row) for row in connection.execute(select(table)).mappings()]
+
+
+def overwrite(vault: Vault, table: Table, rows: list[dict[str, Any]]) -> None:
+    """What an attacker with the database's password does."""
+    with vault.engine.begin() as connection:
+        connection.execute(delete(table))
+        if rows:
+            connection.execute(insert(table), rows)
+
+
+def flipped(value: Any, bit: int) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value ^ (1 << bit % 31)
+    if isinstance(value, bytes):
+        position = bit % (len(value) * 8)
+        return (
+            value[: position // 8] + bytes([value[position // 8] ^ (1 << position % 8)]) + value[position // 8 + 1 :]
+        )
+    if isinstance(value, str) and value:
+        position = bit % len(value)
+        return value[:position] + chr(ord(value[position]) ^ (1 << bit % 6)) + value[position + 1 :]
+    return 1 if value is None else "x"
+
+
+def test_every_table_with_a_code_is_tried() -> None:
+    assert {table_of(cls) for cls in PROTECTED} == set(tables.authenticated_tables())
+
+
+@pytest.mark.parametrize("cls", PROTECTED)
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_bit_flipped_in_a_row_is_detected(vault: Vault, cls: type, data: st.DataObject) -> None:
+    table = table_of(cls)
+    original = raw_rows(vault, table)
+    row = data.draw(st.integers(0, len(original) - 1))
+    column = data.draw(st.sampled_from([column.name for column in table.columns]))
+    value = flipped(original[row][column], data.draw(st.integers(0, 4096)))
+    if (
+        value is not None
+        and isinstance(original[row][column], type(None))
+        and isinstance(table.c[column].type, LargeBinary)
+    ):
+        value = b"x"
+    changed = [dict(each) for each in original]
+    changed[row][column] = value
+    try:
+        overwrite(vault, table, changed)
+        with vault.read() as snapshot, pytest.raises(IntegrityFailure):
+            snapshot.select(cls)
+        assert vault.check_tallies() in ([table.name], [])  # a flipped code alone leaves the tally right
+        assert any(line.startswith(f"{table.name} ") for line in vault.altered_rows())
+    finally:
+        overwrite(vault, table, original)
+    assert vault.check_tallies() == []
+    assert not list(vault.altered_rows())
+
+
+def test_an_altered_row_leaves_the_others_working(vault: Vault) -> None:
+    original = raw_rows(vault, tables.keys)
+    try:
+        with vault.engine.begin() as connection:
+            connection.execute(
+                update(tables.keys).where(tables.keys.c.key_id == "user1_symmetric").values(exportable=True)
+            )
+        with vault.read() as snapshot:
+            with pytest.raises(IntegrityFailure):
+                snapshot.key_by_id("user1_symmetric")
+            other = snapshot.key_by_id("other")
+            assert other is not None
+            assert len(snapshot.material(other, snapshot.versions(other)[0])) == 32
+    finally:
+        overwrite(vault, tables.keys, original)
+
+
+def test_putting_an_old_row_back_is_noticed(vault: Vault) -> None:
+    """The row's own code is right: only the tally can tell that the revocation was undone."""
+    for table in (tables.key_versions, tables.keys, tables.clients, tables.revocations):
+        before = raw_rows(vault, table)
+        with vault.change() as change:
+            key = change.key_by_id("other")
+            assert key is not None
+            if table is tables.clients:
+                client = clients.get(change, "user1")
+                change.replace(client, replace(client, last_totp_step=client.last_totp_step + 1))
+            elif table is tables.keys:
+                change.replace(key, replace(key, labels={"changed": key.labels.get("changed", "") + "x"}))
+            else:
+                reason = (
+                    RevocationReason.SUPERSEDED if table is tables.key_versions else RevocationReason.KEY_COMPROMISE
+                )
+                revoke(change, key, reason, NOW)
+        after = raw_rows(vault, table)
+        assert vault.check_tallies() == []
+        overwrite(vault, table, before)
+        assert vault.check_tallies() == [table.name]
+        assert not list(vault.altered_rows())
+        overwrite(vault, table, after)
+        assert vault.check_tallies() == []
+
+
+@pytest.mark.parametrize("cls", PROTECTED)
+def test_removing_or_doubling_a_row_is_noticed(vault: Vault, cls: type) -> None:
+    table = table_of(cls)
+    original = raw_rows(vault, table)
+    overwrite(vault, table, original[1:])
+    assert vault.check_tallies() == [table.name]
+    overwrite(vault, table, original)
+    assert vault.check_tallies() == []
+
+
+def test_tallies_cannot_be_exchanged_or_removed(vault: Vault) -> None:
+    original = raw_rows(vault, tables.tallies)
+    swapped = [dict(row) for row in original]
+    swapped[0]["sealed"], swapped[1]["sealed"] = swapped[1]["sealed"], swapped[0]["sealed"]
+    overwrite(vault, tables.tallies, swapped)
+    assert set(vault.check_tallies()) == {original[0]["table_name"], original[1]["table_name"]}
+    overwrite(vault, tables.tallies, original[1:])
+    assert vault.check_tallies() == [original[0]["table_name"]]
+    overwrite(vault, tables.tallies, original)
+    assert vault.check_tallies() == []
+
+
+def test_material_cannot_be_moved_to_another_version_or_key(vault: Vault) -> None:
+    """Even someone who could make row codes could not move sealed material."""
+    with vault.read() as snapshot:
+        key, other = snapshot.key_by_id("user1_symmetric"), snapshot.key_by_id("other")
+        assert key is not None
+        assert other is not None
+        first, second = snapshot.versions(key)
+        for wrong_key, wrong_version in (
+            (key, replace(first, material=second.material)),
+            (other, replace(snapshot.versions(other)[0], material=first.material)),
+            (key, replace(first, type="rsa-2048")),
+            (replace(key, key_id="other"), first),
+        ):
+            with pytest.raises(IntegrityFailure):
+                snapshot.material(wrong_key, wrong_version)
+
+
+def test_a_row_of_another_vault_means_nothing(vault: Vault, tmp_path: Any) -> None:
+    with open_other(tmp_path) as other:
+        rows = raw_rows(other, tables.keys)
+        with other.engine.begin() as connection:
+            connection.execute(delete(tables.keys))
+            connection.execute(insert(tables.keys), raw_rows(vault, tables.keys))
+        assert rows
+        with other.read() as snapshot, pytest.raises(IntegrityFailure):
+            snapshot.key_by_id("other")
+
+
+class open_other:  # noqa: N801  # used as a context manager
+    def __init__(self, path: Any) -> None:
+        self.vault = open_vault(Settings(data_dir=path / "other"))
+        fill(self.vault)
+
+    def __enter__(self) -> Vault:
+        return self.vault
+
+    def __exit__(self, *_: object) -> None:
+        self.vault.engine.dispose()
+
+
+def test_sqlite_is_as_durable_as_asked(vault: Vault) -> None:
+    with vault.engine.connect() as connection:
+        for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2), ("secure_delete", 1)):
+            assert connection.execute(text(f"PRAGMA {pragma}")).scalar() == expected

@@ -1,0 +1,240 @@
+"""The store on SQLite and PostgreSQL: transactions, the epoch, faults; and nothing secret at rest."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from cryptography.hazmat.primitives.asymmetric import x25519
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+from sqlalchemy import select, update
+
+from kms.access import clients
+from kms.access.model import Client, ClientStatus, Role, Token
+from kms.config import Settings
+from kms.crypto.registry import KEY_TYPES, key_type
+from kms.errors import AlreadyExists, Conflict, IntegrityFailure, Unavailable
+from kms.keys.cryptoperiod import Cryptoperiods
+from kms.keys.model import KeyState, KeyVersion
+from kms.operations import provision
+from kms.vault import tables
+from kms.vault.opening import open_vault
+from kms.vault.store import Vault
+
+NOW = datetime(2026, 1, 1, 12, 30, 0, 123456, tzinfo=UTC)
+LEASE = timedelta(milliseconds=40)
+
+
+@pytest.fixture
+def vault(database_url: str, tmp_path: Path) -> Iterator[Vault]:
+    opened = open_vault(Settings(data_dir=tmp_path / "data", database_url=database_url, lease=LEASE))
+    yield opened
+    opened.engine.dispose()
+
+
+def make(vault: Vault, key_id: str, type_name: str = "xaes-256-gcm") -> bytes:
+    kind = key_type(type_name)
+    material = kind.generate()
+    with vault.change() as change:
+        provision.new_key(change, Cryptoperiods(), key_id, "user1", kind, material, NOW)
+    return material
+
+
+def test_the_schema_is_what_the_tables_say(vault: Vault) -> None:
+    with vault.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_what_goes_in_comes_out(vault: Vault) -> None:
+    material = make(vault, "k")
+    with vault.read() as snapshot:
+        key = snapshot.key_by_id("k")
+        assert key is not None
+        (version,) = snapshot.versions(key)
+        assert snapshot.material(key, version) == material
+        assert (key.created_at, key.cryptoperiod, key.usages) == (
+            NOW,
+            timedelta(days=365),
+            KEY_TYPES[key.type].usages,
+        )
+        assert (version.state, version.expires_at) == (KeyState.ACTIVE, NOW + timedelta(days=365))
+    assert vault.check_tallies() == []
+
+
+def test_a_change_that_raises_leaves_nothing(vault: Vault) -> None:
+    with pytest.raises(Conflict), vault.change() as change:
+        provision.new_key(change, Cryptoperiods(), "k", "u", key_type("x25519"), key_type("x25519").generate(), NOW)
+        change.record("entry")
+        raise Conflict("no")
+    with vault.read() as snapshot:
+        assert snapshot.key_by_id("k") is None
+        assert snapshot.connection.execute(select(tables.audit_outbox)).all() == []
+    assert vault.check_tallies() == []
+
+
+def test_a_name_is_given_once(vault: Vault) -> None:
+    make(vault, "k")
+    with pytest.raises(AlreadyExists):
+        make(vault, "k")
+    assert vault.check_tallies() == []
+
+
+def test_changes_are_one_after_the_other(vault: Vault) -> None:
+    make(vault, "k")
+
+    def add_label(number: int) -> None:
+        with vault.change() as change:
+            key = change.key_by_id("k")
+            assert key is not None
+            time.sleep(0.005)
+            change.replace(key, replace(key, labels={**key.labels, str(number): ""}))
+
+    threads = [threading.Thread(target=add_label, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with vault.read() as snapshot:
+        key = snapshot.key_by_id("k")
+        assert key is not None
+        assert set(key.labels) == {str(number) for number in range(8)}
+    assert vault.check_tallies() == []
+
+
+def test_a_change_that_outdates_caches_outlasts_the_leases(vault: Vault) -> None:
+    make(vault, "k")
+    with vault.read() as snapshot:
+        before = snapshot.epoch()
+    began = time.monotonic()
+    with vault.change() as change:
+        change.outdates = True
+    assert time.monotonic() - began >= LEASE.total_seconds()
+    with vault.read() as snapshot:
+        assert snapshot.epoch() == before + 1
+    with vault.change():
+        pass
+    with vault.read() as snapshot:
+        assert snapshot.epoch() == before + 1
+
+
+def test_an_epoch_that_is_set_back_is_noticed(vault: Vault) -> None:
+    def set_back() -> None:
+        time.sleep(LEASE.total_seconds() / 2)
+        with vault.engine.begin() as connection:
+            connection.execute(update(tables.epoch).values(epoch=0))
+
+    thread = threading.Thread(target=set_back)
+    with pytest.raises(IntegrityFailure), vault.change() as change:
+        change.outdates = True
+        thread.start()
+    thread.join()
+
+
+def test_a_database_that_is_away_is_a_refusal(tmp_path: Path) -> None:
+    opened = open_vault(Settings(data_dir=tmp_path / "data"))
+    opened.engine.dispose()
+    (tmp_path / "data" / "kms.db").unlink()
+    (tmp_path / "data" / "kms.db").mkdir()
+    with pytest.raises(Unavailable), opened.read() as snapshot:
+        snapshot.epoch()
+
+
+def test_a_deleted_client_keeps_its_name_and_nothing_else(vault: Vault) -> None:
+    with vault.change() as change:
+        enrolment = clients.create(change, "gone", frozenset({Role.USER}), NOW)
+        change.insert(Token(b"h" * 32, "gone", NOW, NOW))
+        clients.set_status(change, enrolment.client, ClientStatus.DELETED)
+    with vault.read() as snapshot:
+        client = snapshot.find(Client, "gone")
+        assert client is not None
+        assert (client.secret_hash, client.totp_secret) == ("", b"")
+        assert snapshot.find(Token, b"h" * 32) is None
+    with pytest.raises(AlreadyExists), vault.change() as change:
+        clients.create(change, "gone", frozenset({Role.USER}), NOW)
+
+
+def private_parts(material: bytes) -> list[bytes]:
+    """What is secret in key material: all of it, and the private numbers without the public ones beside them."""
+    if len(material) == 32:
+        return [material]
+    key = load_der_private_key(material, None)
+    if isinstance(key, x25519.X25519PrivateKey):
+        return [material, key.private_bytes_raw()]
+    numbers: Any = key.private_numbers()  # type: ignore[union-attr]
+    found = [getattr(numbers, name, None) for name in ("p", "q", "d", "dmp1", "x", "private_value")]
+    return [material, *(value.to_bytes((value.bit_length() + 7) // 8) for value in found if value)]
+
+
+def _contents(vault: Vault, tmp_path: Path) -> bytes:
+    """Every byte that the database keeps."""
+    if vault.engine.dialect.name == "sqlite":
+        return b"".join(path.read_bytes() for path in tmp_path.glob("test.db*"))
+    url = vault.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    dump = subprocess.run(["pg_dump", "--inserts", url], capture_output=True, check=True).stdout
+    return dump + b"".join(bytes.fromhex(part[:100_000].decode()) for part in _bytea(dump))
+
+
+def _bytea(dump: bytes) -> list[bytes]:
+    return [part.split(b"'")[0] for part in dump.split(b"'\\x")[1:]]
+
+
+def test_the_database_holds_no_secret_in_clear(vault: Vault, tmp_path: Path) -> None:
+    secrets = []
+    for number, name in enumerate(KEY_TYPES):
+        secrets += private_parts(make(vault, f"k{number}", name))
+    with vault.change() as change:
+        enrolment = clients.create(change, "user1", frozenset({Role.USER}), NOW)
+    secrets += [enrolment.client_secret.encode(), enrolment.totp_secret.encode(), vault.root_key.reveal()]
+    secrets += [base64.b32decode(enrolment.totp_secret), *(code.encode() for code in enrolment.recovery_codes)]
+    vault.engine.dispose()  # also what the write-ahead log held is now in the file
+    kept = _contents(vault, tmp_path)
+    assert b"user1" in kept
+    for secret in secrets:
+        forms = [secret, base64.b64encode(secret).rstrip(b"="), base64.urlsafe_b64encode(secret).rstrip(b"=")]
+        forms += [secret.hex().encode(), *(base64.b64encode(secret[skip:])[:32] for skip in (1, 2))]
+        for form in forms:
+            assert form not in kept
+    assert b"PRIVATE KEY" not in kept
+
+
+def test_deletion_leaves_nothing_in_the_file(tmp_path: Path) -> None:
+    opened = open_vault(Settings(data_dir=tmp_path / "data"))
+    make(opened, "k")
+    with opened.change() as change:
+        key = change.key_by_id("k")
+        assert key is not None
+        (version,) = change.versions(key)
+        change.replace(version, replace(version, material=None, state=KeyState.DESTROYED))
+    opened.engine.dispose()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "data").glob("kms.db*"))
+    assert version.material is not None
+    assert version.material not in kept
+
+
+@pytest.mark.slow
+def test_ten_thousand_versions_of_one_key_are_rows_like_any_other(tmp_path: Path) -> None:
+    opened = open_vault(Settings(data_dir=tmp_path / "data", lease=timedelta(milliseconds=20)))
+    make(opened, "k")
+    kind = key_type("xaes-256-gcm")
+    with opened.change() as change:
+        for _ in range(9_999):
+            key = change.key_by_id("k")
+            assert key is not None
+            provision.next_version(change, Cryptoperiods(), key, kind, kind.generate(), NOW)
+    with opened.read() as snapshot:
+        key = snapshot.key_by_id("k")
+        assert key is not None
+        assert key.latest_version == 10_000
+        assert snapshot.find(KeyVersion, key.uid, 1) is not None
+    assert opened.check_tallies() == []
+    opened.engine.dispose()
