@@ -95,9 +95,9 @@ class SecondFactorAnswer(Answer):
 )
 def create_client(service: Service, call: Call, request: CreateClientRequest) -> EnrolmentAnswer:
     """Make a client; its secret, TOTP secret and recovery codes are in the answer and nowhere else."""
-    call.target = request.client_id
     with service.change(call) as change:
         made = clients.create(change, request.client_id, frozenset(request.roles), service.clock())
+        call.target = made.client.client_id
     return EnrolmentAnswer(
         client_id=made.client.client_id,
         roles=sorted(made.client.roles),
@@ -127,9 +127,10 @@ def list_clients(service: Service, call: Call, request: ListClientsRequest) -> C
 @operation("GET", "/api/v1/clients/<client_id>", permission=Permission.CLIENTS_READ, on_nothing=True)
 def get_client(service: Service, call: Call, request: Nothing, client_id: str) -> ClientView:
     """Show a client."""
-    call.target = client_id
     with service.vault.read() as snapshot:
-        return _view(clients.get(snapshot, client_id))
+        client = clients.get(snapshot, client_id)
+    call.target = client.client_id
+    return _view(client)
 
 
 @operation("POST", "/api/v1/clients/<client_id>/disable", permission=Permission.CLIENTS_MANAGE, on_nothing=True)
@@ -187,9 +188,10 @@ def _change_client(service: Service, call: Call, client_id: str, status: ClientS
 
 
 def _with_client(service: Service, call: Call, client_id: str, act: Callable[[Change, Client], T]) -> T:
-    call.target = client_id
     with service.change(call) as change:
-        return act(change, clients.get(change, client_id))
+        client = clients.get(change, client_id)
+        call.target = client.client_id
+        return act(change, client)
 
 
 def _view(client: Client) -> ClientView:

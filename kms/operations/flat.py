@@ -214,10 +214,9 @@ def _generate(
 def _owner(service: Service, call: Call, request: GenerateRequest) -> str:
     """The client that the key is for, which may be another than the caller where policy allows it."""
     owner = request.client_id or call.known_caller.client_id
-    call.target = owner
     policy.require(call.known_caller, Permission.KEYS_CREATE, owner)
     with service.vault.read() as snapshot:
-        clients.get(snapshot, owner)
+        call.target = clients.get(snapshot, owner).client_id
     return owner
 
 

@@ -60,7 +60,6 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     """Let another client or a role use keys of one's own."""
     if request.permission not in policy.GRANTABLE:
         raise ValidationFailed(f"permission: must be one of {', '.join(sorted(policy.GRANTABLE))}.")
-    call.target = request.subject
     grant = Grant(
         grant_id=secrets.token_hex(16),
         owner=call.known_caller.client_id,
@@ -73,6 +72,7 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
         kind, _, name = request.subject.partition(":")
         if kind == "client":
             clients.get(change, name)
+        call.target = request.subject
         change.insert(grant)
         change.outdates = True
     return _view(grant)

@@ -28,7 +28,10 @@ from kms.vault.store import Change, Vault
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way: who asks for what, and what its audit entry will say."""
+    """One request on its way: who asks for what, and what its audit entry will say.
+
+    `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
+    """
 
     operation: str
     source: str

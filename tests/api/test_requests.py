@@ -1,0 +1,190 @@
+"""Bad input gets a clear refusal as a problem document, never a 500, never a partial write."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from conftest import Api, World, b64
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from kms.access.model import Role
+from kms.errors import every_refusal
+from kms.operations import OPERATIONS
+
+
+def problem(answer: Any) -> tuple[int, str]:
+    assert answer.content_type == "application/problem+json", answer.data
+    document = answer.json
+    assert set(document) == {"type", "title", "status", "detail", "request_id"}
+    assert document["status"] == answer.status_code
+    assert document["request_id"] == answer.headers["X-Request-Id"]
+    assert document["type"].removeprefix("/problems/") in every_refusal()
+    return answer.status_code, document["type"].removeprefix("/problems/")
+
+
+def raw(api: Api, path: str, body: bytes, content_type: str | None = "application/json") -> Any:
+    return api.http.post(path, data=body, content_type=content_type, headers=api.headers)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (b"[]", "application/json", (400, "malformed-request")),
+        (b'"text"', "application/json", (400, "malformed-request")),
+        (b"null", "application/json", (400, "malformed-request")),
+        (b"{", "application/json", (400, "malformed-request")),
+        (b'{"client_id": \xff}', "application/json", (400, "malformed-request")),
+        (b'{"client_id": "\xff"}', "application/json", (400, "malformed-request")),
+        (b'{"x":' * 100_000, "application/json", (422, "validation-failed")),
+        (b'{"client_id":' + b"[" * 100_000, "application/json", (422, "validation-failed")),
+        (b"{}", "text/plain", (415, "unsupported-media-type")),
+        (b"client_id=user1", "application/x-www-form-urlencoded", (415, "unsupported-media-type")),
+        (b'{"client_id": 5}', "application/json", (422, "validation-failed")),
+        (b'{"client_id": "user1", "bit": 2048}', "application/json", (422, "validation-failed")),
+        (b'{"client_id": "../etc"}', "application/json", (422, "validation-failed")),
+        (b'{"client_id": " user1"}', "application/json", (422, "validation-failed")),
+        (b'{"client_id": "user1\\n"}', "application/json", (422, "validation-failed")),
+        (b'{"bits": 1024}', "application/json", (422, "validation-failed")),
+        (b'{"bits": "2048"}', "application/json", (422, "validation-failed")),
+        (b"{" + b" " * (1 << 20), "application/json", (413, "too-large")),
+    ],
+)
+def test_bodies(world: World, body: bytes, content_type: str, expected: tuple[int, str]) -> None:
+    user = world.user("user1")
+    assert problem(raw(user, "/generate_rsa_key", body, content_type)) == expected
+    assert user.get("/api/v1/keys").json["items"] == []
+
+
+def test_the_member_is_named(world: World) -> None:
+    user = world.user("user1")
+    for body, member in (({"client_id": 5}, "client_id"), ({"bits": 1}, "bits"), ({"bit": 1}, "bit")):
+        assert member in user.post("/generate_rsa_key", body).json["detail"]
+
+
+def test_paths_and_methods(world: World) -> None:
+    user = world.user("user1")
+    assert problem(user.get("/nothing/here")) == (404, "not-found")
+    refused = user.get("/revoke_key")
+    assert problem(refused) == (405, "method-not-allowed")
+    assert refused.headers["Allow"] == "POST"
+    assert problem(user.post("/api/v1/keys/%2e%2e/sign", {"message": ""}))[0] in (404, 405)
+    assert problem(user.get("/api/v1/keys?limit=0")) == (422, "validation-failed")
+    assert problem(user.get("/api/v1/keys?limit=x")) == (422, "validation-failed")
+    assert problem(user.get("/api/v1/keys?colour=red")) == (422, "validation-failed")
+
+
+def test_before_proof_nothing_of_the_body_is_read(world: World) -> None:
+    class Untouchable:
+        def read(self, *_: int) -> bytes:
+            raise AssertionError("the body was read")
+
+        readline = readlines = __iter__ = read
+
+    for operation in OPERATIONS.values():
+        path = operation.path.replace("<", "").replace(">", "")
+        answer = world.http.open(
+            path,
+            method=operation.method,
+            environ_overrides={"wsgi.input": Untouchable(), "CONTENT_LENGTH": "100"},
+            content_type="application/json",
+        )
+        assert problem(answer) == (401, "authentication-failed")
+
+
+def test_every_answer_has_the_headers(world: World) -> None:
+    user = world.user("user1")
+    for answer in (
+        user.get("/api/v1/keys"),
+        user.get("/nothing"),
+        world.http.get("/livez"),
+        world.http.get("/metrics"),
+    ):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert len(answer.headers["X-Request-Id"]) == 16
+        assert "Strict-Transport-Security" not in answer.headers
+    elsewhere = world.http.get("/livez", headers={"Host": "kms.example.org"})
+    assert "max-age" in elsewhere.headers["Strict-Transport-Security"]
+
+
+def test_every_problem_type_has_a_page(world: World) -> None:
+    for name in every_refusal():
+        page = world.http.get(f"/problems/{name}")
+        assert page.status_code == 200
+        assert len(page.get_data(as_text=True)) > 60
+    assert problem(world.http.get("/problems/none")) == (404, "not-found")
+
+
+CANARY = "CANARY-kms-secret-zzzz"
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+members = st.sampled_from(
+    sorted({field.encode_name for op in OPERATIONS.values() for field in msgspec.structs.fields(op.request)})
+)
+
+
+@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from([name for name, op in OPERATIONS.items() if op.method in ("POST", "PATCH")]),
+    body=st.dictionaries(members, values | st.sampled_from(["user1", "user1_symmetric", "AAAA", "P1D"]), max_size=4),
+    target=st.sampled_from(["user1", "user1_symmetric", "admin", "%00", "ünïcode", "x" * 300]),
+)
+def test_no_json_makes_it_fail(world: World, name: str, body: dict[str, Any], target: str) -> None:
+    if name in {"disable_client", "delete_client", "end_session"}:
+        return
+    operation = OPERATIONS[name]
+    try:
+        caller = world.user("user1")
+    except Exception:  # noqa: BLE001  # it is there from the example before
+        caller = world.login("user1", Role.USER)
+    path = operation.path.replace("<key_id>", target).replace("<client_id>", target).replace("<grant_id>", target)
+    answer = caller.http.open(path, method=operation.method, json=body, headers=caller.headers)
+    assert answer.status_code < 500, (path, body, answer.data)
+    if answer.status_code >= 400:
+        problem(answer)
+    assert world.service.vault.check_tallies() == []
+
+
+def test_secrets_reach_no_log_no_audit_and_no_metric(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    from kms.log import configure_logging
+
+    configure_logging(world.service.settings)
+    user = world.user("user1")
+    user.post("/generate_symmetric_key")
+    for operation in OPERATIONS.values():
+        path = operation.path.replace("<key_id>", "user1_symmetric").replace("<client_id>", CANARY)
+        path = path.replace("<grant_id>", CANARY)
+        names = [field.encode_name for field in msgspec.structs.fields(operation.request)] + [CANARY]
+        bodies: list[Any] = [{name: CANARY} for name in names] + [{name: {CANARY: CANARY} for name in names}]
+        if operation.name == "end_session":
+            continue
+        for body in bodies:
+            for headers in (user.headers, {"Authorization": f"Bearer {CANARY}"}, {"X-Vault-Token": CANARY}):
+                extra = {**headers, "X-Request-Id": CANARY, "X-TOTP": CANARY, "Cookie": CANARY, "Referer": CANARY}
+                world.http.open(f"{path}?{CANARY}={CANARY}", method=operation.method, json=body, headers=extra)
+        world.http.open(path, method=operation.method, data=CANARY + "{", headers=user.headers)
+        basic = {"Authorization": "Basic " + b64(f"{CANARY}:{CANARY}".encode()), "X-Recovery-Code": CANARY}
+        world.http.open(path, method=operation.method, headers=basic)
+    world.http.get(f"/{CANARY}")
+    plaintext = b64(b"plaintext " + CANARY.encode())
+    user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": plaintext})
+    token = user.headers["Authorization"].removeprefix("Bearer ")
+    written = "".join(capfd.readouterr())
+    audit = b"".join(path.read_bytes() for path in world.service.settings.audit_dir.iterdir()).decode()
+    entries = json.dumps(world.admin.get("/api/v1/audit/entries?limit=10000").json)
+    exposed = world.admin.get("/metrics").get_data(as_text=True)
+    assert "issue_token" in written
+    assert "issue_token" in audit
+    for place in (written, audit, exposed, entries):
+        for secret in (CANARY, token, plaintext):
+            assert secret not in place

@@ -1,0 +1,114 @@
+"""One entry for every operation, or the operation is refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import World, b64
+
+from kms.audit.spool import Spool, latest_lines
+from kms.errors import Unavailable
+
+
+def entries(world: World) -> list[dict[str, Any]]:
+    return [
+        e for e in world.admin.get("/api/v1/audit/entries?limit=10000").json["items"] if e["operation"] != "bootstrap"
+    ]
+
+
+def test_each_operation_leaves_one_entry(world: World) -> None:
+    user = world.user("user1")
+    user.post("/generate_symmetric_key")
+    user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": b64(b"x")})
+    user.post("/api/v1/keys/user1_symmetric/decrypt", {"ciphertext": ""})
+    user.post("/revoke_key", {"key_id": "user1_symmetric"})
+    user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": b64(b"x")})
+    user.get("/api/v1/keys")
+    user.get("/metrics")
+    world.http.get("/api/v1/keys")
+    found = [
+        (e["operation"], e["outcome"], e.get("client_id"), e.get("key_id"), e.get("version")) for e in entries(world)
+    ]
+    assert sorted(found, key=str) == sorted(
+        [
+            ("generate_symmetric_key", "success", "user1", "user1_symmetric", 1),
+            ("encrypt", "success", "user1", "user1_symmetric", 1),
+            ("decrypt", "decryption-failed", "user1", "user1_symmetric", None),
+            ("revoke_key", "success", "user1", "user1_symmetric", None),
+            ("encrypt", "key-revoked", "user1", "user1_symmetric", 1),
+            ("list_keys", "success", "user1", None, None),
+            ("metrics", "permission-denied", "user1", None, None),
+            ("list_keys", "authentication-failed", None, None, None),
+        ],
+        key=str,
+    )
+
+
+def test_the_members_are_an_allow_list_in_a_fixed_order(world: World) -> None:
+    world.user("user1").post("/generate_symmetric_key")
+    order = ["v", "time", "request_id", "operation", "outcome", "source", "client_id", "key_id", "version", "target"]
+    for entry in entries(world):
+        assert list(entry) == [name for name in order if name in entry]
+
+
+def test_a_change_whose_entry_cannot_be_written_does_not_happen(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kms.vault.store import Change
+
+    def full(self: Change, entry: str) -> None:
+        raise Unavailable("full")
+
+    user = world.user("user1")
+    monkeypatch.setattr(Change, "record", full)
+    assert user.post("/generate_symmetric_key").status_code == 503
+    monkeypatch.undo()
+    assert user.get("/api/v1/keys").json["items"] == []
+
+
+def test_a_use_whose_entry_cannot_be_written_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = world.user("user1")
+    user.post("/generate_symmetric_key")
+    write = os.write
+
+    def no_space(descriptor: int, content: bytes) -> int:
+        if b'"operation"' in content:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", no_space)
+    refused = user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""})
+    assert (refused.status_code, refused.json["type"]) == (503, "/problems/unavailable")
+    assert "ciphertext" not in refused.json
+    monkeypatch.undo()
+    assert user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
+
+
+def test_a_line_that_does_not_fit_leaves_no_part_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, fsync=True)
+    spool.append(b'{"a":1}')
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:3]))
+    with pytest.raises(Unavailable):
+        spool.append(b'{"b":2}')
+    monkeypatch.undo()
+    spool.append(b'{"c":3}')
+    spool.close()
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes() == b'{"a":1}\n{"c":3}\n'
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_newest_lines_of_a_large_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, fsync=False)
+    for number in range(30_000):
+        spool.append(json.dumps({"n": number, "padding": "x" * 40}).encode())
+    spool.close()
+    numbers = [json.loads(line)["n"] for line in latest_lines(tmp_path)]
+    assert numbers == list(range(numbers[0], 30_000))
+    assert 10_000 < len(numbers) < 30_000

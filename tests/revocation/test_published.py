@@ -1,0 +1,67 @@
+"""The published list: checked offline with nothing but the published key."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from conftest import SteeredClock, World
+from hypothesis import given
+from hypothesis import strategies as st
+from joserfc import jws
+from joserfc.jwk import KeySet
+
+from kms.keys.model import RevocationReason
+from kms.operations import Service
+from kms.revocation.model import Revocation
+from kms.revocation.published import Publisher, in_force
+
+
+def test_the_list_can_be_checked_offline(world: World, clock: SteeredClock) -> None:
+    user = world.user("user1")
+    user.post("/generate_ecc_key")
+    user.post("/revoke_key", {"key_id": "user1_ecc", "reason": "superseded"})
+    answer = user.get("/revocation_list").json
+    keys = KeySet.import_key_set(world.http.get("/.well-known/jwks.json").json)
+    verified = jws.deserialize_compact(answer["jws"], keys, algorithms=["Ed25519"])
+    assert json.loads(verified.payload) == {
+        name: answer[name] for name in ("issued_at", "next_update", "revoked_keys")
+    }
+    assert verified.headers()["typ"] == "kms-revocation-list+jws"
+    assert datetime.fromisoformat(answer["issued_at"]) <= clock() < datetime.fromisoformat(answer["next_update"])
+    assert "d" not in str(list(keys.as_dict(private=False)["keys"][0]))
+
+
+def test_the_entity_tag(world: World, clock: SteeredClock) -> None:
+    user = world.user("user1")
+    user.post("/generate_ecc_key")
+    first = user.get("/revocation_list")
+    assert user.get("/revocation_list").data == first.data
+    assert user.get("/revocation_list", **{"If-None-Match": first.headers["ETag"]}).status_code == 304
+    user.post("/revoke_key", {"key_id": "user1_ecc"})
+    changed = user.get("/revocation_list", **{"If-None-Match": first.headers["ETag"]})
+    assert changed.status_code == 200
+    assert changed.headers["ETag"] != first.headers["ETag"]
+
+
+def test_every_worker_gives_the_same_bytes(service: Service, clock: SteeredClock) -> None:
+    other = Publisher(service.vault, service.lease)
+    assert other.current(clock()) == service.publisher.current(clock())
+
+
+REASONS = st.sampled_from(RevocationReason)
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b"]), REASONS), max_size=12))
+def test_lifted_and_overtaken_holds_are_left_out(events: list[tuple[bytes, RevocationReason]]) -> None:
+    now = datetime.now().astimezone()
+    entries = [Revocation(n, uid, uid.decode(), 1, reason, now, None) for n, (uid, reason) in enumerate(events)]
+    shown = in_force(entries)
+    assert [entry.serial for entry in shown] == sorted(entry.serial for entry in shown)
+    assert all(entry.reason is not RevocationReason.REMOVE_FROM_CRL for entry in shown)
+    for entry in entries:
+        if entry.reason is RevocationReason.CERTIFICATE_HOLD:
+            is_last = not any(later.key_uid == entry.key_uid for later in entries[entry.serial + 1 :])
+            assert (entry in shown) is is_last
+        elif entry.reason is not RevocationReason.REMOVE_FROM_CRL:
+            assert entry in shown
