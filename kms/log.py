@@ -25,7 +25,13 @@ def configure_logging(settings: Settings) -> None:
 def logging_config(settings: Settings) -> dict[str, Any]:
     """For `logging.config.dictConfig`, also in Granian's processes."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback  # the default one shows local variables
+        )
+    )
     final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
     if as_json:
         final.insert(1, structlog.processors.format_exc_info)

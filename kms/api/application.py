@@ -50,6 +50,7 @@ def create_flask_app(service: Service) -> Flask:
         enabled=service.rate_limits.enabled,
         storage_options={"wrap_exceptions": True},
     )
+    app.extensions["kms.limiter"] = limiter  # its decorators hold it only weakly
     app.before_request(door.open)
     app.after_request(door.close)
     app.register_error_handler(Exception, door.refuse)
@@ -121,6 +122,7 @@ class Door:
                 )
             return _response(answer, operation.status)
 
+        serve.__name__ = operation.name  # Flask-Limiter tells views apart by their names
         return serve
 
     def close(self, response: Response) -> Response:

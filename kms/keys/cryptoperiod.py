@@ -9,15 +9,17 @@ from datetime import timedelta
 
 @dataclass(frozen=True)
 class Cryptoperiods:
-    """The periods of new versions: a default, and exceptions by key type.
+    """The periods of new keys and versions: a default, and exceptions by key type.
 
     `default` and `by_type` are originator-usage periods; `process_after` is added to give the end of the
-    recipient-usage period (SP 800-57 table 1 suggests up to three years beyond the originator's).
+    recipient-usage period (SP 800-57 table 1 suggests up to three years beyond the originator's). `rotation` is
+    the period after which new keys rotate by themselves, None for never.
     """
 
     default: timedelta = timedelta(days=365)
     by_type: Mapping[str, timedelta] = field(default_factory=dict)
     process_after: timedelta = timedelta(days=3 * 365)
+    rotation: timedelta | None = None
 
     def of(self, key_type: str) -> timedelta:
         """The originator-usage period of `key_type`."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from kms.crypto.registry import KeyType
 from kms.errors import KeyRevoked, KeyStateConflict
 from kms.keys.cryptoperiod import Cryptoperiods
-from kms.keys.ids import new_key_uid
+from kms.keys.ids import is_session_key_id, new_key_uid
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.vault.store import Change
@@ -24,6 +24,7 @@ def new_key(
     now: datetime,
 ) -> tuple[Key, KeyVersion]:
     """A key with its first version."""
+    rotation_period = None if is_session_key_id(key_id) else periods.rotation
     key = Key(
         uid=new_key_uid(),
         key_id=key_id,
@@ -32,8 +33,8 @@ def new_key(
         usages=key_type.usages,
         exportable=False,
         cryptoperiod=periods.of(key_type.name),
-        rotation_period=None,
-        next_rotation_at=None,
+        rotation_period=rotation_period,
+        next_rotation_at=now + rotation_period if rotation_period else None,
         latest_version=1,
         created_at=now,
     )

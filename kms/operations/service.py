@@ -57,7 +57,9 @@ class Service:
         self.settings = settings
         self.vault = vault
         self.clock = clock
-        self.cryptoperiods = Cryptoperiods(settings.cryptoperiod, settings.cryptoperiods, settings.process_period)
+        self.cryptoperiods = Cryptoperiods(
+            settings.cryptoperiod, settings.cryptoperiods, settings.process_period, settings.rotation_period
+        )
         self.lease = Lease(vault)
         self.keyring = Keyring(vault, self.lease)
         self.authenticator = Authenticator(vault, self.lease, clock, settings.token_lifetime)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyotp
 import pytest
-from conftest import SteeredClock, World, b64, basic
 from flask.testing import FlaskClient
 
 from kms.access import lockout, totp
 from kms.access.model import Role
 from kms.operations import OPERATIONS
+from support import SteeredClock, World, b64, basic
 
 TOKEN = "/auth/token"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Api, World, b64
 
 from kms.access.model import Role
 from kms.access.policy import ANY, GRANTABLE, OWN, Permission
 from kms.operations import OPERATIONS
+from support import Api, World, b64
 
 KEY = "/api/v1/keys/alice_symmetric"
 ON_A_KEY = [

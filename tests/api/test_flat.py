@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import SteeredClock, World, b64, unb64
 from cryptography.hazmat.primitives.asymmetric import dh, ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
@@ -15,6 +14,7 @@ from kms.crypto.agreement import derive
 from kms.crypto.dh import FiniteFieldGroup
 from kms.crypto.envelope import HEADER_BYTES
 from kms.crypto.symmetric import Xaes256Gcm
+from support import SteeredClock, World, b64, unb64
 
 
 def test_a_symmetric_key_is_given_out_and_is_the_one_in_use(world: World, clock: SteeredClock) -> None:

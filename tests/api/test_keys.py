@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Api, World, b64, unb64
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+
+from support import Api, World, b64, unb64
 
 KEY = "/api/v1/keys/user1_symmetric"
 
@@ -68,7 +69,7 @@ def test_what_is_encrypted_decrypts_and_only_so(user: Api, plaintext: bytes, ass
     assert unb64(opened["plaintext"]) == plaintext
     wrong = {"associated_data": b64(associated_data + b"x")}
     refused = user.post(f"{KEY}/decrypt", {"ciphertext": sealed["ciphertext"], **wrong})
-    assert (refused.status_code, refused.json["type"]) == (400, "/problems/decryption-failed")
+    assert (refused.status_code, refused.json["type"]) == (400, "/problems/decryption-failed"), refused.json
 
 
 def test_every_way_not_to_decrypt_gets_the_same_answer(user: Api, world: World) -> None:

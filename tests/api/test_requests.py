@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import Api, World, b64
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from kms.access.model import Role
 from kms.errors import every_refusal
 from kms.operations import OPERATIONS
+from support import Api, World, b64
 
 
 def problem(answer: Any) -> tuple[int, str]:

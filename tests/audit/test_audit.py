@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import World, b64
 
 from kms.audit.spool import Spool, latest_lines
 from kms.errors import Unavailable
+from support import World, b64
 
 
 def entries(world: World) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import LEASE, SteeredClock, World
 from sqlalchemy import delete, func, select
 
 from kms.access import clients
@@ -16,6 +15,7 @@ from kms.config import Settings
 from kms.operations import Schedule, Service
 from kms.operations.schedule import remove_old_rows, rotate_due_keys
 from kms.vault import tables
+from support import LEASE, SteeredClock, World
 
 
 def versions(service: Service, key_id: str) -> int:

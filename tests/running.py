@@ -1,0 +1,119 @@
+"""The real service: `python app.py` on a free port, driven by curl over TLS with verification on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyotp
+
+
+@dataclass
+class Answer:
+    """What curl got."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+@dataclass
+class Running:
+    """One running service in its own folder."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    environ: dict[str, str]
+    token: str = ""
+    _used_steps: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    @property
+    def admin(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "admin.json").read_text()))
+
+    def curl(self, method: str, path: str, body: Any = None, *options: str, token: str | None = None) -> Answer:
+        bearer = self.token if token is None else token
+        command = ["curl", "-sS", "-i", "--http1.1", "--cacert", str(self.folder / "server.crt"), "-X", method]
+        if bearer:
+            command += ["-H", f"Authorization: Bearer {bearer}"]
+        if body is not None:
+            command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        done = subprocess.run(
+            [*command, *options, self.url + path], capture_output=True, check=True, env=self.environ
+        )
+        head, _, text = done.stdout.decode().partition("\r\n\r\n")
+        if head.startswith("HTTP/1.1 100"):
+            head, _, text = text.partition("\r\n\r\n")
+        first, *lines = head.split("\r\n")
+        headers = dict(line.lower().split(": ", 1) if ": " in line else (line, "") for line in lines)
+        return Answer(int(first.split()[1]), headers, text)
+
+    def login(self, enrolment: dict[str, Any]) -> str:
+        """A session token; each call spends a TOTP step, so it may wait for the next one to be in reach."""
+        client_id = enrolment["client_id"]
+        while True:
+            now = int(time.time()) // 30
+            step = max(now - 1, self._used_steps.get(client_id, 0) + 1)
+            if step <= now + 1:
+                break
+            time.sleep(1)
+        self._used_steps[client_id] = step
+        code = pyotp.TOTP(enrolment["totp_secret"]).at(step * 30)
+        answer = self.curl(
+            "POST", "/auth/token", None, "-u", f"{client_id}:{enrolment['client_secret']}", "-H", f"X-TOTP: {code}",
+            token="",
+        )  # fmt: skip
+        assert answer.status == 200, answer.text
+        return str(answer.json["access_token"])
+
+    def enrol(self, client_id: str, *roles: str) -> dict[str, Any]:
+        answer = self.curl("POST", "/api/v1/clients", {"client_id": client_id, "roles": list(roles) or ["user"]})
+        assert answer.status == 201, answer.text
+        return dict(answer.json)
+
+    def user(self, client_id: str) -> str:
+        """A session token of a new client."""
+        return self.login(self.enrol(client_id))
+
+    def worker_pids(self) -> list[int]:
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in found.stdout.split()]
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while "listening on https://" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        pids = self.worker_pids()
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        code = self.process.wait(timeout=60)
+        if how == signal.SIGKILL:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, how)
+        return code
+
+
+Start = Callable[..., Running]

@@ -1,0 +1,123 @@
+"""What tests share: a clock to steer by, a service in this process, clients of it, databases."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import socket
+import subprocess
+import uuid
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from flask.testing import FlaskClient
+
+from kms.access import clients
+from kms.access.model import Caller, Role
+from kms.operations import Service
+
+LEASE = timedelta(milliseconds=60)
+
+
+@dataclass
+class SteeredClock:
+    """A clock that stands still until a test moves it."""
+
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **period: float) -> None:
+        self.now += timedelta(**period)
+
+
+@dataclass
+class Api:
+    """A client of the service in this process, logged in without spending a TOTP code."""
+
+    http: FlaskClient
+    headers: dict[str, str]
+    client_id: str
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.http.post(path, json=body, headers={**self.headers, **headers})
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.http.get(path, headers={**self.headers, **headers})
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self.http.patch(path, json=body, headers=self.headers)
+
+    def delete(self, path: str) -> Any:
+        return self.http.delete(path, headers=self.headers)
+
+
+@dataclass
+class World:
+    """A service, its application, and clients made at will."""
+
+    service: Service
+    http: FlaskClient
+
+    def enrol(self, client_id: str, *roles: Role) -> clients.Enrolment:
+        with self.service.vault.change() as change:
+            return clients.create(change, client_id, frozenset(roles or {Role.USER}), self.service.clock())
+
+    def login(self, client_id: str, *roles: Role) -> Api:
+        with self.service.vault.change() as change:
+            token, _ = self.service.authenticator.issue(change, Caller(client_id, frozenset(roles), ()))
+        return Api(self.http, {"Authorization": f"Bearer {token}"}, client_id)
+
+    def user(self, client_id: str, *roles: Role) -> Api:
+        self.enrol(client_id, *roles)
+        return self.login(client_id, *roles)
+
+    @property
+    def admin(self) -> Api:
+        return self.login("admin", Role.ADMIN)
+
+    def bootstrap(self) -> dict[str, Any]:
+        return dict(json.loads((self.service.settings.data_dir / "bootstrap.json").read_text()))
+
+
+def new_database(server: str) -> str:
+    """The URL of a new, empty database."""
+    name = f"t{uuid.uuid4().hex}"
+    with closing(psycopg.connect(f"{server}/postgres", autocommit=True)) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
+
+
+def wait_for_postgres(url: str) -> None:
+    for attempt in itertools.count():
+        try:
+            psycopg.connect(f"{url}/postgres").close()
+        except psycopg.OperationalError:
+            if attempt > 300:
+                raise
+            subprocess.run(["sleep", "0.1"], check=True)
+        else:
+            return
+
+
+def b64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def unb64(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def basic(client_id: str, secret: str, **headers: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64(f"{client_id}:{secret}".encode()), **headers}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

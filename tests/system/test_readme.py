@@ -1,0 +1,161 @@
+"""Every line of the README works as it is pasted, and the kms command does what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from running import Running, Start
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(section: str) -> list[str]:
+    """The shell blocks under a heading."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def service(start: Start) -> Running:
+    return start("--workers", "2", login=False)
+
+
+def run(service: Running, script: str, **env: str) -> str:
+    """`script`, by bash, on the port of this test's service, with this Python as the one that is activated."""
+    environ = {
+        **service.environ,
+        "HOME": str(service.folder),
+        "PATH": f"{Path(sys.executable).parent}:{service.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "KMS_URL": service.url,
+        **env,
+    }
+    environ.pop("XDG_CONFIG_HOME", None)
+    script = script.replace("localhost:8443", f"localhost:{service.port}").replace(". .venv/bin/activate\n", "")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=service.folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def objects(text: str) -> list[dict[str, object]]:
+    """The JSON objects that stand one after the other in `text`."""
+    found, at = [], 0
+    decoder = json.JSONDecoder()
+    while at < len(text.rstrip()):
+        value, at = decoder.raw_decode(text, at)
+        found.append(value)
+        while at < len(text) and text[at].isspace():
+            at += 1
+    return found
+
+
+def test_the_lines_to_try(service: Running) -> None:
+    login, generate, use, decrypt, exchange, manage, others, one_shot = blocks("Try it")
+    run(service, login.replace("kms login", "kms login --credentials admin.json"))
+    assert [answer["key_id"] for answer in objects(run(service, generate))] == [
+        "admin_symmetric", "admin_rsa", "admin_ecc", "admin_dh",
+    ]  # fmt: skip
+    assert [set(answer) & {"ciphertext", "signature"} for answer in objects(run(service, use))] == [
+        {"ciphertext"}, {"signature"}, {"signature"},
+    ]  # fmt: skip
+    assert objects(run(service, decrypt))[0]["plaintext"] == "aGVsbG8="
+    assert objects(run(service, exchange))[0]["key_id"] == "admin_session"
+    rotated, keys, key, first, second, listed = objects(run(service, manage))
+    assert rotated["version"] == key["latest_version"] == 2
+    assert len(keys["items"]) == 5  # type: ignore[arg-type]
+    assert (first["message"], second["message"]) == ("Key admin_rsa revoked.", "Key admin_ecc revoked.")
+    assert len(listed["revoked_keys"]) == 2  # type: ignore[arg-type]
+    shown = run(service, others)
+    assert '"user1_rsa"' in shown
+    assert '"create_client"' in shown
+    admin = service.admin
+    headers = one_shot.replace("X-TOTP: $CODE", f"X-Recovery-Code: {admin['recovery_codes'][0]}")
+    assert objects(run(service, headers, SECRET=admin["client_secret"]))[0]["key_id"] == "admin_symmetric"
+
+
+def test_every_endpoint_has_its_line() -> None:
+    text = "\n".join(blocks("Try it"))
+    for endpoint in ("symmetric_key", "rsa_key", "ecc_key", "dh_key"):
+        assert f"/generate_{endpoint}" in text
+    for endpoint in ("/revoke_key", "/rotate_key", "/revocation_list", "/encrypt", "/decrypt", "/sign"):
+        assert endpoint in text
+
+
+def test_one_command_runs_and_one_tests() -> None:
+    (install_and_run,), (install_and_test,) = blocks("Run it"), blocks("Test it")
+    assert install_and_run.endswith("pip install -r requirements.txt && python app.py\n")
+    assert install_and_test.endswith("pip install -r requirements-dev.txt && python -m pytest\n")
+
+
+def test_what_the_readme_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def kms(service: Running, *arguments: str, code: int = 0, given: str = "") -> str:
+    environ = {**service.environ, "HOME": str(service.folder), "PYTHONPATH": str(ROOT), "KMS_URL": service.url}
+    environ.pop("XDG_CONFIG_HOME", None)
+    command = [sys.executable, "-m", "kms", *arguments]
+    done = subprocess.run(
+        command, cwd=service.folder, env=environ, capture_output=True, text=True, input=given, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_command(service: Running) -> None:
+    home = service.folder / ".config" / "kms"
+    recovery = ["login", "--recovery", "--client-id", "admin"]
+    given = f"{service.admin['client_secret']}\n{service.admin['recovery_codes'][1]}\n"
+    assert "Logged in" in kms(service, *recovery, given=given)
+    for name in ("session.json", "curlrc"):
+        assert (home / name).stat().st_mode & 0o777 == 0o600
+    created = json.loads(kms(service, "client", "create", "erin", "--role", "user", "--role", "auditor"))
+    assert created["roles"] == ["auditor", "user"]
+    assert json.loads(kms(service, "client", "disable", "erin"))["status"] == "disabled"
+    assert json.loads(kms(service, "client", "enable", "erin"))["status"] == "enabled"
+    assert "totp_secret" in kms(service, "client", "reset-totp", "erin")
+    assert "client_secret" in kms(service, "client", "rotate-secret", "erin")
+    assert "erin" in kms(service, "client", "list")
+    assert json.loads(kms(service, "client", "delete", "erin", "--yes"))["status"] == "deleted"
+    assert "There is no client erin" in kms(service, "client", "disable", "erin", code=1)
+    assert json.loads(kms(service, "key", "generate", "symmetric"))["key_id"] == "admin_symmetric"
+    assert json.loads(kms(service, "key", "suspend", "admin_symmetric"))["state"] == "suspended"
+    assert json.loads(kms(service, "key", "resume", "admin_symmetric"))["state"] == "active"
+    assert json.loads(kms(service, "key", "rotate", "admin_symmetric"))["version"] > 1
+    assert "revoked" in kms(service, "key", "revoke", "admin_symmetric", "--yes", "--reason", "superseded")
+    assert json.loads(kms(service, "key", "show", "admin_symmetric"))["state"] == "deactivated"
+    assert '"operation": "revoke_key"' in kms(service, "audit", "tail", "-n", "5")
+    assert "as the service wrote it" in kms(service, "vault", "verify")
+    assert "no vault" in kms(service, "vault", "verify", "--data-dir", "elsewhere", code=1)
+    assert "Logged out" in kms(service, "logout")
+    assert "not logged in" in kms(service, "key", "list", code=1)
+    assert not home.joinpath("session.json").exists()
+
+
+def test_what_the_command_says_of_a_service_it_cannot_trust_or_reach(service: Running) -> None:
+    arguments = ["login", "--credentials", "admin.json"]
+    assert "cannot be reached" in kms(service, *arguments, "--url", "https://localhost:1", code=1)
+    assert "not an https" in kms(service, *arguments, "--url", "http://localhost", code=1)
+    (service.folder / "other").mkdir(exist_ok=True)
+    other = subprocess.check_output(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=x"],
+        stderr=subprocess.DEVNULL,
+    )
+    (service.folder / "other" / "ca.crt").write_bytes(other)
+    assert "not trusted" in kms(service, *arguments, "--ca-cert", "other/ca.crt", code=1)

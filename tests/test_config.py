@@ -1,0 +1,70 @@
+"""Settings: flags before variables before files before defaults."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from kms.config import Settings, load
+from kms.errors import StartError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings = load({}, {})
+    assert (settings.host, settings.port, settings.data_dir) == ("127.0.0.1", 8443, Path("kms-data"))
+    assert (settings.seal, settings.rate_limit, settings.lease) == ("file", "on", timedelta(milliseconds=250))
+    assert settings.token_lifetime == timedelta(hours=1)
+    assert settings.cryptoperiod == timedelta(days=365)
+    assert settings.database == f"sqlite:///{Path('kms-data').absolute() / 'kms.db'}"
+    assert settings.workers >= 1
+
+
+def test_precedence(tmp_path: Path) -> None:
+    config = tmp_path / "kms.toml"
+    config.write_text('port = 1\nhost = "a"\nworkers = 7\n[cryptoperiods]\nrsa-2048 = "P30D"\n')
+    environ = {"KMS_CONFIG": str(config), "KMS_PORT": "2", "KMS_HOST": "b"}
+    settings = load({"port": 3}, environ)
+    assert (settings.port, settings.host, settings.workers) == (3, "b", 7)
+    assert settings.cryptoperiods == {"rsa-2048": timedelta(days=30)}
+
+
+def test_secrets_from_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("postgresql://u:p@h/d\n")
+    settings = load({}, {"KMS_DATABASE_URL_FILE": str(secret), "KMS_SEAL_FILE": "root"})
+    assert settings.database == "postgresql+psycopg://u:p@h/d"
+    assert settings.seal_file == Path("root")
+    assert settings.seal == "file"
+    with pytest.raises(StartError, match="KMS_DATABASE_URL_FILE"):
+        load({}, {"KMS_DATABASE_URL_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"KMS_PORT": "x"}, {"KMS_PORT": "70000"}, {"KMS_WORKERS": "0"}, {"KMS_THREADS": "1"}, {"KMS_LEASE": "PT0.001S"},
+        {"KMS_RATE_LIMIT": "maybe"}, {"KMS_TLS_MIN_VERSION": "1.1"}, {"KMS_CRYPTOPERIOD": "forever"},
+        {"KMS_CONFIG": "nowhere.toml"},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_stops_the_start(environ: dict[str, str]) -> None:
+    with pytest.raises(StartError):
+        load({}, environ)
+
+
+def test_unknown_members_of_the_file_stop_the_start(tmp_path: Path) -> None:
+    config = tmp_path / "kms.toml"
+    config.write_text("prot = 1\n")
+    with pytest.raises(StartError, match="prot"):
+        load({"config": str(config)}, {})
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    documented = re.findall(r"^\| `KMS_([A-Z0-9_]+)`", text, re.MULTILINE)
+    assert sorted(documented) == sorted([name.upper() for name in Settings.__struct_fields__] + ["CONFIG"])
