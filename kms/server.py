@@ -25,6 +25,7 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from kms import __version__, tls
+from kms.access.ratelimit import RateLimits
 from kms.config import Settings, load
 from kms.errors import StartError
 from kms.files import private_directory
@@ -84,6 +85,7 @@ def prepare(settings: Settings) -> tuple[Settings, Secret]:
         structlog.get_logger().warning("RATE LIMITS ARE OFF: for benchmarks behind a private address only")
     private_directory(settings.data_dir)
     _hold_data_directory(settings)
+    RateLimits(settings).require_storage()
     settings = _with_free_port(settings)
     tls.ensure_material(settings)
     tls.server_context(settings)

@@ -47,7 +47,8 @@ def test_secrets_from_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "environ",
     [
-        {"KMS_PORT": "x"}, {"KMS_PORT": "70000"}, {"KMS_WORKERS": "0"}, {"KMS_THREADS": "1"}, {"KMS_LEASE": "PT0.001S"},
+        {"KMS_PORT": "x"}, {"KMS_PORT": "70000"}, {"KMS_WORKERS": "0"}, {"KMS_THREADS": "1"},
+        {"KMS_LEASE": "PT0.001S"},
         {"KMS_RATE_LIMIT": "maybe"}, {"KMS_TLS_MIN_VERSION": "1.1"}, {"KMS_CRYPTOPERIOD": "forever"},
         {"KMS_CONFIG": "nowhere.toml"},
     ],

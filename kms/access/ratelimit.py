@@ -53,6 +53,11 @@ class RateLimits:
             raise StartError(f"A rate limit is wrong: {error}. Write for example 60/minute.") from None
         self.strategy = FixedWindowRateLimiter(storage_from_string(storage_uri(settings), wrap_exceptions=True))
 
+    def require_storage(self) -> None:
+        """Raise StartError where counts cannot be kept."""
+        if not self.strategy.storage.check():
+            raise StartError("KMS_REDIS_URL: the rate limits cannot be counted there; is it running?")
+
     def hit(self, rate_class: RateClass, who: str) -> None:
         """Count one request of `who`. Raises RateLimited, and Unavailable where the counts are out of reach."""
         if not self.enabled:

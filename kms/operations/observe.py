@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import and_, func, select
 
 from kms.access.policy import Permission
 from kms.audit.entry import AuditEntry
 from kms.audit.spool import latest_lines
+from kms.keys.model import KeyState
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, Text, operation
+from kms.vault import tables
+from kms.vault.records import microseconds
+from kms.vault.store import Snapshot
 from kms.vault.tables import audit_outbox
+
+_WARNING_DAYS = (7, 30)
 
 
 class AuditRequest(Request):
@@ -44,8 +51,20 @@ def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditE
 @operation("GET", "/metrics", permission=Permission.METRICS_READ, on_nothing=True)
 def metrics(service: Service, call: Call, request: Nothing) -> Text:
     """Metrics of all workers of this host for Prometheus."""
-    body, content_type = service.metrics.exposition()
+    now = service.clock()
+    with service.vault.read() as snapshot:
+        expiring = {days: _expiring(snapshot, now, now + timedelta(days=days)) for days in _WARNING_DAYS}
+    body, content_type = service.metrics.exposition(expiring)
     return Text(body, content_type)
+
+
+def _expiring(snapshot: Snapshot, after: datetime, before: datetime) -> int:
+    """How many active latest versions expire between two times; counted by the database, row codes unread."""
+    keys, versions = tables.keys.c, tables.key_versions.c
+    latest = and_(keys.uid == versions.key_uid, keys.latest_version == versions.version)
+    soon = versions.expires_at.between(microseconds(after), microseconds(before))
+    query = select(func.count()).select_from(tables.keys.join(tables.key_versions, latest))
+    return int(snapshot.connection.execute(query.where(soon, versions.state == KeyState.ACTIVE)).scalar_one())
 
 
 _decoder = msgspec.json.Decoder(AuditEntry)

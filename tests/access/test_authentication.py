@@ -181,6 +181,25 @@ def test_one_shot_calls(world: World, clock: SteeredClock) -> None:
     assert world.http.post("/generate_symmetric_key", headers=headers).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"grant_type=client_credentials", "application/x-www-form-urlencoded", 200), (b"", None, 200),
+        (b'{"grant_type": "client_credentials"}', "application/json", 200),
+        (b"grant_type=password", "application/x-www-form-urlencoded", 422), (b"<xml/>", "text/xml", 415),
+    ],
+)  # fmt: skip
+def test_how_a_token_is_asked_for(
+    world: World, clock: SteeredClock, content: bytes, kind: str | None, status: int
+) -> None:
+    user = world.enrol("user1")
+    headers = basic("user1", user.client_secret, **{"X-TOTP": code(user, clock)})
+    answer = world.http.post(TOKEN, headers=headers, data=content, content_type=kind)
+    assert answer.status_code == status
+    if status == 200:
+        assert (answer.json["token_type"], answer.json["expires_in"]) == ("Bearer", 3600)
+
+
 def test_tokens_end(world: World, clock: SteeredClock) -> None:
     user = world.user("user1")
     assert user.get("/api/v1/keys").status_code == 200

@@ -93,6 +93,16 @@ def test_the_rotation_is_in_the_audit_log(world: World, clock: SteeredClock) -> 
     assert (entry["key_id"], entry["version"], entry["outcome"]) == ("user1_ecc", 2, "success")
 
 
+def test_keys_that_expire_soon_are_announced(world: World, clock: SteeredClock) -> None:
+    world.user("user1").post("/generate_ecc_key")
+    for days, expected in ((0, (0, 0)), (340, (0, 1)), (360, (1, 1)), (366, (0, 0))):
+        clock.advance(days=days)
+        text = world.admin.get("/metrics").get_data(as_text=True)
+        for within, count in zip((7, 30), expected, strict=True):
+            assert f'kms_keys_expiring{{days="{within}"}} {count}.0' in text
+        clock.advance(days=-days)
+
+
 def test_ended_sessions_and_old_failures_are_removed(world: World, clock: SteeredClock) -> None:
     world.user("user1")
     world.http.post("/auth/token", headers={"Authorization": "Basic eDp4", "X-TOTP": "000000"})

@@ -157,15 +157,13 @@ def _write_pair(folder: Path, form: str = "pkcs8", passphrase: str = "") -> None
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "new.key", "-out", "server.crt"]
     request += ["-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     subprocess.run(request, cwd=folder, check=True, capture_output=True)
+    output = ["-out", "server.key", "-passout", f"pass:{passphrase}"]
     convert = {
         "pkcs8": ["cp", "new.key", "server.key"],
         "pkcs1": ["openssl", "rsa", "-in", "new.key", "-traditional", "-out", "server.key"],
-        "encrypted": ["openssl", "pkcs8", "-topk8", "-in", "new.key", "-out", "server.key", "-passout", f"pass:{passphrase}"],
-        "encrypted-pkcs1": [
-            "openssl", "rsa", "-in", "new.key", "-traditional", "-aes256", "-out", "server.key",
-            "-passout", f"pass:{passphrase}",
-        ],
-    }[form]  # fmt: skip
+        "encrypted": ["openssl", "pkcs8", "-topk8", "-in", "new.key", *output],
+        "encrypted-pkcs1": ["openssl", "rsa", "-in", "new.key", "-traditional", "-aes256", *output],
+    }[form]
     subprocess.run(convert, cwd=folder, check=True, capture_output=True)
     (folder / "new.key").unlink()
 
