@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,14 +95,21 @@ class Door:
             raise
 
     def _proven(self, operation: Operation, call: Call) -> Caller:
-        with ExitStack() as held:
+        authenticator = self.service.authenticator
+        try:
             presented = requests.presented(request, operation)
             if isinstance(presented, str):
-                return self.service.authenticator.session(presented)
-            self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
-            if presented.is_passphrase:
-                held.enter_context(self.admission.slow())
-            return self.service.authenticator.prove(presented, call.source)
+                return authenticator.session(presented)
+        except errors.AuthenticationFailed:
+            self._count_attempt(call)
+            raise
+        self._count_attempt(call)
+        with self.admission.slow() if presented.is_passphrase else nullcontext():
+            return authenticator.prove(presented, call.source)
+
+    def _count_attempt(self, call: Call) -> None:
+        """Every attempt but one with a good token counts against where it comes from. Raises RateLimited."""
+        self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
 
     def view(self, operation: Operation) -> Callable[..., Response]:
         """The Flask view of `operation`."""
