@@ -83,7 +83,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    many = {"rate_limit_authenticate": "100000/minute"}
+    many = {"rate_limit_authenticate": "100000/minute", "rate_limit_public": "100000/minute"}
     return Settings(data_dir=tmp_path / "data", lease=LEASE, threads=8, log_format="json", **many)
 
 

@@ -101,15 +101,12 @@ class Door:
             if isinstance(presented, str):
                 return authenticator.session(presented)
         except errors.AuthenticationFailed:
-            self._count_attempt(call)
+            # Counted apart from logins: whoever floods from a place must not keep others there from logging in.
+            self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
             raise
-        self._count_attempt(call)
+        self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
         with self.admission.slow() if presented.is_passphrase else nullcontext():
             return authenticator.prove(presented, call.source)
-
-    def _count_attempt(self, call: Call) -> None:
-        """Every attempt but one with a good token counts against where it comes from. Raises RateLimited."""
-        self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
 
     def view(self, operation: Operation) -> Callable[..., Response]:
         """The Flask view of `operation`."""

@@ -57,12 +57,12 @@ def test_attempts_to_authenticate_count_by_source(strict: World) -> None:
 
 def test_attempts_without_credentials_count_too_and_good_tokens_do_not(strict: World) -> None:
     user = strict.user("user1")
-    statuses = [strict.http.get("/revocation_list").status_code for _ in range(6)]
-    assert statuses == [401] * 5 + [429]
+    statuses = [strict.http.get("/revocation_list").status_code for _ in range(7)]
+    assert statuses == [401] * 6 + [429]
     assert strict.http.get("/revocation_list", headers={"Authorization": "Bearer x"}).status_code == 429
     assert user.get("/revocation_list").status_code == 200
     audit = b"".join(path.read_bytes() for path in strict.service.settings.audit_dir.iterdir())
-    assert audit.count(b"authentication-failed") == 5
+    assert audit.count(b"authentication-failed") == 6
 
 
 def test_public_pages_count_by_source(strict: World) -> None:
