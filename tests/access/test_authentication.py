@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
+import time
 from typing import Any
 
 import pyotp
@@ -251,3 +253,20 @@ def test_rfc_6238_known_answers() -> None:
     secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"  # the RFC's, in base32; its answers cut to six digits
     for seconds, digits in ((59, "287082"), (1111111109, "081804"), (1234567890, "005924"), (20000000000, "353130")):
         assert totp.matching_step(secret, digits, datetime.fromtimestamp(seconds, UTC)) == seconds // 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["generated", "passphrase"])
+def test_unknown_clients_take_as_long_as_wrong_secrets(world: World, clock: SteeredClock, form: str) -> None:
+    """Loosely: medians within a third of each other, on a machine that does other things too."""
+    user = world.enrol("user1")
+    secret = user.client_secret[:-4] + "AAAA" if form == "generated" else "a passphrase that is wrong"
+    times: dict[str, list[float]] = {"user1": [], "nobody": []}
+    for number in range(200):
+        for client_id, taken in times.items():
+            began = time.perf_counter()
+            attempt(world, client_id, secret, f"10.{number}.0.1", **{"X-TOTP": "000000"})
+            taken.append(time.perf_counter() - began)
+        clock.advance(hours=2)  # forgets the failures, so that no lock cuts an attempt short
+    known, unknown = (statistics.median(taken) for taken in times.values())
+    assert 0.67 < known / unknown < 1.5
