@@ -213,7 +213,7 @@ class Door:
 def _response(answer: Any, status: int) -> Response:
     if isinstance(answer, Text):
         return Response(answer.body, status, content_type=answer.content_type)
-    response = Response(msgspec.json.encode(answer), status, content_type=_JSON)
+    response = Response(msgspec.json.encode(answer) + b"\n", status, content_type=_JSON)
     if isinstance(answer, RevocationList):
         response.set_etag(answer.etag)
         response.headers["Cache-Control"] = "private, no-cache"

@@ -30,7 +30,7 @@ def problem_of(refusal: Refusal, request_id: str) -> Problem:
 
 def problem_response(refusal: Refusal, request_id: str, allow: str | None = None) -> Response:
     """The answer to a refused request, with the headers its kind asks for."""
-    body = msgspec.json.encode(problem_of(refusal, request_id))
+    body = msgspec.json.encode(problem_of(refusal, request_id)) + b"\n"
     response = Response(body, refusal.status, content_type=MEDIA_TYPE)
     if isinstance(refusal, (AuthenticationFailed, MfaRequired)):
         response.headers["WWW-Authenticate"] = 'Basic realm="kms", charset="UTF-8", Bearer realm="kms"'

@@ -69,7 +69,7 @@ def _show(enrolment: clients.Enrolment, settings: Settings) -> None:
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::1", "::") else settings.host  # noqa: S104
     print("\nTry it, with the six digits that the app shows (or `python -m kms login`):\n", file=out)
     print(
-        f"  read -p 'code: ' CODE && curl --cacert {settings.tls_cert} -X POST "
+        f"  printf 'code: '; read -r CODE; curl --cacert {settings.tls_cert} -X POST "
         f"-u '{enrolment.client.client_id}:{enrolment.client_secret}' -H \"X-TOTP: $CODE\" "
         f"https://{host}:{settings.port}/generate_symmetric_key\n",
         file=out,
