@@ -10,6 +10,9 @@ import structlog
 
 from kms.config import Settings
 
+READY_LOGGER = "kms.ready"
+"""Says that the service is ready, whatever the log level: programs wait for it."""
+
 
 def configure_logging(settings: Settings) -> None:
     """Send the service's own log and those of its libraries to stderr in one form."""
@@ -58,6 +61,7 @@ def logging_config(settings: Settings) -> dict[str, Any]:
             "_granian": {"level": "WARNING"},
             "granian.access": {"level": "WARNING"},
             "werkzeug": {"level": "WARNING"},
+            READY_LOGGER: {"level": "INFO"},
         },
     }
 

@@ -29,7 +29,7 @@ from kms.access.ratelimit import RateLimits
 from kms.config import Settings, load
 from kms.errors import StartError
 from kms.files import private_directory
-from kms.log import configure_logging, logging_config
+from kms.log import READY_LOGGER, configure_logging, logging_config
 from kms.operations.bootstrap import enrol_first_admin
 from kms.secret import Secret
 from kms.vault.opening import open_vault
@@ -207,4 +207,4 @@ def _announce(settings: Settings) -> None:
             pass
         time.sleep(0.05)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    structlog.get_logger().info(f"listening on https://{shown}:{settings.port}")
+    structlog.get_logger(READY_LOGGER).info(f"listening on https://{shown}:{settings.port}")

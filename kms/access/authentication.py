@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import or_
 
-from kms.access import credentials, lockout, totp
+from kms.access import clients, credentials, lockout, totp
 from kms.access.model import Caller, Client, ClientStatus, Grant, RecoveryCode, Token
 from kms.clock import Clock
 from kms.errors import AuthenticationFailed, MfaRequired
@@ -55,7 +55,7 @@ class Authenticator:
         if presented.totp_code is None and presented.recovery_code is None:
             raise MfaRequired("Add the header X-TOTP with the code of the authenticator app.")
         with self._vault.read() as snapshot:
-            known = snapshot.find(Client, presented.client_id)
+            known = clients.find(snapshot, presented.client_id)
         known_hash = known.secret_hash if known else None
         secret_matches = self._secrets.matches(presented.client_id, presented.secret, known_hash)
         caller = None
@@ -63,7 +63,7 @@ class Authenticator:
             # Attempts come here one after the other, so that a count cannot be overtaken.
             now = self._clock()
             lockout.require_unlocked(change, presented.client_id, source, now)
-            client = change.find(Client, presented.client_id)
+            client = clients.find(change, presented.client_id)
             consumed = self._second_factor(change, client, presented, now)
             if (
                 client is not None
@@ -119,7 +119,7 @@ class Authenticator:
         """The TOTP step or the recovery code that a success would use up, or None."""
         if presented.recovery_code is not None:
             code = credentials.recovery_code_hash(change.keyring, presented.client_id, presented.recovery_code)
-            return change.find(RecoveryCode, presented.client_id, code)
+            return change.find(RecoveryCode, presented.client_id, code) if client else None
         secret = totp_secret(change, client) if client else self._nobody
         step = totp.matching_step(secret, presented.totp_code or "", now)
         if client is None or step is None or step <= client.last_totp_step:

@@ -10,6 +10,7 @@ from sqlalchemy import or_
 from kms.access import credentials, totp
 from kms.access.model import Client, ClientStatus, Grant, RecoveryCode, Role, Token
 from kms.errors import AlreadyExists, Conflict, NotFound
+from kms.keys.ids import is_client_id
 from kms.vault.store import Change, Snapshot
 from kms.vault.tables import clients, grants, recovery_codes, tokens
 
@@ -57,9 +58,14 @@ def create(change: Change, client_id: str, roles: frozenset[Role], now: datetime
     return Enrolment(client, secret, totp_secret, _new_recovery_codes(change, client_id))
 
 
+def find(snapshot: Snapshot, client_id: str) -> Client | None:
+    """The client of that id, also a deleted one; None for what is no client id at all."""
+    return snapshot.find(Client, client_id) if is_client_id(client_id) else None
+
+
 def get(snapshot: Snapshot, client_id: str) -> Client:
     """The client of that id. Raises NotFound, also for deleted ones."""
-    client = snapshot.find(Client, client_id)
+    client = find(snapshot, client_id)
     if client is None or client.status is ClientStatus.DELETED:
         raise NotFound(f"There is no client {client_id}.")
     return client

@@ -91,7 +91,7 @@ class _Table:
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
             if os.fstat(self._file).st_size < _SIZE:
-                os.ftruncate(self._file, _SIZE)
+                os.posix_fallocate(self._file, 0, _SIZE)  # a hole would kill the process once the disk is full
                 os.pwrite(self._file, os.urandom(_HEADER), 0)
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)

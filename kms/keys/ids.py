@@ -23,6 +23,11 @@ def is_client_id(text: str) -> bool:
     return re.fullmatch(CLIENT_ID_PATTERN, text, re.ASCII) is not None
 
 
+def is_key_id(text: str) -> bool:
+    """Whether `text` has the form of a key id."""
+    return re.fullmatch(KEY_ID_PATTERN, text, re.ASCII) is not None
+
+
 def flat_key_id(client_id: str, suffix: str) -> str:
     """The key id that the flat endpoints use for `client_id`; `suffix` is one of `FLAT_SUFFIXES`."""
     return f"{client_id}_{suffix}"

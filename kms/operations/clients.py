@@ -33,7 +33,7 @@ class ListClientsRequest(Request):
     """A page of clients in the order of their ids."""
 
     limit: Limit = 100
-    cursor: str | None = None
+    cursor: ClientId | None = None
 
 
 class RotateSecretRequest(Request):

@@ -18,7 +18,7 @@ from kms.access.ratelimit import RateClass
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import key_type
 from kms.errors import Conflict, ValidationFailed
-from kms.keys.ids import ClientId, is_session_key_id
+from kms.keys.ids import ClientId, KeyId, is_session_key_id
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason, Usage
 from kms.operations import provision
@@ -29,14 +29,18 @@ from kms.vault import tables
 from kms.vault.store import Change, Snapshot
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
-_SHORTEST_ROTATION = timedelta(seconds=1)
+Labels = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=128)], Annotated[str, msgspec.Meta(max_length=256)]],
+    msgspec.Meta(max_length=64),
+]
+_SHORTEST_ROTATION, _LONGEST_ROTATION = timedelta(seconds=1), timedelta(days=36_500)
 
 
 class ListKeysRequest(Request):
     """A page of keys in the order of their ids; `cursor` is the `next_cursor` of the page before."""
 
     limit: Limit = 100
-    cursor: str | None = None
+    cursor: KeyId | None = None
     owner: ClientId | None = None
 
 
@@ -44,7 +48,7 @@ class UpdateKeyRequest(Request):
     """Members that are not given stay as they are; `rotation_period` null ends the rotation by schedule."""
 
     rotation_period: timedelta | UnsetType | None = UNSET
-    labels: dict[str, str] | UnsetType = UNSET
+    labels: Labels | UnsetType = UNSET
 
 
 class RevokeKeyRequest(Request):
@@ -133,8 +137,8 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
         after = key
         if request.rotation_period is not UNSET:
             period = request.rotation_period
-            if period is not None and period < _SHORTEST_ROTATION:
-                raise ValidationFailed("rotation_period: at least one second, such as P90D or PT1H.")
+            if period is not None and not _SHORTEST_ROTATION <= period <= _LONGEST_ROTATION:
+                raise ValidationFailed("rotation_period: from a second to a century, such as P90D or PT1H.")
             if period is not None:
                 _require_rotatable_by_us(key)
             after = replace(
@@ -190,10 +194,10 @@ def revoke(
 ) -> None:
     """Revoke, hold or resume. Raises NotFound, PermissionDenied, KeyStateConflict, ValidationFailed."""
     now = service.clock()
-    if compromised_at is not None and compromised_at > now:
-        raise ValidationFailed("compromised_at: must not lie in the future.")
     with service.change(call) as change:
         key = authorised(change, call, Permission.KEYS_REVOKE, key_id)
+        if compromised_at is not None and not key.created_at <= compromised_at <= now:
+            raise ValidationFailed("compromised_at: must lie between the creation of the key and now.")
         revocation.revoke(change, key, reason, now, compromised_at)
 
 

@@ -30,6 +30,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
+from kms.keys.ids import is_key_id
 from kms.keys.model import Key, KeyVersion
 from kms.secret import Secret
 from kms.vault import tables
@@ -78,6 +79,8 @@ class Snapshot:
 
     def key_by_id(self, key_id: str) -> Key | None:
         """The key of that id."""
+        if not is_key_id(key_id):  # PostgreSQL would refuse some of them, such as one with a NUL, as faults
+            return None
         return self.first(Key, tables.keys.c.key_id == key_id)
 
     def versions(self, key: Key) -> list[KeyVersion]:

@@ -51,13 +51,11 @@ def test_updates(user: Api) -> None:
     assert (changed["rotation_period"], changed["labels"]) == ("P90D", {"team": "pay"})
     assert user.patch(KEY, {"labels": {}}).json["rotation_period"] == "P90D"
     assert user.patch(KEY, {"rotation_period": None}).json["next_rotation_at"] is None
-    for wrong in (
-        {"rotation_period": "soon"},
-        {"rotation_period": "PT0S"},
-        {"exportable": True},
-        {"state": "active"},
-    ):
-        assert user.patch(KEY, wrong).status_code == 422
+    wrong: list[dict[str, object]] = [{"exportable": True}, {"state": "active"}]
+    wrong += [{"rotation_period": period} for period in ("soon", "PT0S", "P999999999D")]
+    wrong += [{"labels": each} for each in ({"x" * 200: ""}, {"x": "y" * 300}, {str(n): "" for n in range(65)})]
+    for body in wrong:
+        assert user.patch(KEY, body).status_code == 422
 
 
 @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
