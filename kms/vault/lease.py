@@ -90,6 +90,8 @@ class Lease:
                 self.renew()
             except Refusal as refusal:
                 structlog.get_logger().warning("lease not renewed", reason=refusal.detail)
+            except Exception:  # noqa: BLE001  # without this thread the worker would refuse for ever
+                structlog.get_logger().exception("lease not renewed")
             self._stopping.wait(self._seconds / _RENEWALS_PER_LEASE)
 
 
