@@ -110,7 +110,7 @@ def _serve_with_granian(settings: Settings, root_key: Secret) -> None:
     pair.put(tls.checked_pair(settings))
     server = _Server(
         "kms",
-        address=settings.host,
+        address=_resolved(settings)[-1][0],
         port=settings.port,
         interface=Interfaces.WSGI,
         workers=settings.workers,
@@ -179,15 +179,19 @@ def _hold_data_directory(settings: Settings) -> None:
 def _with_free_port(settings: Settings) -> Settings:
     """Find out now whether the address can be had: workers share their port and would not notice another service."""
     try:
-        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        family, kind, protocol, _, address = _resolved(settings)
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             return msgspec.structs.replace(settings, port=probe.getsockname()[1])
     except OSError as error:
         raise StartError(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.") from error
+
+
+def _resolved(settings: Settings) -> tuple[Any, Any, int, str, tuple[Any, ...]]:
+    """The address to listen on, by number: Granian takes no names."""
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return found[0]
 
 
 def _announce(settings: Settings) -> None:

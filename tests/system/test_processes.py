@@ -253,6 +253,15 @@ def test_starts_that_must_fail_say_why(start: Start, tmp_path: Path) -> None:
     assert "Another service is running" in _refused(running.folder)
 
 
+@pytest.mark.parametrize("host", ["::1", "localhost", "0.0.0.0"])
+def test_addresses_to_listen_on(start: Start, host: str) -> None:
+    service = start("--workers", "1", "--host", host, login=False)
+    shown = f"[{host}]" if ":" in host else host
+    assert f"listening on https://{shown}:{service.port}" in service.log.read_text()
+    assert service.curl("GET", "/readyz").text == "ok\n"
+    service.stop()
+
+
 def test_flask_s_own_server(start: Start) -> None:
     service = start("--debug")
     assert service.curl("POST", "/generate_ecc_key", {}).status == 200
