@@ -9,16 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
-
-from sqlalchemy import delete, insert, select, update
+from math import ceil
 
 from kms.errors import RateLimited
-from kms.vault.records import microseconds
+from kms.vault.records import microseconds, stored_in
 from kms.vault.store import Change
 from kms.vault.tables import login_failures
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
-_MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -39,51 +37,51 @@ _FROM_ONE_SOURCE = _Scope(free=5, longest=900)
 _FROM_EVERYWHERE = _Scope(free=50, longest=60)
 
 
+@stored_in(login_failures)
+@dataclass(frozen=True, slots=True)
+class LoginFailures:
+    """Failed attempts of one subject: a keyed hash of a client id and, in one of the two counts, a place."""
+
+    subject: bytes
+    failures: int
+    last_at: datetime
+    locked_until: datetime
+
+
 def require_unlocked(change: Change, client_id: str, source: str, now: datetime) -> None:
     """Raise RateLimited while `client_id` is locked for `source`."""
-    moment = microseconds(now)
-    locked_until = 0
-    for subject, _ in _subjects(change, client_id, source):
-        query = select(login_failures.c.locked_until).where(login_failures.c.subject == subject)
-        locked_until = max(locked_until, change.connection.execute(query).scalar() or 0)
-    if locked_until > moment:
-        seconds = -((moment - locked_until) // _MICROSECONDS)
-        raise RateLimited("Too many failed attempts. Wait before the next one.", retry_after=seconds)
+    counts = (change.find(LoginFailures, subject) for subject, _ in _subjects(change, client_id, source))
+    wait = max((count.locked_until - now for count in counts if count), default=timedelta())
+    if wait > timedelta():
+        raise RateLimited(
+            "Too many failed attempts. Wait before the next one.", retry_after=ceil(wait.total_seconds())
+        )
 
 
 def count_failure(change: Change, client_id: str, source: str, now: datetime) -> None:
     """Count one failed attempt."""
-    moment = microseconds(now)
     for subject, scope in _subjects(change, client_id, source):
-        row = change.connection.execute(
-            select(login_failures.c.failures, login_failures.c.last_at).where(login_failures.c.subject == subject)
-        ).first()
-        recent = row is not None and row.last_at > microseconds(now - _FORGOTTEN_AFTER)
-        failures = row.failures + 1 if row is not None and recent else 1
-        values = {
-            "failures": failures,
-            "last_at": moment,
-            "locked_until": moment + scope.lock_seconds(failures) * _MICROSECONDS,
-        }
-        if row is None:
-            change.connection.execute(insert(login_failures).values(subject=subject, **values))
+        before = change.find(LoginFailures, subject)
+        recent = before is not None and before.last_at > now - _FORGOTTEN_AFTER
+        failures = before.failures + 1 if before is not None and recent else 1
+        locked_until = now + timedelta(seconds=scope.lock_seconds(failures))
+        after = LoginFailures(subject, failures, now, locked_until)
+        if before is None:
+            change.insert(after)
         else:
-            change.connection.execute(
-                update(login_failures).where(login_failures.c.subject == subject).values(values)
-            )
+            change.replace(before, after)
 
 
 def forgive(change: Change, client_id: str, source: str) -> None:
     """Forget the failures from `source` after a success there."""
     subject, _ = _subjects(change, client_id, source)[0]
-    change.connection.execute(delete(login_failures).where(login_failures.c.subject == subject))
+    change.delete(*change.select(LoginFailures, login_failures.c.subject == subject))
 
 
-def forget_old(change: Change, now: datetime) -> None:
-    """Remove counts that no longer matter, so that made-up names do not fill the table."""
-    change.connection.execute(
-        delete(login_failures).where(login_failures.c.last_at < microseconds(now - _FORGOTTEN_AFTER))
-    )
+def forget_old(change: Change, now: datetime, limit: int) -> None:
+    """Remove up to `limit` counts that no longer matter, so that made-up names do not fill the table."""
+    old = login_failures.c.last_at < microseconds(now - _FORGOTTEN_AFTER)
+    change.delete(*change.select(LoginFailures, old, limit=limit))
 
 
 def network_of(source: str) -> str:

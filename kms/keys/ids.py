@@ -14,9 +14,6 @@ KEY_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID_PATTERN}\Z")]
 KeyId = Annotated[str, msgspec.Meta(pattern=rf"^{KEY_ID_PATTERN}\Z")]
 
-FLAT_SUFFIXES = ("symmetric", "rsa", "ecc", "dh", "session")
-"""Key ids `{client_id}_{suffix}` belong to that client and to nobody else."""
-
 
 def is_client_id(text: str) -> bool:
     """Whether `text` has the form of a client id."""
@@ -29,7 +26,7 @@ def is_key_id(text: str) -> bool:
 
 
 def flat_key_id(client_id: str, suffix: str) -> str:
-    """The key id that the flat endpoints use for `client_id`; `suffix` is one of `FLAT_SUFFIXES`."""
+    """The key id that the flat endpoints use for `client_id`; `suffix` is symmetric, rsa, ecc, dh or session."""
     return f"{client_id}_{suffix}"
 
 

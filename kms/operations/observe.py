@@ -16,8 +16,8 @@ from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, Text, operation
 from kms.vault import tables
 from kms.vault.records import microseconds
+from kms.vault.rows import OutboxEntry
 from kms.vault.store import Snapshot
-from kms.vault.tables import audit_outbox
 
 _WARNING_DAYS = (7, 30)
 
@@ -39,9 +39,9 @@ class AuditEntries(Answer):
 @operation("GET", "/api/v1/audit/entries", permission=Permission.AUDIT_READ, request=AuditRequest, on_nothing=True)
 def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditEntries:
     """Show the newest audit entries of this host's workers and of all changes."""
-    newest = select(audit_outbox.c.entry).order_by(audit_outbox.c.sequence.desc()).limit(request.limit)
+    newest = tables.audit_outbox.c.sequence.desc()
     with service.vault.read() as snapshot:
-        lines = [entry.encode() for entry in snapshot.connection.execute(newest).scalars()]
+        lines = [row.entry.encode() for row in snapshot.select(OutboxEntry, order_by=newest, limit=request.limit)]
     lines += latest_lines(service.settings.audit_dir)
     entries = sorted(_decoder.decode_lines(b"\n".join(lines)), key=lambda entry: entry.time)
     chosen = [entry for entry in entries if entry.time > request.after][-request.limit :]

@@ -113,7 +113,7 @@ def remove_old_rows(service: Service, now: datetime) -> None:
     with service.vault.change() as change:
         expired = tables.tokens.c.expires_at < microseconds(now)
         change.delete(*change.select(Token, expired, limit=_ROWS_AT_ONCE))
-        lockout.forget_old(change, now)
+        lockout.forget_old(change, now, _ROWS_AT_ONCE)
 
 
 def check_integrity(service: Service) -> None:

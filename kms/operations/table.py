@@ -56,11 +56,6 @@ class Operation:
     slow: bool = False
     needs_fresh_factor: bool = False
 
-    @property
-    def summary(self) -> str:
-        """What it does, in one line."""
-        return (self.function.__doc__ or "").strip().partition("\n")[0]
-
 
 OPERATIONS: dict[str, Operation] = {}
 """Every operation by name."""

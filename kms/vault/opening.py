@@ -18,12 +18,11 @@ from kms.vault import tables
 from kms.vault.database import connect
 from kms.vault.integrity import Tally
 from kms.vault.records import microseconds
+from kms.vault.rows import Epoch
 from kms.vault.schema import migrate
-from kms.vault.sealing import RootKeyring, SealBroken
+from kms.vault.sealing import Bound, RootKeyring, SealBroken
 from kms.vault.seals import Parameters, seal_named
-from kms.vault.store import Vault
-
-_CHECK = ("vault check",)
+from kms.vault.store import Change, Vault
 
 
 class _SealRecord(msgspec.Struct):
@@ -50,7 +49,7 @@ def open_vault(settings: Settings, root_key: Secret | None = None, *, create: bo
         engine.dispose()
         raise
     vault = Vault(engine, keyring, settings.lease)
-    if wrong := vault.check_tallies():
+    if root_key is None and (wrong := vault.check_tallies()):  # once for all workers
         structlog.get_logger().critical(
             "the database was changed outside the service; `python -m kms vault verify` shows where",
             tables=wrong,
@@ -79,7 +78,7 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
     root_key = root_key or seal_named(record.name, settings).unseal(record.parameters)
     keyring = RootKeyring(root_key, bytes(row["vault_id"]))
     try:
-        keyring.open(bytes(row["check_value"]), _CHECK)
+        keyring.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"]))
     except SealBroken:
         raise StartError(
             f"The {record.name} seal gives another root key than the one this vault was made with. "
@@ -92,17 +91,20 @@ def _create(connection: Connection, settings: Settings) -> RootKeyring:
     root_key, parameters = seal_named(settings.seal, settings).create()
     vault_id = secrets.token_bytes(16)
     keyring = RootKeyring(root_key, vault_id)
-    connection.execute(
-        insert(tables.vault).values(
-            id=1,
-            vault_id=vault_id,
-            seal=msgspec.json.encode(_SealRecord(settings.seal, parameters)).decode(),
-            created_at=microseconds(utc_now()),
-            check_value=keyring.seal(b"", _CHECK),
-        )
-    )
-    connection.execute(insert(tables.epoch).values(id=1, epoch=1))
+    seal = msgspec.json.encode(_SealRecord(settings.seal, parameters)).decode()
+    created_at = microseconds(utc_now())
+    check_value = keyring.seal(b"", _check(seal, created_at))
+    row = {"id": 1, "vault_id": vault_id, "seal": seal, "created_at": created_at, "check_value": check_value}
+    connection.execute(insert(tables.vault).values(row))
     for table in tables.authenticated_tables():
         name = str(table.name)
         connection.execute(insert(tables.tallies).values(table_name=name, sealed=Tally().sealed(keyring, name)))
+    change = Change(connection, keyring)
+    change.insert(Epoch(1, 1))
+    change.flush_tallies()
     return keyring
+
+
+def _check(seal: str, created_at: int) -> Bound:
+    """What the check value of the vault's own row is bound to: the rest of the row."""
+    return ("vault check", seal, created_at)

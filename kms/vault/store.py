@@ -36,6 +36,7 @@ from kms.secret import Secret
 from kms.vault import tables
 from kms.vault.integrity import Tally, authenticated, canonical, check_row, tally_of
 from kms.vault.records import Row, from_row, table_of, to_row
+from kms.vault.rows import Epoch, OutboxEntry
 from kms.vault.sealing import Bound, RootKeyring, SealBroken
 
 T = TypeVar("T")
@@ -98,8 +99,8 @@ class Snapshot:
             raise IntegrityFailure("The material of this version was altered outside the service.") from None
 
     def epoch(self) -> int:
-        """The number of changes so far."""
-        return int(self.connection.execute(select(tables.epoch.c.epoch)).scalar_one())
+        """How many changes have made cached answers wrong. Raises IntegrityFailure."""
+        return self.select(Epoch)[0].epoch
 
 
 class Change(Snapshot):
@@ -141,7 +142,7 @@ class Change(Snapshot):
 
     def record(self, entry: str) -> None:
         """Put an audit entry into the outbox: it is there exactly if the change is."""
-        self.connection.execute(insert(tables.audit_outbox).values(entry=entry))
+        self.insert(OutboxEntry(next_serial(self, tables.audit_outbox.c.sequence), entry))
 
     def flush_tallies(self) -> None:
         """Bring the tallies up to the rows written; the last thing before the commit."""
@@ -154,8 +155,8 @@ class Change(Snapshot):
 
     def move_epoch(self) -> int:
         """Count this change; workers drop what they have cached when they see it."""
-        self.connection.execute(update(tables.epoch).values(epoch=tables.epoch.c.epoch + 1))
-        return self.epoch()
+        (before,) = self.select(Epoch)
+        return self.replace(before, Epoch(before.id, before.epoch + 1)).epoch
 
     def _row_of(self, value: object) -> tuple[Table, Row]:
         return table_of(type(value)), to_row(value)
@@ -196,8 +197,8 @@ class Vault:
                 connection.execute(select(tables.epoch.c.epoch).with_for_update())
                 change = Change(connection, self.keyring)
                 yield change
-                change.flush_tallies()
                 epoch = change.move_epoch() if change.outdates else None
+                change.flush_tallies()
         if epoch is not None:
             self._outlast_leases(epoch)
 

@@ -27,6 +27,7 @@ epoch = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
+    _mac(),
 )
 
 tallies = Table(
@@ -138,21 +139,21 @@ service_keys = Table(
 )
 
 login_failures = Table(
-    # Not authenticated: it only slows guessing down, and whoever forges it can guess no faster than the rate
-    # limits allow.
     "login_failures",
     metadata,
     Column("subject", LargeBinary(32), primary_key=True),
     Column("failures", Integer, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     Column("locked_until", BigInteger, nullable=False),
+    _mac(),
 )
 
 audit_outbox = Table(
     "audit_outbox",
     metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
     Column("entry", Text, nullable=False),
+    _mac(),
 )
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import LargeBinary, Table, delete, insert, select, text, update
 
 from kms.access import clients
+from kms.access.lockout import LoginFailures, count_failure
 from kms.access.model import Client, Grant, RecoveryCode, Role, Token
 from kms.config import Settings
 from kms.crypto.registry import key_type
@@ -27,10 +28,12 @@ from kms.revocation.revoke import revoke
 from kms.vault import tables
 from kms.vault.opening import open_vault
 from kms.vault.records import table_of
+from kms.vault.rows import Epoch, OutboxEntry
 from kms.vault.store import Vault
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
+PROTECTED += [LoginFailures, Epoch, OutboxEntry]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,8 @@ def fill(opened: Vault) -> None:
         provision.next_version(change, Cryptoperiods(), key, kind, kind.generate(), NOW)
         change.insert(Grant("0" * 32, "user1", "client:user2", "keys:encrypt", "user1_*", NOW))
         change.insert(Token(b"t" * 32, "user1", NOW, NOW))
+        count_failure(change, "user1", "10.0.0.1", NOW)
+        change.record("an entry")
         found = change.key_by_id("user1_symmetric")
         assert found is not None
         revoke(change, found, RevocationReason.SUPERSEDED, NOW)

@@ -25,6 +25,7 @@ def upgrade() -> None:
         "epoch",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("epoch", sa.BigInteger, nullable=False),
+        _mac(),
     )
     op.create_table(
         "tallies",
@@ -122,9 +123,11 @@ def upgrade() -> None:
         sa.Column("failures", sa.Integer, nullable=False),
         sa.Column("last_at", sa.BigInteger, nullable=False),
         sa.Column("locked_until", sa.BigInteger, nullable=False),
+        _mac(),
     )
     op.create_table(
         "audit_outbox",
-        sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("entry", sa.Text, nullable=False),
+        _mac(),
     )
