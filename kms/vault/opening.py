@@ -72,7 +72,10 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
     row = connection.execute(select(tables.vault)).mappings().first()
     if row is None:
         return None
-    record = msgspec.json.decode(row["seal"], type=_SealRecord)
+    try:
+        record = msgspec.json.decode(row["seal"], type=_SealRecord)
+    except msgspec.DecodeError:
+        raise StartError("The row of the vault was altered outside the service.") from None
     if record.name != settings.seal:
         raise StartError(f"The vault was sealed with `{record.name}`; start with KMS_SEAL={record.name}.")
     root_key = root_key or seal_named(record.name, settings).unseal(record.parameters)
@@ -81,8 +84,8 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
         keyring.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"]))
     except SealBroken:
         raise StartError(
-            f"The {record.name} seal gives another root key than the one this vault was made with. "
-            "Nothing was written; give it the right one."
+            f"The {record.name} seal gives another root key than the one this vault was made with, or the row of "
+            "the vault was altered. Nothing was written; give it the right one."
         ) from None
     return keyring
 

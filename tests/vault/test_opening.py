@@ -101,6 +101,24 @@ def test_a_start_that_ended_before_the_vault_was_made_goes_on_with_its_root_key(
     assert (tmp_path / "data" / "root.key").read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "vault_id = x'00'", "created_at = created_at + 1", "check_value = x'01'", "seal = '{'", "seal = seal || ' '",
+        """seal = replace(seal, '"iterations":3', '"iterations":1')""", "seal = replace(seal, 'salt', 'pepper')",
+        "seal = replace(seal, 'passphrase', 'file')",
+    ],
+)  # fmt: skip
+def test_an_altered_row_of_the_vault_stops_the_start(tmp_path: Path, change: str) -> None:
+    settings = with_passphrase("correct horse battery")(tmp_path / "data")
+    opened = open_vault(settings)
+    with opened.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE vault SET {change}")
+    opened.engine.dispose()
+    with pytest.raises(StartError):
+        open_vault(settings)
+
+
 def test_only_the_owner_may_read(tmp_path: Path) -> None:
     os.umask(0o022)
     data = tmp_path / "data"

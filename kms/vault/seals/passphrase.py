@@ -57,11 +57,14 @@ class PassphraseSeal:
 
 
 def _derive(passphrase: str, parameters: Parameters) -> Secret:
-    kdf = Argon2id(
-        salt=base64.b64decode(str(parameters["salt"])),
-        length=ROOT_KEY_BYTES,
-        iterations=int(parameters["iterations"]),
-        lanes=int(parameters["lanes"]),
-        memory_cost=int(parameters["memory_kib"]),
-    )
+    try:
+        kdf = Argon2id(
+            salt=base64.b64decode(str(parameters["salt"])),
+            length=ROOT_KEY_BYTES,
+            iterations=int(parameters["iterations"]),
+            lanes=int(parameters["lanes"]),
+            memory_cost=int(parameters["memory_kib"]),
+        )
+    except (KeyError, ValueError):
+        raise StartError("The parameters of the passphrase in the vault's row were altered.") from None
     return Secret(kdf.derive(passphrase.encode()))
