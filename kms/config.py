@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     process_period: timedelta = timedelta(days=3 * 365)
     rotation_period: timedelta | None = None
     integrity_interval: timedelta = timedelta(minutes=5)
+    backup_key: str | None = None
 
     rate_limit: Literal["on", "off"] = "on"
     rate_limit_authenticate: str = "60/minute"
@@ -83,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.data_dir / "audit"
 
 
+_SHORTEST_BACKUP_KEY = 43  # 256 bits in base64 without padding
 _FROM_FILE = "_FILE"
 _CONFIG = "KMS_CONFIG"
 
@@ -101,6 +103,10 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         raise StartError(f"A setting is wrong: {error}") from None
     if not 0 <= settings.port <= 65535 or settings.workers < 1 or settings.threads < 4:
         raise StartError("port must be 0 to 65535, workers at least 1 and threads at least 4.")
+    if settings.backup_key is not None and len(settings.backup_key) < _SHORTEST_BACKUP_KEY:
+        raise StartError(
+            f"backup_key must have {_SHORTEST_BACKUP_KEY} characters: openssl rand -base64 32 makes one."
+        )
     if settings.lease < timedelta(milliseconds=20):
         raise StartError("lease must be at least 20 milliseconds (PT0.02S).")
     return settings

@@ -17,12 +17,14 @@ class StartError(Exception):
 class Refusal(Exception):
     """A request that is not carried out.
 
-    `detail` is shown to the caller; `retry_after` is in seconds and becomes the `Retry-After` header.
+    `detail` is shown to the caller; `retry_after` is in seconds and becomes the `Retry-After` header. `of_item` says
+    that in a batch it concerns one item and leaves the others alone.
     """
 
     problem: ClassVar[str]
     status: ClassVar[int]
     title: ClassVar[str]
+    of_item: ClassVar[bool] = False
 
     def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
         super().__init__(detail)
@@ -37,6 +39,7 @@ class MalformedRequest(Refusal):
     """
 
     problem, status, title = "malformed-request", 400, "Malformed request"
+    of_item = True
 
 
 class OperationNotSupported(Refusal):
@@ -56,6 +59,10 @@ class DecryptionFailed(Refusal):
     """
 
     problem, status, title = "decryption-failed", 400, "Decryption failed"
+    of_item = True
+
+    def __init__(self) -> None:
+        super().__init__("The ciphertext did not open.")
 
 
 class AuthenticationFailed(Refusal):
@@ -93,6 +100,7 @@ class KeyRevoked(Refusal):
     """
 
     problem, status, title = "key-revoked", 403, "Key revoked"
+    of_item = True
 
 
 class KeyExpired(Refusal):
@@ -103,6 +111,7 @@ class KeyExpired(Refusal):
     """
 
     problem, status, title = "key-expired", 403, "Key expired"
+    of_item = True
 
 
 class NotFound(Refusal):
@@ -124,6 +133,7 @@ class KeyStateConflict(Refusal):
     """
 
     problem, status, title = "key-state", 409, "Key state does not allow this"
+    of_item = True
 
 
 class AlreadyExists(Refusal):
@@ -154,6 +164,7 @@ class ValidationFailed(Refusal):
     """A member of the request is missing, unknown, or not of the form it must have; the detail names it."""
 
     problem, status, title = "validation-failed", 422, "Validation failed"
+    of_item = True
 
 
 class RateLimited(Refusal):

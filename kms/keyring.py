@@ -8,7 +8,7 @@ from datetime import datetime
 from kms.access.policy import no_such_key
 from kms.crypto.registry import key_type
 from kms.errors import KeyStateConflict, NotFound
-from kms.keys.lifecycle import effective_state, require_usable
+from kms.keys.lifecycle import effective_state, require_in_range, require_usable
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
 from kms.vault.lease import Lease, LeasedCache
 from kms.vault.store import Vault
@@ -34,17 +34,20 @@ class Keyring:
         self._versions: LeasedCache[tuple[bytes, int], LoadedVersion] = LeasedCache(lease, _VERSIONS_CACHED)
 
     def key(self, key_id: str) -> Key:
-        """The key of that id. Raises NotFound, and Unavailable without a lease."""
+        """The key of that id or alias. Raises NotFound, and Unavailable without a lease."""
         return self._keys.get(key_id, lambda: self._load_key(key_id))
 
-    def usable(self, key: Key, version: int, usage: Usage, now: datetime) -> LoadedVersion:
-        """A version of `key` for `usage`. Raises as `require_usable` does, and NotFound."""
+    def usable(
+        self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False
+    ) -> LoadedVersion:
+        """A version of `key` for `usage`. Raises as `require_in_range` and `require_usable` do."""
+        require_in_range(key, version, usage)
         loaded = self._version(key, version)
         if version != key.latest_version:
             latest = self._version(key, key.latest_version).version
             if effective_state(latest, now) is KeyState.SUSPENDED:
                 raise KeyStateConflict("This key is suspended. Resume it first.")
-        require_usable(loaded.version, usage, now)
+        require_usable(loaded.version, usage, now, recovering=recovering)
         return loaded
 
     def _version(self, key: Key, version: int) -> LoadedVersion:
@@ -52,7 +55,7 @@ class Keyring:
 
     def _load_key(self, key_id: str) -> Key:
         with self._vault.read() as snapshot:
-            key = snapshot.key_by_id(key_id)
+            key = snapshot.key_named(key_id)
         if key is None:
             raise no_such_key(key_id)
         return key
@@ -62,7 +65,8 @@ class Keyring:
             found = snapshot.find(KeyVersion, key.uid, version)
             if found is None:
                 raise NotFound(f"{key.key_id} has no version {version}.")
-            if found.material is None:
-                return LoadedVersion(found, None)
-            material = snapshot.material(key, found)
-        return LoadedVersion(found, key_type(found.type).load(material))
+            kind = key_type(found.type)
+            if found.material is not None:
+                return LoadedVersion(found, kind.load(snapshot.material(key, found)))
+        is_public = found.public_key is not None and found.state is not KeyState.DESTROYED
+        return LoadedVersion(found, kind.load_public(found.public_key or b"") if is_public else None)

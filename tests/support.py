@@ -17,8 +17,12 @@ import psycopg
 from flask.testing import FlaskClient
 
 from kms.access import clients
-from kms.access.model import Caller, Role
-from kms.operations import Service
+from kms.access.model import Caller, Client, Role
+from kms.crypto.keytype import KeyType
+from kms.keys.cryptoperiod import Cryptoperiods
+from kms.keys.model import Key
+from kms.operations import Service, provision
+from kms.vault.store import Change
 
 LEASE = timedelta(milliseconds=60)
 
@@ -53,8 +57,11 @@ class Api:
     def patch(self, path: str, body: Any) -> Any:
         return self.http.patch(path, json=body, headers=self.headers)
 
-    def delete(self, path: str) -> Any:
-        return self.http.delete(path, headers=self.headers)
+    def put(self, path: str, body: Any) -> Any:
+        return self.http.put(path, json=body, headers=self.headers)
+
+    def delete(self, path: str, body: Any = None) -> Any:
+        return self.http.delete(path, json=body, headers=self.headers)
 
 
 @dataclass
@@ -83,6 +90,19 @@ class World:
 
     def bootstrap(self) -> dict[str, Any]:
         return dict(json.loads((self.service.settings.data_dir / "bootstrap.json").read_text()))
+
+
+def make_key(change: Change, key_id: str, owner: str, kind: KeyType, material: bytes, now: datetime) -> Key:
+    """A key of the simplest kind, and its owner where there is none."""
+    if change.find(Client, owner) is None:
+        clients.create(change, owner, frozenset({Role.USER}), now)
+    template = provision.Template(kind, owner, key_id)
+    return provision.new_key(change, Cryptoperiods(), template, provision.Material.of(kind, material), now)[0]
+
+
+def make_version(change: Change, key: Key, kind: KeyType, now: datetime) -> Key:
+    """The next version of a key."""
+    return provision.next_version(change, Cryptoperiods(), key, kind, provision.generated(kind), now)[0]
 
 
 def new_database(server: str) -> str:

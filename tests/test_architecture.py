@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kms.crypto import keytype, primitives
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "kms").rglob("*.py"))
 
@@ -16,7 +18,7 @@ SOURCES = sorted((ROOT / "kms").rglob("*.py"))
 LEVELS = [
     {"keys"},
     {"vault", "crypto"},
-    {"access", "keyring", "revocation", "audit", "metrics"},
+    {"access", "keyring", "messages", "revocation", "audit", "metrics"},
     {"operations"},
     {"api", "server", "cli", "tls", "log", "__main__"},
 ]
@@ -71,7 +73,10 @@ def test_the_core_knows_neither_flask_nor_sql() -> None:
 def test_everything_public_has_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), path
-    interface = {"encrypt", "decrypt", "sign", "verify", "generate", "owns", "exchange", "create", "unseal"}
+    interface = {"create", "unseal"}  # of seals
+    for described in (primitives, keytype):
+        for kind in vars(described).values():
+            interface |= set(getattr(kind, "__abstractmethods__", ()))
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
             continue
@@ -93,7 +98,7 @@ def test_secrets_are_revealed_in_few_places() -> None:
     doors = {
         path.relative_to(ROOT / "kms").as_posix() for path in SOURCES if "snapshot.material(" in path.read_text()
     }
-    assert doors == {"keyring.py"}
+    assert doors == {"keyring.py", "operations/exporting.py", "operations/backups.py"}
 
 
 def test_nothing_names_a_machine_or_a_workplace() -> None:

@@ -16,10 +16,26 @@ class Permission(StrEnum):
     KEYS_ROTATE = "keys:rotate"
     KEYS_REVOKE = "keys:revoke"
     KEYS_UPDATE = "keys:update"
+    KEYS_DELETE = "keys:delete"
+    KEYS_EXPORT = "keys:export"
     KEYS_ENCRYPT = "keys:encrypt"
     KEYS_DECRYPT = "keys:decrypt"
+    KEYS_REWRAP = "keys:rewrap"
     KEYS_SIGN = "keys:sign"
     KEYS_VERIFY = "keys:verify"
+    KEYS_MAC = "keys:mac"
+    KEYS_VERIFY_MAC = "keys:verify-mac"
+    KEYS_WRAP = "keys:wrap"
+    KEYS_UNWRAP = "keys:unwrap"
+    KEYS_DERIVE = "keys:derive"
+    KEYS_AGREE = "keys:agree"
+    KEYS_ENCAPSULATE = "keys:encapsulate"
+    KEYS_DECAPSULATE = "keys:decapsulate"
+    KEYS_SEAL = "keys:seal"
+    KEYS_OPEN = "keys:open"
+    KEYS_RECOVER = "keys:recover"
+    KEYS_EXPORT_PLAINTEXT = "keys:export-plaintext"
+    PRIMITIVES_USE = "primitives:use"
     REVOCATIONS_READ = "revocations:read"
     GRANTS_MANAGE = "grants:manage"
     SESSIONS_MANAGE = "sessions:manage"
@@ -31,18 +47,37 @@ class Permission(StrEnum):
 
 
 P = Permission
-_EVERY_CLIENT = frozenset({P.REVOCATIONS_READ, P.SESSIONS_MANAGE})
-_OWNER = frozenset(
+_EVERY_CLIENT = frozenset({P.REVOCATIONS_READ, P.SESSIONS_MANAGE, P.PRIMITIVES_USE})
+USES = frozenset(
+    {
+        P.KEYS_ENCRYPT,
+        P.KEYS_DECRYPT,
+        P.KEYS_REWRAP,
+        P.KEYS_SIGN,
+        P.KEYS_VERIFY,
+        P.KEYS_MAC,
+        P.KEYS_VERIFY_MAC,
+        P.KEYS_WRAP,
+        P.KEYS_UNWRAP,
+        P.KEYS_DERIVE,
+        P.KEYS_AGREE,
+        P.KEYS_ENCAPSULATE,
+        P.KEYS_DECAPSULATE,
+        P.KEYS_SEAL,
+        P.KEYS_OPEN,
+    }
+)
+"""What is done with a key rather than to it."""
+
+_OWNER = USES | frozenset(
     {
         P.KEYS_CREATE,
         P.KEYS_READ,
         P.KEYS_ROTATE,
         P.KEYS_REVOKE,
         P.KEYS_UPDATE,
-        P.KEYS_ENCRYPT,
-        P.KEYS_DECRYPT,
-        P.KEYS_SIGN,
-        P.KEYS_VERIFY,
+        P.KEYS_DELETE,
+        P.KEYS_EXPORT,
         P.GRANTS_MANAGE,
         P.SECRETS_ROTATE,
     }
@@ -63,6 +98,7 @@ ANY: dict[Role, frozenset[Permission]] = {
             P.KEYS_READ,
             P.KEYS_ROTATE,
             P.KEYS_REVOKE,
+            P.KEYS_DELETE,
             P.CLIENTS_READ,
             P.CLIENTS_MANAGE,
             P.SECRETS_ROTATE,
@@ -75,8 +111,11 @@ ANY: dict[Role, frozenset[Permission]] = {
 }
 """What each role may do with everybody's."""
 
-GRANTABLE = frozenset({P.KEYS_READ, P.KEYS_ROTATE, P.KEYS_ENCRYPT, P.KEYS_DECRYPT, P.KEYS_SIGN, P.KEYS_VERIFY})
+GRANTABLE = USES | frozenset({P.KEYS_READ, P.KEYS_ROTATE})
 """What the owner of a key can let others do with it."""
+
+GRANTED_BY_ADMINISTRATORS = frozenset({P.KEYS_RECOVER, P.KEYS_EXPORT_PLAINTEXT})
+"""What only an administrator can let somebody do, the owner included, who then still needs the owner's part."""
 
 
 def require(caller: Caller, permission: Permission, owner: str | None = None) -> None:

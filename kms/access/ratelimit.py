@@ -58,13 +58,13 @@ class RateLimits:
         if not self.strategy.storage.check():
             raise StartError("KMS_REDIS_URL: the rate limits cannot be counted there; is it running?")
 
-    def hit(self, rate_class: RateClass, who: str) -> None:
-        """Count one request of `who`. Raises RateLimited, and Unavailable where the counts are out of reach."""
+    def hit(self, rate_class: RateClass, who: str, cost: int = 1) -> None:
+        """Count `cost` requests of `who`. Raises RateLimited, and Unavailable where the counts are out of reach."""
         if not self.enabled:
             return
         item = self.limits[rate_class]
         try:
-            if not self.strategy.hit(item, who, rate_class):
+            if not self.strategy.hit(item, who, rate_class, cost=cost):
                 ends = self.strategy.get_window_stats(item, who, rate_class).reset_time
                 raise limited(rate_class, item, ends)
         except StorageError:

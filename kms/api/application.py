@@ -20,7 +20,7 @@ from kms.access.model import Caller
 from kms.access.ratelimit import RateClass, identity, limited, storage_uri
 from kms.api import problems, requests
 from kms.api.admission import Admission
-from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
+from kms.operations import OPERATIONS, Call, Operation, Results, Service, Text, new_request_id, perform
 from kms.revocation.published import RevocationList
 
 _LOG = structlog.get_logger()
@@ -124,7 +124,7 @@ class Door:
                 answer = perform(
                     self.service, operation, call, lambda: requests.parse(request, operation, body), path
                 )
-            return _response(answer, operation.status)
+            return _response(answer, operation, call.request_id)
 
         serve.__name__ = operation.name  # Flask-Limiter tells views apart by their names
         return serve
@@ -210,10 +210,16 @@ class Door:
         return Response(text, content_type="text/plain; charset=utf-8")
 
 
-def _response(answer: Any, status: int) -> Response:
+def _response(answer: Any, operation: Operation, request_id: str) -> Response:
     if isinstance(answer, Text):
-        return Response(answer.body, status, content_type=answer.content_type)
-    response = Response(msgspec.json.encode(answer) + b"\n", status, content_type=_JSON)
+        return Response(answer.body, operation.status, content_type=answer.content_type)
+    if isinstance(answer, Results):
+        answer = problems.batch_answer(answer, request_id)
+        return Response(msgspec.json.encode(answer) + b"\n", content_type=_JSON)
+    response = Response(msgspec.json.encode(answer) + b"\n", operation.status, content_type=_JSON)
+    if operation.location is not None:
+        response.headers["Location"] = operation.location.format_map(msgspec.structs.asdict(answer))
+        response.autocorrect_location_header = False
     if isinstance(answer, RevocationList):
         response.set_etag(answer.etag)
         response.headers["Cache-Control"] = "private, no-cache"

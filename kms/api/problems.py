@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from flask import Response
 
 from kms.errors import AuthenticationFailed, MfaRequired, RateLimited, Refusal, every_refusal
+from kms.operations import Results
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -26,6 +28,15 @@ class Problem(msgspec.Struct, frozen=True):
 def problem_of(refusal: Refusal, request_id: str) -> Problem:
     """The document of a refusal."""
     return Problem(f"/problems/{refusal.problem}", refusal.title, refusal.status, refusal.detail, request_id)
+
+
+def batch_answer(results: Results, request_id: str) -> dict[str, list[Any]]:
+    """The answer to a batch: each answer, or `{"error": problem}`, in the order of the requests."""
+    return {
+        "items": [
+            {"error": problem_of(each, request_id)} if isinstance(each, Refusal) else each for each in results.items
+        ]
+    }
 
 
 def problem_response(refusal: Refusal, request_id: str, allow: str | None = None) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import BinaryIO
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -19,7 +19,7 @@ from kms.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from kms.operations.table import Operation, Request
+from kms.operations.table import MOST_ITEMS, Items, Operation, Request
 
 _AT = re.compile(r" - at `\$\.?(?P<where>.*)`$")
 _LONGEST_HEADER = 1024
@@ -86,7 +86,7 @@ def body_of(http: HttpRequest, limit: int) -> bytes:
     return body
 
 
-def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request:
+def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Items:
     """The typed request. Raises MalformedRequest, UnsupportedMediaType or ValidationFailed naming the member."""
     if operation.method == "GET":
         return _converted(dict(http.args.items()), operation.request)
@@ -101,9 +101,39 @@ def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request:
     try:
         return msgspec.json.decode(body, type=operation.request)
     except msgspec.ValidationError as error:
+        if operation.batch is not None and (items := _items(body, operation)) is not None:
+            return items
         raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedRequest("The body is not valid JSON.") from None
+
+
+class _Batch(Request):
+    items: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
+
+
+def _items(body: bytes, operation: Operation) -> Items | None:
+    """The items of a batch, None where the body is not one. Raises ValidationFailed for too many or none."""
+    assert operation.batch is not None
+    try:
+        batch: Any = msgspec.json.decode(body, type=operation.batch)
+        return Items(batch.items)
+    except msgspec.ValidationError:
+        pass  # an item is wrong, or it is not a batch
+    try:
+        raw = msgspec.json.decode(body, type=_Batch).items
+    except msgspec.ValidationError as error:
+        if "`$.items`" in str(error):
+            raise _invalid(error) from None
+        return None
+    return Items([_item(each, operation.request) for each in raw])
+
+
+def _item(raw: msgspec.Raw, kind: type[Request]) -> Request | ValidationFailed:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        return _invalid(error)
 
 
 def _form(body: bytes) -> dict[str, str]:

@@ -17,7 +17,8 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who did what to what, from where, and how it ended.
 
     `time` is RFC 3339 in UTC with microseconds; `outcome` is `success` or the problem type of the refusal;
-    `target` names what was acted on where that is not a key, such as another client.
+    `target` names what was acted on where that is not a key, such as another client. Of a batch there are `items`
+    and how many of them were `refused`.
     """
 
     v: int
@@ -30,6 +31,8 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     key_id: str | None = None
     version: int | None = None
     target: str | None = None
+    items: int | None = None
+    refused: int | None = None
 
     def line(self) -> bytes:
         """The entry as it is written, without the newline."""

@@ -7,15 +7,15 @@ choice and the groups stay for peers that need them.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import dh
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.utils import CryptographyDeprecationWarning
 
-from kms.crypto.agreement import AgreementGroup
-from kms.crypto.pkcs8 import load_private, private_der
+from kms.crypto.pkcs8 import halves
+from kms.crypto.primitives import Agreement
 from kms.errors import ValidationFailed
 
 warnings.filterwarnings(
@@ -26,51 +26,50 @@ warnings.filterwarnings(
 _OFFSET = {2048: 560316, 3072: 2625351, 4096: 5736041, 6144: 15705020, 8192: 10965728}
 
 
-@dataclass(frozen=True)
-class FiniteFieldGroup(AgreementGroup):
-    """One group of RFC 7919: a safe prime with generator 2 of the subgroup of order (p - 1) / 2."""
+@cache
+def prime(bits: int) -> int:
+    """The modulus p of the group; 2 generates its subgroup of order (p - 1) / 2."""
+    e = _floor_of_e_times_power_of_two(bits - 130)
+    return (1 << bits) - (1 << (bits - 64)) + ((e + _OFFSET[bits]) << 64) - 1
 
-    bits: int
 
-    @property
-    def name(self) -> str:
-        """The group's name in RFC 7919."""
-        return f"ffdhe{self.bits}"
+def generate(bits: int) -> dh.DHPrivateKey:
+    """A new private key; the exponent has the length that RFC 7919 asks for."""
+    return dh.DHParameterNumbers(prime(bits), 2).parameters().generate_private_key()
 
-    @cached_property
-    def prime(self) -> int:
-        """The modulus p."""
-        e = _floor_of_e_times_power_of_two(self.bits - 130)
-        return (1 << self.bits) - (1 << (self.bits - 64)) + ((e + _OFFSET[self.bits]) << 64) - 1
 
-    def generate(self) -> bytes:
-        """A new private key as PKCS#8 DER; the exponent has the length that RFC 7919 asks for."""
-        return private_der(self._parameters.generate_private_key())
+def owns(bits: int, key: PublicKeyTypes) -> bool:
+    """Whether `key` is a public key with exactly this group's parameters."""
+    if not isinstance(key, dh.DHPublicKey) or key.key_size != bits:
+        return False
+    numbers = key.public_numbers().parameter_numbers
+    return numbers.p == prime(bits) and numbers.g == 2 and numbers.q in (None, prime(bits) >> 1)
 
-    def owns(self, peer: PublicKeyTypes) -> bool:
-        """Whether `peer` is a public key with exactly this group's parameters."""
-        if not isinstance(peer, dh.DHPublicKey):
-            return False
-        numbers = peer.public_numbers().parameter_numbers
-        return numbers.p == self.prime and numbers.g == 2 and numbers.q in (None, self.prime >> 1)
 
-    def exchange(self, private: bytes, peer: PublicKeyTypes) -> bytes:
-        """The shared secret Z, left-padded to the length of p (SP 800-56A rev. 3, section 5.7.1.1).
+def validate(key: PublicKeyTypes) -> None:
+    """Raise ValidationFailed unless the value is in the prime-order subgroup (SP 800-56A, section 5.6.2.3.1)."""
+    assert isinstance(key, dh.DHPublicKey)
+    numbers = key.public_numbers()
+    p = numbers.parameter_numbers.p
+    # For a safe prime the subgroup of prime order is that of the squares, and the Jacobi symbol tells
+    # squares in milliseconds where y^q mod p would hold the interpreter for a second (8192 bits).
+    if not 2 <= numbers.y <= p - 2 or _jacobi(numbers.y, p) != 1:
+        raise ValidationFailed("peer_public_key: the value is not in the group's prime-order subgroup.")
 
-        Raises ValidationFailed unless the peer's value is in the subgroup (the same, section 5.6.2.3.1).
-        """
+
+class DhKey(Agreement):
+    """One key of a finite-field group."""
+
+    def __init__(self, key: Any) -> None:
+        self._private: dh.DHPrivateKey
+        self._private, self._public = halves(key)
+
+    def exchange(self, peer: PublicKeyTypes) -> bytes:
+        """The shared secret Z, left-padded to the length of p (SP 800-56A rev. 3, section 5.7.1.1)."""
         assert isinstance(peer, dh.DHPublicKey)
-        y = peer.public_numbers().y
-        # For a safe prime the subgroup of prime order is that of the squares, and the Jacobi symbol tells
-        # squares in milliseconds where y^q mod p would hold the interpreter for a second (8192 bits).
-        if not 2 <= y <= self.prime - 2 or _jacobi(y, self.prime) != 1:
-            raise ValidationFailed("peer_public_key: the value is not in the group's prime-order subgroup.")
-        key = load_private(private, dh.DHPrivateKey)
-        return key.exchange(dh.DHPublicNumbers(y, self._parameters.parameter_numbers()).public_key())
-
-    @cached_property
-    def _parameters(self) -> dh.DHParameters:
-        return dh.DHParameterNumbers(self.prime, 2).parameters()
+        validate(peer)
+        own = self._private.private_numbers().public_numbers.parameter_numbers
+        return self._private.exchange(dh.DHPublicNumbers(peer.public_numbers().y, own).public_key())
 
 
 def _floor_of_e_times_power_of_two(power: int) -> int:

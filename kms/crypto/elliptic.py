@@ -1,10 +1,13 @@
-"""ECDSA over the NIST curves (FIPS 186-5), named as RFC 7518, section 3.4 does; signatures are R ‖ S."""
+"""ECDSA (FIPS 186-5) and ECDH (SP 800-56A rev. 3) over prime curves; algorithms named as in RFC 7518 and 8812."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import (
     Prehashed,
     decode_dss_signature,
@@ -12,49 +15,78 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 
 from kms.crypto.hashing import SHA2, check_digest
-from kms.crypto.pkcs8 import load_private, private_der
-from kms.crypto.primitives import Signer
+from kms.crypto.hpke import HpkeKey
+from kms.crypto.pkcs8 import halves
+from kms.crypto.primitives import Agreement, Scheme, Signer
+from kms.errors import ValidationFailed
 
 CURVES: dict[str, ec.EllipticCurve] = {
     "P-256": ec.SECP256R1(),
     "P-384": ec.SECP384R1(),
     "P-521": ec.SECP521R1(),
+    "secp256k1": ec.SECP256K1(),
 }
 
-_ALGORITHM = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+_ALGORITHM = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", "secp256k1": "ES256K"}
 
 
-class EcdsaKey(Signer):
-    """One ECDSA private key; its curve fixes the hash."""
+class EcKey(Signer, Agreement):
+    """One key on a curve that fixes its hash."""
 
-    def __init__(self, pkcs8: bytes) -> None:
-        self._private = load_private(pkcs8, ec.EllipticCurvePrivateKey)
-        self._public = self._private.public_key()
-        self.algorithms = (_ALGORITHM[self._private.curve.name],)
-        self._digest: hashes.HashAlgorithm = SHA2[self.algorithms[0][2:]]
-        self._scalar_bytes = (self._private.curve.key_size + 7) // 8
+    def __init__(self, key: Any) -> None:
+        self._private: ec.EllipticCurvePrivateKey
+        self._public: ec.EllipticCurvePublicKey
+        self._private, self._public = halves(key)
+        self.algorithms = (_ALGORITHM[self._public.curve.name],)
+        self._digest = SHA2[self.algorithms[0][2:5]]
+        self._scalar_bytes = (self._public.curve.key_size + 7) // 8
 
-    def sign(self, message: bytes, algorithm: str, *, prehashed: bool) -> bytes:
-        r, s = decode_dss_signature(self._private.sign(message, self._scheme(message, prehashed)))
+    def sign(self, message: bytes, scheme: Scheme) -> bytes:
+        der = self._private.sign(message, self._hashing(message, scheme))
+        if scheme.der:
+            return der
+        r, s = decode_dss_signature(der)
         return r.to_bytes(self._scalar_bytes) + s.to_bytes(self._scalar_bytes)
 
-    def verify(self, message: bytes, signature: bytes, algorithm: str, *, prehashed: bool) -> bool:
-        scheme = self._scheme(message, prehashed)
-        if len(signature) != 2 * self._scalar_bytes:
-            return False
-        r, s = signature[: self._scalar_bytes], signature[self._scalar_bytes :]
+    def verify(self, message: bytes, signature: bytes, scheme: Scheme) -> bool:
+        hashing = self._hashing(message, scheme)
         try:
-            self._public.verify(encode_dss_signature(int.from_bytes(r), int.from_bytes(s)), message, scheme)
-        except InvalidSignature:
+            self._public.verify(self._strict_der(signature, scheme), message, hashing)
+        except (InvalidSignature, ValueError):
             return False
         return True
 
-    def _scheme(self, message: bytes, prehashed: bool) -> ec.ECDSA:
-        if prehashed:
+    def exchange(self, peer: PublicKeyTypes) -> bytes:
+        assert isinstance(peer, ec.EllipticCurvePublicKey)
+        return self._private.exchange(ec.ECDH(), peer)
+
+    def _strict_der(self, signature: bytes, scheme: Scheme) -> bytes:
+        """`signature` as the one DER encoding there is of it. Raises ValueError for every other form."""
+        if scheme.der:
+            if encode_dss_signature(*decode_dss_signature(signature)) != signature:
+                raise ValueError("not DER")
+            return signature
+        if len(signature) != 2 * self._scalar_bytes:
+            raise ValueError("not R ‖ S")
+        r, s = signature[: self._scalar_bytes], signature[self._scalar_bytes :]
+        return encode_dss_signature(int.from_bytes(r), int.from_bytes(s))
+
+    def _hashing(self, message: bytes, scheme: Scheme) -> ec.ECDSA:
+        if scheme.context:
+            raise ValidationFailed("context: ECDSA has no context; only ML-DSA has.")
+        if scheme.prehashed:
             check_digest(message, self._digest)
-        return ec.ECDSA(Prehashed(self._digest) if prehashed else self._digest)
+        return ec.ECDSA(Prehashed(self._digest) if scheme.prehashed else self._digest)
 
 
-def generate(curve: str) -> bytes:
-    """A new key on `curve` (a name of `CURVES`) as PKCS#8 DER."""
-    return private_der(ec.generate_private_key(CURVES[curve]))
+class NistEcKey(EcKey, HpkeKey):
+    """A key on a curve of NIST, which HPKE knows too."""
+
+
+generate = {name: partial(ec.generate_private_key, curve) for name, curve in CURVES.items()}
+"""For each curve what makes a new key on it."""
+
+
+def owns(curve: str, key: PublicKeyTypes) -> bool:
+    """Whether `key` is on `curve`; that its point is valid was checked when it was loaded."""
+    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == CURVES[curve].name

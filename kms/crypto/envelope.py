@@ -1,13 +1,13 @@
-"""The native ciphertext format, version 1.
+"""The native ciphertext format.
 
-    byte 0        0x01, the format
+    byte 0        what it is: 0x01 encrypted data, 0x02 a wrapped key
     bytes 1–16    key uid
     bytes 17–20   key version, big-endian
     bytes 21–     what the key's cipher gave: for XAES-256-GCM nonce (24) ‖ ciphertext ‖ tag (16), for RSA
                   the OAEP ciphertext
 
 The 21 bytes of header, followed by the caller's associated data, are the cipher's associated data (for OAEP
-its label), so no part can be altered or moved to another key.
+its label), so no part can be altered or moved to another key, and neither kind passes for the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from kms.crypto.primitives import Cipher
 from kms.errors import DecryptionFailed
 
-FORMAT = b"\x01"
+ENCRYPTED = b"\x01"
+WRAPPED_KEY = b"\x02"
 HEADER_BYTES = 21
 
 
@@ -30,24 +31,34 @@ class Envelope:
     payload: bytes
 
 
-def seal(cipher: Cipher, key_uid: bytes, version: int, plaintext: bytes, associated_data: bytes) -> bytes:
+def seal(
+    cipher: Cipher, key_uid: bytes, version: int, plaintext: bytes, associated_data: bytes, kind: bytes = ENCRYPTED
+) -> bytes:
     """Encrypt and wrap into the format above."""
-    header = _header(key_uid, version)
+    header = _header(kind, key_uid, version)
     return header + cipher.encrypt(plaintext, header + associated_data)
 
 
-def parse(ciphertext: bytes) -> Envelope:
+def parse(ciphertext: bytes, kind: bytes = ENCRYPTED) -> Envelope:
     """Take `ciphertext` apart. Raises DecryptionFailed for anything that is not of the format."""
-    if len(ciphertext) <= HEADER_BYTES or ciphertext[:1] != FORMAT:
-        raise DecryptionFailed("The ciphertext did not open.")
+    parts = parse_or_none(ciphertext, kind)
+    if parts is None:
+        raise DecryptionFailed
+    return parts
+
+
+def parse_or_none(ciphertext: bytes, kind: bytes) -> Envelope | None:
+    """As `parse`, None for anything that is not of the format."""
+    if len(ciphertext) <= HEADER_BYTES or ciphertext[:1] != kind:
+        return None
     return Envelope(ciphertext[1:17], int.from_bytes(ciphertext[17:21]), ciphertext[HEADER_BYTES:])
 
 
-def open_(cipher: Cipher, envelope: Envelope, associated_data: bytes) -> bytes:
+def open_(cipher: Cipher, envelope: Envelope, associated_data: bytes, kind: bytes = ENCRYPTED) -> bytes:
     """The plaintext in `envelope`. Raises DecryptionFailed."""
-    header = _header(envelope.key_uid, envelope.version)
+    header = _header(kind, envelope.key_uid, envelope.version)
     return cipher.decrypt(envelope.payload, header + associated_data)
 
 
-def _header(key_uid: bytes, version: int) -> bytes:
-    return FORMAT + key_uid + version.to_bytes(4)
+def _header(kind: bytes, key_uid: bytes, version: int) -> bytes:
+    return kind + key_uid + version.to_bytes(4)

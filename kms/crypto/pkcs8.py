@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import base64
+import textwrap
+from typing import Any, TypeVar
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -14,7 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from kms.errors import ValidationFailed
+
 K = TypeVar("K")
+_BEGIN, _END = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
+_LONGEST_PEM = 16_384
 
 
 def private_der(key: PrivateKeyTypes) -> bytes:
@@ -32,13 +39,38 @@ def load_private(der: bytes, kind: type[K]) -> K:
     return key
 
 
+def halves(key: Any) -> tuple[Any, Any]:
+    """The private key, None where `key` is a public one, and the public key."""
+    return (key, key.public_key()) if hasattr(key, "public_key") else (None, key)
+
+
 def public_der(key: PrivateKeyTypes | PublicKeyTypes) -> bytes:
     """The public half of `key` as SubjectPublicKeyInfo DER."""
-    public = key.public_key() if hasattr(key, "public_key") else key
-    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return bytes(halves(key)[1].public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def public_pem(der: bytes) -> str:
-    """SubjectPublicKeyInfo DER as PEM text."""
-    pem = load_der_public_key(der).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return pem.decode("ascii")
+    """SubjectPublicKeyInfo DER as PEM text (RFC 7468)."""
+    lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
+    return "\n".join([_BEGIN, *lines, _END, ""])
+
+
+def der_of_pem(pem: str, member: str) -> bytes:
+    """The DER in one PEM public key. Raises ValidationFailed naming `member`."""
+    text = pem.strip()
+    body = text.removeprefix(_BEGIN).removesuffix(_END)
+    refusal = ValidationFailed(f"{member}: send one public key as PEM, {_BEGIN} first.")
+    if len(pem) > _LONGEST_PEM or len(body) != len(text) - len(_BEGIN) - len(_END):
+        raise refusal
+    try:
+        return base64.b64decode("".join(body.split()).encode("ascii"), validate=True)
+    except ValueError:
+        raise refusal from None
+
+
+def load_public(der: bytes, member: str) -> PublicKeyTypes:
+    """The public key in `der`, which came from outside. Raises ValidationFailed naming `member`."""
+    try:
+        return load_der_public_key(der)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValidationFailed(f"{member}: not a valid public key of a kind that is known here.") from None

@@ -1,67 +1,233 @@
-"""Every key type there is, in one list."""
+"""Every key type there is, in one list: the only place to touch for another one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from cryptography.hazmat.primitives.serialization import load_der_private_key
+from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, mldsa, mlkem, x448, x25519
 
-from kms.crypto import elliptic, pkcs8, rsa, symmetric
-from kms.crypto.agreement import AgreementGroup
-from kms.crypto.dh import FiniteFieldGroup
-from kms.crypto.montgomery import X25519Group
+from kms.crypto import dh, edwards, elliptic, goodkey, montgomery, rsa, symmetric, xwing
+from kms.crypto.hpke import HpkeKey
+from kms.crypto.keytype import KeyPairType, KeyType, SecretKeyType
+from kms.crypto.keywrap import AesKw, AesKwp
+from kms.crypto.mac import HmacKey
+from kms.crypto.mldsa import MlDsaKey
+from kms.crypto.mlkem import MlKemKey
 from kms.errors import OperationNotSupported
 from kms.keys.model import Usage
 
-
-@dataclass(frozen=True)
-class KeyType:
-    """How keys of one type are made, loaded and used.
-
-    `generate` gives private material: raw bytes for symmetric keys, PKCS#8 DER for the others. `load` turns
-    it into an object that implements the primitives of `kms.crypto.primitives`.
-    """
-
-    name: str
-    usages: frozenset[Usage]
-    generate: Callable[[], bytes]
-    load: Callable[[bytes], object]
-    asymmetric: bool = True
-    slow: bool = False
-
-    def public_key(self, material: bytes) -> bytes | None:
-        """The public half of `material` as SubjectPublicKeyInfo DER, or None for symmetric types."""
-        if not self.asymmetric:
-            return None
-        return pkcs8.public_der(load_der_private_key(material, None, unsafe_skip_rsa_key_validation=True))
-
-
-_ENCRYPTING = frozenset({Usage.ENCRYPT, Usage.DECRYPT})
+_AEAD = (frozenset({Usage.ENCRYPT, Usage.DECRYPT, Usage.WRAP, Usage.UNWRAP}),)
+_WRAPPING = (frozenset({Usage.WRAP, Usage.UNWRAP}),)
+_MAC = (frozenset({Usage.MAC, Usage.VERIFY_MAC}), frozenset({Usage.DERIVE}))
 _SIGNING = frozenset({Usage.SIGN, Usage.VERIFY})
 _AGREEING = frozenset({Usage.AGREE})
+_HPKE = frozenset({Usage.SEAL, Usage.OPEN})
+_KEM = frozenset({Usage.ENCAPSULATE, Usage.DECAPSULATE})
 
-AGREEMENT_GROUPS: dict[str, AgreementGroup] = {
-    group.name: group for group in (*map(FiniteFieldGroup, (2048, 3072, 4096, 6144, 8192)), X25519Group())
-}
+_RANDOM_NONCE_LIMIT = 1 << 32  # SP 800-38D, section 8.3: 96-bit nonces drawn at random
+_SHORTEST_HMAC_KEY = 14  # 112 bits: SP 800-131A rev. 2, section 10
 
-_ALL = [
-    KeyType("xaes-256-gcm", _ENCRYPTING, symmetric.generate, symmetric.Xaes256Gcm, asymmetric=False),
+
+def _is(*kinds: type) -> Any:
+    return lambda key: isinstance(key, kinds)
+
+
+_ALL: list[KeyType] = [
+    SecretKeyType(
+        name="xaes-256-gcm",
+        title="XAES-256-GCM with 192-bit nonces, the default",
+        standard="C2SP XAES-256-GCM",
+        purposes=_AEAD,
+        primitive=symmetric.Xaes256Gcm,
+        key_bytes=32,
+    ),
     *(
-        KeyType(f"rsa-{bits}", _ENCRYPTING | _SIGNING, partial(rsa.generate, bits), rsa.RsaKey, slow=True)
+        SecretKeyType(
+            name=f"aes-{bits}-gcm",
+            title=f"AES-{bits} in Galois/counter mode, 96-bit nonces",
+            standard="SP 800-38D",
+            purposes=_AEAD,
+            primitive=symmetric.AesGcm,
+            key_bytes=bits // 8,
+            message_limit=_RANDOM_NONCE_LIMIT,
+        )
+        for bits in (128, 256)
+    ),
+    SecretKeyType(
+        name="aes-256-gcm-siv",
+        title="AES-256-GCM-SIV: a nonce that repeats does little harm",
+        standard="RFC 8452",
+        purposes=_AEAD,
+        primitive=symmetric.AesGcmSiv,
+        key_bytes=32,
+    ),
+    SecretKeyType(
+        name="aes-256-siv",
+        title="AES-256-SIV: deterministic, equal plaintexts give equal ciphertexts",
+        standard="RFC 5297",
+        purposes=_AEAD,
+        primitive=symmetric.AesSiv,
+        key_bytes=64,
+    ),
+    SecretKeyType(
+        name="chacha20-poly1305",
+        title="ChaCha20-Poly1305, 96-bit nonces",
+        standard="RFC 8439",
+        purposes=_AEAD,
+        primitive=symmetric.ChaCha,
+        key_bytes=32,
+        message_limit=_RANDOM_NONCE_LIMIT,
+    ),
+    *(
+        SecretKeyType(
+            name=f"aes-{bits}-{mode}",
+            title=f"AES-{bits} key wrapping{', with padding' if mode == 'kwp' else ''}",
+            standard="SP 800-38F",
+            purposes=_WRAPPING,
+            primitive=primitive,
+            key_bytes=bits // 8,
+        )
+        for mode, primitive in (("kw", AesKw), ("kwp", AesKwp))
+        for bits in (128, 256)
+    ),
+    *(
+        SecretKeyType(
+            name=f"hmac-sha{bits}",
+            title=f"HMAC with SHA-{bits}; or derivation by HKDF and KBKDF",
+            standard="FIPS 198-1, RFC 5869, SP 800-108r1",
+            purposes=_MAC,
+            primitive=partial(HmacKey, bits),
+            key_bytes=int(bits) // 8,
+            imports=range(_SHORTEST_HMAC_KEY, 513),
+        )
+        for bits in ("256", "384", "512")
+    ),
+    *(
+        KeyPairType(
+            name=f"rsa-{bits}",
+            title=f"RSA with {bits} bits: PSS and PKCS#1 v1.5 signatures, OAEP",
+            standard="RFC 8017, FIPS 186-5",
+            purposes=(_AEAD[0] | _SIGNING,),
+            primitive=rsa.RsaKey,
+            slow=True,
+            new=partial(rsa.generate, bits),
+            is_owner_of=partial(rsa.owns, bits),
+            validate=goodkey.validate,
+        )
         for bits in (2048, 3072, 4096)
     ),
     *(
-        KeyType(
-            f"ec-{curve.lower().replace('-', '')}",
-            _SIGNING,
-            partial(elliptic.generate, curve),
-            elliptic.EcdsaKey,
+        KeyPairType(
+            name=f"ec-{curve.lower().replace('-', '')}",
+            title=f"Elliptic-curve keys on {curve}",
+            standard="FIPS 186-5, SP 800-186" if curve.startswith("P") else "SEC 2, RFC 8812",
+            purposes=(_SIGNING, _AGREEING, _HPKE) if curve.startswith("P") else (_SIGNING, _AGREEING),
+            primitive=elliptic.NistEcKey if curve.startswith("P") else elliptic.EcKey,
+            new=generate,
+            is_owner_of=partial(elliptic.owns, curve),
         )
-        for curve in elliptic.CURVES
+        for curve, generate in elliptic.generate.items()
     ),
-    *(KeyType(group.name, _AGREEING, group.generate, bytes) for group in AGREEMENT_GROUPS.values()),
+    KeyPairType(
+        name="ed25519",
+        title="EdDSA on edwards25519",
+        standard="RFC 8032",
+        purposes=(_SIGNING,),
+        primitive=edwards.EddsaKey,
+        new=ed25519.Ed25519PrivateKey.generate,
+        is_owner_of=_is(ed25519.Ed25519PublicKey),
+        validate=edwards.validate,
+        raw=ed25519.Ed25519PrivateKey.from_private_bytes,
+    ),
+    KeyPairType(
+        name="ed448",
+        title="EdDSA on edwards448",
+        standard="RFC 8032",
+        purposes=(_SIGNING,),
+        primitive=edwards.EddsaKey,
+        new=ed448.Ed448PrivateKey.generate,
+        is_owner_of=_is(ed448.Ed448PublicKey),
+        validate=edwards.validate,
+        raw=ed448.Ed448PrivateKey.from_private_bytes,
+    ),
+    KeyPairType(
+        name="x25519",
+        title="Diffie-Hellman on Curve25519",
+        standard="RFC 7748",
+        purposes=(_AGREEING, _HPKE),
+        primitive=montgomery.X25519Key,
+        new=x25519.X25519PrivateKey.generate,
+        is_owner_of=_is(x25519.X25519PublicKey),
+        validate=montgomery.validate,
+        raw=x25519.X25519PrivateKey.from_private_bytes,
+    ),
+    KeyPairType(
+        name="x448",
+        title="Diffie-Hellman on Curve448",
+        standard="RFC 7748",
+        purposes=(_AGREEING,),
+        primitive=montgomery.MontgomeryKey,
+        new=x448.X448PrivateKey.generate,
+        is_owner_of=_is(x448.X448PublicKey),
+        validate=montgomery.validate,
+        raw=x448.X448PrivateKey.from_private_bytes,
+    ),
+    *(
+        KeyPairType(
+            name=f"ffdhe{bits}",
+            title=f"Diffie-Hellman over a finite field, {bits} bits",
+            standard="RFC 7919",
+            purposes=(_AGREEING,),
+            primitive=dh.DhKey,
+            slow=bits > 4096,
+            new=partial(dh.generate, bits),
+            is_owner_of=partial(dh.owns, bits),
+            validate=dh.validate,
+            jwk=False,
+        )
+        for bits in (2048, 3072, 4096, 6144, 8192)
+    ),
+    *(
+        KeyPairType(
+            name=f"ml-kem-{size}",
+            title=f"ML-KEM-{size}, post-quantum key encapsulation",
+            standard="FIPS 203",
+            purposes=(_KEM, _HPKE),
+            primitive=MlKemKey,
+            new=private.generate,
+            is_owner_of=_is(public),
+            raw=private.from_seed_bytes,
+        )
+        for size, private, public in (
+            (768, mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey),
+            (1024, mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey),
+        )
+    ),
+    xwing.XWingType(
+        name="ml-kem-768-x25519",
+        title="The hybrid of ML-KEM-768 and X25519 (X-Wing)",
+        standard="RFC 9180, draft-ietf-hpke-pq",
+        purposes=(_HPKE,),
+        primitive=HpkeKey,
+    ),
+    *(
+        KeyPairType(
+            name=f"ml-dsa-{size}",
+            title=f"ML-DSA-{size}, post-quantum signatures",
+            standard="FIPS 204",
+            purposes=(_SIGNING,),
+            primitive=MlDsaKey,
+            new=private.generate,
+            is_owner_of=_is(public),
+            raw=private.from_seed_bytes,
+        )
+        for size, private, public in (
+            (44, mldsa.MLDSA44PrivateKey, mldsa.MLDSA44PublicKey),
+            (65, mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey),
+            (87, mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
+        )
+    ),
 ]
 
 KEY_TYPES: dict[str, KeyType] = {key_type.name: key_type for key_type in _ALL}
@@ -73,3 +239,8 @@ def key_type(name: str) -> KeyType:
         return KEY_TYPES[name]
     except KeyError:
         raise OperationNotSupported(f"There is no key type {name!r}; choose of {', '.join(KEY_TYPES)}.") from None
+
+
+def agreement_type(public: Any) -> KeyType | None:
+    """The type of which `public`, a peer's loaded key, is, if two parties can agree on a secret with it."""
+    return next((kind for kind in KEY_TYPES.values() if kind.every_usage >= _AGREEING and kind.owns(public)), None)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from kms.crypto.hashing import SHA2, check_digest
-from kms.crypto.pkcs8 import load_private, private_der
-from kms.crypto.primitives import Cipher, Signer
+from kms.crypto.keywrap import AesKwp
+from kms.crypto.pkcs8 import halves
+from kms.crypto.primitives import Cipher, KeyWrapper, Scheme, Signer
+from kms.crypto.signing import no_options
 from kms.errors import DecryptionFailed, ValidationFailed
 
 PUBLIC_EXPONENT = 65537
+RSA_OAEP = "RSA-OAEP-256"
+RSA_AES = "RSA_AES_KEY_WRAP_SHA_256"
 
 
-class RsaKey(Cipher, Signer):
-    """One RSA private key. OAEP uses SHA-256 for hash and mask; the associated data is its label."""
+class RsaKey(Cipher, Signer, KeyWrapper):
+    """One RSA key. OAEP uses SHA-256 for hash and mask; the associated data is its label."""
 
     algorithms = ("PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
+    wrapping_algorithms = (RSA_AES, RSA_OAEP)
 
-    def __init__(self, pkcs8: bytes) -> None:
-        self._private = load_private(pkcs8, rsa.RSAPrivateKey)
-        self._public = self._private.public_key()
+    def __init__(self, key: Any) -> None:
+        self._private: rsa.RSAPrivateKey
+        self._public: rsa.RSAPublicKey
+        self._private, self._public = halves(key)
 
     def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
         longest = self._public.key_size // 8 - 2 * hashes.SHA256.digest_size - 2
@@ -34,36 +44,54 @@ class RsaKey(Cipher, Signer):
         try:
             return self._private.decrypt(ciphertext, _oaep(associated_data))
         except ValueError:
-            raise DecryptionFailed("The ciphertext did not open.") from None
+            raise DecryptionFailed from None
 
-    def sign(self, message: bytes, algorithm: str, *, prehashed: bool) -> bytes:
-        scheme, digest = _scheme(algorithm)
-        if prehashed:
-            check_digest(message, digest)
-        return self._private.sign(message, scheme, Prehashed(digest) if prehashed else digest)
+    def wrap(self, key: bytes, algorithm: str) -> bytes:
+        if algorithm == RSA_OAEP:
+            return self.encrypt(key, b"")
+        kek = os.urandom(32)  # CKM_RSA_AES_KEY_WRAP of PKCS#11 v3: OAEP of a fresh AES key ‖ KWP under it
+        return self.encrypt(kek, b"") + AesKwp(kek).wrap(key, algorithm)
 
-    def verify(self, message: bytes, signature: bytes, algorithm: str, *, prehashed: bool) -> bool:
-        scheme, digest = _scheme(algorithm)
-        if prehashed:
-            check_digest(message, digest)
+    def unwrap(self, wrapped: bytes, algorithm: str) -> bytes:
+        if algorithm == RSA_OAEP:
+            return self.decrypt(wrapped, b"")
+        modulus_bytes = self._public.key_size // 8
+        kek = self.decrypt(wrapped[:modulus_bytes], b"")
+        if len(kek) not in {16, 24, 32}:
+            raise DecryptionFailed
+        return AesKwp(kek).unwrap(wrapped[modulus_bytes:], algorithm)
+
+    def sign(self, message: bytes, scheme: Scheme) -> bytes:
+        return self._private.sign(message, *_scheme(message, scheme))
+
+    def verify(self, message: bytes, signature: bytes, scheme: Scheme) -> bool:
         try:
-            self._public.verify(signature, message, scheme, Prehashed(digest) if prehashed else digest)
+            self._public.verify(signature, message, *_scheme(message, scheme))
         except InvalidSignature:
             return False
         return True
 
 
-def generate(bits: int) -> bytes:
-    """A new RSA key of `bits` (FIPS 186-5, appendix A.1) as PKCS#8 DER. Takes from 50 ms to seconds."""
-    return private_der(rsa.generate_private_key(PUBLIC_EXPONENT, bits))
+def generate(bits: int) -> rsa.RSAPrivateKey:
+    """A new RSA key of `bits` (FIPS 186-5, appendix A.1). Takes from 50 ms to seconds."""
+    return rsa.generate_private_key(PUBLIC_EXPONENT, bits)
+
+
+def owns(bits: int, key: PublicKeyTypes) -> bool:
+    """Whether `key` is an RSA key of exactly that size."""
+    return isinstance(key, rsa.RSAPublicKey) and key.key_size == bits
 
 
 def _oaep(label: bytes) -> padding.OAEP:
     return padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label)
 
 
-def _scheme(algorithm: str) -> tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]:
-    digest = SHA2[algorithm[2:]]
-    if algorithm.startswith("PS"):
-        return padding.PSS(padding.MGF1(digest), padding.PSS.DIGEST_LENGTH), digest  # RFC 7518, section 3.5
-    return padding.PKCS1v15(), digest
+def _scheme(message: bytes, scheme: Scheme) -> tuple[padding.AsymmetricPadding, hashes.HashAlgorithm | Prehashed]:
+    no_options(scheme, but="prehashed")
+    digest = SHA2[scheme.algorithm[2:]]
+    if scheme.prehashed:
+        check_digest(message, digest)
+    pad: padding.AsymmetricPadding = padding.PKCS1v15()
+    if scheme.algorithm.startswith("PS"):
+        pad = padding.PSS(padding.MGF1(digest), padding.PSS.DIGEST_LENGTH)  # RFC 7518, section 3.5
+    return pad, Prehashed(digest) if scheme.prehashed else digest

@@ -1,8 +1,4 @@
-"""XAES-256-GCM (C2SP, c2sp.org/XAES-256-GCM): AES-256-GCM with 192-bit nonces, safe to draw at random.
-
-From the key K and the first 12 bytes of the nonce a message key is derived by CMAC in counter mode
-(SP 800-108r1); AES-256-GCM under it takes the last 12 bytes. There is no practical limit of messages.
-"""
+"""Authenticated encryption with associated data (RFC 5116), and the deterministic kind (RFC 5297)."""
 
 from __future__ import annotations
 
@@ -11,38 +7,43 @@ import os
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV, AESSIV, ChaCha20Poly1305
 
 from kms.crypto.primitives import Cipher
 from kms.errors import DecryptionFailed
 
-KEY_BYTES = 32
-NONCE_BYTES = 24
 TAG_BYTES = 16
 
 
 class Xaes256Gcm(Cipher):
-    """One XAES-256-GCM key. Ciphertexts are nonce (24 bytes) ‖ ciphertext ‖ tag (16 bytes)."""
+    """XAES-256-GCM (C2SP, c2sp.org/XAES-256-GCM): AES-256-GCM with 192-bit nonces, safe to draw at random.
+
+    From the key K and the first 12 bytes of the nonce a message key is derived by CMAC in counter mode
+    (SP 800-108r1); AES-256-GCM under it takes the last 12 bytes. There is no practical limit of messages.
+    Ciphertexts are nonce (24 bytes) ‖ ciphertext ‖ tag (16 bytes).
+    """
+
+    NONCE_BYTES = 24
 
     def __init__(self, key: bytes) -> None:
         self._block = BlockCipher(algorithms.AES256(key), modes.ECB())  # noqa: S305  # CMAC is built on single blocks
         self._k1 = _double(self._blocks(bytes(16)))
 
     def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        return self.encrypt_with_nonce(plaintext, associated_data, os.urandom(NONCE_BYTES))
+        return self.encrypt_with_nonce(plaintext, associated_data, os.urandom(self.NONCE_BYTES))
 
     def encrypt_with_nonce(self, plaintext: bytes, associated_data: bytes, nonce: bytes) -> bytes:
         """Encrypt under a nonce of the caller's, which must never repeat for this key."""
         return nonce + self._message_cipher(nonce).encrypt(nonce[12:], plaintext, associated_data)
 
     def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
-        if len(ciphertext) < NONCE_BYTES + TAG_BYTES:
-            raise DecryptionFailed("The ciphertext did not open.")
-        nonce, sealed = ciphertext[:NONCE_BYTES], ciphertext[NONCE_BYTES:]
+        if len(ciphertext) < self.NONCE_BYTES + TAG_BYTES:
+            raise DecryptionFailed
+        nonce, sealed = ciphertext[: self.NONCE_BYTES], ciphertext[self.NONCE_BYTES :]
         try:
             return self._message_cipher(nonce).decrypt(nonce[12:], sealed, associated_data)
         except InvalidTag:
-            raise DecryptionFailed("The ciphertext did not open.") from None
+            raise DecryptionFailed from None
 
     def _message_cipher(self, nonce: bytes) -> AESGCM:
         prefix = nonce[:12]
@@ -54,9 +55,67 @@ class Xaes256Gcm(Cipher):
         return self._block.encryptor().update(blocks)
 
 
-def generate() -> bytes:
-    """A new 256-bit key from the system's random generator."""
-    return os.urandom(KEY_BYTES)
+class Aead(Cipher):
+    """An AEAD with 96-bit nonces drawn at random. Ciphertexts are nonce (12 bytes) ‖ ciphertext ‖ tag (16)."""
+
+    NONCE_BYTES = 12
+
+    def __init__(self, aead: AESGCM | AESGCMSIV | ChaCha20Poly1305) -> None:
+        self._aead = aead
+
+    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        nonce = os.urandom(self.NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, plaintext, associated_data)
+
+    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
+        if len(ciphertext) < self.NONCE_BYTES + TAG_BYTES:
+            raise DecryptionFailed
+        try:
+            return self._aead.decrypt(ciphertext[: self.NONCE_BYTES], ciphertext[self.NONCE_BYTES :], associated_data)
+        except InvalidTag:
+            raise DecryptionFailed from None
+
+
+class AesGcm(Aead):
+    """AES-GCM (SP 800-38D); the size of the key chooses AES-128 or AES-256."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(AESGCM(key))
+
+
+class AesGcmSiv(Aead):
+    """AES-GCM-SIV (RFC 8452): a nonce that repeats shows only whether two messages are equal."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(AESGCMSIV(key))
+
+
+class ChaCha(Aead):
+    """ChaCha20-Poly1305 (RFC 8439)."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(ChaCha20Poly1305(key))
+
+
+class AesSiv(Cipher):
+    """AES-SIV (RFC 5297) without a nonce: equal messages with equal associated data give equal ciphertexts.
+
+    Ciphertexts are the synthetic IV (16 bytes) ‖ ciphertext. The key has twice the size of AES's.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESSIV(key)
+
+    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        return self._aead.encrypt(plaintext, [associated_data])
+
+    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
+        if len(ciphertext) < TAG_BYTES:
+            raise DecryptionFailed
+        try:
+            return self._aead.decrypt(ciphertext, [associated_data])
+        except InvalidTag:
+            raise DecryptionFailed from None
 
 
 def _xor(left: bytes, right: bytes) -> bytes:

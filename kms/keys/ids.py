@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
+import uuid
 from typing import Annotated
 
 import msgspec
 
 CLIENT_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 KEY_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+_FLAT_SUFFIXES = frozenset({"symmetric", "rsa", "ecc", "dh", "session"})
 
 ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID_PATTERN}\Z")]
 KeyId = Annotated[str, msgspec.Meta(pattern=rf"^{KEY_ID_PATTERN}\Z")]
@@ -30,9 +33,20 @@ def flat_key_id(client_id: str, suffix: str) -> str:
     return f"{client_id}_{suffix}"
 
 
+def reserved_for(name: str) -> str | None:
+    """The client for whom this name is kept, so that nobody can take another's name first; None for free names."""
+    client_id, _, suffix = name.rpartition("_")
+    return client_id if client_id and suffix in _FLAT_SUFFIXES else None
+
+
 def is_session_key_id(key_id: str) -> bool:
     """Whether this is the id of a key that came from an exchange with a peer; only another exchange renews it."""
     return key_id.endswith("_session")
+
+
+def new_key_id() -> str:
+    """An id for a key whose maker chose none: a random UUID (RFC 9562), which every dialect takes."""
+    return str(uuid.uuid4())
 
 
 def new_key_uid() -> bytes:

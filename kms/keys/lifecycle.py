@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict
-from kms.keys.model import KeyState, KeyVersion, RevocationReason, Usage
+from kms.clock import rfc3339
+from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, ValidationFailed
+from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason, Usage
 
 TRANSITIONS: dict[KeyState, frozenset[KeyState]] = {
     KeyState.PRE_ACTIVATION: frozenset({KeyState.ACTIVE, KeyState.DESTROYED, KeyState.COMPROMISED}),  # 2 3 4
@@ -50,17 +51,40 @@ def effective_state(version: KeyVersion, now: datetime) -> KeyState:
     return state
 
 
-def require_usable(version: KeyVersion, usage: Usage, now: datetime) -> None:
+def require_in_range(key: Key, version: int, usage: Usage) -> None:
+    """Return if a version of that number may be used for `usage`, as far as the key as a whole says.
+
+    Raises KeyStateConflict, and ValidationFailed for a version that never was.
+    """
+    if key.deletion_at is not None:
+        raise KeyStateConflict(f"{key.key_id} will be deleted at {rfc3339(key.deletion_at)}. Cancel that first.")
+    if not 1 <= version <= key.latest_version:
+        raise ValidationFailed(f"version: {key.key_id} has versions 1 to {key.latest_version}.")
+    if version < key.oldest_version:
+        raise KeyStateConflict(f"Version {version} of {key.key_id} was trimmed away.")
+    lowest = key.min_protect_version if usage.protects else key.min_process_version
+    if version < lowest:
+        raise KeyStateConflict(f"{key.key_id} allows this from version {lowest} on, not with version {version}.")
+
+
+def require_usable(version: KeyVersion, usage: Usage, now: datetime, *, recovering: bool = False) -> None:
     """Return if `version` may be used for `usage` at `now`.
 
-    Raises KeyRevoked, KeyExpired or KeyStateConflict, saying which and what to do.
+    `recovering` says that processing with a compromised version is wanted and permitted. Raises KeyRevoked,
+    KeyExpired or KeyStateConflict, saying which and what to do.
     """
     state = effective_state(version, now)
     name = f"Version {version.version} of this key"
+    if recovering and state is KeyState.COMPROMISED and not usage.protects:
+        return
     if state is KeyState.COMPROMISED:
         raise KeyRevoked(f"{name} was revoked ({version.revocation_reason}). Generate a new version.")
     if state not in {KeyState.ACTIVE, KeyState.DEACTIVATED}:
-        raise KeyStateConflict(f"{name} is {state}." + (" Resume it first." if state is KeyState.SUSPENDED else ""))
+        advice = {
+            KeyState.SUSPENDED: " Resume it first.",
+            KeyState.PRE_ACTIVATION: f" It becomes active at {rfc3339(version.activate_at)}.",
+        }
+        raise KeyStateConflict(f"{name} is {state}.{advice.get(state, '')}")
     if now >= version.process_until:
         raise KeyExpired(f"The recipient-usage period of version {version.version} has ended.")
     if usage.protects and state is KeyState.DEACTIVATED:

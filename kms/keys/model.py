@@ -25,12 +25,48 @@ class Usage(StrEnum):
     DECRYPT = "decrypt"
     SIGN = "sign"
     VERIFY = "verify"
+    MAC = "mac"
+    VERIFY_MAC = "verify-mac"
+    WRAP = "wrap"
+    UNWRAP = "unwrap"
+    DERIVE = "derive"
     AGREE = "agree"
+    ENCAPSULATE = "encapsulate"
+    DECAPSULATE = "decapsulate"
+    SEAL = "seal"
+    OPEN = "open"
 
     @property
     def protects(self) -> bool:
-        """Whether this applies protection (SP 800-57: originator usage) rather than processing it."""
-        return self in {Usage.ENCRYPT, Usage.SIGN, Usage.AGREE}
+        """Whether this applies protection (SP 800-57: originator usage) rather than processing it.
+
+        Deriving a key again is what recipients do (the same, section 5.3.6, item 10), so it only processes.
+        """
+        return self in _PROTECTING
+
+    @property
+    def needs_private(self) -> bool:
+        """Whether a public key alone, of a pair, cannot do this."""
+        return self not in {Usage.ENCRYPT, Usage.VERIFY, Usage.ENCAPSULATE, Usage.SEAL}
+
+
+_PROTECTING = frozenset(
+    {Usage.ENCRYPT, Usage.SIGN, Usage.MAC, Usage.WRAP, Usage.AGREE, Usage.ENCAPSULATE, Usage.SEAL}
+)
+
+
+class Origin(StrEnum):
+    """Where the material of a key came from."""
+
+    GENERATED = "generated"
+    IMPORTED = "imported"
+    AGREED = "agreed"
+    DERIVED = "derived"
+
+    @property
+    def is_renewable(self) -> bool:
+        """Whether the service can make the next version by itself; what others share it cannot."""
+        return self in {Origin.GENERATED, Origin.IMPORTED}
 
 
 class RevocationReason(StrEnum):
@@ -69,7 +105,11 @@ class RevocationReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A named key: what all its versions have in common. `type` is that of the latest version and the next."""
+    """A named key: what all its versions have in common. `type` is that of the latest version and the next.
+
+    Versions below `oldest_version` were trimmed away; those below `min_protect_version` do not protect and those
+    below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for.
+    """
 
     uid: bytes
     key_id: str
@@ -83,13 +123,20 @@ class Key:
     latest_version: int
     created_at: datetime
     labels: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+    origin: Origin = Origin.GENERATED
+    oldest_version: int = 1
+    min_protect_version: int = 1
+    min_process_version: int = 1
+    deletion_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
     """One version of a key.
 
-    `material` is sealed by the vault and None once destroyed; `public_key` is DER SubjectPublicKeyInfo.
+    `material` is sealed by the vault and None once destroyed, and where only a public key was imported;
+    `public_key` is DER SubjectPublicKeyInfo.
     `expires_at` ends the originator-usage period (protecting), `process_until` the recipient-usage period.
     """
 
@@ -105,3 +152,12 @@ class KeyVersion:
     public_key: bytes | None = None
     revocation_reason: RevocationReason | None = None
     changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name of a key, which can be given to another key later."""
+
+    alias: str
+    key_uid: bytes
+    created_at: datetime

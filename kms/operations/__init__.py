@@ -1,16 +1,35 @@
 """The operations: the only door to keys, each declared once."""
 
-from kms.operations import clients, flat, grants, keys, observe, sessions, use  # noqa: F401  # they fill the table
+from kms.operations import (  # noqa: F401  # they fill the table
+    backups,
+    clients,
+    deriving,
+    encrypting,
+    exporting,
+    flat,
+    grants,
+    importing,
+    keys,
+    life,
+    names,
+    observe,
+    sessions,
+    signing,
+    stateless,
+    wrapping,
+)
 from kms.operations.perform import perform
 from kms.operations.schedule import Schedule
 from kms.operations.service import Call, Service, new_request_id
-from kms.operations.table import OPERATIONS, Operation, Request, Text
+from kms.operations.table import OPERATIONS, Items, Operation, Request, Results, Text
 
 __all__ = [
     "OPERATIONS",
     "Call",
+    "Items",
     "Operation",
     "Request",
+    "Results",
     "Schedule",
     "Service",
     "Text",

@@ -12,17 +12,22 @@ from msgspec import UNSET, UnsetType
 from kms.access import clients, policy
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
-from kms.crypto.agreement import AgreementGroup, derive, load_peer
-from kms.crypto.pkcs8 import public_der, public_pem
-from kms.crypto.registry import AGREEMENT_GROUPS, KEY_TYPES, KeyType, key_type
+from kms.crypto.keytype import KeyType
+from kms.crypto.mac import hkdf
+from kms.crypto.pkcs8 import der_of_pem, load_public, public_der, public_pem
+from kms.crypto.primitives import Agreement
+from kms.crypto.registry import KEY_TYPES, agreement_type, key_type
 from kms.errors import ValidationFailed
 from kms.keys.ids import ClientId, KeyId, flat_key_id
-from kms.keys.model import Key, KeyVersion, RevocationReason
+from kms.keys.model import Key, KeyVersion, Origin, RevocationReason, Usage
 from kms.operations import provision
-from kms.operations.keys import revoke, rotate
+from kms.operations.life import revoke, rotate
+from kms.operations.provision import Material, Template
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Request, operation
 from kms.revocation.published import RevocationList
+
+_GROUPS = tuple(name for name, kind in KEY_TYPES.items() if kind.usages == {Usage.AGREE})
 
 
 class GenerateRequest(Request):
@@ -154,9 +159,9 @@ def generate_dh_key(service: Service, call: Call, request: GenerateDhRequest) ->
     """Make the next version of `{client_id}_dh`, or complete an exchange with a peer's key."""
     if request.peer_public_key is not None:
         return _complete_exchange(service, call, request, request.peer_public_key)
-    group = _group(request.group or "ffdhe2048")
-    key, version = _generate(service, call, request, "dh", key_type(group.name))
-    return _answer(key, version, group=group.name)
+    kind = _group(request.group or "ffdhe2048")
+    key, version = _generate(service, call, request, "dh", kind)
+    return _answer(key, version, group=kind.name)
 
 
 @operation(
@@ -208,7 +213,7 @@ def _generate(
     owner = _owner(service, call, request)
     call.key_id = flat_key_id(owner, suffix)
     made = material if material is not None else kind.generate()  # before the transaction: it may take seconds
-    return _store(service, call, owner, kind, made)
+    return _store(service, call, owner, kind, made, Origin.GENERATED)
 
 
 def _owner(service: Service, call: Call, request: GenerateRequest) -> str:
@@ -220,39 +225,44 @@ def _owner(service: Service, call: Call, request: GenerateRequest) -> str:
     return owner
 
 
-def _store(service: Service, call: Call, owner: str, kind: KeyType, material: bytes) -> tuple[Key, KeyVersion]:
+def _store(
+    service: Service, call: Call, owner: str, kind: KeyType, material: bytes, origin: Origin
+) -> tuple[Key, KeyVersion]:
     assert call.key_id is not None
+    made_of = Material.of(kind, material)
     with service.change(call) as change:
         now = service.clock()
         clients.get(change, owner)
         key = change.key_by_id(call.key_id)
         if key is None:
-            made = provision.new_key(change, service.cryptoperiods, call.key_id, owner, kind, material, now)
+            template = Template(kind, owner, call.key_id, origin=origin)
+            made = provision.new_key(change, service.cryptoperiods, template, made_of, now)
         else:
-            made = provision.next_version(change, service.cryptoperiods, key, kind, material, now)
+            made = provision.next_version(change, service.cryptoperiods, key, kind, made_of, now)
         call.version = made[1].version
     return made
 
 
 def _complete_exchange(service: Service, call: Call, request: GenerateDhRequest, peer_pem: str) -> CompletedExchange:
     owner = _owner(service, call, request)
-    peer = load_peer(peer_pem)
-    group = next((group for group in AGREEMENT_GROUPS.values() if group.owns(peer)), None)
-    if group is None or request.group not in (None, group.name):
+    peer = load_public(der_of_pem(peer_pem, "peer_public_key"), "peer_public_key")
+    group = agreement_type(peer)
+    if group is None or group.name not in _GROUPS or request.group not in (None, group.name):
         raise ValidationFailed(
-            f"peer_public_key: not a key of {request.group or 'a group known here: ' + ', '.join(AGREEMENT_GROUPS)}."
+            f"peer_public_key: not a key of {request.group or 'a group known here: ' + ', '.join(_GROUPS)}."
         )
     ephemeral = group.generate()
-    public_key = KEY_TYPES[group.name].public_key(ephemeral)
+    own, public_key = group.load(ephemeral), group.public_key(ephemeral)
+    assert isinstance(own, Agreement)
     assert public_key is not None
-    secret = group.exchange(ephemeral, peer)
-    del ephemeral  # forward secrecy: from here on nobody can compute the secret again
+    secret = own.exchange(peer)
+    del ephemeral, own  # forward secrecy: from here on nobody can compute the secret again
     salt = secrets.token_bytes(32)
     info = b"kms dh session v1" + b"".join(
         len(part).to_bytes(2) + part for part in (owner.encode(), public_key, public_der(peer))
     )
     call.key_id = flat_key_id(owner, "session")
-    key, version = _store(service, call, owner, key_type("xaes-256-gcm"), derive(secret, salt, info))
+    key, version = _store(service, call, owner, key_type("xaes-256-gcm"), hkdf(secret, salt, info), Origin.AGREED)
     return CompletedExchange(
         client_id=owner,
         key_id=key.key_id,
@@ -286,7 +296,7 @@ def _of_type(name: str, member: str, choices: str) -> KeyType:
     return KEY_TYPES[name]
 
 
-def _group(name: str) -> AgreementGroup:
-    if name not in AGREEMENT_GROUPS:
-        raise ValidationFailed(f"group: must be one of {', '.join(AGREEMENT_GROUPS)}.")
-    return AGREEMENT_GROUPS[name]
+def _group(name: str) -> KeyType:
+    if name not in _GROUPS:
+        raise ValidationFailed(f"group: must be one of {', '.join(_GROUPS)}.")
+    return key_type(name)

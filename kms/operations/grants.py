@@ -13,8 +13,8 @@ from sqlalchemy import or_
 from kms.access import clients, policy
 from kms.access.model import Grant, Role
 from kms.access.policy import Permission
-from kms.errors import NotFound, ValidationFailed
-from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN
+from kms.errors import NotFound, PermissionDenied, ValidationFailed
+from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
 from kms.vault import tables
@@ -23,11 +23,15 @@ KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_I
 
 
 class CreateGrantRequest(Request):
-    """`subject` is `client:NAME` or `role:NAME`; `key_pattern` a key id, or the beginning of one and `*`."""
+    """`subject` is `client:NAME` or `role:NAME`; `key_pattern` a key id, or the beginning of one and `*`.
+
+    `owner` is whose keys it is about: the caller, except for `keys:recover`, which administrators grant.
+    """
 
     subject: Annotated[str, msgspec.Meta(pattern=rf"^(client:{CLIENT_ID_PATTERN}|role:(admin|user|auditor))\Z")]
     permission: Permission
     key_pattern: KeyPattern
+    owner: ClientId | None = None
 
 
 class GrantView(Answer):
@@ -57,12 +61,19 @@ class GrantList(Answer):
     on_nothing=True,
 )
 def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> GrantView:
-    """Let another client or a role use keys of one's own."""
-    if request.permission not in policy.GRANTABLE:
+    """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
+    caller = call.known_caller
+    owner = request.owner or caller.client_id
+    if request.permission in policy.GRANTED_BY_ADMINISTRATORS:
+        if Role.ADMIN not in caller.roles:
+            raise PermissionDenied(f"Only an administrator grants {request.permission}.")
+    elif request.permission not in policy.GRANTABLE:
         raise ValidationFailed(f"permission: must be one of {', '.join(sorted(policy.GRANTABLE))}.")
+    elif owner != caller.client_id:
+        raise PermissionDenied("Only their owner grants the use of keys.")
     grant = Grant(
         grant_id=secrets.token_hex(16),
-        owner=call.known_caller.client_id,
+        owner=owner,
         subject=request.subject,
         permission=request.permission,
         key_pattern=request.key_pattern,
@@ -72,6 +83,7 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
         kind, _, name = request.subject.partition(":")
         if kind == "client":
             clients.get(change, name)
+        clients.get(change, owner)
         call.target = request.subject
         change.insert(grant)
         change.outdates = True

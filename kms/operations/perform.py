@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kms.access import policy
+from kms.access.ratelimit import identity
 from kms.errors import Refusal
 from kms.operations.service import Call, Service
-from kms.operations.table import Operation, Request
+from kms.operations.table import Items, Operation, Request, Results
 
 
 def perform(
     service: Service,
     operation: Operation,
     call: Call,
-    read_request: Callable[[], Request],
+    read_request: Callable[[], Request | Items],
     path: Mapping[str, str],
 ) -> Any:
     """Carry out `operation` and give its answer, after its audit entry is written.
@@ -26,9 +27,34 @@ def perform(
     try:
         if operation.permission is not None and operation.on_nothing:
             policy.require(call.known_caller, operation.permission)
-        answer = operation.function(service, call, read_request(), **path)
+        request = read_request()
+        if isinstance(request, Items):
+            answer: Any = _each(service, operation, call, request, path)
+        else:
+            answer = operation.function(service, call, request, **path)
     except Refusal as refusal:
         service.record(call, refusal)
         raise
     service.record(call)
     return answer
+
+
+def _each(service: Service, operation: Operation, call: Call, request: Items, path: Mapping[str, str]) -> Results:
+    """Carry out each item. A refusal that every item would meet refuses the whole."""
+    if operation.slow and len(request.items) > 1:  # the request itself was counted already
+        who = identity(call.known_caller, call.source)
+        service.rate_limits.hit(operation.rate_class, who, cost=len(request.items) - 1)
+    results: list[Any] = []
+    for item in request.items:
+        if isinstance(item, Refusal):
+            results.append(item)
+            continue
+        try:
+            results.append(operation.function(service, call, item, **path))
+        except Refusal as refusal:
+            if not refusal.of_item:
+                raise
+            results.append(refusal)
+    call.items, call.version, call.recorded = len(results), None, False
+    call.refused = sum(isinstance(result, Refusal) for result in results)
+    return Results(results)

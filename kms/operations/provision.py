@@ -2,101 +2,184 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
-from kms.crypto.registry import KeyType
-from kms.errors import KeyRevoked, KeyStateConflict
+from kms.access import clients
+from kms.crypto.keytype import KeyType
+from kms.errors import AlreadyExists, Conflict, KeyRevoked, KeyStateConflict, ValidationFailed
 from kms.keys.cryptoperiod import Cryptoperiods
-from kms.keys.ids import is_session_key_id, new_key_uid
+from kms.keys.ids import is_session_key_id, new_key_id, new_key_uid, reserved_for
 from kms.keys.lifecycle import effective_state, move
-from kms.keys.model import Key, KeyState, KeyVersion
+from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
 from kms.vault.store import Change
 
 
+@dataclass(frozen=True)
+class Material:
+    """What a version is made of: private or secret material as the vault keeps it, or a public key alone."""
+
+    private: bytes | None = field(repr=False)
+    public: bytes | None = None
+
+    @staticmethod
+    def of(kind: KeyType, material: bytes) -> Material:
+        """`material` of `kind` with its public half."""
+        return Material(material, kind.public_key(material))
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a new key shall be; members that are None follow the settings."""
+
+    type: KeyType
+    owner: str
+    key_id: str | None = None
+    usages: frozenset[Usage] | None = None
+    exportable: bool = False
+    cryptoperiod: timedelta | None = None
+    rotation_period: timedelta | None = None
+    activate_at: datetime | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+    origin: Origin = Origin.GENERATED
+
+
 def new_key(
-    change: Change,
-    periods: Cryptoperiods,
-    key_id: str,
-    owner: str,
-    key_type: KeyType,
-    material: bytes,
-    now: datetime,
+    change: Change, periods: Cryptoperiods, template: Template, material: Material, now: datetime
 ) -> tuple[Key, KeyVersion]:
-    """A key with its first version."""
-    rotation_period = None if is_session_key_id(key_id) else periods.rotation
+    """A key with its first version.
+
+    Raises AlreadyExists, NotFound for an owner who is not there, and ValidationFailed.
+    """
+    clients.get(change, template.owner)
+    key_id = template.key_id or new_key_id()
+    require_free_name(change, key_id, template.owner)
+    kind = template.type
+    is_renewable = template.origin.is_renewable and material.private is not None
+    rotation_period = template.rotation_period or (periods.rotation if is_renewable else None)
+    if rotation_period and not is_renewable:
+        raise ValidationFailed("rotation_period: the service cannot make the next version of this key by itself.")
     key = Key(
         uid=new_key_uid(),
         key_id=key_id,
-        type=key_type.name,
-        owner=owner,
-        usages=key_type.usages,
-        exportable=False,
-        cryptoperiod=periods.of(key_type.name),
+        type=kind.name,
+        owner=template.owner,
+        usages=usages_of(kind, template.usages, material),
+        exportable=template.exportable,
+        cryptoperiod=template.cryptoperiod or periods.of(kind.name),
         rotation_period=rotation_period,
         next_rotation_at=now + rotation_period if rotation_period else None,
         latest_version=1,
         created_at=now,
+        labels=template.labels,
+        description=template.description,
+        origin=template.origin,
     )
-    version = _version(change, key, 1, key_type, material, now, periods)
+    version = _version(change, key, 1, material, now, template.activate_at or now, periods)
     change.insert(key, version)
     return key, version
 
 
 def next_version(
-    change: Change, periods: Cryptoperiods, key: Key, key_type: KeyType, material: bytes, now: datetime
+    change: Change, periods: Cryptoperiods, key: Key, kind: KeyType, material: Material, now: datetime
 ) -> tuple[Key, KeyVersion]:
     """The next version of `key`; the one before it is deactivated and only decrypts and verifies.
 
-    Raises KeyStateConflict while the key is suspended.
+    Raises KeyStateConflict while the key is suspended or awaits its deletion.
     """
+    if key.deletion_at is not None:
+        raise KeyStateConflict(f"{key.key_id} is to be deleted. Cancel that before making a new version.")
     before = change.find(KeyVersion, key.uid, key.latest_version)
     assert before is not None
     state = effective_state(before, now)
     if state is KeyState.SUSPENDED:
         raise KeyStateConflict(f"{key.key_id} is suspended. Resume or revoke it before making a new version.")
+    if state is KeyState.PRE_ACTIVATION:
+        raise KeyStateConflict(f"{key.key_id} is not active yet; its first version has protected nothing.")
     if state is KeyState.ACTIVE:
         change.replace(before, move(before, KeyState.DEACTIVATED, now))
     after = replace(
         key,
-        type=key_type.name,
-        usages=key_type.usages if key_type.name != key.type else key.usages,
+        type=kind.name,
+        usages=kind.usages if kind.name != key.type else key.usages,
         latest_version=key.latest_version + 1,
         next_rotation_at=now + key.rotation_period if key.rotation_period else None,
     )
     change.replace(key, after)
-    version = _version(change, after, after.latest_version, key_type, material, now, periods)
+    version = _version(change, after, after.latest_version, material, now, now, periods)
     change.insert(version)
     change.outdates = True
     return after, version
 
 
+def usages_of(kind: KeyType, asked: frozenset[Usage] | None, material: Material) -> frozenset[Usage]:
+    """The usages of a key of `kind`, all that it can have where none are asked for. Raises ValidationFailed."""
+    purposes = kind.purposes
+    if material.private is None:
+        purposes = tuple(frozenset(each for each in purpose if not each.needs_private) for purpose in purposes)
+        if not any(purposes):
+            raise ValidationFailed(f"public_key: a public key of type {kind.name} alone does nothing here.")
+    if asked is None:
+        return next(purpose for purpose in purposes if purpose)
+    if not asked or not any(asked <= purpose for purpose in purposes):
+        choices = "; or ".join(", ".join(sorted(purpose)) for purpose in purposes if purpose)
+        raise ValidationFailed(f"usages: a key of type {kind.name} can be made for {choices}.")
+    return asked
+
+
+def require_free_name(change: Change, name: str, owner: str) -> None:
+    """Raise AlreadyExists for a name in use, and ValidationFailed for one that is kept for another client."""
+    if change.key_by_id(name) is not None or change.find(Alias, name) is not None:
+        raise AlreadyExists(f"There is a key or an alias {name} already.")
+    client_id = reserved_for(name)
+    if client_id not in (None, owner):
+        raise ValidationFailed(f"key_id: the name {name} is kept for keys of the client {client_id}.")
+
+
 def require_rotatable(change: Change, key: Key) -> None:
-    """Raise KeyRevoked for a key whose latest version was revoked: rotating would quietly bring it back."""
+    """Raise where the service may not make the next version of `key` by itself.
+
+    KeyRevoked after a revocation, which a rotation would quietly undo; Conflict for what is shared with others.
+    """
+    if not key.origin.is_renewable or is_session_key_id(key.key_id):
+        raise Conflict(f"{key.key_id} was agreed on or derived with others; do that again instead.")
     latest = change.find(KeyVersion, key.uid, key.latest_version)
-    if latest is not None and latest.revocation_reason is not None and latest.state is not KeyState.SUSPENDED:
+    if latest is None:
+        return
+    if latest.revocation_reason is not None and latest.state is not KeyState.SUSPENDED:
         raise KeyRevoked(f"{key.key_id} was revoked ({latest.revocation_reason}). Generate it anew instead.")
+    if latest.material is None and latest.state is not KeyState.DESTROYED:
+        raise Conflict(f"{key.key_id} is a public key whose private half is elsewhere; import the next one.")
 
 
 def _version(
     change: Change,
     key: Key,
     number: int,
-    key_type: KeyType,
-    material: bytes,
+    material: Material,
     now: datetime,
+    activate_at: datetime,
     periods: Cryptoperiods,
 ) -> KeyVersion:
-    expires_at = now + key.cryptoperiod
+    expires_at = activate_at + key.cryptoperiod
+    sealed = None
+    if material.private is not None:
+        sealed = change.seal_material(key, number, key.type, material.private)
     return KeyVersion(
         key_uid=key.uid,
         version=number,
-        type=key_type.name,
-        state=KeyState.ACTIVE,
+        type=key.type,
+        state=KeyState.ACTIVE if activate_at <= now else KeyState.PRE_ACTIVATION,
         created_at=now,
-        activate_at=now,
+        activate_at=activate_at,
         expires_at=expires_at,
         process_until=expires_at + periods.process_after,
-        material=change.seal_material(key, number, key_type.name, material),
-        public_key=key_type.public_key(material),
+        material=sealed,
+        public_key=material.public,
     )
+
+
+def generated(kind: KeyType) -> Material:
+    """Fresh material of `kind`. May take seconds, so it is called outside of transactions."""
+    return Material.of(kind, kind.generate())

@@ -20,9 +20,11 @@ from kms.errors import Refusal
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.operations import provision
+from kms.operations.life import remove
 from kms.operations.service import Call, Service, new_request_id
 from kms.vault import tables
 from kms.vault.records import microseconds
+from kms.vault.rows import WrappingKey
 
 _TICK_SECONDS = 1.0
 _CLAIM = timedelta(minutes=1)
@@ -55,6 +57,7 @@ class Schedule:
         """Do everything that is due now. Raises Refusal where the vault cannot be reached."""
         now = self._service.clock()
         rotate_due_keys(self._service, now)
+        delete_due_keys(self._service, now)
         if now >= self._next_cleaning:
             self._next_cleaning = now + _CLEANING_INTERVAL
             remove_old_rows(self._service, now)
@@ -96,7 +99,7 @@ def _claim(service: Service, seen: Key, now: datetime) -> Key | None:
 
 def _rotate(service: Service, claimed: Key) -> None:
     kind = key_type(claimed.type)
-    material = kind.generate()
+    material = provision.generated(kind)
     call = Call(operation="scheduled_rotation", source="local", request_id=new_request_id(), key_id=claimed.key_id)
     with service.change(call) as change:
         key = change.find(Key, claimed.uid)
@@ -108,11 +111,28 @@ def _rotate(service: Service, claimed: Key) -> None:
     structlog.get_logger().info("rotated", key_id=claimed.key_id, version=call.version)
 
 
+def delete_due_keys(service: Service, now: datetime) -> None:
+    """Delete every key whose waiting period has passed."""
+    due = tables.keys.c.deletion_at <= microseconds(now)
+    with service.vault.read() as snapshot:
+        keys = snapshot.select(Key, due, limit=_ROWS_AT_ONCE)
+    for seen in keys:
+        call = Call("scheduled_deletion", source="local", request_id=new_request_id(), key_id=seen.key_id)
+        with service.change(call) as change:
+            key = change.find(Key, seen.uid)
+            if key is None or key.deletion_at is None or key.deletion_at > now:
+                return  # another worker was first, or it was cancelled
+            remove(change, key)
+        structlog.get_logger().info("deleted", key_id=seen.key_id)
+
+
 def remove_old_rows(service: Service, now: datetime) -> None:
-    """Remove expired sessions and forgotten login failures."""
+    """Remove expired sessions and wrapping keys, and forgotten login failures."""
     with service.vault.change() as change:
         expired = tables.tokens.c.expires_at < microseconds(now)
         change.delete(*change.select(Token, expired, limit=_ROWS_AT_ONCE))
+        stale = tables.wrapping_keys.c.expires_at < microseconds(now)
+        change.delete(*change.select(WrappingKey, stale, limit=_ROWS_AT_ONCE))
         lockout.forget_old(change, now, _ROWS_AT_ONCE)
 
 

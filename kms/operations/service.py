@@ -17,6 +17,7 @@ from kms.config import Settings
 from kms.errors import AuthenticationFailed, Refusal
 from kms.keyring import Keyring
 from kms.keys.cryptoperiod import Cryptoperiods
+from kms.messages import MessageCounts
 from kms.metrics import Metrics
 from kms.operations.bootstrap import enrol_first_admin
 from kms.revocation.published import Publisher
@@ -31,6 +32,7 @@ class Call:
     """One request on its way: who asks for what, and what its audit entry will say.
 
     `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
+    `items` of a batch were carried out, `refused` of them not.
     """
 
     operation: str
@@ -40,6 +42,8 @@ class Call:
     key_id: str | None = None
     version: int | None = None
     target: str | None = None
+    items: int | None = None
+    refused: int | None = None
     recorded: bool = False
 
     @property
@@ -63,6 +67,7 @@ class Service:
         self.lease = Lease(vault)
         self.keyring = Keyring(vault, self.lease)
         self.authenticator = Authenticator(vault, self.lease, clock, settings.token_lifetime)
+        self.messages = MessageCounts(vault, clock)
         self.publisher = Publisher(vault, self.lease)
         self.rate_limits = RateLimits(settings)
         self.metrics = Metrics(settings.run_dir / "metrics")
@@ -111,6 +116,8 @@ class Service:
             key_id=call.key_id,
             version=call.version,
             target=call.target,
+            items=call.items,
+            refused=call.refused,
         )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
+from kms.errors import Refusal
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,7 +41,10 @@ class Operation:
 
     `path` is a Flask rule; `permission` is what the caller must hold with respect to what the operation
     acts on, and is checked in `function`, or before it where `on_nothing` says that it acts on nothing that
-    somebody owns. `hot` marks operations that touch no database; `slow` those that compute for long.
+    somebody owns. `hot` marks operations that touch no database; `slow` those that compute for long. `batch` is
+    the form of a request with `items`, for operations that take it. `location` is the path of what was made,
+    with members of the answer in braces. `example` is a request that works, its parts from earlier answers
+    written as `Earlier`.
     """
 
     name: str
@@ -55,6 +59,44 @@ class Operation:
     hot: bool = False
     slow: bool = False
     needs_fresh_factor: bool = False
+    batch: type[Request] | None = None
+    location: str | None = None
+    example: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """In an example: a member of the answer that the example of `operation` gets; `sample` is how it may look."""
+
+    operation: str
+    member: str
+    sample: str
+
+
+MOST_ITEMS = 1000
+
+
+def batch_of(request: type[Request]) -> type[Request]:
+    """The form of a request with up to `MOST_ITEMS` items, each a `request`."""
+    items = Annotated[list[request], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]  # type: ignore[valid-type]
+    name = request.__name__.removesuffix("Request") + "BatchRequest"
+    doc = {"__doc__": f"Up to {MOST_ITEMS} requests at once; each answer or error is at its place in the answer."}
+    made = msgspec.defstruct(name, [("items", items)], bases=(Request,), namespace=doc, forbid_unknown_fields=True)
+    return cast(type[Request], made)
+
+
+@dataclass(frozen=True)
+class Items:
+    """A request with items. One that could not be read is the refusal of it."""
+
+    items: Sequence[Request | Refusal]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The answer to `Items`, in the same order."""
+
+    items: Sequence[Answer | Refusal]
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -68,12 +110,16 @@ def operation(
     permission: Permission | None,
     rate_class: RateClass = RateClass.MANAGE,
     request: type[Request] = Nothing,
+    batched: bool = False,
     **options: Any,
 ) -> Callable[[F], F]:
     """Declare the decorated function as an operation under its own name.
 
-    It is called with the service, the call, the request and the variables of its path.
+    It is called with the service, the call, the request and the variables of its path; where it is `batched`,
+    once for each of the `items` of a request that has them.
     """
+    if batched:
+        options["batch"] = batch_of(request)
 
     def declare(function: F) -> F:
         name = function.__name__

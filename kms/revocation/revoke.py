@@ -46,6 +46,19 @@ def revoke(
     return key
 
 
+def revoke_again(change: Change, key: Key, now: datetime) -> None:
+    """Carry out, on a key that came back from a backup, the revocations that were made since."""
+    entries = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
+    for entry in entries:
+        if entry.reason.leads_to not in {KeyState.COMPROMISED, KeyState.DEACTIVATED}:
+            continue
+        for version in change.versions(key):
+            if version.version <= entry.up_to_version:
+                after = _revoked(version, entry.reason, now, is_latest=version.version == key.latest_version)
+                if after is not version:
+                    change.replace(version, after)
+
+
 def _revoked(version: KeyVersion, reason: RevocationReason, now: datetime, *, is_latest: bool) -> KeyVersion:
     """`version` after a revocation, the same object where it changes nothing."""
     state, goal = effective_state(version, now), reason.leads_to

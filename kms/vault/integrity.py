@@ -25,9 +25,21 @@ _MODULUS = 1 << 256
 
 
 def canonical(table: Table, row: Mapping[Any, Any]) -> bytes:
-    """The bytes that stand for a row: MessagePack of the table's name and every column but `mac`, in order."""
-    values = [row[column.name] for column in table.columns if column.name != "mac"]
-    return msgspec.msgpack.encode([str(table.name), *(bytes(v) if isinstance(v, memoryview) else v for v in values)])
+    """The bytes that stand for a row: MessagePack of the table's name and every column but `mac`, in order.
+
+    Columns that a later schema added follow as a map, of those only that do not hold their default. So a
+    migration, which has no key to authenticate with, leaves the codes of old rows as they were.
+    """
+    values: list[Any] = [str(table.name)]
+    later = {}
+    for column in table.columns:
+        value = row[column.name] if column.name != "mac" else None
+        if "default" in column.info:
+            if value != column.info["default"]:
+                later[column.name] = value
+        elif column.name != "mac":
+            values.append(bytes(value) if isinstance(value, memoryview) else value)
+    return msgspec.msgpack.encode([*values, later] if later else values)
 
 
 def authenticated(keyring: RootKeyring, table: Table, row: Row) -> Row:

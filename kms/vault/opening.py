@@ -63,9 +63,14 @@ def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create
     if existing is None and not create:
         raise StartError("There is no vault in this database.")
     with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        before = set(inspect(connection).get_table_names())
         migrate(connection)
         # Another process may have made the vault while this one waited for the lock.
-        return existing or _unseal(connection, settings, root_key) or _create(connection, settings)
+        keyring = existing or _unseal(connection, settings, root_key)
+        if keyring is None:
+            return _create(connection, settings)
+        _begin_tallies(connection, keyring, before)
+        return keyring
 
 
 def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> RootKeyring | None:
@@ -99,13 +104,19 @@ def _create(connection: Connection, settings: Settings) -> RootKeyring:
     check_value = keyring.seal(b"", _check(seal, created_at))
     row = {"id": 1, "vault_id": vault_id, "seal": seal, "created_at": created_at, "check_value": check_value}
     connection.execute(insert(tables.vault).values(row))
-    for table in tables.authenticated_tables():
-        name = str(table.name)
-        connection.execute(insert(tables.tallies).values(table_name=name, sealed=Tally().sealed(keyring, name)))
+    _begin_tallies(connection, keyring, set())
     change = Change(connection, keyring)
     change.insert(Epoch(1, 1))
     change.flush_tallies()
     return keyring
+
+
+def _begin_tallies(connection: Connection, keyring: RootKeyring, before: set[str]) -> None:
+    """Give each table that was not there `before` an empty tally; one that is missing otherwise stays missing."""
+    have = set(connection.execute(select(tables.tallies.c.table_name)).scalars())
+    for name in (str(table.name) for table in tables.authenticated_tables()):
+        if name not in before | have:
+            connection.execute(insert(tables.tallies).values(table_name=name, sealed=Tally().sealed(keyring, name)))
 
 
 def _check(seal: str, created_at: int) -> Bound:

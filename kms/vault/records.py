@@ -18,7 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import msgspec
 from sqlalchemy import Table
 
-from kms.keys.model import Key, KeyVersion
+from kms.keys.model import Alias, Key, KeyVersion
 from kms.vault import tables
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 _Readers = tuple[tuple[str, Callable[[Any], Any]], ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TABLES: dict[type, Table] = {Key: tables.keys, KeyVersion: tables.key_versions}
+_TABLES: dict[type, Table] = {Key: tables.keys, KeyVersion: tables.key_versions, Alias: tables.aliases}
 
 
 def stored_in(table: Table) -> Callable[[type[T]], type[T]]:

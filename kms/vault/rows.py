@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from kms.vault import tables
 from kms.vault.records import stored_in
@@ -24,3 +25,25 @@ class OutboxEntry:
 
     sequence: int
     entry: str
+
+
+@stored_in(tables.message_counts)
+@dataclass(frozen=True, slots=True)
+class MessageCount:
+    """How many messages the workers have claimed to protect with one version of a key."""
+
+    key_uid: bytes
+    version: int
+    claimed: int
+
+
+@stored_in(tables.wrapping_keys)
+@dataclass(frozen=True, slots=True)
+class WrappingKey:
+    """A key pair of the service under which one key may come in; `material` is sealed PKCS#8."""
+
+    wrapping_key_id: str
+    owner: str
+    algorithm: str
+    material: bytes = field(repr=False)
+    expires_at: datetime

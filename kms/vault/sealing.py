@@ -75,5 +75,11 @@ class RootKeyring:
         """
         return hmac.digest(self._credential_key, msgspec.msgpack.encode((kind, *parts)), sha256)
 
+    def backup_key(self, shared: str | None) -> bytes:
+        """The key of backups: derived from what installations share, or from this vault's root key."""
+        secret = shared.encode() if shared is not None else self.root_key.reveal()
+        salt = b"" if shared is not None else self._vault_id
+        return HKDF(hashes.SHA256(), 32, salt, b"kms backup v1").derive(secret)
+
     def _context(self, bound_to: Bound) -> bytes:
         return msgspec.msgpack.encode((self._vault_id, *bound_to))

@@ -31,7 +31,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
 from kms.keys.ids import is_key_id
-from kms.keys.model import Key, KeyVersion
+from kms.keys.model import Alias, Key, KeyVersion
 from kms.secret import Secret
 from kms.vault import tables
 from kms.vault.integrity import Tally, authenticated, canonical, check_row, tally_of
@@ -84,10 +84,24 @@ class Snapshot:
             return None
         return self.first(Key, tables.keys.c.key_id == key_id)
 
+    def key_named(self, name: str) -> Key | None:
+        """The key of that id or alias."""
+        key = self.key_by_id(name)
+        if key is not None or not is_key_id(name):
+            return key
+        alias = self.find(Alias, name)
+        return self.find(Key, alias.key_uid) if alias else None
+
     def versions(self, key: Key) -> list[KeyVersion]:
         """All versions of `key`, oldest first."""
         column = tables.key_versions.c
         return self.select(KeyVersion, column.key_uid == key.uid, order_by=column.version)
+
+    def latest_versions(self, key: Key, limit: int, below: int | None = None) -> list[KeyVersion]:
+        """The newest `limit` versions of `key`, or of those `below` a number; the oldest of them first."""
+        column = tables.key_versions.c
+        criteria = [column.key_uid == key.uid] + ([column.version < below] if below is not None else [])
+        return self.select(KeyVersion, *criteria, order_by=column.version.desc(), limit=limit)[::-1]
 
     def material(self, key: Key, version: KeyVersion) -> bytes:
         """The unwrapped material of one version: the one door through which key material leaves the vault."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, String, Table, Text
 
 metadata = MetaData()
@@ -10,6 +12,11 @@ metadata = MetaData()
 def _mac() -> Column[bytes]:
     """The row's authentication code (see `integrity`)."""
     return Column("mac", LargeBinary, nullable=False)
+
+
+def _added(name: str, kind: Any, default: str | int | None, **options: Any) -> Column[Any]:
+    """A column that came later: a row that holds `default` there has the code that it had before."""
+    return Column(name, kind, nullable=default is None, info={"default": default}, **options)
 
 
 vault = Table(
@@ -52,6 +59,41 @@ keys = Table(
     Column("latest_version", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("labels", Text, nullable=False),
+    _added("description", Text, ""),
+    _added("origin", String(16), "generated"),
+    _added("oldest_version", Integer, 1),
+    _added("min_protect_version", Integer, 1),
+    _added("min_process_version", Integer, 1),
+    _added("deletion_at", BigInteger, None, index=True),
+    _mac(),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("alias", String(256), primary_key=True),
+    Column("key_uid", LargeBinary(16), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    _mac(),
+)
+
+message_counts = Table(
+    "message_counts",
+    metadata,
+    Column("key_uid", LargeBinary(16), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("claimed", BigInteger, nullable=False),
+    _mac(),
+)
+
+wrapping_keys = Table(
+    "wrapping_keys",
+    metadata,
+    Column("wrapping_key_id", String(32), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("algorithm", String(32), nullable=False),
+    Column("material", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
     _mac(),
 )
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import dh, ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from kms.access.model import Role
-from kms.crypto.agreement import derive
-from kms.crypto.dh import FiniteFieldGroup
+from kms.crypto.dh import prime
 from kms.crypto.envelope import HEADER_BYTES
+from kms.crypto.mac import hkdf
 from kms.crypto.symmetric import Xaes256Gcm
 from support import SteeredClock, World, b64, unb64
 
@@ -65,14 +65,14 @@ def test_a_completed_exchange_gives_both_sides_one_key(world: World, group: str)
     if group == "x25519":
         private = x25519.X25519PrivateKey.generate()
     else:
-        private = dh.DHParameterNumbers(FiniteFieldGroup(int(group[5:])).prime, 2).parameters().generate_private_key()
+        private = dh.DHParameterNumbers(prime(int(group[5:])), 2).parameters().generate_private_key()
     pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     answers = [user.post("/generate_dh_key", {"peer_public_key": pem}).json for _ in range(2)]
     keys = []
     for version, answer in enumerate(answers, 1):
         assert (answer["key_id"], answer["version"], answer["group"]) == ("user1_session", version, group)
         secret = private.exchange(load_pem_public_key(answer["public_key"].encode()))
-        keys.append(derive(secret, unb64(answer["salt"]), unb64(answer["info"])))
+        keys.append(hkdf(secret, unb64(answer["salt"]), unb64(answer["info"])))
     assert keys[0] != keys[1]  # ephemeral: each exchange has a secret of its own
     sealed = unb64(user.post("/api/v1/keys/user1_session/encrypt", {"plaintext": b64(b"hi")}).json["ciphertext"])
     assert Xaes256Gcm(keys[1]).decrypt(sealed[HEADER_BYTES:], sealed[:HEADER_BYTES]) == b"hi"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kms.crypto import envelope
-from kms.crypto.symmetric import Xaes256Gcm, generate
+from kms.crypto.symmetric import Xaes256Gcm
 from kms.errors import DecryptionFailed
 
 UID = bytes(range(16))
-CIPHER = Xaes256Gcm(generate())
+CIPHER = Xaes256Gcm(os.urandom(32))
 
 
 @given(st.integers(1, 2**32 - 1), st.binary(max_size=100), st.binary(max_size=50))

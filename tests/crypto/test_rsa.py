@@ -11,14 +11,15 @@ from cryptography.hazmat.primitives.asymmetric import rsa as library
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography_vectors import open_vector_file
 
-from kms.crypto.pkcs8 import private_der, public_der
+from kms.crypto.pkcs8 import load_private, private_der, public_der
+from kms.crypto.primitives import Scheme
 from kms.crypto.rsa import RsaKey, generate
 from kms.errors import DecryptionFailed, ValidationFailed
 
 
 @pytest.fixture(scope="module")
 def pkcs8() -> bytes:
-    return generate(2048)
+    return private_der(generate(2048))
 
 
 def _key_of(n: int, e: int, d: int, p: int = 0, q: int = 0) -> RsaKey:
@@ -26,7 +27,7 @@ def _key_of(n: int, e: int, d: int, p: int = 0, q: int = 0) -> RsaKey:
         p, q = library.rsa_recover_prime_factors(n, e, d)
     dp, dq, qi = library.rsa_crt_dmp1(d, p), library.rsa_crt_dmq1(d, q), library.rsa_crt_iqmp(p, q)
     numbers = library.RSAPrivateNumbers(p, q, d, dp, dq, qi, library.RSAPublicNumbers(e, n))
-    return RsaKey(private_der(numbers.private_key(unsafe_skip_rsa_key_validation=True)))
+    return RsaKey(numbers.private_key(unsafe_skip_rsa_key_validation=True))
 
 
 def test_pkcs1_v1_5_signatures_of_fips_186_3() -> None:
@@ -48,7 +49,7 @@ def test_pkcs1_v1_5_signatures_of_fips_186_3() -> None:
                     assert not expected
                     continue
                 message, signature = bytes.fromhex(fields["Msg"]), bytes.fromhex(fields["S"])
-                assert key.verify(message, signature, f"RS{case[0]}", prehashed=False) is expected
+                assert key.verify(message, signature, Scheme(f"RS{case[0]}")) is expected
                 seen[expected] += 1
     assert seen[True] >= 6
     assert seen[False] >= 6
@@ -77,7 +78,7 @@ def test_oaep_known_answers() -> None:
 def test_openssl_verifies_our_signatures(tmp_path: Path, pkcs8: bytes, algorithm: str) -> None:
     (tmp_path / "key.der").write_bytes(pkcs8)
     (tmp_path / "message").write_bytes(b"a message")
-    (tmp_path / "signature").write_bytes(RsaKey(pkcs8).sign(b"a message", algorithm, prehashed=False))
+    (tmp_path / "signature").write_bytes(RsaKey(_private(pkcs8)).sign(b"a message", Scheme(algorithm)))
     options = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"] if algorithm[0] == "P" else []
     command = ["openssl", "dgst", f"-sha{algorithm[2:]}", "-prverify", "key.der", "-keyform", "DER", *options]
     done = subprocess.run(
@@ -94,17 +95,15 @@ def test_openssl_encrypts_to_our_key(tmp_path: Path, pkcs8: bytes) -> None:
     for option in options:
         command += ["-pkeyopt", option]
     encrypted = subprocess.run(command, cwd=tmp_path, input=b"secret", capture_output=True, check=True).stdout
-    assert RsaKey(pkcs8).decrypt(encrypted, label) == b"secret"
+    assert RsaKey(_private(pkcs8)).decrypt(encrypted, label) == b"secret"
 
 
 def _private(pkcs8: bytes) -> library.RSAPrivateKey:
-    from kms.crypto.pkcs8 import load_private
-
     return load_private(pkcs8, library.RSAPrivateKey)
 
 
 def test_the_label_is_bound(pkcs8: bytes) -> None:
-    key = RsaKey(pkcs8)
+    key = RsaKey(_private(pkcs8))
     sealed = key.encrypt(b"secret", b"one")
     for ciphertext, label in ((sealed, b"two"), (sealed[:-1], b"one"), (sealed[:-1] + b"\0", b"one"), (b"", b"one")):
         with pytest.raises(DecryptionFailed):
@@ -112,20 +111,20 @@ def test_the_label_is_bound(pkcs8: bytes) -> None:
 
 
 def test_lengths_are_checked(pkcs8: bytes) -> None:
-    key = RsaKey(pkcs8)
+    key = RsaKey(_private(pkcs8))
     assert key.decrypt(key.encrypt(bytes(190), b""), b"") == bytes(190)
     with pytest.raises(ValidationFailed):
         key.encrypt(bytes(191), b"")
     with pytest.raises(ValidationFailed):
-        key.sign(bytes(31), "PS256", prehashed=True)
+        key.sign(bytes(31), Scheme("PS256", prehashed=True))
 
 
 def test_a_digest_signs_like_its_message(pkcs8: bytes) -> None:
     import hashlib
 
-    key = RsaKey(pkcs8)
+    key = RsaKey(_private(pkcs8))
     digest = hashlib.sha256(b"a message").digest()
-    assert key.verify(b"a message", key.sign(digest, "PS256", prehashed=True), "PS256", prehashed=False)
+    assert key.verify(b"a message", key.sign(digest, Scheme("PS256", prehashed=True)), Scheme("PS256"))
 
 
 def test_the_private_key_is_pkcs8(pkcs8: bytes) -> None:

@@ -19,21 +19,20 @@ from kms.access.model import Client, Grant, RecoveryCode, Role, Token
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import IntegrityFailure
-from kms.keys.cryptoperiod import Cryptoperiods
-from kms.keys.model import Key, KeyVersion, RevocationReason
-from kms.operations import provision
+from kms.keys.model import Alias, Key, KeyVersion, RevocationReason
 from kms.revocation.model import Revocation
 from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
 from kms.vault import tables
 from kms.vault.opening import open_vault
 from kms.vault.records import table_of
-from kms.vault.rows import Epoch, OutboxEntry
+from kms.vault.rows import Epoch, MessageCount, OutboxEntry, WrappingKey
 from kms.vault.store import Vault
+from support import make_key, make_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
-PROTECTED += [LoginFailures, Epoch, OutboxEntry]
+PROTECTED += [LoginFailures, Epoch, OutboxEntry, Alias, MessageCount, WrappingKey]
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +50,18 @@ def fill(opened: Vault) -> None:
         ensure_signing_key(change, NOW)
         clients.create(change, "user1", frozenset({Role.USER}), NOW)
         for key_id in ("user1_symmetric", "other"):
-            provision.new_key(change, Cryptoperiods(), key_id, "user1", kind, kind.generate(), NOW)
+            make_key(change, key_id, "user1", kind, kind.generate(), NOW)
         key = change.key_by_id("user1_symmetric")
         assert key is not None
-        provision.next_version(change, Cryptoperiods(), key, kind, kind.generate(), NOW)
+        make_version(change, key, kind, NOW)
         change.insert(Grant("0" * 32, "user1", "client:user2", "keys:encrypt", "user1_*", NOW))
         change.insert(Token(b"t" * 32, "user1", NOW, NOW))
         count_failure(change, "user1", "10.0.0.1", NOW)
+        change.insert(
+            Alias("another_name", key.uid, NOW),
+            MessageCount(key.uid, 1, 65536),
+            WrappingKey("0" * 32, "user1", "HPKE", b"sealed", NOW),
+        )
         change.record("an entry")
         found = change.key_by_id("user1_symmetric")
         assert found is not None

@@ -1,0 +1,205 @@
+"""What the service has to know about a type of key, whatever the type."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from kms.crypto import jwk, pkcs8
+from kms.errors import ValidationFailed
+from kms.keys.model import Usage
+
+Purposes = tuple[frozenset[Usage], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyType(ABC):
+    """How keys of one type are made, loaded, used and described.
+
+    `purposes` are sets of usages that exclude each other, the default first: a key is made for one of them or
+    a part of it, so that no key is ever used in two modes. `primitive` makes, from what `load` knows, the
+    object that computes; it implements the interfaces of `kms.crypto.primitives` that the purposes need.
+    `message_limit` is how many messages one version may protect (None: no practical limit). `slow` types take
+    long to generate.
+    """
+
+    name: str
+    title: str
+    standard: str
+    purposes: Purposes
+    primitive: Callable[[Any], object]
+    message_limit: int | None = None
+    slow: bool = False
+
+    @property
+    def usages(self) -> frozenset[Usage]:
+        """What keys of this type are made for where nothing else is asked."""
+        return self.purposes[0]
+
+    @property
+    def every_usage(self) -> frozenset[Usage]:
+        """What keys of this type can be made for at all."""
+        return frozenset().union(*self.purposes)
+
+    @property
+    @abstractmethod
+    def formats(self) -> tuple[str, ...]:
+        """The formats in which private or secret material goes in and out, the default first."""
+
+    @abstractmethod
+    def generate(self) -> bytes:
+        """New material, as the vault keeps it."""
+
+    @abstractmethod
+    def load(self, material: bytes) -> object:
+        """The object that computes with `material`, which the vault has authenticated."""
+
+    @abstractmethod
+    def load_public(self, spki: bytes) -> object:
+        """The object that computes with a public key alone, which the vault has authenticated."""
+
+    @abstractmethod
+    def public_key(self, material: bytes) -> bytes | None:
+        """The public half of `material` as SubjectPublicKeyInfo DER, or None for symmetric types."""
+
+    def imported(self, encoded: bytes, form: str) -> bytes:
+        """Material from outside, in one of `formats`, as the vault keeps it. Raises ValidationFailed."""
+        self.require_format(form)
+        if form == "jwk":
+            encoded, form = jwk.material(encoded)
+        return self._imported(encoded, form)
+
+    def exported(self, material: bytes, form: str) -> bytes:
+        """`material` in one of `formats`. Raises ValidationFailed."""
+        self.require_format(form)
+        return jwk.private(material, self.formats[0]) if form == "jwk" else self._exported(material, form)
+
+    @abstractmethod
+    def _imported(self, encoded: bytes, form: str) -> bytes:
+        """As `imported`, of a form that is not JWK."""
+
+    @abstractmethod
+    def _exported(self, material: bytes, form: str) -> bytes:
+        """As `exported`, in a form that is not JWK."""
+
+    @abstractmethod
+    def owns(self, public: Any) -> bool:
+        """Whether `public`, a loaded public key, is one of this type."""
+
+    @abstractmethod
+    def checked_public(self, spki: bytes) -> bytes:
+        """A public key from outside in its one encoding. Raises ValidationFailed."""
+
+    def require_format(self, form: str) -> None:
+        """Raise ValidationFailed unless `form` is one of `formats`."""
+        if form not in self.formats:
+            raise ValidationFailed(f"format: a key of type {self.name} is {' or '.join(self.formats)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretKeyType(KeyType):
+    """A type of symmetric keys: `key_bytes` random bytes. `imports` are the sizes taken from outside."""
+
+    key_bytes: int
+    imports: range = field(default=range(0))
+
+    formats = ("raw", "jwk")
+
+    def generate(self) -> bytes:
+        return os.urandom(self.key_bytes)
+
+    def load(self, material: bytes) -> object:
+        return self.primitive(material)
+
+    def load_public(self, spki: bytes) -> object:
+        raise TypeError(f"{self.name} has no public keys")
+
+    def public_key(self, material: bytes) -> None:
+        return None
+
+    def _imported(self, encoded: bytes, form: str) -> bytes:
+        if form != "raw":
+            raise ValidationFailed("wrapped_key: not a JWK of a symmetric key.")
+        if len(encoded) != self.key_bytes and len(encoded) not in self.imports:
+            sizes = f"{self.imports[0]} to {self.imports[-1]}" if self.imports else str(self.key_bytes)
+            raise ValidationFailed(f"wrapped_key: a key of type {self.name} has {sizes} bytes, this {len(encoded)}.")
+        return encoded
+
+    def _exported(self, material: bytes, form: str) -> bytes:
+        return material
+
+    def owns(self, public: Any) -> bool:
+        return False
+
+    def checked_public(self, spki: bytes) -> bytes:
+        raise ValidationFailed(f"public_key: keys of type {self.name} have no public half.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyPairType(KeyType):
+    """A type of key pairs; the vault keeps PKCS#8 DER, in the seed form where there is one.
+
+    `new` makes a private key; `is_owner_of` tells public keys of this type from others; `validate` refuses the
+    weak ones among those that come from outside. `raw` makes a private key from its raw form, where that is
+    common; `jwk` says whether keys of this type can be written as JWK.
+    """
+
+    new: Callable[[], PrivateKeyTypes]
+    is_owner_of: Callable[[PublicKeyTypes], bool]
+    validate: Callable[[PublicKeyTypes], None] = lambda key: None
+    raw: Callable[[bytes], PrivateKeyTypes] | None = None
+    jwk: bool = True
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """PKCS#8 always."""
+        return ("pkcs8", *(("jwk",) if self.jwk else ()), *(("raw",) if self.raw else ()))
+
+    def generate(self) -> bytes:
+        return pkcs8.private_der(self.new())
+
+    def load(self, material: bytes) -> object:
+        return self.primitive(_private(material))
+
+    def load_public(self, spki: bytes) -> object:
+        return self.primitive(pkcs8.load_public(spki, "public_key"))
+
+    def public_key(self, material: bytes) -> bytes | None:
+        return pkcs8.public_der(_private(material))
+
+    def _imported(self, encoded: bytes, form: str) -> bytes:
+        try:
+            key = self.raw(encoded) if form == "raw" and self.raw else load_der_private_key(encoded, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
+            raise ValidationFailed(f"wrapped_key: not a valid {form} key of type {self.name}.") from None
+        self._check(key.public_key())
+        return pkcs8.private_der(key)
+
+    def _exported(self, material: bytes, form: str) -> bytes:
+        if form == "raw":
+            return bytes(_private(material).private_bytes_raw())
+        return material
+
+    def owns(self, public: Any) -> bool:
+        return self.is_owner_of(public)
+
+    def checked_public(self, spki: bytes) -> bytes:
+        public = pkcs8.load_public(spki, "public_key")
+        self._check(public)
+        return pkcs8.public_der(public)
+
+    def _check(self, public: PublicKeyTypes) -> None:
+        if not self.is_owner_of(public):
+            raise ValidationFailed(f"public_key: this is not a key of type {self.name}.")
+        self.validate(public)
+
+
+def _private(material: bytes) -> Any:
+    return pkcs8.load_private(material, object)

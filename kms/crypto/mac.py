@@ -1,0 +1,52 @@
+"""HMAC (FIPS 198-1), and derivation from the same kind of key: HKDF (RFC 5869), KBKDF (SP 800-108r1)."""
+
+from __future__ import annotations
+
+import hmac
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
+
+from kms.crypto.hashing import SHA2
+from kms.crypto.primitives import Deriver, Mac
+from kms.errors import ValidationFailed
+
+
+class HmacKey(Mac, Deriver):
+    """One key of HMAC with SHA-2. A key is made either for codes or for derivation, never for both."""
+
+    def __init__(self, bits: str, key: bytes) -> None:
+        self._key = key
+        self._name = f"sha{bits}"
+        self._digest = SHA2[bits]
+        self.derivations = (f"HKDF-SHA-{bits}", f"KBKDF-HMAC-SHA-{bits}")
+
+    def mac(self, message: bytes) -> bytes:
+        return hmac.digest(self._key, message, self._name)
+
+    def derive(self, algorithm: str, salt: bytes, label: bytes, context: bytes, length: int) -> bytes:
+        if algorithm.startswith("HKDF"):
+            if label:
+                raise ValidationFailed("label: HKDF has none; put it into context, which is its info.")
+            if length > 255 * self._digest.digest_size:
+                raise ValidationFailed(f"length: {algorithm} gives at most {255 * self._digest.digest_size} bytes.")
+            return HKDF(self._digest, length, salt, context).derive(self._key)
+        if salt:
+            raise ValidationFailed("salt: KBKDF has none; put it into context.")
+        return KBKDFHMAC(
+            algorithm=self._digest,
+            mode=Mode.CounterMode,
+            length=length,
+            rlen=4,
+            llen=4,
+            location=CounterLocation.BeforeFixed,
+            label=label,
+            context=context,
+            fixed=None,
+        ).derive(self._key)
+
+
+def hkdf(shared_secret: bytes, salt: bytes, info: bytes, length: int = 32) -> bytes:
+    """HKDF with SHA-256 (RFC 5869): `length` bytes of key from the shared secret."""
+    return HKDF(hashes.SHA256(), length, salt, info).derive(shared_secret)

@@ -1,0 +1,72 @@
+"""How many messages a key version has protected, for types whose nonces are drawn from 96 bits.
+
+A worker claims messages in blocks, in a transaction, before it uses them: after a crash too many were counted,
+never too few. Halfway to the limit the key is made due for rotation; at the limit the version refuses.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import replace
+
+from kms.clock import Clock
+from kms.errors import KeyExpired
+from kms.keys.model import Key
+from kms.vault.rows import MessageCount
+from kms.vault.store import Vault
+
+_BLOCK = 1 << 16
+_VERSIONS_COUNTED = 100_000
+
+
+class MessageCounts:
+    """What this worker has claimed and not used yet."""
+
+    def __init__(self, vault: Vault, clock: Clock) -> None:
+        self._vault = vault
+        self._clock = clock
+        self._left: defaultdict[tuple[bytes, int], int] = defaultdict(int)
+        self._counting = threading.Lock()
+        self._claiming = threading.Lock()
+
+    def take(self, key: Key, version: int, limit: int) -> None:
+        """Count one message under a version that may protect `limit`. Raises KeyExpired, Unavailable."""
+        if self._took(key.uid, version):
+            return
+        with self._claiming:
+            if self._took(key.uid, version):
+                return
+            self._claim(key, version, limit)
+            with self._counting:
+                if len(self._left) > _VERSIONS_COUNTED:
+                    self._left.clear()  # they count as used
+                self._left[key.uid, version] += _BLOCK - 1
+
+    def _took(self, uid: bytes, version: int) -> bool:
+        with self._counting:
+            if self._left[uid, version] > 0:
+                self._left[uid, version] -= 1
+                return True
+        return False
+
+    def _claim(self, seen: Key, version: int, limit: int) -> None:
+        with self._vault.change() as change:
+            before = change.find(MessageCount, seen.uid, version)
+            claimed = (before.claimed if before else 0) + _BLOCK
+            if claimed > limit:
+                raise KeyExpired(
+                    f"Version {version} of {seen.key_id} has protected {limit} messages. Rotate the key."
+                )
+            after = MessageCount(seen.uid, version, claimed)
+            if before is None:
+                change.insert(after)
+            else:
+                change.replace(before, after)
+            key = change.find(Key, seen.uid)
+            now = self._clock()
+            if key is None or key.latest_version != version:
+                return
+            if claimed > limit // 2 and key.origin.is_renewable:
+                due = min(key.next_rotation_at or now, now)
+                change.replace(key, replace(key, next_rotation_at=due))

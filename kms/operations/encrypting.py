@@ -1,0 +1,231 @@
+"""Encryption: encrypt, decrypt, rewrap, data keys. None of them touches the database."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from kms.access.policy import Permission
+from kms.access.ratelimit import RateClass
+from kms.crypto import envelope
+from kms.crypto.pkcs8 import public_pem
+from kms.crypto.primitives import Cipher
+from kms.crypto.registry import key_type
+from kms.errors import DecryptionFailed, ValidationFailed
+from kms.keys.ids import KeyId
+from kms.keys.model import Key, Usage
+from kms.operations.service import Call, Service
+from kms.operations.table import Earlier, Request, operation
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key
+
+Form = Literal["kms", "raw"]
+_SAMPLE = "AYfCIj4XjJ3dq8EAAAABq5mLw7tKmQ=="
+
+
+class EncryptRequest(Request):
+    """`plaintext` and `associated_data`; the latter is not kept and must be given again to decrypt.
+
+    `format` is `kms`, which names key and version, or `raw`: what the algorithm gives and nothing else, with
+    exactly the given associated data (for RSA the label).
+    """
+
+    plaintext: bytes
+    associated_data: bytes = b""
+    format: Form = "kms"
+
+
+class EncryptAnswer(UsedKey, kw_only=True):
+    """`ciphertext` in the format of docs/reference/formats.md."""
+
+    ciphertext: bytes
+
+
+class DecryptRequest(ProcessRequest, kw_only=True):
+    """`ciphertext` as `encrypt` gave it; `version` is of use only with the format `raw`."""
+
+    ciphertext: bytes
+    associated_data: bytes = b""
+    format: Form = "kms"
+
+
+class DecryptAnswer(UsedKey, kw_only=True):
+    """What was encrypted."""
+
+    plaintext: bytes
+
+
+class RewrapRequest(DecryptRequest, kw_only=True):
+    """A ciphertext, and the key under which it shall be from now on: the same unless another is named.
+
+    To another key a caller needs `keys:decrypt` on the first and `keys:encrypt` on the second.
+    """
+
+    to_key_id: KeyId | None = None
+    to_associated_data: bytes | UnsetType = UNSET
+
+
+class DataKeyRequest(Request):
+    """A key of `bits` for use outside; `with_plaintext` false gives it only encrypted, for later."""
+
+    bits: Annotated[int, msgspec.Meta(ge=128, le=8192, multiple_of=8)] = 256
+    with_plaintext: bool = True
+    associated_data: bytes = b""
+
+
+class DataKeyAnswer(UsedKey, kw_only=True):
+    """The data key and the same encrypted; `decrypt` with the same associated data gives it back."""
+
+    plaintext: bytes | UnsetType = UNSET
+    ciphertext: bytes
+
+
+class DataKeyPairRequest(Request):
+    """A key pair of `type` for use outside."""
+
+    type: str
+    with_plaintext: bool = True
+    associated_data: bytes = b""
+
+
+class DataKeyPairAnswer(UsedKey, kw_only=True):
+    """`public_key` is PEM; `plaintext` is the private key as PKCS#8, `ciphertext` the same encrypted."""
+
+    type: str
+    public_key: str
+    plaintext: bytes | UnsetType = UNSET
+    ciphertext: bytes
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/encrypt",
+    permission=Permission.KEYS_ENCRYPT,
+    rate_class=RateClass.USE,
+    request=EncryptRequest,
+    hot=True,
+    batched=True,
+    example={"plaintext": "aGVsbG8=", "associated_data": "b3JkZXIgNDI="},
+)
+def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) -> EncryptAnswer:
+    """Encrypt with the latest version of a key."""
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
+    number, sealed = _encrypt(service, call, key, request.plaintext, request.associated_data, request.format)
+    return EncryptAnswer(key_id=key.key_id, version=number, ciphertext=sealed)
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/decrypt",
+    permission=Permission.KEYS_DECRYPT,
+    rate_class=RateClass.USE,
+    request=DecryptRequest,
+    hot=True,
+    batched=True,
+    example={"ciphertext": Earlier("encrypt", "ciphertext", _SAMPLE), "associated_data": "b3JkZXIgNDI="},
+)
+def decrypt(service: Service, call: Call, request: DecryptRequest, key_id: str) -> DecryptAnswer:
+    """Decrypt with the version that encrypted."""
+    key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id)
+    number, plaintext = _decrypt(service, call, key, request)
+    return DecryptAnswer(key_id=key.key_id, version=number, plaintext=plaintext)
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/rewrap",
+    permission=Permission.KEYS_REWRAP,
+    rate_class=RateClass.USE,
+    request=RewrapRequest,
+    hot=True,
+    batched=True,
+    example={"ciphertext": Earlier("encrypt", "ciphertext", _SAMPLE), "associated_data": "b3JkZXIgNDI="},
+)
+def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) -> EncryptAnswer:
+    """Encrypt anew, with the latest version or another key, without showing the plaintext."""
+    key = usable_key(service, call, Permission.KEYS_REWRAP, key_id)
+    target = key
+    if request.to_key_id is not None:
+        # Who could rewrap to a key of his own could read: that is decrypting.
+        usable_key(service, call, Permission.KEYS_DECRYPT, key_id)
+        target = usable_key(service, call, Permission.KEYS_ENCRYPT, request.to_key_id)
+        call.key_id, call.target = key.key_id, target.key_id
+    _, plaintext = _decrypt(service, call, key, request)
+    associated_data = request.associated_data if request.to_associated_data is UNSET else request.to_associated_data
+    number, sealed = _encrypt(service, call, target, plaintext, associated_data, request.format)
+    return EncryptAnswer(key_id=target.key_id, version=number, ciphertext=sealed)
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/data-key",
+    permission=Permission.KEYS_ENCRYPT,
+    rate_class=RateClass.USE,
+    request=DataKeyRequest,
+    hot=True,
+    batched=True,
+    example={"bits": 256},
+)
+def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str) -> DataKeyAnswer:
+    """Make a symmetric key for use outside, in plaintext and encrypted under this key."""
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
+    plaintext = os.urandom(request.bits // 8)
+    number, sealed = _encrypt(service, call, key, plaintext, request.associated_data, "kms")
+    shown = plaintext if request.with_plaintext else UNSET
+    return DataKeyAnswer(key_id=key.key_id, version=number, plaintext=shown, ciphertext=sealed)
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/data-key-pair",
+    permission=Permission.KEYS_ENCRYPT,
+    rate_class=RateClass.GENERATE,
+    request=DataKeyPairRequest,
+    slow=True,
+    batched=True,
+    example={"type": "ec-p256", "with_plaintext": False},
+)
+def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key_id: str) -> DataKeyPairAnswer:
+    """Make a key pair for use outside, its private key in plaintext and encrypted under this key."""
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
+    require_usage(key, Usage.ENCRYPT)
+    kind = key_type(request.type)
+    plaintext = kind.generate()
+    public_key = kind.public_key(plaintext)
+    if public_key is None:
+        raise ValidationFailed(f"type: keys of type {kind.name} are no pairs; data-key makes symmetric ones.")
+    number, sealed = _encrypt(service, call, key, plaintext, request.associated_data, "kms")
+    return DataKeyPairAnswer(
+        key_id=key.key_id,
+        version=number,
+        type=kind.name,
+        public_key=public_pem(public_key),
+        plaintext=plaintext if request.with_plaintext else UNSET,
+        ciphertext=sealed,
+    )
+
+
+def _encrypt(
+    service: Service, call: Call, key: Key, plaintext: bytes, associated_data: bytes, form: Form
+) -> tuple[int, bytes]:
+    number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher)
+    if form == "raw":
+        return number, cipher.encrypt(plaintext, associated_data)
+    return number, envelope.seal(cipher, key.uid, number, plaintext, associated_data)
+
+
+def _decrypt(service: Service, call: Call, key: Key, request: DecryptRequest) -> tuple[int, bytes]:
+    if request.format == "raw":
+        number, cipher = processing(service, call, key, Usage.DECRYPT, request, Cipher)
+        return number, cipher.decrypt(request.ciphertext, request.associated_data)
+    require_usage(key, Usage.DECRYPT)  # before the ciphertext is looked at
+    parts = envelope.parse(request.ciphertext)
+    if parts.key_uid != key.uid or not 1 <= parts.version <= key.latest_version:
+        raise DecryptionFailed
+    if request.version not in (None, parts.version):
+        raise ValidationFailed("version: the ciphertext itself says which version made it.")
+    named = msgspec.structs.replace(request, version=parts.version)
+    number, cipher = processing(service, call, key, Usage.DECRYPT, named, Cipher)
+    return number, envelope.open_(cipher, parts, request.associated_data)

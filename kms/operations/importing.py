@@ -1,0 +1,219 @@
+"""Bringing one's own key: a wrapping key for one import, and the import."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from kms.access.policy import Permission
+from kms.access.ratelimit import RateClass
+from kms.crypto import pkcs8
+from kms.crypto.keytype import KeyType
+from kms.crypto.primitives import Hpke
+from kms.crypto.registry import key_type
+from kms.crypto.rsa import RSA_AES, RSA_OAEP, RsaKey
+from kms.errors import Conflict, DecryptionFailed, IntegrityFailure, NotFound, ValidationFailed
+from kms.keys.ids import KeyId
+from kms.keys.model import KeyVersion, Origin
+from kms.operations import provision
+from kms.operations.keys import CreateKeyRequest, template_of
+from kms.operations.provision import Material
+from kms.operations.service import Call, Service
+from kms.operations.table import Answer, Earlier, Request, operation
+from kms.operations.using import authorised
+from kms.operations.views import KeyView, shown_now
+from kms.vault.rows import WrappingKey
+from kms.vault.sealing import Bound, SealBroken
+from kms.vault.store import Change
+
+HPKE, HPKE_HYBRID = "HPKE", "HPKE-MLKEM768-X25519"
+_TYPES = {RSA_AES: "rsa-3072", RSA_OAEP: "rsa-3072", HPKE: "x25519", HPKE_HYBRID: "ml-kem-768-x25519"}
+_LIFETIME = timedelta(days=1)
+
+Format = Literal["raw", "pkcs8", "jwk"]
+_PEM = "-----BEGIN PUBLIC KEY-----…"
+
+
+class WrappingKeyRequest(Request):
+    """How the key will be wrapped: RSA_AES_KEY_WRAP_SHA_256, RSA-OAEP-256 (only for short keys), or HPKE.
+
+    HPKE is DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM with an empty info and associated data; its
+    post-quantum form takes the KEM MLKEM768-X25519.
+    """
+
+    algorithm: Literal["RSA_AES_KEY_WRAP_SHA_256", "RSA-OAEP-256", "HPKE", "HPKE-MLKEM768-X25519"] = (
+        "RSA_AES_KEY_WRAP_SHA_256"
+    )
+
+
+class WrappingKeyAnswer(Answer):
+    """A public key (PEM) for one import by this client, until `expires_at`."""
+
+    wrapping_key_id: str
+    algorithm: str
+    public_key: str
+    expires_at: datetime
+
+
+class _Wrapped(Request):
+    wrapping_key_id: str | None = None
+    wrapped_key: bytes | None = None
+    format: Format | None = None
+    public_key: str | None = None
+
+
+class ImportKeyRequest(CreateKeyRequest, kw_only=True):
+    """What the key shall be, as for a new one, and its material: wrapped, or a public key (PEM) alone.
+
+    `format` is that of what was wrapped: `raw` for symmetric keys, `pkcs8` for others, or `jwk`.
+    """
+
+    wrapping_key_id: str | None = None
+    wrapped_key: bytes | None = None
+    format: Format | None = None
+    public_key: str | None = None
+
+
+class ImportVersionRequest(_Wrapped):
+    """The material of the next version, of the same type and kind as that of the version before."""
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    material: Material
+    wrapping_key: WrappingKey | None
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/import-wrapping-key",
+    permission=Permission.KEYS_CREATE,
+    rate_class=RateClass.GENERATE,
+    request=WrappingKeyRequest,
+    on_nothing=True,
+    slow=True,
+    example={"algorithm": "RSA_AES_KEY_WRAP_SHA_256"},
+)
+def create_wrapping_key(service: Service, call: Call, request: WrappingKeyRequest) -> WrappingKeyAnswer:
+    """Give a public key under which one key can be imported."""
+    kind = key_type(_TYPES[request.algorithm])
+    material = kind.generate()
+    public_key = kind.public_key(material)
+    assert public_key is not None
+    owner = call.known_caller.client_id
+    with service.change(call) as change:
+        wrapping_key_id = secrets.token_hex(16)
+        sealed = change.keyring.seal(material, _binding(wrapping_key_id, owner))
+        expires_at = service.clock() + _LIFETIME
+        change.insert(WrappingKey(wrapping_key_id, owner, request.algorithm, sealed, expires_at))
+    return WrappingKeyAnswer(
+        wrapping_key_id=wrapping_key_id,
+        algorithm=request.algorithm,
+        public_key=pkcs8.public_pem(public_key),
+        expires_at=expires_at,
+    )
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/import",
+    permission=Permission.KEYS_CREATE,
+    rate_class=RateClass.GENERATE,
+    request=ImportKeyRequest,
+    status=201,
+    slow=True,
+    location="/api/v1/keys/{key_id}",
+    example={"type": "ec-p256", "key_id": "partner", "public_key": Earlier("get_public_key", "public_key", _PEM)},
+)
+def import_key(service: Service, call: Call, request: ImportKeyRequest) -> KeyView:
+    """Make a key of material that comes from outside."""
+    template = replace(template_of(service, call, request), origin=Origin.IMPORTED)
+    arrival = _arrival(service, call, request, template.type)
+    with service.change(call) as change:
+        _consume(change, arrival)
+        key, version = provision.new_key(change, service.cryptoperiods, template, arrival.material, service.clock())
+        call.key_id, call.version = key.key_id, version.version
+    return shown_now(service, key.key_id)
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/import",
+    permission=Permission.KEYS_UPDATE,
+    rate_class=RateClass.GENERATE,
+    request=ImportVersionRequest,
+    slow=True,
+    example={"public_key": Earlier("get_public_key", "public_key", _PEM)},
+)
+def import_version(service: Service, call: Call, request: ImportVersionRequest, key_id: KeyId) -> KeyView:
+    """Make the next version of an imported key of material that comes from outside."""
+    with service.vault.read() as snapshot:
+        seen = authorised(snapshot, call, Permission.KEYS_UPDATE, key_id)
+    arrival = _arrival(service, call, request, key_type(seen.type))
+    with service.change(call) as change:
+        key = authorised(change, call, Permission.KEYS_UPDATE, key_id)
+        if key.origin is not Origin.IMPORTED or key.type != seen.type:
+            raise Conflict(f"{key.key_id} was not imported; rotate it.")
+        latest = change.find(KeyVersion, key.uid, key.latest_version)
+        if latest is not None and (latest.material is None) != (arrival.material.private is None):
+            raise Conflict(f"{key.key_id}: a public key follows only a public key, a private key only a private key.")
+        _consume(change, arrival)
+        made = provision.next_version(
+            change, service.cryptoperiods, key, key_type(key.type), arrival.material, service.clock()
+        )
+        call.version = made[1].version
+    return shown_now(service, key_id)
+
+
+def _arrival(
+    service: Service, call: Call, request: ImportKeyRequest | ImportVersionRequest, kind: KeyType
+) -> _Arrival:
+    """The material in the request, checked. Raises ValidationFailed, NotFound, DecryptionFailed."""
+    if request.public_key is not None:
+        if request.wrapped_key is not None or request.wrapping_key_id is not None or request.format is not None:
+            raise ValidationFailed("public_key: comes alone, without wrapped_key, wrapping_key_id and format.")
+        spki = pkcs8.der_of_pem(request.public_key, "public_key")
+        return _Arrival(Material(None, kind.checked_public(spki)), None)
+    if request.wrapped_key is None or request.wrapping_key_id is None:
+        raise ValidationFailed("wrapped_key, wrapping_key_id: give both, or a public_key.")
+    wrapping_key = _wrapping_key(service, call, request.wrapping_key_id)
+    plain = _unwrapped(service, wrapping_key, request.wrapped_key)
+    return _Arrival(Material.of(kind, kind.imported(plain, request.format or kind.formats[0])), wrapping_key)
+
+
+def _wrapping_key(service: Service, call: Call, wrapping_key_id: str) -> WrappingKey:
+    found = None
+    if wrapping_key_id.isascii() and wrapping_key_id.isalnum():
+        with service.vault.read() as snapshot:
+            found = snapshot.find(WrappingKey, wrapping_key_id)
+    if found is None or found.owner != call.known_caller.client_id or found.expires_at <= service.clock():
+        raise NotFound("There is no such wrapping key: it was used, it expired, or it was made for another client.")
+    return found
+
+
+def _unwrapped(service: Service, key: WrappingKey, wrapped: bytes) -> bytes:
+    try:
+        material = service.vault.keyring.open(key.material, _binding(key.wrapping_key_id, key.owner))
+    except SealBroken:
+        raise IntegrityFailure("The wrapping key was altered outside the service.") from None
+    primitive = key_type(_TYPES[key.algorithm]).load(material)
+    if isinstance(primitive, RsaKey):
+        return primitive.unwrap(wrapped, key.algorithm)
+    if isinstance(primitive, Hpke):
+        return primitive.open(wrapped, b"")
+    raise DecryptionFailed
+
+
+def _consume(change: Change, arrival: _Arrival) -> None:
+    """Use up the wrapping key, in the change that keeps what came under it."""
+    if arrival.wrapping_key is not None:
+        found = change.find(WrappingKey, arrival.wrapping_key.wrapping_key_id)
+        if found is None:
+            raise NotFound("The wrapping key was used at the same moment.")
+        change.delete(found)
+
+
+def _binding(wrapping_key_id: str, owner: str) -> Bound:
+    return ("wrapping key", wrapping_key_id, owner)

@@ -1,0 +1,105 @@
+"""What every use of a key has in common: may the caller, can the key, and which version."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from kms.access import policy
+from kms.access.policy import Permission
+from kms.crypto.registry import key_type
+from kms.errors import OperationNotSupported
+from kms.keys.model import Key, Usage
+from kms.operations.service import Call, Service
+from kms.operations.table import Answer, Request
+from kms.vault.store import Snapshot
+
+P = TypeVar("P")
+
+
+class ProcessRequest(Request):
+    """`version` is the latest one unless another is given.
+
+    `recover` asks for the use of a version that was revoked for compromise; it needs the permission
+    `keys:recover`, which only administrators grant.
+    """
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    recover: bool = False
+
+
+class UsedKey(Answer):
+    """Which version of which key did it."""
+
+    key_id: str
+    version: int
+
+
+def authorised(snapshot: Snapshot, call: Call, permission: Permission, name: str) -> Key:
+    """The key of that id or alias, if the caller may do this with it. Raises NotFound or PermissionDenied."""
+    key = snapshot.key_named(name)
+    if key is None:
+        raise policy.no_such_key(name)
+    return _allowed(call, permission, key, name)
+
+
+def usable_key(service: Service, call: Call, permission: Permission, name: str) -> Key:
+    """As `authorised`, from memory under the lease."""
+    return _allowed(call, permission, service.keyring.key(name), name)
+
+
+def protecting(service: Service, call: Call, key: Key, usage: Usage, *primitives: type[P]) -> tuple[int, P]:
+    """The latest version of `key` and what computes with it, which is one of `primitives`.
+
+    Raises OperationNotSupported, and what the keyring raises for versions that may not be used.
+    """
+    number, primitive = _loaded(service, call, key, usage, key.latest_version, primitives, recovering=False)
+    limit = key_type(key.type).message_limit
+    if limit is not None:
+        service.messages.take(key, number, limit)
+    return number, primitive
+
+
+def processing(
+    service: Service, call: Call, key: Key, usage: Usage, request: ProcessRequest, *primitives: type[P]
+) -> tuple[int, P]:
+    """As `protecting`, for undoing it: with the version that the request names."""
+    number = request.version or key.latest_version
+    if request.recover:
+        policy.require_on_key(call.known_caller, Permission.KEYS_RECOVER, key.owner, key.key_id)
+    return _loaded(service, call, key, usage, number, primitives, recovering=request.recover)
+
+
+def require_usage(key: Key, usage: Usage) -> None:
+    """Raise OperationNotSupported unless `key` was made for `usage`."""
+    if usage not in key.usages:
+        made_for = ", ".join(sorted(key.usages))
+        raise OperationNotSupported(f"{key.key_id} is a key of type {key.type} for {made_for}, not for {usage}.")
+
+
+def _allowed(call: Call, permission: Permission, key: Key, name: str) -> Key:
+    if not policy.may_see_key(call.known_caller, key.owner, key.key_id):
+        raise policy.no_such_key(name)  # not the key's own id, which an alias must not betray
+    policy.require_on_key(call.known_caller, permission, key.owner, key.key_id)
+    call.key_id = key.key_id
+    return key
+
+
+def _loaded(
+    service: Service,
+    call: Call,
+    key: Key,
+    usage: Usage,
+    number: int,
+    primitives: tuple[type[P], ...],
+    *,
+    recovering: bool,
+) -> tuple[int, P]:
+    require_usage(key, usage)
+    if number <= key.latest_version:
+        call.version = number
+    loaded = service.keyring.usable(key, number, usage, service.clock(), recovering=recovering)
+    if not isinstance(loaded.primitive, primitives):
+        raise OperationNotSupported(f"Version {number} of {key.key_id} is of type {loaded.version.type}.")
+    return number, loaded.primitive

@@ -1,0 +1,109 @@
+"""How keys are shown."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from kms.crypto.pkcs8 import public_pem
+from kms.keys.lifecycle import effective_state
+from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
+from kms.operations.service import Service
+from kms.operations.table import Answer
+from kms.vault import tables
+from kms.vault.store import Snapshot
+
+VERSIONS_SHOWN = 100
+
+
+class VersionView(Answer):
+    """One version; `public_key` is PEM. After `expires_at` it no longer protects, after `process_until` nothing."""
+
+    version: int
+    type: str
+    state: KeyState
+    created_at: datetime
+    activate_at: datetime
+    expires_at: datetime
+    process_until: datetime
+    revocation_reason: str | UnsetType = UNSET
+    public_key: str | UnsetType = UNSET
+
+
+class KeySummary(Answer):
+    """A key without its versions. `state` and `expires_at` are those of the latest version."""
+
+    key_id: str
+    type: str
+    owner: str
+    state: KeyState
+    usages: list[Usage]
+    exportable: bool
+    origin: Origin
+    latest_version: int
+    oldest_version: int
+    min_protect_version: int
+    min_process_version: int
+    created_at: datetime
+    expires_at: datetime
+    cryptoperiod: timedelta
+    rotation_period: timedelta | None
+    next_rotation_at: datetime | None
+    deletion_at: datetime | None
+    labels: dict[str, str]
+    description: str
+
+
+class KeyView(KeySummary):
+    """A key with its aliases and its newest versions (at most 100), the oldest of them first."""
+
+    aliases: list[str]
+    versions: list[VersionView]
+
+
+def shown(service: Service, snapshot: Snapshot, key: Key) -> KeyView:
+    """`key` in full."""
+    now = service.clock()
+    versions = snapshot.latest_versions(key, VERSIONS_SHOWN)
+    aliases = snapshot.select(Alias, tables.aliases.c.key_uid == key.uid, order_by=tables.aliases.c.alias)
+    return KeyView(
+        **summary_members(key, versions[-1], now),
+        aliases=[each.alias for each in aliases],
+        versions=[version_view(each, now) for each in versions],
+    )
+
+
+def shown_now(service: Service, key_id: str) -> KeyView:
+    """The key of that id as it is after a change of it."""
+    with service.vault.read() as snapshot:
+        key = snapshot.key_named(key_id)
+        assert key is not None
+        return shown(service, snapshot, key)
+
+
+def summary_members(key: Key, latest: KeyVersion, now: datetime) -> dict[str, Any]:
+    """The members of a `KeySummary`."""
+    members = {name: getattr(key, name) for name in KeySummary.__struct_fields__ if hasattr(key, name)}
+    return {
+        **members,
+        "state": effective_state(latest, now),
+        "usages": sorted(key.usages),
+        "expires_at": latest.expires_at,
+    }
+
+
+def version_view(version: KeyVersion, now: datetime) -> VersionView:
+    """One version as it is at `now`."""
+    return VersionView(
+        version=version.version,
+        type=version.type,
+        state=effective_state(version, now),
+        created_at=version.created_at,
+        activate_at=version.activate_at,
+        expires_at=version.expires_at,
+        process_until=version.process_until,
+        revocation_reason=version.revocation_reason or UNSET,
+        public_key=public_pem(version.public_key) if version.public_key else UNSET,
+    )
