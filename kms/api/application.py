@@ -18,9 +18,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from kms import errors
 from kms.access.model import Caller
 from kms.access.ratelimit import RateClass, identity, limited, storage_uri
-from kms.api import problems, requests
+from kms.api import openapi, problems, reference, requests
 from kms.api.admission import Admission
 from kms.operations import OPERATIONS, Call, Operation, Results, Service, Text, new_request_id, perform
+from kms.operations.names import verification_keys
 from kms.revocation.published import RevocationList
 
 _LOG = structlog.get_logger()
@@ -63,6 +64,9 @@ def create_flask_app(service: Service) -> Flask:
     for page in (door.livez, door.readyz):
         _route(app, page.__name__, "GET", f"/{page.__name__}", page)
     _route(app, "jwks", "GET", "/.well-known/jwks.json", public(door.jwks))
+    _route(app, "client_jwks", "GET", "/clients/<client_id>/.well-known/jwks.json", public(door.client_jwks))
+    _route(app, "openapi", "GET", "/openapi.json", public(door.openapi))
+    _route(app, "docs", "GET", "/docs", public(door.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(door.problem))
     return app
 
@@ -198,8 +202,20 @@ class Door:
 
     def jwks(self) -> Response:
         """The public keys with which the service signs (RFC 7517)."""
-        response = Response(msgspec.json.encode(self.service.publisher.jwks()), content_type=_JSON)
-        response.headers["Cache-Control"] = "public, max-age=300"
+        return _published(msgspec.json.encode(self.service.publisher.jwks()), _JSON)
+
+    def client_jwks(self, client_id: str) -> Response:
+        """The public keys that verify what a client signs with; the same for one that is not there."""
+        return _published(msgspec.json.encode(verification_keys(self.service, client_id)), _JSON)
+
+    def openapi(self) -> Response:
+        """The description of the whole interface."""
+        return _published(msgspec.json.encode(openapi.description()), _JSON)
+
+    def docs(self) -> Response:
+        """The same to read."""
+        response = _published(reference.page().encode(), "text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = reference.CONTENT_SECURITY_POLICY
         return response
 
     def problem(self, name: str) -> Response:
@@ -208,6 +224,12 @@ class Door:
         if text is None:
             raise errors.NotFound("There is no such problem type.")
         return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def _published(body: bytes, content_type: str) -> Response:
+    response = Response(body, content_type=content_type)
+    response.headers["Cache-Control"] = "public, max-age=300"
+    return response
 
 
 def _response(answer: Any, operation: Operation, request_id: str) -> Response:

@@ -21,11 +21,12 @@ from kms.operations import (  # noqa: F401  # they fill the table
 from kms.operations.perform import perform
 from kms.operations.schedule import Schedule
 from kms.operations.service import Call, Service, new_request_id
-from kms.operations.table import OPERATIONS, Items, Operation, Request, Results, Text
+from kms.operations.table import OPERATIONS, Earlier, Items, Operation, Request, Results, Text
 
 __all__ = [
     "OPERATIONS",
     "Call",
+    "Earlier",
     "Items",
     "Operation",
     "Request",

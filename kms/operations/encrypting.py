@@ -17,6 +17,7 @@ from kms.crypto.registry import key_type
 from kms.errors import DecryptionFailed, ValidationFailed
 from kms.keys.ids import KeyId
 from kms.keys.model import Key, Usage
+from kms.operations.keys import KeyTypeName
 from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Request, operation
 from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key
@@ -85,7 +86,7 @@ class DataKeyAnswer(UsedKey, kw_only=True):
 class DataKeyPairRequest(Request):
     """A key pair of `type` for use outside."""
 
-    type: str
+    type: KeyTypeName
     with_plaintext: bool = True
     associated_data: bytes = b""
 

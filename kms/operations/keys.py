@@ -14,7 +14,7 @@ from kms.access import policy
 from kms.access.model import Caller
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
-from kms.crypto.registry import key_type
+from kms.crypto.registry import KEY_TYPES, key_type
 from kms.errors import ValidationFailed
 from kms.keys.ids import ClientId, KeyId
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
@@ -34,6 +34,7 @@ LabelValue = Annotated[str, msgspec.Meta(max_length=256)]
 Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=64)]
 Description = Annotated[str, msgspec.Meta(max_length=8192)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+KeyTypeName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KEY_TYPES)})]
 VersionNumber = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _SHORTEST_PERIOD, _LONGEST_PERIOD = timedelta(seconds=1), timedelta(days=36_500)
 
@@ -45,7 +46,7 @@ class CreateKeyRequest(Request):
     protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D.
     """
 
-    type: str = "xaes-256-gcm"
+    type: KeyTypeName = "xaes-256-gcm"
     key_id: KeyId | None = None
     owner: ClientId | None = None
     usages: frozenset[Usage] | None = None
@@ -66,7 +67,7 @@ class ListKeysRequest(Request):
     limit: Limit = 100
     cursor: KeyId | None = None
     owner: ClientId | None = None
-    type: str | None = None
+    type: KeyTypeName | None = None
     state: KeyState | None = None
     prefix: KeyId | None = None
     label: Annotated[str, msgspec.Meta(max_length=385)] | None = None

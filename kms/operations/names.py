@@ -12,15 +12,18 @@ from msgspec import UNSET, UnsetType
 
 from kms.access.policy import Permission, allows_on_key
 from kms.crypto import jwk, pkcs8
-from kms.errors import AlreadyExists, NotFound, OperationNotSupported, ValidationFailed
-from kms.keys.ids import KeyId, is_key_id, reserved_for
-from kms.keys.model import Alias, Key, KeyVersion
+from kms.errors import AlreadyExists, NotFound, OperationNotSupported, Refusal, ValidationFailed
+from kms.keys.ids import KeyId, is_client_id, is_key_id, reserved_for
+from kms.keys.lifecycle import require_in_range, require_usable
+from kms.keys.model import Alias, Key, KeyVersion, Usage
 from kms.operations.keys import VersionNumber
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
 from kms.operations.using import authorised
 from kms.vault import tables
 from kms.vault.store import Change
+
+_KEYS_PUBLISHED = 1000
 
 
 class SetAliasRequest(Request):
@@ -136,7 +139,7 @@ def delete_alias(service: Service, call: Call, request: Nothing, alias: str) -> 
     "/api/v1/keys/<key_id>/public-key",
     permission=Permission.KEYS_READ,
     request=PublicKeyRequest,
-    example={"format": "jwk"},
+    example={"format": "pem"},
 )
 def get_public_key(service: Service, call: Call, request: PublicKeyRequest, key_id: str) -> PublicKeyAnswer:
     """Show the public half of a key."""
@@ -155,6 +158,35 @@ def get_public_key(service: Service, call: Call, request: PublicKeyRequest, key_
     else:
         answer.public_key = _ssh(version)
     return answer
+
+
+def verification_keys(service: Service, owner: str) -> dict[str, Any]:
+    """The JWK set (RFC 7517, section 5) of the keys with which `owner`'s signatures are verified now.
+
+    At most the newest `_KEYS_PUBLISHED` versions. Nothing is said about who is a client and who is not.
+    """
+    keys, versions = tables.keys.c, tables.key_versions.c
+    if not is_client_id(owner):
+        return {"keys": []}
+    with service.vault.read() as snapshot:
+        signing = {key.uid: key for key in snapshot.select(Key, keys.owner == owner) if Usage.VERIFY in key.usages}
+        found = snapshot.select(
+            KeyVersion,
+            versions.key_uid.in_(signing),
+            versions.public_key.is_not(None),
+            order_by=versions.created_at.desc(),
+            limit=_KEYS_PUBLISHED,
+        )
+    now = service.clock()
+    published = []
+    for version in found:
+        try:
+            require_in_range(signing[version.key_uid], version.version, Usage.VERIFY)
+            require_usable(version, Usage.VERIFY, now)
+            published.append({**jwk.public(version.public_key or b""), "use": "sig"})
+        except Refusal:
+            continue
+    return {"keys": published}
 
 
 def _ssh(version: KeyVersion) -> str:

@@ -1,0 +1,176 @@
+"""The OpenAPI 3.1 description, made from the operation table and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from kms import __version__
+from kms.api.problems import MEDIA_TYPE, Problem
+from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN
+from kms.operations import OPERATIONS, Earlier, Operation, Text
+from kms.operations.table import MOST_ITEMS, Nothing
+
+_REFERENCE = "#/components/schemas/{name}"
+_PATH_VARIABLES: dict[str, dict[str, Any]] = {
+    "key_id": {"type": "string", "pattern": f"^{KEY_ID_PATTERN}$"},
+    "alias": {"type": "string", "pattern": f"^{KEY_ID_PATTERN}$"},
+    "client_id": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
+    "grant_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+}
+_SAMPLES = {"key_id": "orders", "alias": "current", "client_id": "user1", "grant_id": "0" * 32, "version": 1}
+_INTRODUCTION = """\
+Bytes travel as standard base64 with padding, times as RFC 3339 in UTC, periods as ISO 8601 durations. Refusals are \
+problem documents (RFC 9457). Operations that say so also take `{"items": [request, …]}` and then answer \
+`{"items": [answer or {"error": problem}, …]}` in the same order."""
+
+
+@cache
+def description() -> dict[str, Any]:
+    """The document; see https://spec.openapis.org/oas/v3.1.1.html."""
+    types: list[Any] = [Problem]
+    for operation in OPERATIONS.values():
+        types += [operation.request, *([operation.batch] if operation.batch else []), *_answer_types(operation)]
+    used = list({repr(kind): kind for kind in types if kind is not Text}.values())
+    _, schemas = msgspec.json.schema_components(used, ref_template=_REFERENCE)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS.values():
+        path = re.sub(r"<(?:int:)?(\w+)>", r"{\1}", operation.path)
+        paths.setdefault(path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "KMS", "version": __version__, "description": _INTRODUCTION, "license": {"name": "MIT"}},
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {"basic": [], "totp": []}],
+        "tags": [{"name": name} for name in dict.fromkeys(tag(each) for each in OPERATIONS.values())],
+        "paths": paths,
+        "components": {
+            "schemas": {name: _standard(schema) for name, schema in schemas.items()},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic", "description": "client id and secret"},
+                "totp": {"type": "apiKey", "in": "header", "name": "X-TOTP", "description": "six digits"},
+            },
+        },
+    }
+
+
+def tag(operation: Operation) -> str:
+    """What the operation is about: the module that declares it."""
+    return str(operation.function.__module__).rpartition(".")[2]
+
+
+def summary(operation: Operation) -> str:
+    """One sentence about the operation."""
+    return inspect.cleandoc(operation.function.__doc__ or "").partition("\n")[0]
+
+
+def example_of(operation: Operation) -> dict[str, Any] | None:
+    """The example request, with samples for what comes from earlier answers."""
+    if operation.example is None:
+        return None
+    return {name: value.sample if isinstance(value, Earlier) else value for name, value in operation.example.items()}
+
+
+def sample_path(operation: Operation) -> str:
+    """The path with samples for its variables."""
+    return re.sub(r"<(?:int:)?(\w+)>", lambda match: str(_SAMPLES[match[1]]), operation.path)
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    about = inspect.cleandoc(operation.function.__doc__ or "")
+    needs = f"Needs the permission `{operation.permission}`." if operation.permission else ""
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": summary(operation),
+        "description": "\n\n".join(filter(None, [about, needs])),
+        "tags": [tag(operation)],
+        "parameters": _parameters(operation),
+        "responses": {
+            str(operation.status): _response(operation),
+            "default": {
+                "description": "A refusal, with a page that explains its `type`",
+                "content": {MEDIA_TYPE: {"schema": _reference(Problem)}},
+            },
+        },
+    }
+    if operation.needs_fresh_factor:
+        described["security"] = [{"basic": [], "totp": []}]
+    if operation.method not in {"GET"}:
+        described["requestBody"] = _body(operation)
+    return described
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": _PATH_VARIABLES[name], "example": _SAMPLES[name]}
+        for name in re.findall(r"<(?:int:)?(\w+)>", operation.path)
+    ]
+    if operation.method == "GET":
+        _, components = msgspec.json.schema_components([operation.request], ref_template=_REFERENCE)
+        members = components[operation.request.__name__].get("properties", {})
+        for name, each in members.items():
+            without_null = [kind for kind in each.get("anyOf", []) if kind != {"type": "null"}]
+            shown = without_null[0] if len(without_null) == 1 else {k: v for k, v in each.items() if k != "default"}
+            found.append({"name": name, "in": "query", "required": False, "schema": _standard(shown)})
+    return found
+
+
+def _body(operation: Operation) -> dict[str, Any]:
+    schemas = [_reference(kind) for kind in (operation.request, operation.batch) if kind is not None]
+    media: dict[str, Any] = {"schema": {"oneOf": schemas} if len(schemas) > 1 else schemas[0]}
+    example = example_of(operation)
+    if example is not None:
+        media["example"] = example
+    required = any(field.required for field in msgspec.structs.fields(operation.request))
+    return {"required": required and operation.request is not Nothing, "content": {"application/json": media}}
+
+
+def _response(operation: Operation) -> dict[str, Any]:
+    kinds = _answer_types(operation)
+    if Text in kinds:
+        return {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    answers = [_reference(kind) for kind in kinds]
+    schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
+    described: dict[str, Any] = {
+        "description": inspect.cleandoc(kinds[0].__doc__ or ""),
+        "content": {"application/json": {"schema": schema}},
+    }
+    if operation.batch is not None:
+        failed = {"type": "object", "properties": {"error": _reference(Problem)}, "required": ["error"]}
+        items = {"type": "array", "maxItems": MOST_ITEMS, "items": {"anyOf": [schema, failed]}}
+        several = {"type": "object", "properties": {"items": items}, "required": ["items"]}
+        described["content"]["application/json"]["schema"] = {"anyOf": [schema, several]}
+    if operation.location is not None:
+        header = {"description": "The path of what was made", "schema": {"type": "string"}}
+        described["headers"] = {"Location": header}
+    return described
+
+
+def _answer_types(operation: Operation) -> tuple[Any, ...]:
+    answer = get_type_hints(operation.function)["return"]
+    return get_args(answer) or (answer,)
+
+
+def _reference(kind: Any) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(name=kind.__name__)}
+
+
+def _standard(schema: Any) -> Any:
+    """Patterns as ECMA-262 writes them, which knows no \\Z; prose without the indentation of its source."""
+    if isinstance(schema, Mapping):
+        return {
+            name: inspect.cleandoc(value) if name == "description" and isinstance(value, str) else _standard(value)
+            for name, value in schema.items()
+        }
+    if isinstance(schema, list):
+        return [_standard(each) for each in schema]
+    if isinstance(schema, str) and schema.endswith(r"\Z"):
+        return schema.removesuffix(r"\Z") + "$"
+    return schema

@@ -1,0 +1,142 @@
+"""The description of the interface is valid, complete and true: its examples work."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+
+from kms.api import openapi, reference
+from kms.operations import OPERATIONS, Earlier, Operation
+from support import Api, World, b64
+
+KEYS: dict[str, dict[str, Any]] = {
+    "orders": {"exportable": True},
+    "signer": {"type": "ec-p256"},
+    "coder": {"type": "hmac-sha256"},
+    "deriver": {"type": "hmac-sha256", "usages": ["derive"]},
+    "agreer": {"type": "ec-p256", "usages": ["agree"]},
+    "capsule": {"type": "ml-kem-768"},
+    "letterbox": {"type": "ml-kem-768-x25519"},
+}
+KEY_OF = {
+    "sign": "signer", "verify": "signer", "get_public_key": "signer", "mac": "coder", "verify_mac": "coder",
+    "derive": "deriver", "agree": "agreer", "encapsulate": "capsule", "decapsulate": "capsule",
+    "seal": "letterbox", "open_sealed": "letterbox", "import_version": "partner",
+}  # fmt: skip
+BEFORE = ["get_public_key", "backup_key"]  # what others need, and what must come before the end
+LAST = ["destroy_version", "trim_key", "revoke_key_versions", "delete_key", "cancel_deletion"]
+
+
+def in_order() -> list[Operation]:
+    """Every operation with an example, in an order in which each finds what it needs."""
+    names = [name for name, each in OPERATIONS.items() if each.example is not None]
+    middle = [name for name in names if name not in BEFORE + LAST + ["create_key", "restore_key"]]
+    return [OPERATIONS[name] for name in ["create_key", *BEFORE, *middle, *LAST, "restore_key"]]
+
+
+def test_the_description_is_valid(world: World) -> None:
+    document = world.http.get("/openapi.json").json
+    validate(document)
+    assert document["openapi"].startswith("3.1")
+    described = {each["operationId"] for path in document["paths"].values() for each in path.values()}
+    assert described == set(OPERATIONS)
+
+
+def filled(example: Any, answers: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: answers[value.operation][value.member] if isinstance(value, Earlier) else value
+        for name, value in example.items()
+    }
+
+
+def test_the_examples_work(world: World) -> None:
+    alice = world.user("alice")
+    answers: dict[str, Any] = {}
+    for operation in in_order():
+        if operation.name == "create_key":
+            assert alice.post("/api/v1/keys", dict(operation.example or {})).status_code == 201
+            alice.delete("/api/v1/keys/orders", {"waiting_period": "P1D"})  # to be made again with more rights
+            forget(world, "orders")
+            for key_id, body in KEYS.items():
+                assert alice.post("/api/v1/keys", {"key_id": key_id, **body}).status_code == 201
+            continue
+        if operation.name == "restore_key":
+            forget(world, "orders")
+        path = re.sub("<int:version>", "1", operation.path).replace("<key_id>", KEY_OF.get(operation.name, "orders"))
+        answer = perform(alice, operation, path.replace("<alias>", "current"), filled(operation.example, answers))
+        assert answer.status_code == operation.status, (operation.name, answer.json)
+        answers[operation.name] = answer.json
+        if operation.batch is not None:
+            items = {"items": [filled(operation.example, answers)] * 2}
+            several = perform(alice, operation, path, items)
+            assert [set(each) for each in several.json["items"]] == [set(answer.json)] * 2, operation.name
+        if operation.name == "destroy_version":
+            assert answers["destroy_version"]["versions"][0]["state"] == "destroyed"
+
+
+def perform(api: Api, operation: Operation, path: str, body: dict[str, Any]) -> Any:
+    if operation.method == "GET":
+        return api.http.get(path, query_string=body, headers=api.headers)
+    return api.http.open(path, method=operation.method, json=body, headers=api.headers)
+
+
+def forget(world: World, key_id: str) -> None:
+    from kms.operations.life import remove
+
+    with world.service.vault.change() as change:
+        key = change.key_by_id(key_id)
+        assert key is not None
+        remove(change, key)
+
+
+def test_every_operation_with_a_body_has_an_example_or_needs_none() -> None:
+    for operation in OPERATIONS.values():
+        if "/keys" in operation.path and operation.method != "GET":
+            assert operation.example is not None, operation.name
+
+
+def test_the_page_works_without_scripts_and_without_the_network(world: World) -> None:
+    answer = world.http.get("/docs")
+    page = answer.get_data(as_text=True)
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy == reference.CONTENT_SECURITY_POLICY
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search(r"<script|<link|<img|javascript:|\sstyle=|\son\w+=|https?://(?!localhost)", page)
+    for operation in OPERATIONS.values():
+        assert f'id="{operation.name}"' in page
+    (style,) = re.findall("<style>(.*?)</style>", page, re.DOTALL)
+    assert style == reference._STYLE
+
+
+@pytest.mark.parametrize("name", [each.name for each in OPERATIONS.values() if each.example is not None])
+def test_the_lines_for_the_shell_hold_the_example(name: str) -> None:
+    operation = OPERATIONS[name]
+    line = reference.curl_line(operation)
+    if operation.method != "GET":
+        body = re.search("--json '(.*)' https", line)
+        assert body is not None
+        assert json.loads(body[1]) == openapi.example_of(operation)
+
+
+def test_verification_keys_of_a_client_are_public(world: World) -> None:
+    alice = world.user("alice")
+    path = "/clients/alice/.well-known/jwks.json"
+    assert world.http.get(path).json == world.http.get("/clients/nobody/.well-known/jwks.json").json == {"keys": []}
+    for type_ in ("ec-p256", "ed25519", "ml-dsa-44", "x25519", "xaes-256-gcm"):
+        alice.post("/api/v1/keys", {"type": type_, "key_id": type_})
+    published = world.http.get(path).json["keys"]
+    assert sorted(key["kty"] for key in published) == ["AKP", "EC", "OKP"]
+    shown = alice.get("/api/v1/keys/ec-p256/public-key?format=jwk").json["jwk"]
+    assert {**shown, "use": "sig"} in published
+    assert not {"d", "priv", "k"} & {member for key in published for member in key}
+    alice.post("/api/v1/keys/ec-p256/rotate")
+    assert len(world.http.get(path).json["keys"]) == 4
+    alice.post("/api/v1/keys/ec-p256/revoke")
+    assert sorted(key["kty"] for key in world.http.get(path).json["keys"]) == ["AKP", "OKP"]
+    signed = alice.post("/api/v1/keys/ed25519/sign", {"message": b64(b"text")}).json
+    assert signed["algorithm"] == "Ed25519"

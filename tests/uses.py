@@ -1,0 +1,93 @@
+"""How each usage is called: its operation, and a body that works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kms.crypto.keytype import KeyType
+from kms.crypto.pkcs8 import public_pem
+from kms.crypto.registry import KEY_TYPES, key_type
+from kms.keys.model import Usage
+from support import b64
+
+Post = Callable[[str, Any], Any]
+"""Sends a body to an operation of the key; gives the JSON of the answer."""
+
+PURPOSES = [(name, purpose) for name, kind in KEY_TYPES.items() for purpose in kind.purposes]
+IDS = [f"{name}-{'-'.join(sorted(purpose))}" for name, purpose in PURPOSES]
+
+
+def peer_of(kind: KeyType) -> str:
+    """The PEM of another key of that type."""
+    spki = kind.public_key(kind.generate())
+    assert spki is not None
+    return public_pem(spki)
+
+
+def exercise(post: Post, name: str, usages: frozenset[Usage], message: bytes, associated_data: bytes = b"") -> None:
+    """Do everything that a key of that type with these usages does, and undo it."""
+    kind = key_type(name)
+    text, context = b64(message), {"associated_data": b64(associated_data)}
+    if Usage.ENCRYPT in usages:
+        sealed = post("encrypt", {"plaintext": text, **context})
+        assert post("decrypt", {"ciphertext": sealed["ciphertext"], **context})["plaintext"] == text
+        again = post("rewrap", {"ciphertext": sealed["ciphertext"], **context})["ciphertext"]
+        assert post("decrypt", {"ciphertext": again, **context})["plaintext"] == text
+        raw = post("encrypt", {"plaintext": text, "format": "raw", **context})["ciphertext"]
+        assert post("decrypt", {"ciphertext": raw, "format": "raw", **context})["plaintext"] == text
+        data_key = post("data-key", {**context})
+        opened = post("decrypt", {"ciphertext": data_key["ciphertext"], **context})
+        assert opened["plaintext"] == data_key["plaintext"]
+        assert "plaintext" not in post("data-key", {"with_plaintext": False})
+    if Usage.SIGN in usages:
+        signed = post("sign", {"message": text})
+        check = {"message": text, "signature": signed["signature"], "algorithm": signed["algorithm"]}
+        assert post("verify", check)["valid"] is True
+        assert post("verify", {**check, "message": b64(message + b"x")})["valid"] is False
+    if Usage.MAC in usages:
+        code = post("mac", {"message": text})["mac"]
+        assert post("verify-mac", {"message": text, "mac": code})["valid"] is True
+        assert post("verify-mac", {"message": b64(message + b"x"), "mac": code})["valid"] is False
+    if Usage.WRAP in usages:
+        key = b64(bytes(range(32)))
+        wrapped = post("wrap", {"key": key})
+        assert post("unwrap", {"wrapped_key": wrapped["wrapped_key"]})["key"] == key
+    if Usage.DERIVE in usages:
+        first = post("derive", {"context": text})["derived_key"]
+        assert first == post("derive", {"context": text})["derived_key"]
+        assert first != post("derive", {"context": b64(message + b"x")})["derived_key"]
+    if Usage.AGREE in usages:
+        peer = {"peer_public_key": peer_of(kind), "info": text}
+        assert post("agree", peer)["derived_key"] == post("agree", peer)["derived_key"]
+    if Usage.ENCAPSULATE in usages:
+        made = post("encapsulate", {})
+        assert post("decapsulate", {"ciphertext": made["ciphertext"]})["shared_secret"] == made["shared_secret"]
+    if Usage.SEAL in usages:
+        sealed = post("seal", {"plaintext": text, "info": context["associated_data"]})
+        opened = post("open", {"ciphertext": sealed["ciphertext"], "info": context["associated_data"]})
+        assert opened["plaintext"] == text
+
+
+OPERATION_OF: dict[str, tuple[Usage, dict[str, Any]]] = {
+    "encrypt": (Usage.ENCRYPT, {"plaintext": ""}),
+    "decrypt": (Usage.DECRYPT, {"ciphertext": ""}),
+    "rewrap": (Usage.DECRYPT, {"ciphertext": ""}),
+    "data-key": (Usage.ENCRYPT, {}),
+    "data-key-pair": (Usage.ENCRYPT, {"type": "x25519"}),
+    "sign": (Usage.SIGN, {"message": ""}),
+    "verify": (Usage.VERIFY, {"message": "", "signature": ""}),
+    "mac": (Usage.MAC, {"message": ""}),
+    "verify-mac": (Usage.VERIFY_MAC, {"message": "", "mac": ""}),
+    "wrap": (Usage.WRAP, {"key": ""}),
+    "unwrap": (Usage.UNWRAP, {"wrapped_key": ""}),
+    "derive": (Usage.DERIVE, {}),
+    "agree": (
+        Usage.AGREE,
+        {"peer_public_key": public_pem(key_type("x25519").public_key(key_type("x25519").generate()) or b"")},
+    ),
+    "encapsulate": (Usage.ENCAPSULATE, {}),
+    "decapsulate": (Usage.DECAPSULATE, {"ciphertext": ""}),
+    "seal": (Usage.SEAL, {"plaintext": ""}),
+    "open": (Usage.OPEN, {"ciphertext": ""}),
+}
