@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
+from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key
 
 from kms.crypto.pkcs8 import halves, load_private, load_public, private_der
 from kms.errors import ValidationFailed
@@ -46,7 +46,7 @@ def public(spki: bytes) -> dict[str, Any]:
 
 def private(material: bytes, form: str) -> bytes:
     """Material, `raw` or `pkcs8`, as the JSON of a JWK."""
-    members = OctKey.import_key(material).as_dict() if form == "raw" else _members(load_private(material, object))
+    members = {"kty": "oct", "k": _b64(material)} if form == "raw" else _members(load_private(material, object))
     return json.dumps(members, separators=(",", ":")).encode()
 
 
@@ -61,10 +61,9 @@ def material(encoded: bytes) -> tuple[bytes, str]:
             if "pub" in members and _unb64(members["pub"]) != key.public_key().public_bytes_raw():
                 raise refusal
             return private_der(key), "pkcs8"
-        loaded = import_key(members)
-        if isinstance(loaded, OctKey):
-            return loaded.raw_value, "raw"
-        return private_der(loaded.private_key), "pkcs8"  # type: ignore[arg-type]
+        if members["kty"] == "oct":
+            return _unb64(members["k"]), "raw"
+        return private_der(import_key(members).private_key), "pkcs8"  # type: ignore[arg-type]
     except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         raise refusal from None
 
