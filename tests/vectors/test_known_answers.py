@@ -122,7 +122,7 @@ def test_chacha20_poly1305(user: Api) -> None:
             continue
         key = imported(user, "chacha20-poly1305", x(values["KEY"]))
         aad = values.get("AAD", values.get("AD", ""))
-        plaintext = opened(user, key, x(nonce) + x(ciphertext) + x(values["TAG"]), text_or_hex(aad))
+        plaintext = opened(user, key, x(nonce) + text_or_hex(ciphertext) + x(values["TAG"]), text_or_hex(aad))
         wrong = "RESULT" in values
         assert plaintext == (None if wrong else text_or_hex(values.get("PLAINTEXT", values.get("IN", ""))))
         seen[wrong] += 1
