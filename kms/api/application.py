@@ -169,7 +169,8 @@ class Door:
         elif isinstance(error, NotFound):
             refusal = errors.NotFound("There is nothing at this path.")
         elif isinstance(error, MethodNotAllowed):
-            allow = ", ".join(sorted(error.valid_methods or ()))
+            exact = [each.method for each in OPERATIONS.values() if each.path == request.path]
+            allow = ", ".join(sorted(exact or error.valid_methods or ()))
             refusal = errors.MethodNotAllowed(f"This path takes {allow}.")
         elif isinstance(error, HTTPException) and error.code is not None and error.code < 500:
             refusal = errors.MalformedRequest("The request cannot be read.")

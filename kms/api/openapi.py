@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from kms import __version__
+from kms.api import examples
 from kms.api.problems import MEDIA_TYPE, Problem
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN
 from kms.operations import OPERATIONS, Earlier, Operation, Text
@@ -24,7 +25,7 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "grant_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
 }
-_SAMPLES = {"key_id": "orders", "alias": "current", "client_id": "user1", "grant_id": "0" * 32, "version": 1}
+_SAMPLES = {"alias": "current", "client_id": "user1", "grant_id": "0" * 32, "version": 1}
 _INTRODUCTION = """\
 Bytes travel as standard base64 with padding, times as RFC 3339 in UTC, periods as ISO 8601 durations. Refusals are \
 problem documents (RFC 9457). Operations that say so also take `{"items": [request, …]}` and then answer \
@@ -39,6 +40,9 @@ def description() -> dict[str, Any]:
         types += [operation.request, *([operation.batch] if operation.batch else []), *_answer_types(operation)]
     used = list({repr(kind): kind for kind in types if kind is not Text}.values())
     _, schemas = msgspec.json.schema_components(used, ref_template=_REFERENCE)
+    for operation in OPERATIONS.values():
+        if operation.batch is not None:
+            _tolerant(schemas[operation.batch.__name__])
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS.values():
         path = re.sub(r"<(?:int:)?(\w+)>", r"{\1}", operation.path)
@@ -80,7 +84,11 @@ def example_of(operation: Operation) -> dict[str, Any] | None:
 
 def sample_path(operation: Operation) -> str:
     """The path with samples for its variables."""
-    return re.sub(r"<(?:int:)?(\w+)>", lambda match: str(_SAMPLES[match[1]]), operation.path)
+    return re.sub(r"<(?:int:)?(\w+)>", lambda match: str(_sample(operation, match[1])), operation.path)
+
+
+def _sample(operation: Operation, variable: str) -> Any:
+    return examples.key_of(operation.name) if variable == "key_id" else _SAMPLES[variable]
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -107,9 +115,21 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return described
 
 
+def _tolerant(batch: dict[str, Any]) -> None:
+    """Say of the items of a batch what is true: one that is wrong does not refuse the whole."""
+    items = batch["properties"]["items"]
+    items["items"] = {"anyOf": [items["items"], {"description": "anything else gets an error at its place"}]}
+
+
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": _PATH_VARIABLES[name], "example": _SAMPLES[name]}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": _PATH_VARIABLES[name],
+            "example": _sample(operation, name),
+        }
         for name in re.findall(r"<(?:int:)?(\w+)>", operation.path)
     ]
     if operation.method == "GET":

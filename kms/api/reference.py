@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from kms import __version__
-from kms.api import openapi
+from kms.api import examples, openapi
 from kms.operations import OPERATIONS, Operation
 
 _STYLE = """
@@ -52,7 +52,8 @@ def page() -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>KMS {__version__}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>KMS {__version__}</h1>{_paragraphs(openapi.description()['info']['description'])}"
-        f'<p><a href="/openapi.json">OpenAPI 3.1</a></p><nav>{links}</nav>{body}</body></html>\n'
+        f'<p><a href="/openapi.json">OpenAPI 3.1</a></p><p>The examples use:</p><pre>{escape(_keys())}</pre>'
+        f"<nav>{links}</nav>{body}</body></html>\n"
     )
 
 
@@ -67,6 +68,12 @@ def curl_line(operation: Operation) -> str:
     if example is None:
         return f"curl -K ~/.config/kms/curlrc -X {operation.method} {url}"
     return f"curl -K ~/.config/kms/curlrc {method}--json '{json.dumps(example)}' {url}"
+
+
+def _keys() -> str:
+    url = "https://localhost:8443/api/v1/keys"
+    lines = (json.dumps({"key_id": key_id, **body}) for key_id, body in examples.KEYS.items())
+    return "\n".join(f"curl -K ~/.config/kms/curlrc --json '{line}' {url}" for line in lines)
 
 
 def _section(operation: Operation) -> str:

@@ -89,7 +89,7 @@ def body_of(http: HttpRequest, limit: int) -> bytes:
 def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Items:
     """The typed request. Raises MalformedRequest, UnsupportedMediaType or ValidationFailed naming the member."""
     if operation.method == "GET":
-        return _converted(dict(http.args.items()), operation.request)
+        return _query(http, operation)
     if not body.strip():
         return _converted({}, operation.request)
     if http.mimetype == "application/x-www-form-urlencoded" and operation.needs_fresh_factor:
@@ -106,6 +106,18 @@ def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Ite
         raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedRequest("The body is not valid JSON.") from None
+
+
+def _query(http: HttpRequest, operation: Operation) -> Request:
+    for name, values in http.args.lists():
+        if len(values) > 1:
+            raise ValidationFailed(f"{name[:64]}: give it once.")
+    given = dict(http.args.items())
+    request = _converted(given, operation.request)
+    for name in given:
+        if getattr(request, name) is None:  # msgspec takes the text `null` for None
+            raise ValidationFailed(f"{name}: leave it out, or give a value.")
+    return request
 
 
 class _Batch(Request):
