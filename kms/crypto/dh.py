@@ -22,6 +22,8 @@ warnings.filterwarnings(
     "ignore", "Diffie-Hellman over finite fields", CryptographyDeprecationWarning, module=r"kms\.crypto"
 )
 
+_DH_KEY_AGREEMENT = bytes.fromhex("06092a864886f70d010301")  # PKCS#3: 1.2.840.113549.1.3.1
+
 # RFC 7919, appendix A: p = 2^b - 2^(b-64) + (floor(2^(b-130) * e) + x) * 2^64 - 1, with these x.
 _OFFSET = {2048: 560316, 3072: 2625351, 4096: 5736041, 6144: 15705020, 8192: 10965728}
 
@@ -44,6 +46,29 @@ def owns(bits: int, key: PublicKeyTypes) -> bool:
         return False
     numbers = key.public_numbers().parameter_numbers
     return numbers.p == prime(bits) and numbers.g == 2 and numbers.q in (None, prime(bits) >> 1)
+
+
+def spki(key: PublicKeyTypes) -> bytes:
+    """`key` as SubjectPublicKeyInfo DER with the parameters p and g of PKCS#3, as `openssl` writes these groups.
+
+    The library adds q and so makes it a key of X9.42, which `openssl` does not let agree with the other kind.
+    """
+    assert isinstance(key, dh.DHPublicKey)
+    numbers = key.public_numbers()
+    parameters = _tlv(0x30, _integer(numbers.parameter_numbers.p) + _integer(numbers.parameter_numbers.g))
+    return _tlv(0x30, _tlv(0x30, _DH_KEY_AGREEMENT + parameters) + _tlv(0x03, b"\0" + _integer(numbers.y)))
+
+
+def _integer(value: int) -> bytes:
+    return _tlv(0x02, value.to_bytes(value.bit_length() // 8 + 1))
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    """DER: tag, length, value (X.690, section 8.1)."""
+    size = len(content)
+    length = bytes([size]) if size < 0x80 else size.to_bytes((size.bit_length() + 7) // 8)
+    prefix = b"" if size < 0x80 else bytes([0x80 | len(length)])
+    return bytes([tag]) + prefix + length + content
 
 
 def validate(key: PublicKeyTypes) -> None:

@@ -148,7 +148,7 @@ class KeyPairType(KeyType):
 
     `new` makes a private key; `is_owner_of` tells public keys of this type from others; `validate` refuses the
     weak ones among those that come from outside. `raw` makes a private key from its raw form, where that is
-    common; `jwk` says whether keys of this type can be written as JWK.
+    common; `jwk` says whether keys of this type can be written as JWK; `spki` writes public keys.
     """
 
     new: Callable[[], PrivateKeyTypes]
@@ -156,6 +156,7 @@ class KeyPairType(KeyType):
     validate: Callable[[PublicKeyTypes], None] = lambda key: None
     raw: Callable[[bytes], PrivateKeyTypes] | None = None
     jwk: bool = True
+    spki: Callable[[PublicKeyTypes], bytes] = pkcs8.public_der
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -172,7 +173,7 @@ class KeyPairType(KeyType):
         return self.primitive(pkcs8.load_public(spki, "public_key"))
 
     def public_key(self, material: bytes) -> bytes | None:
-        return pkcs8.public_der(_private(material))
+        return self.spki(_private(material).public_key())
 
     def _imported(self, encoded: bytes, form: str) -> bytes:
         try:
@@ -193,7 +194,7 @@ class KeyPairType(KeyType):
     def checked_public(self, spki: bytes) -> bytes:
         public = pkcs8.load_public(spki, "public_key")
         self._check(public)
-        return pkcs8.public_der(public)
+        return self.spki(public)
 
     def _check(self, public: PublicKeyTypes) -> None:
         if not self.is_owner_of(public):

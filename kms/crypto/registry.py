@@ -185,6 +185,7 @@ _ALL: list[KeyType] = [
             is_owner_of=partial(dh.owns, bits),
             validate=dh.validate,
             jwk=False,
+            spki=dh.spki,
         )
         for bits in (2048, 3072, 4096, 6144, 8192)
     ),

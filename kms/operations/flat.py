@@ -14,7 +14,7 @@ from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyType
 from kms.crypto.mac import hkdf
-from kms.crypto.pkcs8 import der_of_pem, load_public, public_der, public_pem
+from kms.crypto.pkcs8 import der_of_pem, load_public, public_pem
 from kms.crypto.primitives import Agreement
 from kms.crypto.registry import KEY_TYPES, agreement_type, key_type
 from kms.errors import ValidationFailed
@@ -245,7 +245,8 @@ def _store(
 
 def _complete_exchange(service: Service, call: Call, request: GenerateDhRequest, peer_pem: str) -> CompletedExchange:
     owner = _owner(service, call, request)
-    peer = load_public(der_of_pem(peer_pem, "peer_public_key"), "peer_public_key")
+    peer_spki = der_of_pem(peer_pem, "peer_public_key")
+    peer = load_public(peer_spki, "peer_public_key")
     group = agreement_type(peer)
     if group is None or group.name not in _GROUPS or request.group not in (None, group.name):
         raise ValidationFailed(
@@ -259,7 +260,7 @@ def _complete_exchange(service: Service, call: Call, request: GenerateDhRequest,
     del ephemeral, own  # forward secrecy: from here on nobody can compute the secret again
     salt = secrets.token_bytes(32)
     info = b"kms dh session v1" + b"".join(
-        len(part).to_bytes(2) + part for part in (owner.encode(), public_key, public_der(peer))
+        len(part).to_bytes(2) + part for part in (owner.encode(), public_key, group.checked_public(peer_spki))
     )
     call.key_id = flat_key_id(owner, "session")
     key, version = _store(service, call, owner, key_type("xaes-256-gcm"), hkdf(secret, salt, info), Origin.AGREED)

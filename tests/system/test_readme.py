@@ -6,20 +6,11 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from running import Running, Start
-
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(section: str) -> list[str]:
-    """The shell blocks under a heading."""
-    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+from shell import ROOT, blocks, objects, run
 
 
 @pytest.fixture(scope="module")
@@ -27,44 +18,8 @@ def service(start: Start) -> Running:
     return start("--workers", "2", login=False)
 
 
-def run(service: Running, script: str, **env: str) -> str:
-    """`script`, by bash, on the port of this test's service, with this Python as the one that is activated."""
-    environ = {
-        **service.environ,
-        "HOME": str(service.folder),
-        "PATH": f"{Path(sys.executable).parent}:{service.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "KMS_URL": service.url,
-        **env,
-    }
-    environ.pop("XDG_CONFIG_HOME", None)
-    script = script.replace("localhost:8443", f"localhost:{service.port}").replace(". .venv/bin/activate\n", "")
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=service.folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def objects(text: str) -> list[dict[str, object]]:
-    """The JSON objects that stand one after the other in `text`."""
-    found, at = [], 0
-    decoder = json.JSONDecoder()
-    while at < len(text.rstrip()):
-        value, at = decoder.raw_decode(text, at)
-        found.append(value)
-        while at < len(text) and text[at].isspace():
-            at += 1
-    return found
-
-
 def test_the_lines_to_try(service: Running) -> None:
-    login, generate, use, decrypt, exchange, manage, others, one_shot = blocks("Try it")
+    login, generate, use, decrypt, exchange, manage, others, one_shot = blocks("README.md", "Try it")
     run(service, login.replace("kms login", "kms login --credentials admin.json"))
     assert [answer["key_id"] for answer in objects(run(service, generate))] == [
         "admin_symmetric", "admin_rsa", "admin_ecc", "admin_dh",
@@ -88,7 +43,7 @@ def test_the_lines_to_try(service: Running) -> None:
 
 
 def test_every_endpoint_has_its_line() -> None:
-    text = "\n".join(blocks("Try it"))
+    text = "\n".join(blocks("README.md", "Try it"))
     for endpoint in ("symmetric_key", "rsa_key", "ecc_key", "dh_key"):
         assert f"/generate_{endpoint}" in text
     for endpoint in ("/revoke_key", "/rotate_key", "/revocation_list", "/encrypt", "/decrypt", "/sign"):
@@ -96,13 +51,13 @@ def test_every_endpoint_has_its_line() -> None:
 
 
 def test_one_command_runs_and_one_tests() -> None:
-    (install_and_run,), (install_and_test,) = blocks("Run it"), blocks("Test it")
+    (install_and_run,), (install_and_test,) = blocks("README.md", "Run it"), blocks("README.md", "Test it")
     assert install_and_run.endswith("pip install -r requirements.txt && python app.py\n")
     assert install_and_test.endswith("pip install -r requirements-dev.txt && python -m pytest\n")
 
 
 def test_what_the_readme_links_to_is_there() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target
 
 

@@ -1,0 +1,55 @@
+"""Documentation is run as it is pasted: the shell blocks of a page, against a service of a test."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from running import Running
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(page: str, section: str) -> list[str]:
+    """The shell blocks under a heading of a page, both given from the root of the project."""
+    text = (ROOT / page).read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def run(service: Running, script: str, **env: str) -> str:
+    """`script`, by bash, on the port of this test's service, with this Python as the one that is activated."""
+    environ = {
+        **service.environ,
+        "HOME": str(service.folder),
+        "PATH": f"{Path(sys.executable).parent}:{service.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "KMS_URL": service.url,
+        **env,
+    }
+    environ.pop("XDG_CONFIG_HOME", None)
+    script = script.replace("localhost:8443", f"localhost:{service.port}").replace(". .venv/bin/activate\n", "")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=service.folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def objects(text: str) -> list[dict[str, object]]:
+    """The JSON objects that stand one after the other in `text`."""
+    found, at = [], 0
+    decoder = json.JSONDecoder()
+    while at < len(text.rstrip()):
+        value, at = decoder.raw_decode(text, at)
+        found.append(value)
+        while at < len(text) and text[at].isspace():
+            at += 1
+    return found

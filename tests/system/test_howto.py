@@ -1,0 +1,78 @@
+"""The how-to pages work as they are pasted, for every key type."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kms.api import matrix
+from kms.keys.model import Usage
+from running import Running, Start
+from shell import ROOT, blocks, objects, run
+from uses import IDS, PURPOSES
+
+PAGE = "docs/how-to/use-keys.md"
+NAMES = re.findall(r"^```sh\n(.*?)^```$", (ROOT / PAGE).read_text(), re.DOTALL | re.MULTILINE)[0]
+MARKS = {
+    Usage.ENCRYPT: "encrypt", Usage.SIGN: "sign", Usage.MAC: "mac", Usage.WRAP: "wrap", Usage.DERIVE: "derive",
+    Usage.AGREE: "agree", Usage.ENCAPSULATE: "encapsulate", Usage.SEAL: "seal",
+}  # fmt: skip
+CASES = [
+    (key_id, name, section)
+    for key_id, (name, usages) in zip(IDS, PURPOSES, strict=True)
+    for usage, section in MARKS.items()
+    if usage in usages
+]
+
+
+@pytest.fixture(scope="module")
+def service(start: Start) -> Running:
+    """With two keys of each type and purpose."""
+    running = start("--workers", "2", "--rate-limit", "off", login=False)
+    run(running, "python -m kms login --credentials admin.json")
+    made = [NAMES]
+    for key_id, (name, usages) in zip(IDS, PURPOSES, strict=True):
+        listed = ", ".join(f'"{usage}"' for usage in sorted(usages))
+        for each in (key_id, f"{key_id}-peer"):
+            made.append(f'kms keys \'{{"type": "{name}", "key_id": "{each}", "usages": [{listed}]}}\'')
+    run(running, "\n".join(made))
+    return running
+
+
+@pytest.mark.parametrize(("key_id", "name", "section"), CASES, ids=[f"{case[1]}-{case[2]}" for case in CASES])
+def test_each_use_of_each_type(service: Running, key_id: str, name: str, section: str) -> None:
+    script = NAMES + "".join(blocks(PAGE, section))
+    printed = run(service, script, KEY=key_id, PEER=f"{key_id}-peer").splitlines()
+    if section in ("sign", "mac"):
+        assert printed[0] == "True"
+    elif section == "encrypt":
+        assert printed[0] == "aGVsbG8="
+    elif section == "wrap":
+        assert printed == ["AAECAwQFBgcICQoLDA0ODw=="]
+    elif section == "seal":
+        assert printed == ["aGVsbG8="]
+    assert printed
+
+
+def test_making_a_key_and_doing_without_one(service: Running) -> None:
+    script = NAMES + "".join(blocks(PAGE, "Make a key"))
+    made, shown = objects(run(service, script))
+    assert made == shown
+    assert len(run(service, NAMES + "".join(blocks(PAGE, "Without a key"))).splitlines()) == 2
+
+
+def test_moving_keys(service: Running) -> None:
+    page = "docs/how-to/move-keys.md"
+    own, partner = blocks(page, "Bring a key of your own")
+    imported, other = objects(run(service, NAMES + own)), objects(run(service, NAMES + partner))
+    assert [each["origin"] for each in imported + other] == ["imported", "imported"]
+    (export,) = blocks(page, "Take a key out")
+    assert run(service, NAMES + export).splitlines()[-1] == "32"
+    (backup,) = blocks(page, "Back up one key")
+    run(service, NAMES + backup)
+    assert (service.folder / "portable.backup").stat().st_size > 300
+
+
+def test_the_page_of_key_types_is_what_the_registry_says() -> None:
+    assert (ROOT / "docs/reference/key-types.md").read_text() == matrix.page()

@@ -1,0 +1,47 @@
+"""Requests that the OpenAPI description allows, and many that it does not, against the running server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kms.api import examples
+from running import Running, Start
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+EXCEPT = ("end_session", "issue_token")  # the one ends the session in use, the other takes another proof
+
+
+@pytest.fixture(scope="module")
+def service(start: Start) -> Running:
+    running = start("--workers", "2", "--rate-limit", "off")
+    for key_id, body in examples.KEYS.items():
+        assert running.curl("POST", "/api/v1/keys", {"key_id": key_id, **body}).status == 201
+    return running
+
+
+def schemathesis(service: Running, *options: str) -> None:
+    """Run it with all checks on; it fails where a check does."""
+    command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG), "run"]
+    command += [f"{service.url}/openapi.json", "--tls-verify", str(service.folder / "server.crt"), "--checks", "all"]
+    command += ["-H", f"Authorization: Bearer {service.token}", *options]
+    for name in EXCEPT:
+        command += ["--exclude-operation-id", name]
+    done = subprocess.run(
+        command, cwd=service.folder, env=service.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2000:]
+
+
+def test_examples_and_boundaries(service: Running) -> None:
+    schemathesis(service, "--phases", "examples,coverage")
+    assert service.curl("GET", "/readyz").status == 200
+
+
+@pytest.mark.slow
+def test_many_random_requests(service: Running) -> None:
+    schemathesis(service, "--phases", "fuzzing", "--max-examples", "60")
+    assert service.curl("GET", "/readyz").status == 200
