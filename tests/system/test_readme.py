@@ -19,7 +19,7 @@ def service(start: Start) -> Running:
 
 
 def test_the_lines_to_try(service: Running) -> None:
-    login, generate, use, decrypt, exchange, manage, others, one_shot = blocks("README.md", "Try it")
+    login, generate, use, decrypt, exchange, any_type, manage, others, one_shot = blocks("README.md", "Try it")
     run(service, login.replace("kms login", "kms login --credentials admin.json"))
     assert [answer["key_id"] for answer in objects(run(service, generate))] == [
         "admin_symmetric", "admin_rsa", "admin_ecc", "admin_dh",
@@ -29,9 +29,11 @@ def test_the_lines_to_try(service: Running) -> None:
     ]  # fmt: skip
     assert objects(run(service, decrypt))[0]["plaintext"] == "aGVsbG8="
     assert objects(run(service, exchange))[0]["key_id"] == "admin_session"
+    made, signed = objects(run(service, any_type))
+    assert (made["key_id"], signed["algorithm"]) == ("releases", "ML-DSA-65")
     rotated, keys, key, first, second, listed = objects(run(service, manage))
     assert rotated["version"] == key["latest_version"] == 2
-    assert len(keys["items"]) == 5  # type: ignore[arg-type]
+    assert len(keys["items"]) == 6  # type: ignore[arg-type]
     assert (first["message"], second["message"]) == ("Key admin_rsa revoked.", "Key admin_ecc revoked.")
     assert len(listed["revoked_keys"]) == 2  # type: ignore[arg-type]
     shown = run(service, others)
