@@ -124,8 +124,10 @@ def require(caller: Caller, permission: Permission, owner: str | None = None) ->
         raise PermissionDenied(f"{caller.client_id} may not do this: it needs {permission}.")
 
 
-def require_on_key(caller: Caller, permission: Permission, owner: str, key_id: str) -> None:
-    """Return if `caller` may do this with the key.
+def require_on_key(
+    caller: Caller, permission: Permission, owner: str, key_id: str, asked_as: str | None = None
+) -> None:
+    """Return if `caller` may do this with the key, which was asked for under its id or another name.
 
     Raises NotFound, the same as for a key that is not there, to whom may not even see it, and
     PermissionDenied to others.
@@ -133,7 +135,7 @@ def require_on_key(caller: Caller, permission: Permission, owner: str, key_id: s
     if allows_on_key(caller, permission, owner, key_id):
         return
     if not may_see_key(caller, owner, key_id):
-        raise no_such_key(key_id)
+        raise no_such_key(asked_as or key_id)
     raise PermissionDenied(f"{caller.client_id} may not do this with {key_id}: it needs {permission}.")
 
 

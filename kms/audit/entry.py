@@ -18,7 +18,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `time` is RFC 3339 in UTC with microseconds; `outcome` is `success` or the problem type of the refusal;
     `target` names what was acted on where that is not a key, such as another client. Of a batch there are `items`
-    and how many of them were `refused`.
+    and how many of them were `refused`. `recovery` marks the use of a version revoked for compromise.
     """
 
     v: int
@@ -33,6 +33,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     target: str | None = None
     items: int | None = None
     refused: int | None = None
+    recovery: bool | None = None
 
     def line(self) -> bytes:
         """The entry as it is written, without the newline."""

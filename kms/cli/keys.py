@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from kms.cli import remote, show
@@ -35,6 +37,48 @@ def list_(owner: str | None) -> None:
 def show_(key_id: str) -> None:
     """Show a key and its versions."""
     show.document(remote.call("GET", *_PATH, key_id))
+
+
+@key.command()
+@click.argument("key_id")
+@click.option("--type", "type_", default="xaes-256-gcm", show_default=True, help="See docs/reference/key-types.md.")
+@click.option("--owner", help="For another client than yourself.")
+@click.option("--usage", "usages", multiple=True, help="One of its usages; all of the type's first purpose if none.")
+@click.option("--exportable", is_flag=True, help="It may leave, wrapped. Cannot be changed later.")
+@click.option("--rotation-period", help="After which the next version is made, such as P90D.")
+def create(
+    key_id: str, type_: str, owner: str | None, usages: tuple[str, ...], exportable: bool, rotation_period: str | None
+) -> None:
+    """Make a key of any type."""
+    body = {"key_id": key_id, "type": type_, "exportable": exportable}
+    optional = {"owner": owner, "usages": list(usages) or None, "rotation_period": rotation_period}
+    body |= {name: value for name, value in optional.items() if value is not None}
+    show.document(remote.call("POST", *_PATH, body=body))
+
+
+@key.command("public")
+@click.argument("key_id")
+@click.option("--format", "form", type=click.Choice(["pem", "jwk", "ssh"]), default="pem", show_default=True)
+def public_(key_id: str, form: str) -> None:
+    """Print the public half of a key."""
+    answer = remote.call("GET", *_PATH, key_id, "public-key", format=form)
+    click.echo(answer["public_key"].rstrip() if "public_key" in answer else json.dumps(answer["jwk"]))
+
+
+@key.command()
+@click.argument("key_id")
+@click.option("--waiting-period", default="P30D", show_default=True, help="In which it can be cancelled.")
+@click.confirmation_option(prompt="Refuse this key every use now, and delete it after the waiting period?")
+def delete(key_id: str, waiting_period: str) -> None:
+    """Delete a key with all its versions, after a waiting period."""
+    show.document(remote.call("DELETE", *_PATH, key_id, body={"waiting_period": waiting_period}))
+
+
+@key.command("cancel-deletion")
+@click.argument("key_id")
+def cancel_deletion(key_id: str) -> None:
+    """Keep a key that was to be deleted."""
+    show.document(remote.call("POST", *_PATH, key_id, "cancel-deletion"))
 
 
 @key.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from msgspec import UNSET, UnsetType
 
@@ -81,11 +83,13 @@ def export_key(service: Service, call: Call, request: ExportKeyRequest, key_id: 
             raise ValidationFailed("plaintext: comes without recipient_public_key and algorithm.")
         if not policy.allows_on_key(call.known_caller, Permission.KEYS_EXPORT_PLAINTEXT, key.owner, key.key_id):
             raise PermissionDenied(f"{call.known_caller.client_id} may not do this: it needs keys:export-plaintext.")
-        answer.key = material
+        answer.key, call.target = material, "plaintext"
         return answer
     if request.recipient_public_key is None:
         raise ValidationFailed("recipient_public_key: the key leaves only wrapped under a public key.")
-    recipient = _recipient(request.recipient_public_key)
+    spki = pkcs8.der_of_pem(request.recipient_public_key, "recipient_public_key")
+    recipient = _recipient(spki)
+    call.target = f"recipient sha256:{sha256(spki).hexdigest()}"
     algorithms = (RSA_AES, RSA_OAEP) if isinstance(recipient, RsaKey) else (HPKE,)
     answer.algorithm = request.algorithm or algorithms[0]
     if answer.algorithm not in algorithms:
@@ -97,8 +101,7 @@ def export_key(service: Service, call: Call, request: ExportKeyRequest, key_id: 
     return answer
 
 
-def _recipient(pem: str) -> RsaKey | HpkeKey:
-    spki = pkcs8.der_of_pem(pem, "recipient_public_key")
+def _recipient(spki: bytes) -> RsaKey | HpkeKey:
     public = xwing.load_public(spki, "recipient_public_key")
     if isinstance(public, RSAPublicKey) and _SMALLEST_RSA <= public.key_size <= _LARGEST_RSA:
         goodkey.validate(public)

@@ -32,7 +32,7 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Label = Annotated[str, msgspec.Meta(max_length=128)]
 LabelValue = Annotated[str, msgspec.Meta(max_length=256)]
 Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=64)]
-Description = Annotated[str, msgspec.Meta(max_length=8192)]
+Description = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\x00]*\Z")]  # PostgreSQL keeps no NUL
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 KeyTypeName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KEY_TYPES)})]
 VersionNumber = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import UNSET, UnsetType
+from sqlalchemy import select
 
 from kms.access.policy import Permission, allows_on_key
 from kms.crypto import jwk, pkcs8
@@ -23,7 +24,7 @@ from kms.operations.using import authorised
 from kms.vault import tables
 from kms.vault.store import Change
 
-_KEYS_PUBLISHED = 1000
+_KEYS_PUBLISHED = 200
 
 
 class SetAliasRequest(Request):
@@ -169,19 +170,20 @@ def verification_keys(service: Service, owner: str) -> dict[str, Any]:
     if not is_client_id(owner):
         return {"keys": []}
     with service.vault.read() as snapshot:
-        signing = {key.uid: key for key in snapshot.select(Key, keys.owner == owner) if Usage.VERIFY in key.usages}
         found = snapshot.select(
             KeyVersion,
-            versions.key_uid.in_(signing),
+            versions.key_uid.in_(select(keys.uid).where(keys.owner == owner, keys.usages.contains(Usage.VERIFY))),
             versions.public_key.is_not(None),
             order_by=versions.created_at.desc(),
             limit=_KEYS_PUBLISHED,
         )
+        of_these = snapshot.select(Key, keys.uid.in_({version.key_uid for version in found}))
+        key_of = {key.uid: key for key in of_these}
     now = service.clock()
     published = []
     for version in found:
         try:
-            require_in_range(signing[version.key_uid], version.version, Usage.VERIFY)
+            require_in_range(key_of[version.key_uid], version.version, Usage.VERIFY)
             require_usable(version, Usage.VERIFY, now)
             published.append({**jwk.public(version.public_key or b""), "use": "sig"})
         except Refusal:

@@ -69,7 +69,7 @@ def new_key(
         exportable=template.exportable,
         cryptoperiod=template.cryptoperiod or periods.of(kind.name),
         rotation_period=rotation_period,
-        next_rotation_at=now + rotation_period if rotation_period else None,
+        next_rotation_at=(template.activate_at or now) + rotation_period if rotation_period else None,
         latest_version=1,
         created_at=now,
         labels=template.labels,

@@ -92,7 +92,8 @@ def _claim(service: Service, seen: Key, now: datetime) -> Key | None:
         if key is None or key.next_rotation_at != seen.next_rotation_at:
             return None  # another worker was first
         latest = change.find(KeyVersion, key.uid, key.latest_version)
-        if latest is None or effective_state(latest, now) is KeyState.SUSPENDED:
+        waiting = {KeyState.SUSPENDED, KeyState.PRE_ACTIVATION}
+        if latest is None or key.deletion_at is not None or effective_state(latest, now) in waiting:
             return None
         return change.replace(key, replace(key, next_rotation_at=now + _CLAIM))
 
@@ -104,7 +105,8 @@ def _rotate(service: Service, claimed: Key) -> None:
     with service.change(call) as change:
         key = change.find(Key, claimed.uid)
         if key is None or key.next_rotation_at != claimed.next_rotation_at or key.type != claimed.type:
-            return  # changed in the meantime: revoked, rotated by hand, or given another period
+            call.abandoned = True  # changed in the meantime: revoked, rotated by hand, or given another period
+            return
         _, version = provision.next_version(change, service.cryptoperiods, key, kind, material, service.clock())
         call.version = version.version
     service.metrics.rotations.inc()
@@ -121,7 +123,8 @@ def delete_due_keys(service: Service, now: datetime) -> None:
         with service.change(call) as change:
             key = change.find(Key, seen.uid)
             if key is None or key.deletion_at is None or key.deletion_at > now:
-                return  # another worker was first, or it was cancelled
+                call.abandoned = True  # another worker was first, or it was cancelled
+                continue
             remove(change, key)
         structlog.get_logger().info("deleted", key_id=seen.key_id)
 

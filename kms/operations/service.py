@@ -32,7 +32,7 @@ class Call:
     """One request on its way: who asks for what, and what its audit entry will say.
 
     `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
-    `items` of a batch were carried out, `refused` of them not.
+    `items` of a batch were carried out, `refused` of them not. An `abandoned` change found nothing left to do.
     """
 
     operation: str
@@ -44,7 +44,9 @@ class Call:
     target: str | None = None
     items: int | None = None
     refused: int | None = None
+    recovery: bool | None = None
     recorded: bool = False
+    abandoned: bool = False
 
     @property
     def known_caller(self) -> Caller:
@@ -95,7 +97,8 @@ class Service:
         """A change of the vault whose audit entry commits with it."""
         with self.vault.change() as change:
             yield change
-            change.record(self._entry(call, SUCCESS).line().decode())
+            if not call.abandoned:
+                change.record(self._entry(call, SUCCESS).line().decode())
         call.recorded = True
 
     def record(self, call: Call, refusal: Refusal | None = None) -> None:
@@ -118,6 +121,7 @@ class Service:
             target=call.target,
             items=call.items,
             refused=call.refused,
+            recovery=call.recovery,
         )
 
 

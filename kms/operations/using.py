@@ -67,6 +67,7 @@ def processing(
     """As `protecting`, for undoing it: with the version that the request names."""
     number = request.version or key.latest_version
     if request.recover:
+        call.recovery = True
         policy.require_on_key(call.known_caller, Permission.KEYS_RECOVER, key.owner, key.key_id)
     return _loaded(service, call, key, usage, number, primitives, recovering=request.recover)
 
@@ -79,9 +80,7 @@ def require_usage(key: Key, usage: Usage) -> None:
 
 
 def _allowed(call: Call, permission: Permission, key: Key, name: str) -> Key:
-    if not policy.may_see_key(call.known_caller, key.owner, key.key_id):
-        raise policy.no_such_key(name)  # not the key's own id, which an alias must not betray
-    policy.require_on_key(call.known_caller, permission, key.owner, key.key_id)
+    policy.require_on_key(call.known_caller, permission, key.owner, key.key_id, asked_as=name)
     call.key_id = key.key_id
     return key
 

@@ -298,6 +298,9 @@ def test_recovery_needs_the_permission_that_only_an_administrator_grants(world: 
     assert opens(alice, ciphertext) == "key-revoked"
     assert opens(alice, ciphertext, recover=True) == "ok"
     assert kind_of(alice.post(f"{KEY}/encrypt", {"plaintext": ""})) == "key-revoked"
+    entries = world.admin.get("/api/v1/audit/entries?limit=1000").json["items"]
+    recoveries = [entry["outcome"] for entry in entries if entry.get("recovery")]
+    assert recoveries == ["permission-denied", "success"]
     admin.post("/api/v1/grants", {**grant, "subject": "client:admin"})
     assert opens(admin, ciphertext, recover=True) == "permission-denied"
     others = {**grant, "permission": "keys:decrypt", "subject": "client:admin"}

@@ -328,6 +328,10 @@ def test_only_what_was_born_exportable_goes_out_and_only_wrapped(world: World, a
     }
     assert world.admin.post("/api/v1/grants", grant).status_code == 201
     assert unb64(alice.post(path, {"plaintext": True}).json["key"]) == key
+    entries = world.admin.get("/api/v1/audit/entries?limit=1000").json["items"]
+    targets = {entry["target"] for entry in entries if entry["operation"] == "export_key" and "target" in entry}
+    assert "plaintext" in targets
+    assert len(targets) > 2  # the recipients, by the hash of their keys
     assert kind_of(world.admin.post(path, to)) == "permission-denied"
     alice.post("/api/v1/keys/free/revoke")
     assert kind_of(alice.post(path, to)) == "key-revoked"

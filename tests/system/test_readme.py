@@ -97,7 +97,13 @@ def test_the_command(service: Running) -> None:
     assert json.loads(kms(service, "key", "rotate", "admin_symmetric"))["version"] > 1
     assert "revoked" in kms(service, "key", "revoke", "admin_symmetric", "--yes", "--reason", "superseded")
     assert json.loads(kms(service, "key", "show", "admin_symmetric"))["state"] == "deactivated"
-    assert '"operation": "revoke_key"' in kms(service, "audit", "tail", "-n", "5")
+    made = json.loads(kms(service, "key", "create", "cli-made", "--type", "ec-p256", "--usage", "agree"))
+    assert (made["type"], made["usages"]) == ("ec-p256", ["agree"])
+    assert kms(service, "key", "public", "cli-made").startswith("-----BEGIN PUBLIC KEY-----")
+    assert json.loads(kms(service, "key", "public", "cli-made", "--format", "jwk"))["kty"] == "EC"
+    assert json.loads(kms(service, "key", "delete", "cli-made", "--yes"))["deletion_at"]
+    assert json.loads(kms(service, "key", "cancel-deletion", "cli-made"))["deletion_at"] is None
+    assert '"operation": "revoke_key"' in kms(service, "audit", "tail", "-n", "20")
     assert "as the service wrote it" in kms(service, "vault", "verify")
     assert "no vault" in kms(service, "vault", "verify", "--data-dir", "elsewhere", code=1)
     assert "Logged out" in kms(service, "logout")

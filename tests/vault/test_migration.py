@@ -1,0 +1,67 @@
+"""A vault of the first schema is brought up to date, and its rows keep their codes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import text
+
+from kms.config import Settings
+from kms.crypto.registry import key_type
+from kms.keys.model import Origin
+from kms.vault.opening import open_vault
+from kms.vault.store import Vault
+from support import make_key
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "min_process_version", "deletion_at"]
+TABLES = ["aliases", "message_counts", "wrapping_keys"]
+
+
+def as_it_was(vault: Vault) -> None:
+    """What the first schema did not have, taken away."""
+    with vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        connection.execute(text("DROP INDEX ix_keys_deletion_at"))
+        for column in COLUMNS:
+            connection.execute(text(f"ALTER TABLE keys DROP COLUMN {column}"))
+        for table in TABLES:
+            connection.execute(text(f"DROP TABLE {table}"))
+            connection.execute(text("DELETE FROM tallies WHERE table_name = :name"), {"name": table})
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+
+
+def test_old_rows_stay_good(tmp_path: Path, database_url: str) -> None:
+    settings = Settings(data_dir=tmp_path / "data", database_url=database_url)
+    vault = open_vault(settings)
+    kind = key_type("xaes-256-gcm")
+    material = kind.generate()
+    with vault.change() as change:
+        make_key(change, "k", "user1", kind, material, NOW)
+    as_it_was(vault)
+    vault.engine.dispose()
+    for attempt in range(2):  # the second time there is nothing to do
+        vault = open_vault(settings)
+        assert vault.check_tallies() == []
+        with vault.change() as change:
+            key = change.key_by_id("k")
+            assert key is not None
+            assert (key.origin, key.description, key.oldest_version, key.deletion_at) == (
+                Origin.GENERATED,
+                "",
+                1,
+                None,
+            )
+            (version,) = change.versions(key)
+            assert change.material(key, version) == material
+            make_key(change, f"k{attempt}", "user1", kind, material, NOW)
+        vault.engine.dispose()
+
+
+def test_a_tally_that_is_removed_later_is_still_missed(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    vault = open_vault(settings)
+    with vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        connection.execute(text("DELETE FROM tallies WHERE table_name = 'aliases'"))
+    vault.engine.dispose()
+    assert open_vault(settings).check_tallies() == ["aliases"]
