@@ -21,7 +21,7 @@ from kms.access.ratelimit import RateClass, identity, limited, storage_uri
 from kms.api import openapi, problems, reference, requests
 from kms.api.admission import Admission
 from kms.operations import OPERATIONS, Call, Operation, Results, Service, Text, new_request_id, perform
-from kms.operations.names import verification_keys
+from kms.operations.public_keys import verification_keys
 from kms.revocation.published import RevocationList
 
 _LOG = structlog.get_logger()
@@ -242,7 +242,6 @@ def _response(answer: Any, operation: Operation, request_id: str) -> Response:
     response = Response(msgspec.json.encode(answer) + b"\n", operation.status, content_type=_JSON)
     if operation.location is not None:
         response.headers["Location"] = operation.location.format_map(msgspec.structs.asdict(answer))
-        response.autocorrect_location_header = False
     if isinstance(answer, RevocationList):
         response.set_etag(answer.etag)
         response.headers["Cache-Control"] = "private, no-cache"

@@ -1,6 +1,7 @@
 """The operations: the only door to keys, each declared once."""
 
 from kms.operations import (  # noqa: F401  # they fill the table
+    aliases,
     backups,
     clients,
     deriving,
@@ -11,8 +12,8 @@ from kms.operations import (  # noqa: F401  # they fill the table
     importing,
     keys,
     life,
-    names,
     observe,
+    public_keys,
     sessions,
     signing,
     stateless,

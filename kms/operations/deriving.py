@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kms.access.policy import Permission
-from kms.access.ratelimit import RateClass
 from kms.crypto import pkcs8
 from kms.crypto.keytype import SecretKeyType
 from kms.crypto.mac import hkdf
@@ -20,8 +19,8 @@ from kms.keys.model import Key, Origin, Usage
 from kms.operations.keys import CreateKeyRequest, stored, template_of
 from kms.operations.provision import Material
 from kms.operations.service import Call, Service
-from kms.operations.table import Earlier, Nothing, Request, operation
-from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, usable_key
+from kms.operations.table import Earlier, Nothing, Request
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, usable_key, use
 
 Length = Annotated[int, msgspec.Meta(ge=16, le=16_320)]
 _DEFAULT_LENGTH = 32
@@ -109,14 +108,8 @@ class OpenAnswer(UsedKey, kw_only=True):
     plaintext: bytes
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/derive",
-    permission=Permission.KEYS_DERIVE,
-    rate_class=RateClass.USE,
-    request=DeriveRequest,
-    batched=True,
-    example={"context": "c2Vzc2lvbiA0Mg==", "length": 32},
+@use(
+    "derive", Permission.KEYS_DERIVE, DeriveRequest, example={"context": "c2Vzc2lvbiA0Mg==", "length": 32}, hot=False
 )
 def derive(service: Service, call: Call, request: DeriveRequest, key_id: str) -> DerivedKeyAnswer:
     """Derive a key from this one."""
@@ -130,14 +123,12 @@ def derive(service: Service, call: Call, request: DeriveRequest, key_id: str) ->
     return _given(service, call, key, number, derived, request.keep_as, Origin.DERIVED)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/agree",
-    permission=Permission.KEYS_AGREE,
-    rate_class=RateClass.USE,
-    request=AgreeRequest,
-    batched=True,
+@use(
+    "agree",
+    Permission.KEYS_AGREE,
+    AgreeRequest,
     example={"peer_public_key": Earlier("get_public_key", "public_key", "-----BEGIN PUBLIC KEY-----…")},
+    hot=False,
 )
 def agree(service: Service, call: Call, request: AgreeRequest, key_id: str) -> DerivedKeyAnswer:
     """Agree on a key with the holder of another key of the same group."""
@@ -155,15 +146,7 @@ def agree(service: Service, call: Call, request: AgreeRequest, key_id: str) -> D
     return _given(service, call, key, number, secret, request.keep_as, Origin.AGREED)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/encapsulate",
-    permission=Permission.KEYS_ENCAPSULATE,
-    rate_class=RateClass.USE,
-    batched=True,
-    hot=True,
-    example={},
-)
+@use("encapsulate", Permission.KEYS_ENCAPSULATE, Nothing, example={})
 def encapsulate(service: Service, call: Call, request: Nothing, key_id: str) -> EncapsulateAnswer:
     """Make a shared secret that only the holder of this key can get from the ciphertext."""
     key = usable_key(service, call, Permission.KEYS_ENCAPSULATE, key_id)
@@ -172,14 +155,10 @@ def encapsulate(service: Service, call: Call, request: Nothing, key_id: str) -> 
     return EncapsulateAnswer(key_id=key.key_id, version=number, ciphertext=ciphertext, shared_secret=secret)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/decapsulate",
-    permission=Permission.KEYS_DECAPSULATE,
-    rate_class=RateClass.USE,
-    request=DecapsulateRequest,
-    batched=True,
-    hot=True,
+@use(
+    "decapsulate",
+    Permission.KEYS_DECAPSULATE,
+    DecapsulateRequest,
     example={"ciphertext": Earlier("encapsulate", "ciphertext", "q80WzI0K3w==")},
 )
 def decapsulate(service: Service, call: Call, request: DecapsulateRequest, key_id: str) -> DecapsulateAnswer:
@@ -190,16 +169,7 @@ def decapsulate(service: Service, call: Call, request: DecapsulateRequest, key_i
     return DecapsulateAnswer(key_id=key.key_id, version=number, shared_secret=secret)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/seal",
-    permission=Permission.KEYS_SEAL,
-    rate_class=RateClass.USE,
-    request=SealRequest,
-    batched=True,
-    hot=True,
-    example={"plaintext": "aGVsbG8=", "info": "b3JkZXIgNDI="},
-)
+@use("seal", Permission.KEYS_SEAL, SealRequest, example={"plaintext": "aGVsbG8=", "info": "b3JkZXIgNDI="})
 def seal(service: Service, call: Call, request: SealRequest, key_id: str) -> SealAnswer:
     """Encrypt to the public half of this key with HPKE (RFC 9180), as anybody who has it can."""
     key = usable_key(service, call, Permission.KEYS_SEAL, key_id)
@@ -208,14 +178,10 @@ def seal(service: Service, call: Call, request: SealRequest, key_id: str) -> Sea
     return SealAnswer(key_id=key.key_id, version=number, suite=hpke.suite, ciphertext=sealed)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/open",
-    permission=Permission.KEYS_OPEN,
-    rate_class=RateClass.USE,
-    request=OpenRequest,
-    batched=True,
-    hot=True,
+@use(
+    "open",
+    Permission.KEYS_OPEN,
+    OpenRequest,
     example={"ciphertext": Earlier("seal", "ciphertext", "m1Yc8rU0Aw=="), "info": "b3JkZXIgNDI="},
 )
 def open_sealed(service: Service, call: Call, request: OpenRequest, key_id: str) -> OpenAnswer:

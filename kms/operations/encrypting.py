@@ -20,7 +20,7 @@ from kms.keys.model import Key, Usage
 from kms.operations.keys import KeyTypeName
 from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Request, operation
-from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key, use
 
 Form = Literal["kms", "raw"]
 _SAMPLE = "AYfCIj4XjJ3dq8EAAAABq5mLw7tKmQ=="
@@ -100,14 +100,10 @@ class DataKeyPairAnswer(UsedKey, kw_only=True):
     ciphertext: bytes
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/encrypt",
-    permission=Permission.KEYS_ENCRYPT,
-    rate_class=RateClass.USE,
-    request=EncryptRequest,
-    hot=True,
-    batched=True,
+@use(
+    "encrypt",
+    Permission.KEYS_ENCRYPT,
+    EncryptRequest,
     example={"plaintext": "aGVsbG8=", "associated_data": "b3JkZXIgNDI="},
 )
 def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) -> EncryptAnswer:
@@ -117,14 +113,10 @@ def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) 
     return EncryptAnswer(key_id=key.key_id, version=number, ciphertext=sealed)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/decrypt",
-    permission=Permission.KEYS_DECRYPT,
-    rate_class=RateClass.USE,
-    request=DecryptRequest,
-    hot=True,
-    batched=True,
+@use(
+    "decrypt",
+    Permission.KEYS_DECRYPT,
+    DecryptRequest,
     example={"ciphertext": Earlier("encrypt", "ciphertext", _SAMPLE), "associated_data": "b3JkZXIgNDI="},
 )
 def decrypt(service: Service, call: Call, request: DecryptRequest, key_id: str) -> DecryptAnswer:
@@ -134,14 +126,10 @@ def decrypt(service: Service, call: Call, request: DecryptRequest, key_id: str) 
     return DecryptAnswer(key_id=key.key_id, version=number, plaintext=plaintext)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/rewrap",
-    permission=Permission.KEYS_REWRAP,
-    rate_class=RateClass.USE,
-    request=RewrapRequest,
-    hot=True,
-    batched=True,
+@use(
+    "rewrap",
+    Permission.KEYS_REWRAP,
+    RewrapRequest,
     example={"ciphertext": Earlier("encrypt", "ciphertext", _SAMPLE), "associated_data": "b3JkZXIgNDI="},
 )
 def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) -> EncryptAnswer:
@@ -159,16 +147,7 @@ def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) ->
     return EncryptAnswer(key_id=target.key_id, version=number, ciphertext=sealed)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/data-key",
-    permission=Permission.KEYS_ENCRYPT,
-    rate_class=RateClass.USE,
-    request=DataKeyRequest,
-    hot=True,
-    batched=True,
-    example={"bits": 256},
-)
+@use("data-key", Permission.KEYS_ENCRYPT, DataKeyRequest, example={"bits": 256})
 def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str) -> DataKeyAnswer:
     """Make a symmetric key for use outside, in plaintext and encrypted under this key."""
     key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)

@@ -6,13 +6,12 @@ import hmac
 from typing import Literal
 
 from kms.access.policy import Permission
-from kms.access.ratelimit import RateClass
 from kms.crypto.primitives import Mac, Scheme, Signer
 from kms.errors import ValidationFailed
 from kms.keys.model import Usage
 from kms.operations.service import Call, Service
-from kms.operations.table import Earlier, Request, operation
-from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, usable_key
+from kms.operations.table import Earlier, Request
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, usable_key, use
 
 _SIGNATURE = "yX1rCzEJwyw5oH6sVJ1kF0yZpQ=="
 _MAC = "9rVbHzqBJ8nXkZkMZJ7ZgqyVE7l6lU3GxqkKQwYQW5s="
@@ -76,16 +75,7 @@ class VerifyMacRequest(ProcessRequest, kw_only=True):
     mac: bytes
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/sign",
-    permission=Permission.KEYS_SIGN,
-    rate_class=RateClass.USE,
-    request=SignRequest,
-    hot=True,
-    batched=True,
-    example={"message": "aGVsbG8="},
-)
+@use("sign", Permission.KEYS_SIGN, SignRequest, example={"message": "aGVsbG8="})
 def sign(service: Service, call: Call, request: SignRequest, key_id: str) -> SignAnswer:
     """Sign with the latest version of a key."""
     key = usable_key(service, call, Permission.KEYS_SIGN, key_id)
@@ -95,14 +85,10 @@ def sign(service: Service, call: Call, request: SignRequest, key_id: str) -> Sig
     return SignAnswer(key_id=key.key_id, version=number, algorithm=scheme.algorithm, signature=signature)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/verify",
-    permission=Permission.KEYS_VERIFY,
-    rate_class=RateClass.USE,
-    request=VerifyRequest,
-    hot=True,
-    batched=True,
+@use(
+    "verify",
+    Permission.KEYS_VERIFY,
+    VerifyRequest,
     example={"message": "aGVsbG8=", "signature": Earlier("sign", "signature", _SIGNATURE)},
 )
 def verify(service: Service, call: Call, request: VerifyRequest, key_id: str) -> VerifyAnswer:
@@ -114,16 +100,7 @@ def verify(service: Service, call: Call, request: VerifyRequest, key_id: str) ->
     return VerifyAnswer(key_id=key.key_id, version=number, valid=valid)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/mac",
-    permission=Permission.KEYS_MAC,
-    rate_class=RateClass.USE,
-    request=MacRequest,
-    hot=True,
-    batched=True,
-    example={"message": "aGVsbG8="},
-)
+@use("mac", Permission.KEYS_MAC, MacRequest, example={"message": "aGVsbG8="})
 def mac(service: Service, call: Call, request: MacRequest, key_id: str) -> MacAnswer:
     """Make a message authentication code with the latest version of a key."""
     key = usable_key(service, call, Permission.KEYS_MAC, key_id)
@@ -131,14 +108,10 @@ def mac(service: Service, call: Call, request: MacRequest, key_id: str) -> MacAn
     return MacAnswer(key_id=key.key_id, version=number, mac=primitive.mac(request.message))
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/verify-mac",
-    permission=Permission.KEYS_VERIFY_MAC,
-    rate_class=RateClass.USE,
-    request=VerifyMacRequest,
-    hot=True,
-    batched=True,
+@use(
+    "verify-mac",
+    Permission.KEYS_VERIFY_MAC,
+    VerifyMacRequest,
     example={"message": "aGVsbG8=", "mac": Earlier("mac", "mac", _MAC)},
 )
 def verify_mac(service: Service, call: Call, request: VerifyMacRequest, key_id: str) -> VerifyAnswer:

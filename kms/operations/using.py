@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from kms.access import policy
 from kms.access.policy import Permission
+from kms.access.ratelimit import RateClass
 from kms.crypto.registry import key_type
 from kms.errors import OperationNotSupported
 from kms.keys.model import Key, Usage
 from kms.operations.service import Call, Service
-from kms.operations.table import Answer, Request
+from kms.operations.table import Answer, Request, operation
 from kms.vault.store import Snapshot
 
+F = TypeVar("F", bound=Callable[..., Any])
 P = TypeVar("P")
 
 
@@ -34,6 +37,22 @@ class UsedKey(Answer):
 
     key_id: str
     version: int
+
+
+def use(
+    name: str, permission: Permission, request: type[Request], *, example: Mapping[str, Any], hot: bool = True
+) -> Callable[[F], F]:
+    """Declare a use of a key: an operation with what all uses have in common."""
+    return operation(
+        "POST",
+        f"/api/v1/keys/<key_id>/{name}",
+        permission=permission,
+        rate_class=RateClass.USE,
+        request=request,
+        hot=hot,
+        batched=True,
+        example=example,
+    )
 
 
 def authorised(snapshot: Snapshot, call: Call, permission: Permission, name: str) -> Key:

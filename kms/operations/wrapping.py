@@ -7,14 +7,13 @@ from typing import Annotated
 import msgspec
 
 from kms.access.policy import Permission
-from kms.access.ratelimit import RateClass
 from kms.crypto import envelope
 from kms.crypto.primitives import Cipher, KeyWrapper
 from kms.errors import DecryptionFailed, ValidationFailed
 from kms.keys.model import Usage
 from kms.operations.service import Call, Service
-from kms.operations.table import Earlier, Request, operation
-from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key
+from kms.operations.table import Earlier, Request
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key, use
 
 
 class WrapRequest(Request):
@@ -47,16 +46,7 @@ class UnwrapAnswer(UsedKey, kw_only=True):
     key: bytes
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/wrap",
-    permission=Permission.KEYS_WRAP,
-    rate_class=RateClass.USE,
-    request=WrapRequest,
-    hot=True,
-    batched=True,
-    example={"key": "AAECAwQFBgcICQoLDA0ODw=="},
-)
+@use("wrap", Permission.KEYS_WRAP, WrapRequest, example={"key": "AAECAwQFBgcICQoLDA0ODw=="})
 def wrap(service: Service, call: Call, request: WrapRequest, key_id: str) -> WrapAnswer:
     """Wrap a key with the latest version of this one."""
     key = usable_key(service, call, Permission.KEYS_WRAP, key_id)
@@ -70,14 +60,10 @@ def wrap(service: Service, call: Call, request: WrapRequest, key_id: str) -> Wra
     return WrapAnswer(key_id=key.key_id, version=number, wrapped_key=wrapped)
 
 
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/unwrap",
-    permission=Permission.KEYS_UNWRAP,
-    rate_class=RateClass.USE,
-    request=UnwrapRequest,
-    hot=True,
-    batched=True,
+@use(
+    "unwrap",
+    Permission.KEYS_UNWRAP,
+    UnwrapRequest,
     example={"wrapped_key": Earlier("wrap", "wrapped_key", "AofCIj4XjJ3dq8EAAAABq5mLw7tKmQ==")},
 )
 def unwrap(service: Service, call: Call, request: UnwrapRequest, key_id: str) -> UnwrapAnswer:
