@@ -76,7 +76,16 @@ def test_every_way_not_to_decrypt_gets_the_same_answer(user: Api, world: World) 
     other.post("/generate_symmetric_key")
     foreign = unb64(other.post("/api/v1/keys/user2_symmetric/encrypt", {"plaintext": ""}).json["ciphertext"])
     version_2 = sealed[:17] + (2).to_bytes(4) + sealed[21:]
-    wrong = [b"", b"x", sealed[:-1], sealed + b"\0", sealed[:-1] + b"\0", b"\x02" + sealed[1:], foreign, version_2]
+    wrong = [
+        b"",
+        b"x",
+        sealed[:-1],
+        sealed + b"\0",
+        sealed[:-1] + bytes([sealed[-1] ^ 1]),
+        b"\x02" + sealed[1:],
+        foreign,
+        version_2,
+    ]
     answers = set()
     for each in wrong:
         refused = user.post(f"{KEY}/decrypt", {"ciphertext": b64(each)})

@@ -7,17 +7,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import dh
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from kms.api.application import create_flask_app
 from kms.config import Settings
+from kms.crypto.dh import prime
+from kms.crypto.dh import spki as dh_spki
+from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES
 from kms.keys.model import Usage
 from kms.operations import OPERATIONS, Service
 from support import LEASE, Api, World, b64, unb64
-from uses import IDS, OPERATION_OF, PURPOSES, exercise
+from uses import IDS, OPERATION_OF, PURPOSES, exercise, peer_of
 
 RSA_LONGEST = 190  # OAEP with SHA-256 under 2048 bits
 
@@ -259,3 +263,31 @@ def test_derivations(user: Api) -> None:
     assert user.post("/api/v1/keys/kept/rotate").json["type"] == "/problems/conflict"
     wrong = {"context": "AAAA", "keep_as": {"type": "ec-p256"}}
     assert user.post(f"/api/v1/keys/{key_id}/derive", wrong).status_code == 422
+
+
+def ffdhe_pem(y: int) -> str:
+    numbers = dh.DHPublicNumbers(y, dh.DHParameterNumbers(prime(2048), 2))
+    return public_pem(dh_spki(numbers.public_key()))
+
+
+@pytest.mark.parametrize(
+    ("name", "peer"),
+    [
+        ("x25519", public_pem(bytes.fromhex("302a300506032b656e032100") + bytes(32))),
+        ("x25519", public_pem(bytes.fromhex("302a300506032b656e032100") + b"\x01" + bytes(31))),
+        ("x448", public_pem(bytes.fromhex("3042300506032b656f033900") + bytes(56))),
+        ("ec-p256", public_pem(bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200") + b"\x04" * 65)),
+        ("ec-p256", peer_of(KEY_TYPES["ec-p384"])),
+        ("ec-p256", peer_of(KEY_TYPES["x25519"])),
+        ("ffdhe2048", ffdhe_pem(prime(2048) - 2)),
+        ("ffdhe2048", ffdhe_pem(next(y for y in range(2, 99) if pow(y, prime(2048) // 2, prime(2048)) != 1))),
+        ("ffdhe2048", peer_of(KEY_TYPES["ffdhe3072"])),
+        ("x25519", peer_of(KEY_TYPES["x25519"]).replace("PUBLIC", "PRIVATE")),
+        ("x25519", peer_of(KEY_TYPES["x25519"]) + "x"),
+        ("x25519", ""),
+    ],
+)
+def test_peers_that_would_weaken_the_secret_are_refused(user: Api, name: str, peer: str) -> None:
+    for more in ({}, {"kdf": "none"}):
+        refused = user.post(f"/api/v1/keys/{name}-agree/agree", {"peer_public_key": peer, **more})
+        assert (refused.status_code, refused.json["type"]) == (422, "/problems/validation-failed"), refused.json
