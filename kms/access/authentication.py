@@ -44,7 +44,7 @@ class Authenticator:
         self._lifetime = token_lifetime
         self._secrets = credentials.SecretVerifier(vault.keyring)
         self._nobody = totp.new_secret()
-        self._sessions: LeasedCache[bytes, Caller] = LeasedCache(lease, _SESSIONS_CACHED)
+        self._sessions: LeasedCache[str, Caller] = LeasedCache(lease, _SESSIONS_CACHED)
 
     def prove(self, presented: Credentials, source: str) -> Caller:
         """The caller behind a secret and a second factor, each code accepted once over all workers and nodes.
@@ -86,8 +86,8 @@ class Authenticator:
 
     def session(self, token: str) -> Caller:
         """The caller behind a session token. Raises AuthenticationFailed, and Unavailable without a lease."""
-        token_hash = credentials.token_hash(self._vault.keyring, token)
-        caller = self._sessions.get(token_hash, lambda: self._load_session(token_hash))
+        # By the token itself: hashing it would cost more than the rest, and memory holds it anyway.
+        caller = self._sessions.get(token, lambda: self._load_session(token))
         if caller.token is None or caller.token.expires_at <= self._clock():
             raise AuthenticationFailed(_FAILED)
         return caller
@@ -105,7 +105,8 @@ class Authenticator:
         change.insert(record)
         return token, record
 
-    def _load_session(self, token_hash: bytes) -> Caller:
+    def _load_session(self, given: str) -> Caller:
+        token_hash = credentials.token_hash(self._vault.keyring, given)
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, token_hash)
             client = snapshot.find(Client, token.client_id) if token else None

@@ -17,6 +17,8 @@ from kms.config import Settings
 from kms.errors import RateLimited, StartError, Unavailable
 from kms.files import private_directory
 
+_KEYS_CACHED = 10_000
+
 
 class RateClass(StrEnum):
     """What shares a limit. `authenticate` and `public` count by source address, the others by client."""
@@ -44,6 +46,7 @@ class RateLimits:
     """The limits in force. Where they are switched off every hit passes."""
 
     def __init__(self, settings: Settings) -> None:
+        self._keys: dict[tuple[RateClass, str], str] = {}
         self.enabled = settings.rate_limit == "on"
         try:
             self.limits: dict[RateClass, RateLimitItem] = {
@@ -63,8 +66,14 @@ class RateLimits:
         if not self.enabled:
             return
         item = self.limits[rate_class]
+        key = self._keys.get((rate_class, who))
+        if key is None:
+            if len(self._keys) >= _KEYS_CACHED:
+                self._keys.clear()
+            key = self._keys[rate_class, who] = item.key_for(who, rate_class)
         try:
-            if not self.strategy.hit(item, who, rate_class, cost=cost):
+            # As FixedWindowRateLimiter.hit does it, which builds the key anew each time.
+            if self.strategy.storage.incr(key, item.get_expiry(), amount=cost) > item.amount:
                 ends = self.strategy.get_window_stats(item, who, rate_class).reset_time
                 raise limited(rate_class, item, ends)
         except StorageError:

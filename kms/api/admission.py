@@ -30,20 +30,30 @@ class Admission:
         self._held: dict[str, list[float]] = {}
         self._slow_held = 0
         self._slow_queue = 0
+        self._waiting = 0
 
     @contextmanager
     def of_client(self, client: str) -> Iterator[None]:
         """Hold one of the client's threads. Raises Unavailable."""
-        with self._freed:
-            began = self._enter(client)
+        began = self.enter(client)
         try:
             yield
         finally:
-            with self._freed:
-                held = self._held[client]
-                held.remove(began)
-                if not held:
-                    del self._held[client]
+            self.leave(client, began)
+
+    def enter(self, client: str) -> float:
+        """Begin what `of_client` does; the value is for `leave`, which must follow. Raises Unavailable."""
+        with self._freed:
+            return self._enter(client)
+
+    def leave(self, client: str, began: float) -> None:
+        """Let go of what `enter` took."""
+        with self._freed:
+            held = self._held[client]
+            held.remove(began)
+            if not held:
+                del self._held[client]
+            if self._waiting:
                 self._freed.notify_all()
 
     def _enter(self, client: str) -> float:
@@ -53,7 +63,9 @@ class Admission:
             patience = min(held[-1] + _PATIENCE, deadline) - steady_seconds()
             if patience <= 0:
                 raise Unavailable("This client has too many requests under way. Finish some first.", retry_after=1)
+            self._waiting += 1
             self._freed.wait(patience)
+            self._waiting -= 1
         began = steady_seconds()
         held.append(began)
         return began

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -20,20 +20,13 @@ from kms.access.model import Caller
 from kms.access.ratelimit import RateClass, identity, limited, storage_uri
 from kms.api import openapi, problems, reference, requests
 from kms.api.admission import Admission
-from kms.operations import OPERATIONS, Call, Operation, Results, Service, Text, new_request_id, perform
+from kms.api.dispatch import Dispatch, WsgiApp
+from kms.api.headers import JSON, security_headers
+from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
 from kms.operations.public_keys import verification_keys
 from kms.revocation.published import RevocationList
 
 _LOG = structlog.get_logger()
-_JSON = "application/json"
-_SECURITY_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-_LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 def create_flask_app(service: Service) -> Flask:
@@ -68,6 +61,8 @@ def create_flask_app(service: Service) -> Flask:
     _route(app, "openapi", "GET", "/openapi.json", public(door.openapi))
     _route(app, "docs", "GET", "/docs", public(door.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(door.problem))
+    behind = cast(WsgiApp, app.wsgi_app)
+    app.wsgi_app = Dispatch(behind, service, door.admission)  # type: ignore[method-assign]  # Flask's own hook
     return app
 
 
@@ -137,14 +132,14 @@ class Door:
         """Add the headers that every answer has; count and log the request."""
         call: Call = g.call
         outcome = getattr(g, "outcome", "success")
-        for name, value in _SECURITY_HEADERS.items():
+        for name, value in security_headers(request.environ.get("HTTP_HOST", "")):
             response.headers.setdefault(name, value)
-        if request.host.partition(":")[0] not in _LOCAL:  # it would bind every other port of a developer's machine
-            response.headers["Strict-Transport-Security"] = "max-age=31536000"
         response.headers["X-Request-Id"] = call.request_id
         seconds = time.perf_counter() - g.began
-        self.service.metrics.requests.labels(call.operation, outcome).inc()
-        self.service.metrics.seconds.labels(call.operation).observe(seconds)
+        self.service.metrics.count(call.operation, outcome, seconds)
+        operation = OPERATIONS.get(call.operation)
+        if operation is not None and operation.hot and outcome == "success":
+            return response  # the audit log has it; a line here would cost more than the operation
         _LOG.info(
             "request",
             request_id=call.request_id,
@@ -160,28 +155,25 @@ class Door:
     def refuse(self, error: Exception) -> Response:
         """Every failure as a problem document; the unforeseen ones are logged and say nothing."""
         allow = None
-        if isinstance(error, errors.Refusal):
-            refusal = error
-        elif isinstance(error, RateLimitExceeded) and error.limit is not None:
-            refusal = self._limited(error)
+        if isinstance(error, RateLimitExceeded) and error.limit is not None:
+            error = self._limited(error)
         elif isinstance(error, StorageError):
-            refusal = errors.Unavailable("The rate limits cannot be counted. Try again.", retry_after=1)
+            error = errors.Unavailable("The rate limits cannot be counted. Try again.", retry_after=1)
         elif isinstance(error, NotFound):
-            refusal = errors.NotFound("There is nothing at this path.")
+            error = errors.NotFound("There is nothing at this path.")
         elif isinstance(error, MethodNotAllowed):
             exact = [each.method for each in OPERATIONS.values() if each.path == request.path]
             allow = ", ".join(sorted(exact or error.valid_methods or ()))
-            refusal = errors.MethodNotAllowed(f"This path takes {allow}.")
+            error = errors.MethodNotAllowed(f"This path takes {allow}.")
         elif isinstance(error, HTTPException) and error.code is not None and error.code < 500:
-            refusal = errors.MalformedRequest("The request cannot be read.")
-        else:
-            _LOG.error("internal error", request_id=g.call.request_id, exc_info=error)
-            refusal = errors.InternalError("The service failed. Its log has the reason under this request id.")
+            error = errors.MalformedRequest("The request cannot be read.")
+        refusal = problems.refusal_of(error, g.call.request_id, self.service.metrics)
         g.outcome = refusal.problem
-        if isinstance(refusal, errors.IntegrityFailure):
-            self.service.metrics.integrity_failures.inc()
-            _LOG.critical("integrity failure", request_id=g.call.request_id, reason=refusal.detail)
-        return problems.problem_response(refusal, g.call.request_id, allow)
+        body, headers = problems.encoded(refusal, g.call.request_id)
+        response = Response(body, refusal.status, headers)
+        if allow is not None:
+            response.headers["Allow"] = allow
+        return response
 
     def _limited(self, error: RateLimitExceeded) -> errors.Refusal:
         """Flask-Limiter's exception as the refusal that the engine under it would have given."""
@@ -203,15 +195,15 @@ class Door:
 
     def jwks(self) -> Response:
         """The public keys with which the service signs (RFC 7517)."""
-        return _published(msgspec.json.encode(self.service.publisher.jwks()), _JSON)
+        return _published(msgspec.json.encode(self.service.publisher.jwks()), JSON)
 
     def client_jwks(self, client_id: str) -> Response:
         """The public keys that verify what a client signs with; the same for one that is not there."""
-        return _published(msgspec.json.encode(verification_keys(self.service, client_id)), _JSON)
+        return _published(msgspec.json.encode(verification_keys(self.service, client_id)), JSON)
 
     def openapi(self) -> Response:
         """The description of the whole interface."""
-        return _published(msgspec.json.encode(openapi.description()), _JSON)
+        return _published(msgspec.json.encode(openapi.description()), JSON)
 
     def docs(self) -> Response:
         """The same to read."""
@@ -236,10 +228,7 @@ def _published(body: bytes, content_type: str) -> Response:
 def _response(answer: Any, operation: Operation, request_id: str) -> Response:
     if isinstance(answer, Text):
         return Response(answer.body, operation.status, content_type=answer.content_type)
-    if isinstance(answer, Results):
-        answer = problems.batch_answer(answer, request_id)
-        return Response(msgspec.json.encode(answer) + b"\n", content_type=_JSON)
-    response = Response(msgspec.json.encode(answer) + b"\n", operation.status, content_type=_JSON)
+    response = Response(problems.encoded_answer(answer, request_id), operation.status, content_type=JSON)
     if operation.location is not None:
         response.headers["Location"] = operation.location.format_map(msgspec.structs.asdict(answer))
     if isinstance(answer, RevocationList):

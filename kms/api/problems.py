@@ -7,11 +7,21 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from flask import Response
+import structlog
 
-from kms.errors import AuthenticationFailed, MfaRequired, RateLimited, Refusal, every_refusal
+from kms.errors import (
+    AuthenticationFailed,
+    IntegrityFailure,
+    InternalError,
+    MfaRequired,
+    RateLimited,
+    Refusal,
+    every_refusal,
+)
+from kms.metrics import Metrics
 from kms.operations import Results
 
+_LOG = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -39,20 +49,35 @@ def batch_answer(results: Results, request_id: str) -> dict[str, list[Any]]:
     }
 
 
-def problem_response(refusal: Refusal, request_id: str, allow: str | None = None) -> Response:
-    """The answer to a refused request, with the headers its kind asks for."""
-    body = msgspec.json.encode(problem_of(refusal, request_id)) + b"\n"
-    response = Response(body, refusal.status, content_type=MEDIA_TYPE)
+def encoded_answer(answer: Any, request_id: str) -> bytes:
+    """The body of the answer to a request that was carried out."""
+    if isinstance(answer, Results):
+        answer = batch_answer(answer, request_id)
+    return msgspec.json.encode(answer) + b"\n"
+
+
+def encoded(refusal: Refusal, request_id: str) -> tuple[bytes, list[tuple[str, str]]]:
+    """The body of the answer to a refused request, and the headers that its kind asks for."""
+    headers = [("Content-Type", MEDIA_TYPE)]
     if isinstance(refusal, (AuthenticationFailed, MfaRequired)):
-        response.headers["WWW-Authenticate"] = 'Basic realm="kms", charset="UTF-8", Bearer realm="kms"'
+        headers.append(("WWW-Authenticate", 'Basic realm="kms", charset="UTF-8", Bearer realm="kms"'))
     if refusal.retry_after is not None:
-        response.headers["Retry-After"] = str(refusal.retry_after)
+        headers.append(("Retry-After", str(refusal.retry_after)))
     if isinstance(refusal, RateLimited) and refusal.limit:
-        response.headers["RateLimit-Policy"] = f'"{refusal.limit}";q={refusal.amount};w={refusal.window}'
-        response.headers["RateLimit"] = f'"{refusal.limit}";r=0;t={refusal.retry_after}'
-    if allow is not None:
-        response.headers["Allow"] = allow
-    return response
+        headers.append(("RateLimit-Policy", f'"{refusal.limit}";q={refusal.amount};w={refusal.window}'))
+        headers.append(("RateLimit", f'"{refusal.limit}";r=0;t={refusal.retry_after}'))
+    return msgspec.json.encode(problem_of(refusal, request_id)) + b"\n", headers
+
+
+def refusal_of(error: Exception, request_id: str, metrics: Metrics) -> Refusal:
+    """The refusal that `error` is; an unforeseen one is logged and says nothing to the caller."""
+    if not isinstance(error, Refusal):
+        _LOG.error("internal error", request_id=request_id, exc_info=error)
+        return InternalError("The service failed. Its log has the reason under this request id.")
+    if isinstance(error, IntegrityFailure):
+        metrics.integrity_failures.inc()
+        _LOG.critical("integrity failure", request_id=request_id, reason=error.detail)
+    return error
 
 
 def explanation(problem: str) -> str | None:

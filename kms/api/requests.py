@@ -22,7 +22,7 @@ from kms.errors import (
 from kms.operations.table import MOST_ITEMS, Items, Operation, Request
 
 _AT = re.compile(r" - at `\$\.?(?P<where>.*)`$")
-_LONGEST_HEADER = 1024
+LONGEST_HEADER = 1024
 
 
 def presented(http: HttpRequest, operation: Operation) -> str | Credentials:
@@ -33,7 +33,7 @@ def presented(http: HttpRequest, operation: Operation) -> str | Credentials:
     scheme, _, parameter = http.headers.get("Authorization", "").partition(" ")
     token = parameter.strip() if scheme.lower() == "bearer" else http.headers.get("X-Vault-Token", "")
     if token and not operation.needs_fresh_factor:
-        return token[:_LONGEST_HEADER]
+        return token[:LONGEST_HEADER]
     if scheme.lower() != "basic":
         raise AuthenticationFailed(
             "Send a session token (Authorization: Bearer …), or client id and secret (Basic) with X-TOTP."
@@ -43,7 +43,7 @@ def presented(http: HttpRequest, operation: Operation) -> str | Credentials:
 
 def _basic(http: HttpRequest, encoded: str) -> Credentials:
     try:
-        decoded = base64.b64decode(encoded[:_LONGEST_HEADER], validate=True).decode()
+        decoded = base64.b64decode(encoded[:LONGEST_HEADER], validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         decoded = ""
     client_id, _, secret = decoded.partition(":")
@@ -51,8 +51,8 @@ def _basic(http: HttpRequest, encoded: str) -> Credentials:
     return Credentials(
         client_id,
         secret,
-        totp_code=code if code is None else code[:_LONGEST_HEADER],
-        recovery_code=recovery_code if recovery_code is None else recovery_code[:_LONGEST_HEADER],
+        totp_code=code if code is None else code[:LONGEST_HEADER],
+        recovery_code=recovery_code if recovery_code is None else recovery_code[:LONGEST_HEADER],
     )
 
 
@@ -71,19 +71,31 @@ def body_of(http: HttpRequest, limit: int) -> bytes:
         remaining = limit + 1
     else:
         return b""
+    if http.content_length is not None:
+        return read(stream, remaining)
+    body = _up_to(stream, remaining)
+    if len(body) > limit:
+        raise TooLarge(f"The body has more than {limit} bytes.")
+    return body
+
+
+def read(stream: BinaryIO, length: int) -> bytes:
+    """A body of that many bytes. Raises MalformedRequest where there are fewer."""
+    body = _up_to(stream, length)
+    if len(body) < length:
+        raise MalformedRequest("The body ended before Content-Length.")
+    return body
+
+
+def _up_to(stream: BinaryIO, length: int) -> bytes:
     parts = []
-    while remaining > 0:
-        part = stream.read(remaining)
+    while length > 0:
+        part = stream.read(length)
         if not part:
             break
         parts.append(part)
-        remaining -= len(part)
-    body = b"".join(parts)
-    if len(body) > limit:
-        raise TooLarge(f"The body has more than {limit} bytes.")
-    if http.content_length is not None and len(body) < http.content_length:
-        raise MalformedRequest("The body ended before Content-Length.")
-    return body
+        length -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Items:
@@ -96,6 +108,13 @@ def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Ite
         return _converted(_form(body), operation.request)
     if http.mimetype != "application/json" and not http.mimetype.endswith("+json"):
         raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
+    return decoded(operation, body)
+
+
+def decoded(operation: Operation, body: bytes) -> Request | Items:
+    """The typed request in a JSON body. Raises MalformedRequest, or ValidationFailed naming the member."""
+    if not body.strip():
+        return _converted({}, operation.request)
     if not body.lstrip().startswith(b"{"):
         raise MalformedRequest("The body is not a JSON object.")
     try:

@@ -42,7 +42,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def timestamp(clock: Clock) -> str:
     """The time of an entry."""
-    return clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return clock().isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 _encoder = msgspec.json.Encoder()

@@ -67,6 +67,7 @@ class Schedule:
 
     def _run(self) -> None:
         while not self._stopping.wait(_TICK_SECONDS):
+            self._service.metrics.add_up()
             try:
                 self.tick()
             except Refusal as refusal:

@@ -1,0 +1,221 @@
+"""The two doors of a hot operation give the same answers, byte for byte, and leave the same entries."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from kms.api.application import create_flask_app
+from kms.api.dispatch import Dispatch
+from kms.config import Settings
+from kms.operations import OPERATIONS, Service
+from support import Api, SteeredClock, World, b64
+from uses import OPERATION_OF
+
+JSON = "application/json"
+
+
+@dataclass
+class Doors:
+    """A service with both of its doors, and a client of it."""
+
+    service: Service
+    dispatch: Dispatch
+    world: World
+    alice: Api
+
+    def ask(self, door: Any, path: str, body: bytes, **environ: Any) -> tuple[str, dict[str, str], bytes]:
+        given = {
+            "REQUEST_METHOD": "POST", "PATH_INFO": path, "SCRIPT_NAME": "", "QUERY_STRING": "", "CONTENT_TYPE": JSON,
+            "CONTENT_LENGTH": str(len(body)), "HTTP_AUTHORIZATION": self.alice.headers["Authorization"],
+            "HTTP_HOST": "localhost:8443", "REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "localhost",
+            "SERVER_PORT": "8443", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "https",
+            "wsgi.input": io.BytesIO(body), **environ,
+        }  # fmt: skip
+        started: list[Any] = []
+        given = {name: value for name, value in given.items() if value is not None}
+        answer = b"".join(door(given, lambda status, headers, *_: started.append((status, headers))))
+        (status, headers) = started[0]
+        names = [name.lower() for name, _ in headers]
+        assert len(names) == len(set(names))
+        request_id = dict(headers)["X-Request-Id"]
+        comparable = {name.lower(): value.replace(request_id, "ID") for name, value in headers}
+        return status, comparable, answer.replace(request_id.encode(), b"ID")
+
+    def both(self, path: str, body: Any, **environ: Any) -> tuple[str, dict[str, str], bytes]:
+        """The one answer of both doors."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        behind = self.ask(self.dispatch.behind, path, content, **environ)
+        front = self.ask(self.dispatch, path, content, **environ)
+        assert front == behind
+        return front
+
+
+def doors_of(service: Service) -> Doors:
+    app = create_flask_app(service)
+    dispatch = app.wsgi_app
+    assert isinstance(dispatch, Dispatch)
+    world = World(service, app.test_client())
+    return Doors(service, dispatch, world, world.user("alice"))
+
+
+@pytest.fixture
+def doors(service: Service) -> Doors:
+    made = doors_of(service)
+    for key_id, body in {
+        "siv": {"type": "aes-256-siv"}, "mac": {"type": "hmac-sha256"}, "ed": {"type": "ed25519"},
+        "old": {"type": "aes-256-siv"}, "rsa": {"type": "rsa-2048"},
+    }.items():  # fmt: skip
+        assert made.alice.post("/api/v1/keys", {"key_id": key_id, **body}).status_code == 201
+    made.alice.post("/api/v1/keys/old/revoke")
+    return made
+
+
+@pytest.fixture
+def never_behind(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fail(*_: Any) -> Any:
+        raise AssertionError("the request was handed on")
+
+    monkeypatch.setattr(doors.dispatch, "behind", fail)
+    yield
+
+
+@pytest.mark.parametrize("operation", OPERATION_OF)
+@pytest.mark.parametrize("key_id", ["siv", "mac", "ed", "old", "none", "rsa"])
+def test_every_hot_operation_on_every_kind_of_key(doors: Doors, operation: str, key_id: str) -> None:
+    path = f"/api/v1/keys/{key_id}/{operation}"
+    random = operation in ("data-key", "data-key-pair", "encapsulate") or key_id == "rsa"
+    for body in (OPERATION_OF[operation][1], {}, {"x": 1}, {"items": [OPERATION_OF[operation][1], {"x": 1}, 5]}):
+        if not random:
+            doors.both(path, body)
+    for wrong in (
+        b"",
+        b" ",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"items": []}',
+        b'{"items": 5}',
+        b'{"items": [], "x": 1}',
+    ):
+        if wrong.strip() or not random:
+            doors.both(path, wrong)
+
+
+def test_answers_are_the_same(doors: Doors) -> None:
+    message = {"plaintext": b64(b"text"), "associated_data": b64(b"context")}
+    status, headers, body = doors.both("/api/v1/keys/siv/encrypt", message)
+    assert status == "200 OK"
+    assert headers["cache-control"] == "no-store"
+    sealed = {"ciphertext": json.loads(body)["ciphertext"], "associated_data": b64(b"context")}
+    for case in (
+        sealed,
+        {**sealed, "associated_data": ""},
+        {"items": [sealed, {"ciphertext": ""}]},
+        {"ciphertext": 5},
+    ):
+        doors.both("/api/v1/keys/siv/decrypt", case)
+    signature = json.loads(doors.both("/api/v1/keys/ed/sign", {"message": ""})[2])["signature"]
+    for case in (
+        {"message": "", "signature": signature},
+        {"message": "", "signature": ""},
+        {"digest": "", "signature": ""},
+    ):
+        doors.both("/api/v1/keys/ed/verify", case)
+    doors.both("/api/v1/hash", {"message": "", "algorithm": "SHA-512"})
+    doors.both("/api/v1/hash", {"message": "", "algorithm": "MD5"})
+    doors.both("/api/v1/random", {"length": 0})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HTTP_AUTHORIZATION": "Bearer wrong"},
+        {"HTTP_AUTHORIZATION": "Bearer "},
+        {"HTTP_AUTHORIZATION": "bearer x"},
+        {"HTTP_AUTHORIZATION": "Basic eDp5"},
+        {"HTTP_AUTHORIZATION": None},
+        {"HTTP_AUTHORIZATION": "Bearer " + "x" * 5000},
+        {"CONTENT_TYPE": "text/plain"},
+        {"CONTENT_TYPE": "application/json; charset=utf-8"},
+        {"CONTENT_TYPE": None},
+        {"CONTENT_LENGTH": "99"},
+        {"CONTENT_LENGTH": None},
+        {"CONTENT_LENGTH": "²"},
+        {"CONTENT_LENGTH": "-1"},
+        {"CONTENT_LENGTH": str(1 << 30)},
+        {"REQUEST_METHOD": "GET"},
+        {"REQUEST_METHOD": "PUT"},
+        {"QUERY_STRING": "a=b"},
+        {"HTTP_HOST": "kms.example.org"},
+        {"HTTP_HOST": "[::1]:8443"},
+        {"HTTP_HOST": "localhost.example.org"},
+        {"REMOTE_ADDR": None},
+        {"PATH_INFO": "/api/v1/keys/siv/encrypt/"},
+        {"PATH_INFO": "/api/v1/keys//encrypt"},
+        {"PATH_INFO": "/api/v1/keys/\u00c3\u00bc/encrypt"},
+        {"PATH_INFO": "/api/v1/keys/siv\n/encrypt"},
+        {"PATH_INFO": "/api/v1/keys/" + "x" * 200 + "/encrypt"},
+    ],
+    ids=str,
+)
+def test_unusual_requests(doors: Doors, environ: dict[str, Any]) -> None:
+    given = {"PATH_INFO": "/api/v1/keys/siv/encrypt", **environ}
+    path = given.pop("PATH_INFO")
+    doors.both(path, {"plaintext": "AAAA"}, **given)
+
+
+def test_the_plain_form_is_served_in_front(doors: Doors, never_behind: None) -> None:
+    body = json.dumps({"plaintext": "AAAA"}).encode()
+    assert doors.ask(doors.dispatch, "/api/v1/keys/siv/encrypt", body)[0] == "200 OK"
+    assert doors.ask(doors.dispatch, "/api/v1/random", b"{}")[0] == "200 OK"
+    for operation in OPERATIONS.values():
+        if operation.hot:
+            path = operation.path.replace("<key_id>", "none")
+            assert doors.ask(doors.dispatch, path, b'{"x": 1}')[0].startswith("4")
+
+
+def test_both_leave_the_same_entry(doors: Doors) -> None:
+    spool = doors.service.settings.audit_dir
+    before = sum(path.read_bytes().count(b"\n") for path in spool.iterdir())
+    for case in ({"plaintext": ""}, {}, {"items": [{"plaintext": ""}, {}]}):
+        doors.both("/api/v1/keys/siv/encrypt", case)
+    doors.both("/api/v1/keys/siv/encrypt", {}, HTTP_AUTHORIZATION="Bearer wrong")
+    lines = [json.loads(line) for path in sorted(spool.iterdir()) for line in path.read_bytes().splitlines()][before:]
+    entries = [{k: v for k, v in line.items() if k not in ("time", "request_id")} for line in lines]
+    assert len(entries) == 8
+    assert entries[0::2] == entries[1::2]
+
+
+def test_both_count_in_one_limit(settings: Settings, clock: SteeredClock) -> None:
+    service = Service.open(msgspec.structs.replace(settings, rate_limit_use="5/hour"), clock)
+    doors = doors_of(service)
+    doors.alice.post("/api/v1/keys", {"key_id": "siv", "type": "aes-256-siv"})
+    for _ in range(2):
+        assert doors.both("/api/v1/keys/siv/encrypt", {"plaintext": ""})[0] == "200 OK"
+    body = b'{"plaintext": ""}'
+    assert doors.ask(doors.dispatch, "/api/v1/keys/siv/encrypt", body)[0] == "200 OK"
+    status, headers, _ = doors.both("/api/v1/keys/siv/encrypt", {"plaintext": ""})
+    assert status.startswith("429")
+    assert headers["ratelimit-policy"] == '"use";q=5;w=3600'
+    service.close()
+
+
+def test_what_nobody_foresaw_is_logged_and_says_nothing(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(doors.service.keyring, "key", fail)
+    status, _, body = doors.both("/api/v1/keys/siv/encrypt", {"plaintext": ""})
+    assert status == "500 INTERNAL SERVER ERROR"
+    assert b"secret" not in body
