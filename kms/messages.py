@@ -30,23 +30,26 @@ class MessageCounts:
         self._counting = threading.Lock()
         self._claiming = threading.Lock()
 
-    def take(self, key: Key, version: int, limit: int) -> None:
-        """Count one message under a version that may protect `limit`. Raises KeyExpired, Unavailable."""
-        if self._took(key.uid, version):
+    def take(self, key: Key, version: int, limit: int, messages: int = 1) -> None:
+        """Count messages, fewer than a block, under a version that may protect `limit`.
+
+        Raises KeyExpired, Unavailable.
+        """
+        if self._took(key.uid, version, messages):
             return
         with self._claiming:
-            if self._took(key.uid, version):
+            if self._took(key.uid, version, messages):
                 return
             self._claim(key, version, limit)
             with self._counting:
                 if len(self._left) > _VERSIONS_COUNTED:
                     self._left.clear()  # they count as used
-                self._left[key.uid, version] += _BLOCK - 1
+                self._left[key.uid, version] += _BLOCK - messages
 
-    def _took(self, uid: bytes, version: int) -> bool:
+    def _took(self, uid: bytes, version: int, messages: int) -> bool:
         with self._counting:
-            if self._left[uid, version] > 0:
-                self._left[uid, version] -= 1
+            if self._left[uid, version] >= messages:
+                self._left[uid, version] -= messages
                 return True
         return False
 

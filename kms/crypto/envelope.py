@@ -35,8 +35,8 @@ def seal(
     cipher: Cipher, key_uid: bytes, version: int, plaintext: bytes, associated_data: bytes, kind: bytes = ENCRYPTED
 ) -> bytes:
     """Encrypt and wrap into the format above."""
-    header = _header(kind, key_uid, version)
-    return header + cipher.encrypt(plaintext, header + associated_data)
+    bound = header(key_uid, version, kind)
+    return bound + cipher.encrypt(plaintext, bound + associated_data)
 
 
 def parse(ciphertext: bytes, kind: bytes = ENCRYPTED) -> Envelope:
@@ -56,9 +56,10 @@ def parse_or_none(ciphertext: bytes, kind: bytes) -> Envelope | None:
 
 def open_(cipher: Cipher, envelope: Envelope, associated_data: bytes, kind: bytes = ENCRYPTED) -> bytes:
     """The plaintext in `envelope`. Raises DecryptionFailed."""
-    header = _header(kind, envelope.key_uid, envelope.version)
-    return cipher.decrypt(envelope.payload, header + associated_data)
+    bound = header(envelope.key_uid, envelope.version, kind)
+    return cipher.decrypt(envelope.payload, bound + associated_data)
 
 
-def _header(kind: bytes, key_uid: bytes, version: int) -> bytes:
+def header(key_uid: bytes, version: int, kind: bytes = ENCRYPTED) -> bytes:
+    """The first `HEADER_BYTES` of the format."""
     return kind + key_uid + version.to_bytes(4)

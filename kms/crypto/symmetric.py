@@ -14,6 +14,7 @@ from kms.crypto.primitives import Cipher
 from kms.errors import DecryptionFailed
 
 TAG_BYTES = 16
+_BATCH_PREFIX = 20
 _SECOND_BLOCK = (0x01 ^ 0x02) << 112  # what differs between the inputs of the two halves of a message key
 
 
@@ -37,18 +38,22 @@ class Xaes256Gcm(Cipher):
 
     def encrypt_with_nonce(self, plaintext: bytes, associated_data: bytes, nonce: bytes) -> bytes:
         """Encrypt under a nonce of the caller's, which must never repeat for this key."""
-        return nonce + self._message_cipher(nonce).encrypt(nonce[12:], plaintext, associated_data)
+        return nonce + self.message_cipher(nonce).encrypt(nonce[12:], plaintext, associated_data)
 
     def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
         if len(ciphertext) < self.NONCE_BYTES + TAG_BYTES:
             raise DecryptionFailed
         nonce, sealed = ciphertext[: self.NONCE_BYTES], ciphertext[self.NONCE_BYTES :]
         try:
-            return self._message_cipher(nonce).decrypt(nonce[12:], sealed, associated_data)
+            return self.message_cipher(nonce).decrypt(nonce[12:], sealed, associated_data)
         except InvalidTag:
             raise DecryptionFailed from None
 
-    def _message_cipher(self, nonce: bytes) -> AESGCM:
+    def for_batch(self) -> Cipher:
+        return _XaesBatch(self)
+
+    def message_cipher(self, nonce: bytes) -> AESGCM:
+        """AES-256-GCM under the key that the first 12 bytes of the nonce give."""
         first = int.from_bytes(b"\x00\x01X\x00" + nonce[:12]) ^ self._k1
         return AESGCM(self._blocks(first.to_bytes(16) + (first ^ _SECOND_BLOCK).to_bytes(16)))
 
@@ -58,6 +63,37 @@ class Xaes256Gcm(Cipher):
         except AttributeError:
             encryptor = self._of_thread.encryptor = self._block.encryptor()
         return bytes(encryptor.update(blocks))  # ECB keeps nothing from one call to the next
+
+
+class _XaesBatch(Cipher):
+    """One XAES key for many messages: the message key is derived once, not for each.
+
+    The nonces of a batch are 20 random bytes, the same for all, and a counter of 4: as long as 20 random bytes do
+    not repeat, no nonce does. What is decrypted need not come from one batch.
+    """
+
+    def __init__(self, key: Xaes256Gcm) -> None:
+        self._key = key
+        self._prefix = os.urandom(_BATCH_PREFIX)
+        self._count = 0
+        self._sealing = key.message_cipher(self._prefix)
+        self._opening: tuple[bytes, AESGCM] = (self._prefix[:12], self._sealing)
+
+    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        nonce = self._prefix + self._count.to_bytes(4)  # a batch has far fewer than 2^32 messages
+        self._count += 1
+        return nonce + self._sealing.encrypt(nonce[12:], plaintext, associated_data)
+
+    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
+        if len(ciphertext) < Xaes256Gcm.NONCE_BYTES + TAG_BYTES:
+            raise DecryptionFailed
+        prefix = ciphertext[:12]
+        if prefix != self._opening[0]:
+            self._opening = (prefix, self._key.message_cipher(prefix))
+        try:
+            return self._opening[1].decrypt(ciphertext[12:24], ciphertext[24:], associated_data)
+        except InvalidTag:
+            raise DecryptionFailed from None
 
 
 class Aead(Cipher):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,7 +15,7 @@ from kms.crypto import envelope
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.primitives import Cipher
 from kms.crypto.registry import key_type
-from kms.errors import DecryptionFailed, ValidationFailed
+from kms.errors import DecryptionFailed, Refusal, ValidationFailed
 from kms.keys.ids import KeyId
 from kms.keys.model import Key, Usage
 from kms.operations.keys import KeyTypeName
@@ -100,11 +101,70 @@ class DataKeyPairAnswer(UsedKey, kw_only=True):
     ciphertext: bytes
 
 
+def _encrypt_several(
+    service: Service, call: Call, items: Sequence[EncryptRequest | Refusal], key_id: str
+) -> list[EncryptAnswer | Refusal]:
+    """`encrypt` for each of the items that could be read."""
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
+    try:
+        number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher, messages=len(items))
+    except Refusal as refusal:
+        if not refusal.of_item:
+            raise
+        return [item if isinstance(item, Refusal) else refusal for item in items]
+    cipher, header = cipher.for_batch(), envelope.header(key.uid, number)
+    results: list[EncryptAnswer | Refusal] = []
+    for item in items:
+        if isinstance(item, Refusal):
+            results.append(item)
+            continue
+        bound = header if item.format == "kms" else b""
+        try:
+            sealed = bound + cipher.encrypt(item.plaintext, bound + item.associated_data)
+        except ValidationFailed as refusal:
+            results.append(refusal)
+        else:
+            results.append(EncryptAnswer(key_id=key.key_id, version=number, ciphertext=sealed))
+    return results
+
+
+def _decrypt_several(
+    service: Service, call: Call, items: Sequence[DecryptRequest | Refusal], key_id: str
+) -> list[DecryptAnswer | Refusal]:
+    """`decrypt` for each of the items that could be read."""
+    key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id)
+    require_usage(key, Usage.DECRYPT)
+    opened: dict[bytes, tuple[int, Cipher]] = {}  # by header: most items of a batch have the same
+    results: list[DecryptAnswer | Refusal] = []
+    for item in items:
+        if isinstance(item, Refusal):
+            results.append(item)
+            continue
+        header = item.ciphertext[: envelope.HEADER_BYTES]
+        try:
+            if item.format == "raw" or item.version is not None or item.recover:
+                number, plaintext = _decrypt(service, call, key, item)
+            else:
+                if header not in opened:
+                    number, cipher = _opening(service, call, key, item, envelope.parse(item.ciphertext))
+                    opened[header] = number, cipher.for_batch()
+                number, cipher = opened[header]
+                plaintext = cipher.decrypt(item.ciphertext[envelope.HEADER_BYTES :], header + item.associated_data)
+        except Refusal as refusal:
+            if not refusal.of_item:
+                raise
+            results.append(refusal)
+        else:
+            results.append(DecryptAnswer(key_id=key.key_id, version=number, plaintext=plaintext))
+    return results
+
+
 @use(
     "encrypt",
     Permission.KEYS_ENCRYPT,
     EncryptRequest,
     example={"plaintext": "aGVsbG8=", "associated_data": "b3JkZXIgNDI="},
+    several=_encrypt_several,
 )
 def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) -> EncryptAnswer:
     """Encrypt with the latest version of a key."""
@@ -118,6 +178,7 @@ def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) 
     Permission.KEYS_DECRYPT,
     DecryptRequest,
     example={"ciphertext": Earlier("encrypt", "ciphertext", _SAMPLE), "associated_data": "b3JkZXIgNDI="},
+    several=_decrypt_several,
 )
 def decrypt(service: Service, call: Call, request: DecryptRequest, key_id: str) -> DecryptAnswer:
     """Decrypt with the version that encrypted."""
@@ -202,10 +263,17 @@ def _decrypt(service: Service, call: Call, key: Key, request: DecryptRequest) ->
         return number, cipher.decrypt(request.ciphertext, request.associated_data)
     require_usage(key, Usage.DECRYPT)  # before the ciphertext is looked at
     parts = envelope.parse(request.ciphertext)
+    number, cipher = _opening(service, call, key, request, parts)
+    return number, envelope.open_(cipher, parts, request.associated_data)
+
+
+def _opening(
+    service: Service, call: Call, key: Key, request: DecryptRequest, parts: envelope.Envelope
+) -> tuple[int, Cipher]:
+    """The version that made an envelope, and its cipher."""
     if parts.key_uid != key.uid or not 1 <= parts.version <= key.latest_version:
         raise DecryptionFailed
     if request.version not in (None, parts.version):
         raise ValidationFailed("version: the ciphertext itself says which version made it.")
     named = msgspec.structs.replace(request, version=parts.version)
-    number, cipher = processing(service, call, key, Usage.DECRYPT, named, Cipher)
-    return number, envelope.open_(cipher, parts, request.associated_data)
+    return processing(service, call, key, Usage.DECRYPT, named, Cipher)

@@ -45,6 +45,9 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
         who = identity(call.known_caller, call.source)
         service.rate_limits.hit(operation.rate_class, who, cost=len(request.items) - 1)
     results: list[Any] = []
+    if operation.several is not None:
+        results = operation.several(service, call, request.items, **path)
+        return _counted(call, results)
     for item in request.items:
         if isinstance(item, Refusal):
             results.append(item)
@@ -55,6 +58,10 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
             if not refusal.of_item:
                 raise
             results.append(refusal)
+    return _counted(call, results)
+
+
+def _counted(call: Call, results: list[Any]) -> Results:
     call.items, call.version, call.recorded = len(results), None, False
     call.refused = sum(isinstance(result, Refusal) for result in results)
     return Results(results)

@@ -42,7 +42,8 @@ class Operation:
     `path` is a Flask rule; `permission` is what the caller must hold with respect to what the operation
     acts on, and is checked in `function`, or before it where `on_nothing` says that it acts on nothing that
     somebody owns. `hot` marks operations that touch no database; `slow` those that compute for long. `batch` is
-    the form of a request with `items`, for operations that take it. `location` is the path of what was made,
+    the form of a request with `items`, for operations that take it; `several` carries out a batch at less cost than
+    `function` would for each item, with the same results. `location` is the path of what was made,
     with members of the answer in braces. `example` is a request that works, its parts from earlier answers
     written as `Earlier`.
     """
@@ -60,6 +61,7 @@ class Operation:
     slow: bool = False
     needs_fresh_factor: bool = False
     batch: type[Request] | None = None
+    several: Callable[..., Any] | None = None
     location: str | None = None
     example: Mapping[str, Any] | None = None
 

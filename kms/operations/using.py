@@ -40,7 +40,13 @@ class UsedKey(Answer):
 
 
 def use(
-    name: str, permission: Permission, request: type[Request], *, example: Mapping[str, Any], hot: bool = True
+    name: str,
+    permission: Permission,
+    request: type[Request],
+    *,
+    example: Mapping[str, Any],
+    hot: bool = True,
+    several: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Declare a use of a key: an operation with what all uses have in common."""
     return operation(
@@ -51,6 +57,7 @@ def use(
         request=request,
         hot=hot,
         batched=True,
+        several=several,
         example=example,
     )
 
@@ -68,15 +75,17 @@ def usable_key(service: Service, call: Call, permission: Permission, name: str) 
     return _allowed(call, permission, service.keyring.key(name), name)
 
 
-def protecting(service: Service, call: Call, key: Key, usage: Usage, *primitives: type[P]) -> tuple[int, P]:
-    """The latest version of `key` and what computes with it, which is one of `primitives`.
+def protecting(
+    service: Service, call: Call, key: Key, usage: Usage, *primitives: type[P], messages: int = 1
+) -> tuple[int, P]:
+    """The latest version of `key` and what computes with it, which is one of `primitives`, for so many messages.
 
     Raises OperationNotSupported, and what the keyring raises for versions that may not be used.
     """
     number, primitive = _loaded(service, call, key, usage, key.latest_version, primitives, recovering=False)
     limit = key_type(key.type).message_limit
     if limit is not None:
-        service.messages.take(key, number, limit)
+        service.messages.take(key, number, limit, messages)
     return number, primitive
 
 
