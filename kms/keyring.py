@@ -7,8 +7,8 @@ from datetime import datetime
 
 from kms.access.policy import no_such_key
 from kms.crypto.registry import key_type
-from kms.errors import KeyStateConflict, NotFound
-from kms.keys.lifecycle import effective_state, require_in_range, require_usable
+from kms.errors import NotFound
+from kms.keys.lifecycle import require_in_force, require_in_range
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
 from kms.vault.lease import Lease, LeasedCache
 from kms.vault.store import Vault
@@ -40,14 +40,11 @@ class Keyring:
     def usable(
         self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False
     ) -> LoadedVersion:
-        """A version of `key` for `usage`. Raises as `require_in_range` and `require_usable` do."""
-        require_in_range(key, version, usage)
+        """A version of `key` for `usage`. Raises as `require_in_force` does."""
+        require_in_range(key, version, usage)  # before it is looked for
         loaded = self._version(key, version)
-        if version != key.latest_version:
-            latest = self._version(key, key.latest_version).version
-            if effective_state(latest, now) is KeyState.SUSPENDED:
-                raise KeyStateConflict("This key is suspended. Resume it first.")
-        require_usable(loaded.version, usage, now, recovering=recovering)
+        latest = loaded if version == key.latest_version else self._version(key, key.latest_version)
+        require_in_force(key, loaded.version, latest.version, usage, now, recovering=recovering)
         return loaded
 
     def _version(self, key: Key, version: int) -> LoadedVersion:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from kms.clock import Clock
 from kms.errors import KeyExpired
-from kms.keys.model import Key
+from kms.keys.model import Key, KeyState, KeyVersion
 from kms.vault.rows import MessageCount
 from kms.vault.store import Vault
 
@@ -30,21 +30,23 @@ class MessageCounts:
         self._counting = threading.Lock()
         self._claiming = threading.Lock()
 
-    def take(self, key: Key, version: int, limit: int, messages: int = 1) -> None:
+    def take(self, key: Key, version: int, limit: int, messages: int = 1) -> bool:
         """Count messages, fewer than a block, under a version that may protect `limit`.
 
-        Raises KeyExpired, Unavailable.
+        Gives whether that took so long that what was checked before is to be checked again. Raises KeyExpired,
+        Unavailable.
         """
         if self._took(key.uid, version, messages):
-            return
+            return False
         with self._claiming:
             if self._took(key.uid, version, messages):
-                return
+                return True
             self._claim(key, version, limit)
             with self._counting:
                 if len(self._left) > _VERSIONS_COUNTED:
                     self._left.clear()  # they count as used
                 self._left[key.uid, version] += _BLOCK - messages
+        return True
 
     def _took(self, uid: bytes, version: int, messages: int) -> bool:
         with self._counting:
@@ -68,7 +70,8 @@ class MessageCounts:
                 change.replace(before, after)
             key = change.find(Key, seen.uid)
             now = self._clock()
-            if key is None or key.latest_version != version:
+            latest = change.find(KeyVersion, seen.uid, version)
+            if key is None or key.latest_version != version or latest is None or latest.state is not KeyState.ACTIVE:
                 return
             if claimed > limit // 2 and key.origin.is_renewable:
                 due = min(key.next_rotation_at or now, now)

@@ -118,11 +118,12 @@ def decoded(operation: Operation, body: bytes) -> Request | Items:
     if not body.lstrip().startswith(b"{"):
         raise MalformedRequest("The body is not a JSON object.")
     try:
-        return msgspec.json.decode(body, type=operation.request)
-    except msgspec.ValidationError as error:
-        if operation.batch is not None and (items := _items(body, operation)) is not None:
-            return items
-        raise _invalid(error) from None
+        try:
+            return msgspec.json.decode(body, type=operation.request)
+        except msgspec.ValidationError as error:
+            if operation.batch is not None and (items := _items(body, operation)) is not None:
+                return items
+            raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedRequest("The body is not valid JSON.") from None
 

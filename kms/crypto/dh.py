@@ -24,6 +24,8 @@ warnings.filterwarnings(
 
 _DH_KEY_AGREEMENT = bytes.fromhex("06092a864886f70d010301")  # PKCS#3: 1.2.840.113549.1.3.1
 
+_SHORTEST_EXPONENT = 200  # a random one of 225 bits is this short once in 2^25
+
 # RFC 7919, appendix A: p = 2^b - 2^(b-64) + (floor(2^(b-130) * e) + x) * 2^64 - 1, with these x.
 _OFFSET = {2048: 560316, 3072: 2625351, 4096: 5736041, 6144: 15705020, 8192: 10965728}
 
@@ -80,6 +82,12 @@ def validate(key: PublicKeyTypes) -> None:
     # squares in milliseconds where y^q mod p would hold the interpreter for a second (8192 bits).
     if not 2 <= numbers.y <= p - 2 or _jacobi(numbers.y, p) != 1:
         raise ValidationFailed("peer_public_key: the value is not in the group's prime-order subgroup.")
+
+
+def validate_private(key: dh.DHPrivateKey) -> None:
+    """Raise ValidationFailed for a private key that can be guessed (RFC 7919, section 5.2: 225 bits and more)."""
+    if key.private_numbers().x.bit_length() < _SHORTEST_EXPONENT:
+        raise ValidationFailed("wrapped_key: the private exponent is too short.")
 
 
 class DhKey(Agreement):

@@ -21,6 +21,16 @@ _SEEDED: dict[str, tuple[Any, Any]] = {
     "ML-DSA-65": (mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey),
     "ML-DSA-87": (mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
 }
+_RSA_SIZES = {
+    "n": 700,
+    "e": 20,
+    "d": 700,
+    "p": 360,
+    "q": 360,
+    "dp": 360,
+    "dq": 360,
+    "qi": 360,
+}  # of 4096 bits, base64
 _IDENTIFYING = frozenset({"alg", "crv", "e", "kty", "n", "pub", "x", "y"})
 _EC = (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey)
 _RSA = (rsa.RSAPrivateKey, rsa.RSAPublicKey)
@@ -61,10 +71,14 @@ def material(encoded: bytes) -> tuple[bytes, str]:
             if "pub" in members and _unb64(members["pub"]) != key.public_key().public_bytes_raw():
                 raise refusal
             return private_der(key), "pkcs8"
+        if members["kty"] == "RSA" and any(
+            not 0 < len(members[name]) < longest for name, longest in _RSA_SIZES.items()
+        ):
+            raise refusal  # without its factors, or of a size that would be computed on for minutes
         if members["kty"] == "oct":
             return _unb64(members["k"]), "raw"
         return private_der(import_key(members).private_key), "pkcs8"  # type: ignore[arg-type]
-    except (JoseError, ValueError, TypeError, KeyError, AttributeError):
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise refusal from None
 
 

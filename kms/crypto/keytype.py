@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,6 +17,7 @@ from kms.crypto import jwk, pkcs8
 from kms.errors import ValidationFailed
 from kms.keys.model import Usage
 
+_LONGEST = 16_384
 Purposes = tuple[frozenset[Usage], ...]
 
 
@@ -72,6 +74,8 @@ class KeyType(ABC):
     def imported(self, encoded: bytes, form: str) -> bytes:
         """Material from outside, in one of `formats`, as the vault keeps it. Raises ValidationFailed."""
         self.require_format(form)
+        if len(encoded) > _LONGEST:
+            raise ValidationFailed(f"wrapped_key: no key of any type has {len(encoded)} bytes.")
         if form == "jwk":
             encoded, form = jwk.material(encoded)
         return self._imported(encoded, form)
@@ -146,14 +150,16 @@ class SecretKeyType(KeyType):
 class KeyPairType(KeyType):
     """A type of key pairs; the vault keeps PKCS#8 DER, in the seed form where there is one.
 
-    `new` makes a private key; `is_owner_of` tells public keys of this type from others; `validate` refuses the
-    weak ones among those that come from outside. `raw` makes a private key from its raw form, where that is
-    common; `jwk` says whether keys of this type can be written as JWK; `spki` writes public keys.
+    `new` makes a private key; `is_owner_of` tells public keys of this type from others; `validate` and
+    `validate_private` refuse the weak ones among those that come from outside. `raw` makes a private key from its
+    raw form, where that is common; `jwk` says whether keys of this type can be written as JWK; `spki` writes public
+    keys.
     """
 
     new: Callable[[], PrivateKeyTypes]
     is_owner_of: Callable[[PublicKeyTypes], bool]
     validate: Callable[[PublicKeyTypes], None] = lambda key: None
+    validate_private: Callable[[Any], None] = lambda key: None
     raw: Callable[[bytes], PrivateKeyTypes] | None = None
     jwk: bool = True
     spki: Callable[[PublicKeyTypes], bytes] = pkcs8.public_der
@@ -176,12 +182,25 @@ class KeyPairType(KeyType):
         return self.spki(_private(material).public_key())
 
     def _imported(self, encoded: bytes, form: str) -> bytes:
+        if form == "raw" and self.raw:
+            load: Callable[..., Any] = self.raw
+        else:
+            load = partial(load_der_private_key, password=None)
+            # First without the library's checks: they take minutes for numbers that somebody chose for that.
+            self._check_private(self._loaded(partial(load, unsafe_skip_rsa_key_validation=True), encoded, form))
+        key = self._loaded(load, encoded, form)
+        self._check_private(key)
+        return pkcs8.private_der(key)
+
+    def _loaded(self, load: Callable[[bytes], Any], encoded: bytes, form: str) -> Any:
         try:
-            key = self.raw(encoded) if form == "raw" and self.raw else load_der_private_key(encoded, None)
+            return load(encoded)
         except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
             raise ValidationFailed(f"wrapped_key: not a valid {form} key of type {self.name}.") from None
+
+    def _check_private(self, key: Any) -> None:
         self._check(key.public_key())
-        return pkcs8.private_der(key)
+        self.validate_private(key)
 
     def _exported(self, material: bytes, form: str) -> bytes:
         if form == "raw":

@@ -114,6 +114,7 @@ _ALL: list[KeyType] = [
             new=partial(rsa.generate, bits),
             is_owner_of=partial(rsa.owns, bits),
             validate=goodkey.validate,
+            validate_private=goodkey.validate_private,
         )
         for bits in (2048, 3072, 4096)
     ),
@@ -184,6 +185,7 @@ _ALL: list[KeyType] = [
             new=partial(dh.generate, bits),
             is_owner_of=partial(dh.owns, bits),
             validate=dh.validate,
+            validate_private=dh.validate_private,
             jwk=False,
             spki=dh.spki,
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from kms.access import policy
 from kms.access.policy import Permission, allows_on_key
 from kms.errors import AlreadyExists, NotFound, ValidationFailed
 from kms.keys.ids import KeyId, is_key_id, reserved_for
@@ -61,8 +62,8 @@ def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str
     with service.change(call) as change:
         key = authorised(change, call, Permission.KEYS_UPDATE, request.key_id)
         before = _of_caller(change, call, alias)
-        if before is None and change.key_by_id(alias) is not None:
-            raise AlreadyExists(f"There is a key {alias} already.")
+        if before is None and (change.key_by_id(alias) is not None or change.find(Alias, alias) is not None):
+            raise AlreadyExists(f"There is a key or an alias {alias} already.")
         if before is None:
             after = Alias(alias, key.uid, service.clock())
             change.insert(after)
@@ -110,8 +111,10 @@ def delete_alias(service: Service, call: Call, request: Nothing, alias: str) -> 
 
 
 def _of_caller(change: Change, call: Call, alias: str) -> Alias | None:
-    """The alias, if the caller may change the key that it names. Raises as `authorised` does."""
+    """The alias, if the caller may know of it. Raises PermissionDenied where that is all."""
     found = change.find(Alias, alias) if is_key_id(alias) else None
-    if found is not None:
-        authorised(change, call, Permission.KEYS_UPDATE, alias)
+    key = change.find(Key, found.key_uid) if found else None
+    if found is None or key is None or not policy.may_see_key(call.known_caller, key.owner, key.key_id):
+        return None
+    policy.require_on_key(call.known_caller, Permission.KEYS_UPDATE, key.owner, key.key_id)
     return found

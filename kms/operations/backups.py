@@ -18,7 +18,9 @@ from kms.access.ratelimit import RateClass
 from kms.crypto.registry import key_type
 from kms.crypto.symmetric import Xaes256Gcm
 from kms.errors import AlreadyExists, DecryptionFailed, TooLarge
-from kms.keys.model import Key, KeyVersion
+from kms.keys.lifecycle import effective_state, move
+from kms.keys.model import Key, KeyState, KeyVersion
+from kms.operations import provision
 from kms.operations.provision import require_free_name
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Earlier, Nothing, Request, operation
@@ -96,10 +98,11 @@ def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyVie
         require_free_name(change, key.key_id, key.owner)
         _insert(change, key, contents)
         revoke_again(change, key, service.clock())
+        _renew_counted(service, change, key.uid)
         call.key_id = key.key_id
         if key.owner != call.known_caller.client_id:
             call.target = key.owner
-    return shown_now(service, key.key_id)
+    return shown_now(service, call)
 
 
 def _contents(snapshot: Snapshot, key: Key) -> _Contents:
@@ -122,6 +125,20 @@ def _insert(change: Change, key: Key, contents: _Contents) -> None:
         change.insert(from_row(KeyVersion, row))
     for number, claimed in contents.counts:
         change.insert(MessageCount(key.uid, number, claimed))
+
+
+def _renew_counted(service: Service, change: Change, uid: bytes) -> None:
+    """Protect with another version where messages are counted: who knows what this one protected elsewhere."""
+    key = change.find(Key, uid)
+    assert key is not None
+    kind, now = key_type(key.type), service.clock()
+    latest = change.find(KeyVersion, uid, key.latest_version)
+    if kind.message_limit is None or latest is None or effective_state(latest, now) is not KeyState.ACTIVE:
+        return
+    if key.origin.is_renewable:
+        provision.next_version(change, service.cryptoperiods, key, kind, provision.generated(kind), now)
+    else:
+        change.replace(latest, move(latest, KeyState.DEACTIVATED, now))
 
 
 def _cipher(service: Service) -> Xaes256Gcm:

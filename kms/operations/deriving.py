@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kms.access.policy import Permission
+from kms.access.ratelimit import RateClass, identity
 from kms.crypto import pkcs8
 from kms.crypto.keytype import SecretKeyType
 from kms.crypto.mac import hkdf
@@ -215,6 +216,7 @@ def _given(
     """The derived key in the answer, or in the vault."""
     if keep_as is None:
         return DerivedKeyAnswer(key_id=key.key_id, version=number, derived_key=derived)
+    service.rate_limits.hit(RateClass.GENERATE, identity(call.known_caller, call.source))
     template = replace(template_of(service, call, keep_as), origin=origin)
     call.target = key.key_id
     kept = stored(service, call, template, Material(template.type.imported(derived, "raw")))

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from kms.access import policy
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto import envelope
 from kms.crypto.pkcs8 import public_pem
-from kms.crypto.primitives import Cipher
+from kms.crypto.primitives import Cipher, KeyWrapper
 from kms.crypto.registry import key_type
 from kms.errors import DecryptionFailed, Refusal, ValidationFailed
 from kms.keys.ids import KeyId
@@ -62,7 +63,8 @@ class DecryptAnswer(UsedKey, kw_only=True):
 class RewrapRequest(DecryptRequest, kw_only=True):
     """A ciphertext, and the key under which it shall be from now on: the same unless another is named.
 
-    To another key a caller needs `keys:decrypt` on the first and `keys:encrypt` on the second.
+    To another key, or with other associated data, a caller needs `keys:decrypt` on the first and `keys:encrypt` on
+    the second. All items of a batch have one target.
     """
 
     to_key_id: KeyId | None = None
@@ -120,6 +122,8 @@ def _encrypt_several(
             continue
         bound = header if item.format == "kms" else b""
         try:
+            if not bound:
+                _require_foreign(key, item.associated_data)
             sealed = bound + cipher.encrypt(item.plaintext, bound + item.associated_data)
         except ValidationFailed as refusal:
             results.append(refusal)
@@ -197,10 +201,12 @@ def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) ->
     """Encrypt anew, with the latest version or another key, without showing the plaintext."""
     key = usable_key(service, call, Permission.KEYS_REWRAP, key_id)
     target = key
-    if request.to_key_id is not None:
-        # Who could rewrap to a key of his own could read: that is decrypting.
+    if request.to_key_id is not None or request.to_associated_data is not UNSET:
+        # Who could rewrap to a key of his own could read, and who could bind anew could move: that is more.
         usable_key(service, call, Permission.KEYS_DECRYPT, key_id)
-        target = usable_key(service, call, Permission.KEYS_ENCRYPT, request.to_key_id)
+        target = usable_key(service, call, Permission.KEYS_ENCRYPT, request.to_key_id or key_id)
+        if call.target not in (None, target.key_id):
+            raise ValidationFailed("to_key_id: the same for all items of a batch.")
         call.key_id, call.target = key.key_id, target.key_id
     _, plaintext = _decrypt(service, call, key, request)
     associated_data = request.associated_data if request.to_associated_data is UNSET else request.to_associated_data
@@ -253,18 +259,29 @@ def _encrypt(
 ) -> tuple[int, bytes]:
     number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher)
     if form == "raw":
+        _require_foreign(key, associated_data)
         return number, cipher.encrypt(plaintext, associated_data)
     return number, envelope.seal(cipher, key.uid, number, plaintext, associated_data)
 
 
 def _decrypt(service: Service, call: Call, key: Key, request: DecryptRequest) -> tuple[int, bytes]:
     if request.format == "raw":
+        _require_foreign(key, request.associated_data)
         number, cipher = processing(service, call, key, Usage.DECRYPT, request, Cipher)
+        if isinstance(cipher, KeyWrapper) and Usage.UNWRAP in key.usages and not request.associated_data:
+            # RSA wraps keys as it encrypts, by OAEP without a label: who may open the one could open the other.
+            policy.require_on_key(call.known_caller, Permission.KEYS_UNWRAP, key.owner, key.key_id)
         return number, cipher.decrypt(request.ciphertext, request.associated_data)
     require_usage(key, Usage.DECRYPT)  # before the ciphertext is looked at
     parts = envelope.parse(request.ciphertext)
     number, cipher = _opening(service, call, key, request, parts)
     return number, envelope.open_(cipher, parts, request.associated_data)
+
+
+def _require_foreign(key: Key, associated_data: bytes) -> None:
+    """Refuse associated data that is a header of ours: in raw form it would make data of wrapped keys and back."""
+    if associated_data[:17] in (envelope.ENCRYPTED + key.uid, envelope.WRAPPED_KEY + key.uid):
+        raise ValidationFailed("associated_data: not a header of this key's own ciphertexts; use the format kms.")
 
 
 def _opening(

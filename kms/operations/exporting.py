@@ -15,7 +15,7 @@ from kms.crypto.hpke import HpkeKey
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.crypto.rsa import RSA_AES, RSA_OAEP, RsaKey
 from kms.errors import Conflict, OperationNotSupported, PermissionDenied, ValidationFailed
-from kms.keys.lifecycle import require_in_range, require_usable
+from kms.keys.lifecycle import require_in_force, require_in_range
 from kms.keys.model import KeyVersion, Usage
 from kms.operations.importing import HPKE, Format
 from kms.operations.keys import VersionNumber
@@ -68,9 +68,10 @@ def export_key(service: Service, call: Call, request: ExportKeyRequest, key_id: 
             raise Conflict(f"{key.key_id} was not made exportable, and can never become so.")
         number = request.version or key.latest_version
         require_in_range(key, number, Usage.UNWRAP)  # as for any processing: not what is revoked or too old
-        version = snapshot.find(KeyVersion, key.uid, number)
+        version, latest = (snapshot.find(KeyVersion, key.uid, each) for each in (number, key.latest_version))
         assert version is not None
-        require_usable(version, Usage.UNWRAP, service.clock())
+        assert latest is not None
+        require_in_force(key, version, latest, Usage.UNWRAP, service.clock())
         if version.material is None:
             raise OperationNotSupported(f"{key.key_id} is a public key alone; public-key shows it.")
         kind = key_type(version.type)

@@ -14,9 +14,9 @@ from kms.crypto.keytype import KeyType
 from kms.crypto.primitives import Hpke
 from kms.crypto.registry import key_type
 from kms.crypto.rsa import RSA_AES, RSA_OAEP, RsaKey
-from kms.errors import Conflict, DecryptionFailed, IntegrityFailure, NotFound, ValidationFailed
+from kms.errors import Conflict, DecryptionFailed, IntegrityFailure, KeyRevoked, NotFound, ValidationFailed
 from kms.keys.ids import KeyId
-from kms.keys.model import KeyVersion, Origin
+from kms.keys.model import Key, KeyState, KeyVersion, Origin
 from kms.operations import provision
 from kms.operations.keys import CreateKeyRequest, template_of
 from kms.operations.provision import Material
@@ -24,6 +24,7 @@ from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Earlier, Request, operation
 from kms.operations.using import authorised
 from kms.operations.views import KeyView, shown_now
+from kms.vault import tables
 from kms.vault.rows import WrappingKey
 from kms.vault.sealing import Bound, SealBroken
 from kms.vault.store import Change
@@ -135,7 +136,7 @@ def import_key(service: Service, call: Call, request: ImportKeyRequest) -> KeyVi
         _consume(change, arrival)
         key, version = provision.new_key(change, service.cryptoperiods, template, arrival.material, service.clock())
         call.key_id, call.version = key.key_id, version.version
-    return shown_now(service, key.key_id)
+    return shown_now(service, call)
 
 
 @operation(
@@ -156,15 +157,23 @@ def import_version(service: Service, call: Call, request: ImportVersionRequest, 
         key = authorised(change, call, Permission.KEYS_UPDATE, key_id)
         if key.origin is not Origin.IMPORTED or key.type != seen.type:
             raise Conflict(f"{key.key_id} was not imported; rotate it.")
-        latest = change.find(KeyVersion, key.uid, key.latest_version)
-        if latest is not None and (latest.material is None) != (arrival.material.private is None):
-            raise Conflict(f"{key.key_id}: a public key follows only a public key, a private key only a private key.")
+        if arrival.material.private is None and any(usage.needs_private for usage in key.usages):
+            raise Conflict(f"{key.key_id} was made for more than a public key can do.")
+        _require_not_compromised(change, key, arrival.material)
         _consume(change, arrival)
         made = provision.next_version(
             change, service.cryptoperiods, key, key_type(key.type), arrival.material, service.clock()
         )
         call.version = made[1].version
-    return shown_now(service, key_id)
+    return shown_now(service, call)
+
+
+def _require_not_compromised(change: Change, key: Key, material: Material) -> None:
+    """Raise KeyRevoked for a key pair of which a version of `key` was compromised."""
+    column = tables.key_versions.c
+    same = change.select(KeyVersion, column.key_uid == key.uid, column.public_key == material.public)
+    if material.public is not None and any(version.state is KeyState.COMPROMISED for version in same):
+        raise KeyRevoked(f"{key.key_id} had this key pair in a version that was revoked for compromise.")
 
 
 def _arrival(

@@ -219,7 +219,7 @@ def stored(service: Service, call: Call, template: Template, material: provision
         call.key_id, call.version = key.key_id, version.version
         if call.target is None and template.owner != call.known_caller.client_id:
             call.target = template.owner
-    return shown_now(service, key.key_id)
+    return shown_now(service, call)
 
 
 def _activation(asked: datetime | None, now: datetime) -> datetime | None:
@@ -246,6 +246,7 @@ def _visible_to(caller: Caller) -> ColumnElement[bool]:
             else keys.key_id == grant.key_pattern,
         )
         for grant in caller.grants
+        if grant.permission == Permission.KEYS_READ
     )
     return or_(keys.owner == caller.client_id, *granted, false())
 

@@ -55,21 +55,21 @@ class TrimKeyRequest(Request):
 def rotate_key_version(service: Service, call: Call, request: Nothing, key_id: str) -> KeyView:
     """Make the next version of a key; the one before decrypts and verifies from now on."""
     rotate(service, call, key_id)
-    return shown_now(service, key_id)
+    return shown_now(service, call)
 
 
 @operation("POST", "/api/v1/keys/<key_id>/suspend", permission=Permission.KEYS_REVOKE, example={})
 def suspend_key(service: Service, call: Call, request: Nothing, key_id: str) -> KeyView:
     """Put a key on hold: it is refused everything until it is resumed."""
     revoke(service, call, key_id, RevocationReason.CERTIFICATE_HOLD)
-    return shown_now(service, key_id)
+    return shown_now(service, call)
 
 
 @operation("POST", "/api/v1/keys/<key_id>/resume", permission=Permission.KEYS_REVOKE, example={})
 def resume_key(service: Service, call: Call, request: Nothing, key_id: str) -> KeyView:
     """Lift the hold on a key."""
     revoke(service, call, key_id, RevocationReason.REMOVE_FROM_CRL)
-    return shown_now(service, key_id)
+    return shown_now(service, call)
 
 
 @operation(
@@ -82,7 +82,7 @@ def resume_key(service: Service, call: Call, request: Nothing, key_id: str) -> K
 def revoke_key_versions(service: Service, call: Call, request: RevokeKeyRequest, key_id: str) -> KeyView:
     """Revoke every version of a key; once this has answered, no worker on any node uses it again."""
     revoke(service, call, key_id, request.reason, request.compromised_at)
-    return shown_now(service, key_id)
+    return shown_now(service, call)
 
 
 @operation(
@@ -110,7 +110,7 @@ def trim_key(service: Service, call: Call, request: TrimKeyRequest, key_id: str)
         )
         change.replace(key, after)
         change.outdates = True
-    return shown_now(service, key_id)
+    return shown_now(service, call)
 
 
 @operation(
@@ -131,7 +131,7 @@ def destroy_version(service: Service, call: Call, request: Nothing, key_id: str,
         if effective_state(found, now) is not KeyState.DESTROYED:
             change.replace(found, move(found, KeyState.DESTROYED, now, found.revocation_reason))
             change.outdates = True
-    return shown_now(service, key_id)
+    return shown_now(service, call)
 
 
 @operation(
@@ -151,7 +151,7 @@ def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: 
             raise KeyStateConflict(f"{key.key_id} is to be deleted already; cancel that to choose another time.")
         change.replace(key, replace(key, deletion_at=service.clock() + request.waiting_period))
         change.outdates = True
-    return shown_now(service, key_id)
+    return shown_now(service, call)
 
 
 @operation("POST", "/api/v1/keys/<key_id>/cancel-deletion", permission=Permission.KEYS_DELETE, example={})
@@ -163,7 +163,7 @@ def cancel_deletion(service: Service, call: Call, request: Nothing, key_id: str)
             raise KeyStateConflict(f"{key.key_id} is not to be deleted.")
         change.replace(key, replace(key, deletion_at=None))
         change.outdates = True
-    return shown_now(service, key_id)
+    return shown_now(service, call)
 
 
 def remove(change: Change, key: Key) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kms.access import policy
 from kms.access.ratelimit import identity
-from kms.errors import Refusal
+from kms.errors import InternalError, Refusal
 from kms.operations.service import Call, Service
 from kms.operations.table import Items, Operation, Request, Results
 
@@ -35,6 +35,9 @@ def perform(
     except Refusal as refusal:
         service.record(call, refusal)
         raise
+    except Exception:
+        service.record(call, InternalError(""))
+        raise
     service.record(call)
     return answer
 
@@ -52,6 +55,7 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
         if isinstance(item, Refusal):
             results.append(item)
             continue
+        call.recorded = False  # what an item before it changed has its entry
         try:
             results.append(operation.function(service, call, item, **path))
         except Refusal as refusal:

@@ -56,7 +56,7 @@ def new_key(
     key_id = template.key_id or new_key_id()
     require_free_name(change, key_id, template.owner)
     kind = template.type
-    is_renewable = template.origin.is_renewable and material.private is not None
+    is_renewable = template.origin.is_renewable and material.private is not None and not is_session_key_id(key_id)
     rotation_period = template.rotation_period or (periods.rotation if is_renewable else None)
     if rotation_period and not is_renewable:
         raise ValidationFailed("rotation_period: the service cannot make the next version of this key by itself.")
@@ -86,8 +86,12 @@ def next_version(
 ) -> tuple[Key, KeyVersion]:
     """The next version of `key`; the one before it is deactivated and only decrypts and verifies.
 
-    Raises KeyStateConflict while the key is suspended or awaits its deletion.
+    Raises KeyStateConflict while the key is suspended or awaits its deletion, Conflict for a type with other uses.
     """
+    if not any(key.usages <= purpose for purpose in kind.purposes):
+        # Usages are the key's, not the version's: they never change, so that no old version gets another.
+        made_for = ", ".join(sorted(key.usages))
+        raise Conflict(f"{key.key_id} is a key for {made_for}, which a key of type {kind.name} is not made for.")
     if key.deletion_at is not None:
         raise KeyStateConflict(f"{key.key_id} is to be deleted. Cancel that before making a new version.")
     before = change.find(KeyVersion, key.uid, key.latest_version)
@@ -102,7 +106,6 @@ def next_version(
     after = replace(
         key,
         type=kind.name,
-        usages=kind.usages if kind.name != key.type else key.usages,
         latest_version=key.latest_version + 1,
         next_rotation_at=now + key.rotation_period if key.rotation_period else None,
     )

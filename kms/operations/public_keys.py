@@ -8,11 +8,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import UNSET, UnsetType
 from sqlalchemy import select
 
+from kms.access.model import Client, ClientStatus
 from kms.access.policy import Permission
 from kms.crypto import jwk, pkcs8
 from kms.errors import OperationNotSupported, Refusal, ValidationFailed
 from kms.keys.ids import is_client_id
-from kms.keys.lifecycle import require_in_range, require_usable
+from kms.keys.lifecycle import require_in_force
 from kms.keys.model import Key, KeyVersion, Usage
 from kms.operations.keys import VersionNumber
 from kms.operations.service import Call, Service
@@ -70,30 +71,36 @@ def get_public_key(service: Service, call: Call, request: PublicKeyRequest, key_
 def verification_keys(service: Service, owner: str) -> dict[str, Any]:
     """The JWK set (RFC 7517, section 5) of the keys with which `owner`'s signatures are verified now.
 
-    At most the newest `_KEYS_PUBLISHED` versions. Nothing is said about who is a client and who is not.
+    At most the newest `_KEYS_PUBLISHED` versions, and only of pairs whose private half is here: others are not known
+    to be the client's. Nothing is said about who is a client and who is not.
     """
     keys, versions = tables.keys.c, tables.key_versions.c
     if not is_client_id(owner):
         return {"keys": []}
+    now = service.clock()
+    published = []
     with service.vault.read() as snapshot:
+        client = snapshot.find(Client, owner)
+        if client is None or client.status is not ClientStatus.ENABLED:
+            return {"keys": []}
         found = snapshot.select(
             KeyVersion,
             versions.key_uid.in_(select(keys.uid).where(keys.owner == owner, keys.usages.contains(Usage.VERIFY))),
             versions.public_key.is_not(None),
+            versions.material.is_not(None),
             order_by=versions.created_at.desc(),
             limit=_KEYS_PUBLISHED,
         )
-        of_these = snapshot.select(Key, keys.uid.in_({version.key_uid for version in found}))
-        key_of = {key.uid: key for key in of_these}
-    now = service.clock()
-    published = []
-    for version in found:
-        try:
-            require_in_range(key_of[version.key_uid], version.version, Usage.VERIFY)
-            require_usable(version, Usage.VERIFY, now)
+        for version in found:
+            key = snapshot.find(Key, version.key_uid)
+            latest = snapshot.find(KeyVersion, version.key_uid, key.latest_version) if key else None
+            if key is None or latest is None:
+                continue
+            try:
+                require_in_force(key, version, latest, Usage.VERIFY, now)
+            except Refusal:
+                continue
             published.append({**jwk.public(version.public_key or b""), "use": "sig"})
-        except Refusal:
-            continue
     return {"keys": published}
 
 

@@ -16,7 +16,7 @@ import structlog
 from kms.access import lockout
 from kms.access.model import Token
 from kms.crypto.registry import key_type
-from kms.errors import Refusal
+from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.operations import provision
@@ -82,9 +82,14 @@ def rotate_due_keys(service: Service, now: datetime) -> None:
     with service.vault.read() as snapshot:
         keys = snapshot.select(Key, due, order_by=tables.keys.c.next_rotation_at, limit=_ROWS_AT_ONCE)
     for key in keys:
-        claimed = _claim(service, key, now)
-        if claimed is not None:
-            _rotate(service, claimed)
+        try:
+            claimed = _claim(service, key, now)
+            if claimed is not None:
+                _rotate(service, claimed)
+        except Unavailable:
+            raise
+        except Refusal as refusal:  # one key must not keep the others waiting
+            structlog.get_logger().warning("rotation put off", key_id=key.key_id, reason=refusal.detail)
 
 
 def _claim(service: Service, seen: Key, now: datetime) -> Key | None:
@@ -95,6 +100,11 @@ def _claim(service: Service, seen: Key, now: datetime) -> Key | None:
         latest = change.find(KeyVersion, key.uid, key.latest_version)
         waiting = {KeyState.SUSPENDED, KeyState.PRE_ACTIVATION}
         if latest is None or key.deletion_at is not None or effective_state(latest, now) in waiting:
+            return None
+        try:
+            provision.require_rotatable(change, key)
+        except (KeyRevoked, Conflict):  # since it was made due
+            change.replace(key, replace(key, next_rotation_at=None))
             return None
         return change.replace(key, replace(key, next_rotation_at=now + _CLAIM))
 
@@ -108,6 +118,7 @@ def _rotate(service: Service, claimed: Key) -> None:
         if key is None or key.next_rotation_at != claimed.next_rotation_at or key.type != claimed.type:
             call.abandoned = True  # changed in the meantime: revoked, rotated by hand, or given another period
             return
+        provision.require_rotatable(change, key)
         _, version = provision.next_version(change, service.cryptoperiods, key, kind, material, service.clock())
         call.version = version.version
     service.metrics.rotations.inc()

@@ -84,8 +84,10 @@ def protecting(
     """
     number, primitive = _loaded(service, call, key, usage, key.latest_version, primitives, recovering=False)
     limit = key_type(key.type).message_limit
-    if limit is not None:
-        service.messages.take(key, number, limit, messages)
+    if limit is not None and service.messages.take(key, number, limit, messages):
+        # It waited for the database: what was checked before may have been revoked meanwhile.
+        key = service.keyring.key(key.key_id)
+        return _loaded(service, call, key, usage, number, primitives, recovering=False)
     return number, primitive
 
 
@@ -127,6 +129,8 @@ def _loaded(
     if number <= key.latest_version:
         call.version = number
     loaded = service.keyring.usable(key, number, usage, service.clock(), recovering=recovering)
-    if not isinstance(loaded.primitive, primitives):
-        raise OperationNotSupported(f"Version {number} of {key.key_id} is of type {loaded.version.type}.")
+    is_public = loaded.version.material is None and loaded.version.public_key is not None
+    if not isinstance(loaded.primitive, primitives) or (is_public and usage.needs_private):
+        kind = f"{loaded.version.type}{', of which only the public half is here' if is_public else ''}"
+        raise OperationNotSupported(f"Version {number} of {key.key_id} is of type {kind}; it does not {usage}.")
     return number, loaded.primitive

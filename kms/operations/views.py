@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from kms.crypto.pkcs8 import public_pem
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
-from kms.operations.service import Service
+from kms.operations.service import Call, Service
 from kms.operations.table import Answer
 from kms.vault import tables
 from kms.vault.store import Snapshot
@@ -75,10 +75,10 @@ def shown(service: Service, snapshot: Snapshot, key: Key) -> KeyView:
     )
 
 
-def shown_now(service: Service, key_id: str) -> KeyView:
-    """The key of that id as it is after a change of it."""
+def shown_now(service: Service, call: Call) -> KeyView:
+    """The key that the call was about, as it is after its change."""
     with service.vault.read() as snapshot:
-        key = snapshot.key_named(key_id)
+        key = snapshot.key_by_id(call.key_id or "")
         assert key is not None
         return shown(service, snapshot, key)
 

@@ -49,14 +49,21 @@ def revoke(
 def revoke_again(change: Change, key: Key, now: datetime) -> None:
     """Carry out, on a key that came back from a backup, the revocations that were made since."""
     entries = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
-    for entry in entries:
-        if entry.reason.leads_to not in {KeyState.COMPROMISED, KeyState.DEACTIVATED}:
-            continue
+    in_force = [entry for at, entry in enumerate(entries) if not _was_passing(entry, at, len(entries))]
+    if any(entry.reason is not RevocationReason.CERTIFICATE_HOLD for entry in in_force):
+        key = change.replace(key, replace(key, next_rotation_at=None))
+    for entry in in_force:
         for version in change.versions(key):
             if version.version <= entry.up_to_version:
                 after = _revoked(version, entry.reason, now, is_latest=version.version == key.latest_version)
                 if after is not version:
                     change.replace(version, after)
+
+
+def _was_passing(entry: Revocation, at: int, count: int) -> bool:
+    """Whether this is a hold that something later took the place of, or the lifting of one."""
+    is_hold = entry.reason is RevocationReason.CERTIFICATE_HOLD
+    return entry.reason is RevocationReason.REMOVE_FROM_CRL or (is_hold and at < count - 1)
 
 
 def _revoked(version: KeyVersion, reason: RevocationReason, now: datetime, *, is_latest: bool) -> KeyVersion:

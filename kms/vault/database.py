@@ -51,6 +51,7 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
+        cursor.execute("PRAGMA case_sensitive_like=ON")  # as PostgreSQL's is, and as grants compare
         cursor.close()
 
     @event.listens_for(engine, "begin")

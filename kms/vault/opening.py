@@ -6,7 +6,7 @@ import secrets
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, Engine, insert, inspect, select
+from sqlalchemy import Connection, Engine, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
 from kms.clock import utc_now
@@ -23,6 +23,8 @@ from kms.vault.schema import migrate
 from kms.vault.sealing import Bound, RootKeyring, SealBroken
 from kms.vault.seals import Parameters, seal_named
 from kms.vault.store import Change, Vault
+
+_FIRST_REVISION = "0001"  # what vaults are at whose check value says nothing
 
 
 class _SealRecord(msgspec.Struct):
@@ -64,16 +66,20 @@ def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create
         raise StartError("There is no vault in this database.")
     with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
         before = set(inspect(connection).get_table_names())
-        migrate(connection)
+        revision = migrate(connection, existing[1] if existing else "")
         # Another process may have made the vault while this one waited for the lock.
-        keyring = existing or _unseal(connection, settings, root_key)
-        if keyring is None:
-            return _create(connection, settings)
-        _begin_tallies(connection, keyring, before)
+        found = existing or _unseal(connection, settings, root_key)
+        if found is None:
+            return _create(connection, settings, revision)
+        keyring, sealed_revision = found
+        if sealed_revision != revision:
+            _begin_tallies(connection, keyring, before)
+            _seal_revision(connection, keyring, revision)
         return keyring
 
 
-def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> RootKeyring | None:
+def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> tuple[RootKeyring, str] | None:
+    """The keyring and the revision that the schema had when it was last sealed; None where there is no vault."""
     row = connection.execute(select(tables.vault)).mappings().first()
     if row is None:
         return None
@@ -86,22 +92,29 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
     root_key = root_key or seal_named(record.name, settings).unseal(record.parameters)
     keyring = RootKeyring(root_key, bytes(row["vault_id"]))
     try:
-        keyring.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"]))
+        revision = keyring.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
     except SealBroken:
         raise StartError(
             f"The {record.name} seal gives another root key than the one this vault was made with, or the row of "
             "the vault was altered. Nothing was written; give it the right one."
         ) from None
-    return keyring
+    return keyring, revision or _FIRST_REVISION
 
 
-def _create(connection: Connection, settings: Settings) -> RootKeyring:
+def _seal_revision(connection: Connection, keyring: RootKeyring, revision: str) -> None:
+    """Remember the revision of the schema where nobody can set it back unseen."""
+    row = connection.execute(select(tables.vault)).mappings().one()
+    check_value = keyring.seal(revision.encode(), _check(row["seal"], row["created_at"]))
+    connection.execute(update(tables.vault).values(check_value=check_value))
+
+
+def _create(connection: Connection, settings: Settings, revision: str) -> RootKeyring:
     root_key, parameters = seal_named(settings.seal, settings).create()
     vault_id = secrets.token_bytes(16)
     keyring = RootKeyring(root_key, vault_id)
     seal = msgspec.json.encode(_SealRecord(settings.seal, parameters)).decode()
     created_at = microseconds(utc_now())
-    check_value = keyring.seal(b"", _check(seal, created_at))
+    check_value = keyring.seal(revision.encode(), _check(seal, created_at))
     row = {"id": 1, "vault_id": vault_id, "seal": seal, "created_at": created_at, "check_value": check_value}
     connection.execute(insert(tables.vault).values(row))
     _begin_tallies(connection, keyring, set())

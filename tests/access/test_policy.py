@@ -149,7 +149,7 @@ def test_a_grant_lets_another_use_a_key_and_no_more(world: World, alice: Api) ->
     assert bob.post(f"{KEY}/encrypt", {"plaintext": ""}).status_code == 200
     assert bob.post(f"{KEY}/decrypt", {"ciphertext": ""}).status_code == 403  # it may know that the key is there
     assert carol.post(f"{KEY}/encrypt", {"plaintext": ""}).status_code == 404
-    assert [item["key_id"] for item in bob.get("/api/v1/keys").json["items"]] == ["alice_symmetric"]
+    assert bob.get("/api/v1/keys").json["items"] == []  # to be listed takes keys:read
     assert bob.get("/api/v1/grants").json["items"] == [grant]
     assert bob.delete(f"/api/v1/grants/{grant['grant_id']}").status_code == 404
     assert alice.delete(f"/api/v1/grants/{grant['grant_id']}").status_code == 200

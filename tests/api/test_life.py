@@ -344,11 +344,11 @@ def test_aliases(world: World, alice: Api) -> None:
     bob.post("/api/v1/keys", {"key_id": "bobs"})
     for refused in (
         bob.post("/api/v1/keys/current/encrypt", {"plaintext": ""}),
-        bob.put("/api/v1/aliases/current", {"key_id": "bobs"}),
         bob.delete("/api/v1/aliases/current"),
     ):
         assert kind_of(refused) == "not-found"
         assert "orders" not in refused.json["detail"]
+    assert kind_of(bob.put("/api/v1/aliases/current", {"key_id": "bobs"})) == "already-exists"
     assert bob.get("/api/v1/aliases").json["items"] == []
     assert kind_of(bob.put("/api/v1/aliases/orders", {"key_id": "bobs"})) == "already-exists"
     assert kind_of(bob.post("/api/v1/keys", {"key_id": "current"})) == "already-exists"

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import text
+import pytest
+from sqlalchemy import select, text, update
 
 from kms.config import Settings
 from kms.crypto.registry import key_type
+from kms.errors import StartError
 from kms.keys.model import Origin
+from kms.vault import tables
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 from support import make_key
@@ -31,6 +34,14 @@ def as_it_was(vault: Vault) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
 
 
+def forgotten(vault: Vault) -> None:
+    """The vault's own row as the first release wrote it, which did not say of which revision it is."""
+    with vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        row = connection.execute(select(tables.vault)).mappings().one()
+        check = vault.keyring.seal(b"", ("vault check", row["seal"], row["created_at"]))
+        connection.execute(update(tables.vault).values(check_value=check))
+
+
 def test_old_rows_stay_good(tmp_path: Path, database_url: str) -> None:
     settings = Settings(data_dir=tmp_path / "data", database_url=database_url)
     vault = open_vault(settings)
@@ -39,6 +50,7 @@ def test_old_rows_stay_good(tmp_path: Path, database_url: str) -> None:
     with vault.change() as change:
         make_key(change, "k", "user1", kind, material, NOW)
     as_it_was(vault)
+    forgotten(vault)
     vault.engine.dispose()
     for attempt in range(2):  # the second time there is nothing to do
         vault = open_vault(settings)
@@ -65,3 +77,12 @@ def test_a_tally_that_is_removed_later_is_still_missed(tmp_path: Path) -> None:
         connection.execute(text("DELETE FROM tallies WHERE table_name = 'aliases'"))
     vault.engine.dispose()
     assert open_vault(settings).check_tallies() == ["aliases"]
+
+
+def test_a_schema_that_is_set_back_is_refused(tmp_path: Path, database_url: str) -> None:
+    settings = Settings(data_dir=tmp_path / "data", database_url=database_url)
+    vault = open_vault(settings)
+    as_it_was(vault)
+    vault.engine.dispose()
+    with pytest.raises(StartError, match="set back"):
+        open_vault(settings)
