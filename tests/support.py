@@ -102,7 +102,9 @@ def make_key(change: Change, key_id: str, owner: str, kind: KeyType, material: b
 
 def make_version(change: Change, key: Key, kind: KeyType, now: datetime) -> Key:
     """The next version of a key."""
-    return provision.next_version(change, Cryptoperiods(), key, kind, provision.generated(kind), now)[0]
+    return provision.next_version(
+        change, Cryptoperiods(), key, kind, provision.Material.of(kind, kind.generate()), now
+    )[0]
 
 
 def new_database(server: str) -> str:

@@ -76,7 +76,8 @@ def test_everything_public_has_a_docstring(path: Path) -> None:
     interface = {"create", "unseal"}  # of seals
     for described in (primitives, keytype):
         for kind in vars(described).values():
-            interface |= set(getattr(kind, "__abstractmethods__", ()))
+            if isinstance(kind, type):
+                interface |= {name for name, each in vars(kind).items() if getattr(each, "__doc__", None)}
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 
 from kms.access.model import Caller, Role
 from kms.errors import NotFound, PermissionDenied
@@ -159,7 +160,15 @@ def no_such_key(key_id: str) -> NotFound:
 
 
 def _by_role(caller: Caller, permission: Permission, owner: str | None) -> bool:
-    if any(permission in ANY[role] for role in caller.roles):
-        return True
     is_own = owner is None or owner == caller.client_id
-    return is_own and any(permission in OWN[role] for role in caller.roles)
+    return permission in (_own(caller.roles) if is_own else _any(caller.roles))
+
+
+@cache
+def _any(roles: frozenset[Role]) -> frozenset[Permission]:
+    return frozenset().union(*(ANY[role] for role in roles))
+
+
+@cache
+def _own(roles: frozenset[Role]) -> frozenset[Permission]:
+    return _any(roles).union(*(OWN[role] for role in roles))

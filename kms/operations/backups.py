@@ -136,7 +136,7 @@ def _renew_counted(service: Service, change: Change, uid: bytes) -> None:
     if kind.message_limit is None or latest is None or effective_state(latest, now) is not KeyState.ACTIVE:
         return
     if key.origin.is_renewable:
-        provision.next_version(change, service.cryptoperiods, key, kind, provision.generated(kind), now)
+        provision.next_version(change, service.cryptoperiods, key, kind, service.generated(kind), now)
     else:
         change.replace(latest, move(latest, KeyState.DEACTIVATED, now))
 

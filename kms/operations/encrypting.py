@@ -239,7 +239,7 @@ def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key
     key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
     require_usage(key, Usage.ENCRYPT)
     kind = key_type(request.type)
-    plaintext = kind.generate()
+    plaintext = service.reserve.generate(kind)
     public_key = kind.public_key(plaintext)
     if public_key is None:
         raise ValidationFailed(f"type: keys of type {kind.name} are no pairs; data-key makes symmetric ones.")

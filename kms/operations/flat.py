@@ -212,7 +212,8 @@ def _generate(
 ) -> tuple[Key, KeyVersion]:
     owner = _owner(service, call, request)
     call.key_id = flat_key_id(owner, suffix)
-    made = material if material is not None else kind.generate()  # before the transaction: it may take seconds
+    # Before the transaction: it may take seconds.
+    made = material if material is not None else service.reserve.generate(kind)
     return _store(service, call, owner, kind, made, Origin.GENERATED)
 
 

@@ -100,7 +100,7 @@ class _Arrival:
 def create_wrapping_key(service: Service, call: Call, request: WrappingKeyRequest) -> WrappingKeyAnswer:
     """Give a public key under which one key can be imported."""
     kind = key_type(_TYPES[request.algorithm])
-    material = kind.generate()
+    material = service.reserve.generate(kind)
     public_key = kind.public_key(material)
     assert public_key is not None
     owner = call.known_caller.client_id

@@ -122,7 +122,7 @@ class VersionList(Answer):
 def create_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyView:
     """Make a key with its first version."""
     template = template_of(service, call, request)
-    material = provision.generated(template.type)  # before the transaction: it may take seconds
+    material = service.generated(template.type)  # before the transaction: it may take seconds
     return stored(service, call, template, material)
 
 

@@ -195,7 +195,7 @@ def rotate(service: Service, call: Call, key_id: str) -> tuple[Key, KeyVersion]:
     with service.vault.read() as snapshot:
         seen = authorised(snapshot, call, Permission.KEYS_ROTATE, key_id)
     kind = key_type(seen.type)
-    material = provision.generated(kind)  # before the transaction: it may take seconds
+    material = service.generated(kind)  # before the transaction: it may take seconds
     with service.change(call) as change:
         key = authorised(change, call, Permission.KEYS_ROTATE, key_id)
         if key.type != seen.type:

@@ -181,8 +181,3 @@ def _version(
         material=sealed,
         public_key=material.public,
     )
-
-
-def generated(kind: KeyType) -> Material:
-    """Fresh material of `kind`. May take seconds, so it is called outside of transactions."""
-    return Material.of(kind, kind.generate())

@@ -111,7 +111,7 @@ def _claim(service: Service, seen: Key, now: datetime) -> Key | None:
 
 def _rotate(service: Service, claimed: Key) -> None:
     kind = key_type(claimed.type)
-    material = provision.generated(kind)
+    material = service.generated(kind)
     call = Call(operation="scheduled_rotation", source="local", request_id=new_request_id(), key_id=claimed.key_id)
     with service.change(call) as change:
         key = change.find(Key, claimed.uid)

@@ -14,12 +14,15 @@ from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
 from kms.config import Settings
+from kms.crypto.keytype import KeyType
 from kms.errors import AuthenticationFailed, Refusal
 from kms.keyring import Keyring
 from kms.keys.cryptoperiod import Cryptoperiods
 from kms.messages import MessageCounts
 from kms.metrics import Metrics
 from kms.operations.bootstrap import enrol_first_admin
+from kms.operations.provision import Material
+from kms.operations.reserve import Reserve
 from kms.revocation.published import Publisher
 from kms.secret import Secret
 from kms.vault.lease import Lease
@@ -70,6 +73,7 @@ class Service:
         self.keyring = Keyring(vault, self.lease)
         self.authenticator = Authenticator(vault, self.lease, clock, settings.token_lifetime)
         self.messages = MessageCounts(vault, clock)
+        self.reserve = Reserve()
         self.publisher = Publisher(vault, self.lease)
         self.rate_limits = RateLimits(settings)
         self.metrics = Metrics(settings.run_dir / "metrics")
@@ -85,6 +89,10 @@ class Service:
         vault = open_vault(settings, root_key)
         enrol_first_admin(vault, settings, clock)
         return cls(settings, vault, clock)
+
+    def generated(self, kind: KeyType) -> Material:
+        """Fresh material of `kind`. May take seconds, so it is called outside of transactions."""
+        return Material.of(kind, self.reserve.generate(kind))
 
     def close(self) -> None:
         """Stop answering and let go of the database."""

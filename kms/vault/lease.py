@@ -109,8 +109,9 @@ class LeasedCache(Generic[K, V]):
         epoch = self._lease.require()
         value = self._values.get(key)
         if value is not None:
-            with suppress(KeyError):  # another thread may have dropped it; the value in hand is still good
-                self._values.move_to_end(key)
+            if len(self._values) > self._size // 2:  # before that nothing is dropped, and order does not matter
+                with suppress(KeyError):  # another thread may have dropped it; the value in hand is still good
+                    self._values.move_to_end(key)
             return value
         loaded = load()
         self._lease.keep(epoch, lambda: self._store(key, loaded))

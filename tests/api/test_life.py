@@ -167,7 +167,7 @@ def test_ten_thousand_versions_neither_slow_nor_break_a_rotation(
         assert key is not None
         for _ in range(9_998):
             key, _ = provision.next_version(
-                change, service.cryptoperiods, key, kind, provision.generated(kind), clock()
+                change, service.cryptoperiods, key, kind, provision.Material.of(kind, kind.generate()), clock()
             )
     before = len(alice.get(KEY).data)
     rotated = alice.post(f"{KEY}/rotate").json
