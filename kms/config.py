@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     rate_limit: Literal["on", "off"] = "on"
     rate_limit_authenticate: str = "60/minute"
-    rate_limit_generate: str = "60/minute"
+    rate_limit_generate: str = "300/minute"
     rate_limit_manage: str = "600/minute"
     rate_limit_use: str = "5000/second"
     rate_limit_public: str = "600/minute"

@@ -170,9 +170,11 @@ def import_version(service: Service, call: Call, request: ImportVersionRequest, 
 
 def _require_not_compromised(change: Change, key: Key, material: Material) -> None:
     """Raise KeyRevoked for a key pair of which a version of `key` was compromised."""
+    if material.public is None:
+        return
     column = tables.key_versions.c
     same = change.select(KeyVersion, column.key_uid == key.uid, column.public_key == material.public)
-    if material.public is not None and any(version.state is KeyState.COMPROMISED for version in same):
+    if any(version.state is KeyState.COMPROMISED for version in same):
         raise KeyRevoked(f"{key.key_id} had this key pair in a version that was revoked for compromise.")
 
 

@@ -428,6 +428,6 @@ def test_a_batch_leaves_one_entry_with_its_counts(world: World, alice: Api) -> N
 
 def test_slow_items_count_one_by_one(world: World, alice: Api) -> None:
     pair = {"type": "ec-p256", "with_plaintext": False}
-    refused = alice.post(f"{KEY}/data-key-pair", {"items": [pair] * 100})
+    refused = alice.post(f"{KEY}/data-key-pair", {"items": [pair] * 400})
     assert kind_of(refused) == "rate-limited"
     assert int(refused.headers["Retry-After"]) >= 1
