@@ -40,7 +40,7 @@ class Keyring:
     def usable(
         self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False
     ) -> LoadedVersion:
-        """A version of `key` for `usage`. Raises as `require_in_force` does."""
+        """A version of `key` for `usage`. Raises as `require_in_range` and `require_in_force` do."""
         require_in_range(key, version, usage)  # before it is looked for
         loaded = self._version(key, version)
         latest = loaded if version == key.latest_version else self._version(key, key.latest_version)

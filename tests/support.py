@@ -92,6 +92,11 @@ class World:
         return dict(json.loads((self.service.settings.data_dir / "bootstrap.json").read_text()))
 
 
+def kind_of(answer: Any) -> str:
+    """The problem type of a refusal."""
+    return str(answer.json["type"]).removeprefix("/problems/")
+
+
 def make_key(change: Change, key_id: str, owner: str, kind: KeyType, material: bytes, now: datetime) -> Key:
     """A key of the simplest kind, and its owner where there is none."""
     if change.find(Client, owner) is None:

@@ -13,9 +13,8 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlparse
@@ -48,22 +47,25 @@ class SharedCounters(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add `amount` to the counter, starting a window of `expiry` seconds where none is open."""
-        return self._table.add(key, expiry, amount)
+        now = time.time()
+
+        def counted(ends: float, count: int) -> tuple[float, int]:
+            return (now + expiry, amount) if ends <= now else (ends, count + amount)
+
+        return self._table.update(key, counted)[1]
 
     def get(self, key: str) -> int:
         """The count of the open window, or 0."""
-        with self._table.slot(key) as slot:
-            return slot.count if slot.ends > time.time() else 0
+        ends, count = self._table.update(key, _unchanged)
+        return count if ends > time.time() else 0
 
     def get_expiry(self, key: str) -> float:
         """When the open window ends, in seconds since 1970."""
-        with self._table.slot(key) as slot:
-            return max(slot.ends, time.time())
+        return max(self._table.update(key, _unchanged)[0], time.time())
 
     def clear(self, key: str) -> None:
         """Close the window."""
-        with self._table.slot(key) as slot:
-            slot.ends, slot.count = 0.0, 0
+        self._table.update(key, lambda ends, count: (0.0, 0))
 
     def reset(self) -> int | None:
         """Not offered: one worker must not forget the counts of all."""
@@ -74,12 +76,18 @@ class SharedCounters(Storage):
         return True
 
 
-class _Slot:
-    __slots__ = ("count", "ends")
+def _unchanged(ends: float, count: int) -> tuple[float, int]:
+    return ends, count
 
-    def __init__(self, ends: float, count: int) -> None:
-        self.ends = ends
-        self.count = count
+
+@dataclass(slots=True)
+class _Place:
+    """Where a name is looked for, and the offset where it was last."""
+
+    digest: bytes
+    first: int
+    stripe: int
+    offset: int = _HEADER
 
 
 class _Table:
@@ -94,73 +102,61 @@ class _Table:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
         self._map = mmap.mmap(self._file, _SIZE)
         self._key = self._map[:_HEADER]
-        self._places: dict[str, tuple[bytes, int, int]] = {}
-        self._latest: dict[str, int] = {}
+        self._places: dict[str, _Place] = {}
         # A record lock belongs to a process: threads of one need locks of their own.
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
 
-    def add(self, name: str, expiry: int, amount: int) -> int:
-        """What `slot` would do for one that counts up, without what that costs."""
-        digest, first, stripe = self._place(name)
-        now = time.time()
-        with self._stripes[stripe]:
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, stripe)
+    def update(self, name: str, step: Callable[[float, int], tuple[float, int]]) -> tuple[float, int]:
+        """Put what `step` makes of a slot's end and count into it, as one step over all workers, and give it."""
+        place = self._place(name)
+        with self._stripes[place.stripe]:
+            # The kernel lets go of this lock also when the worker is killed while it holds it.
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, place.stripe)
             try:
-                offset = self._latest.get(name, _HEADER)
-                found, ends, count = _SLOT.unpack_from(self._map, offset)
-                if found != digest:
-                    offset, slot = self._find(digest, first)
-                    ends, count = slot.ends, slot.count
-                    if len(self._latest) >= _NAMES_REMEMBERED:
-                        self._latest.clear()
-                    self._latest[name] = offset
-                if ends <= now:
-                    ends, count = now + expiry, 0
-                count += amount
-                _SLOT.pack_into(self._map, offset, digest, ends, count)
-                return int(count)
+                before = self._read(place)
+                after = step(*before)
+                if after != before:
+                    _SLOT.pack_into(self._map, place.offset, place.digest, *after)
+                return after
             finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, stripe)
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place.stripe)
 
-    def _place(self, name: str) -> tuple[bytes, int, int]:
+    def _place(self, name: str) -> _Place:
         place = self._places.get(name)
         if place is None:
             digest = blake2b(name.encode("utf-8", "surrogateescape"), key=self._key, digest_size=16).digest()
             first = int.from_bytes(digest[:4]) % (_SLOTS // _PROBES) * _PROBES
             if len(self._places) >= _NAMES_REMEMBERED:
                 self._places.clear()
-            place = self._places[name] = (digest, first, first // _PROBES % _STRIPES)
+            place = self._places[name] = _Place(digest, first, first // _PROBES % _STRIPES)
         return place
 
-    @contextmanager
-    def slot(self, name: str) -> Iterator[_Slot]:
-        digest, first, stripe = self._place(name)
-        with self._stripes[stripe]:
-            # The kernel lets go of this lock also when the worker is killed while it holds it.
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, stripe)
-            try:
-                offset, slot = self._find(digest, first)
-                before = (slot.ends, slot.count)
-                yield slot
-                if (slot.ends, slot.count) != before:
-                    _SLOT.pack_into(self._map, offset, digest, slot.ends, slot.count)
-            finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, stripe)
-
-    def _find(self, digest: bytes, first: int) -> tuple[int, _Slot]:
+    def _read(self, place: _Place) -> tuple[float, int]:
+        """The end and count of the name's slot, or of an empty one where it has none yet."""
+        name, ends, count = _SLOT.unpack_from(self._map, place.offset)
+        if name == place.digest:
+            return ends, count
         now = time.time()
-        best_offset, best_ends = -1, float("inf")
-        for index in range(first, first + _PROBES):
+        soonest = float("inf")
+        for index in range(place.first, place.first + _PROBES):
             offset = _HEADER + index * _SLOT.size
             name, ends, count = _SLOT.unpack_from(self._map, offset)
-            if name == digest:
-                return offset, _Slot(ends, count)
+            if name == place.digest:
+                place.offset = offset
+                return ends, count
             free_since = ends if ends > now and name != _EMPTY else 0.0
-            if free_since < best_ends:
-                best_offset, best_ends = offset, free_since
-        return best_offset, _Slot(0.0, 0)
+            if free_since < soonest:
+                place.offset, soonest = offset, free_since
+        return 0.0, 0
 
 
-@cache
 def _table(path: str) -> _Table:
-    return _Table(str(Path(path)))
+    """The one table of this process for a file: two would not know of each other's locks."""
+    with _opening:
+        if path not in _tables:
+            _tables[path] = _Table(str(Path(path)))
+        return _tables[path]
+
+
+_opening = threading.Lock()
+_tables: dict[str, _Table] = {}

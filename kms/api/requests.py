@@ -66,14 +66,10 @@ def body_of(http: HttpRequest, limit: int) -> bytes:
     """The body. Raises TooLarge where a body without Content-Length goes on beyond `limit`."""
     stream: BinaryIO = http.environ["wsgi.input"]
     if http.content_length is not None:
-        remaining = http.content_length
-    elif http.environ.get("wsgi.input_terminated"):
-        remaining = limit + 1
-    else:
+        return read(stream, http.content_length)
+    if not http.environ.get("wsgi.input_terminated"):
         return b""
-    if http.content_length is not None:
-        return read(stream, remaining)
-    body = _up_to(stream, remaining)
+    body = _up_to(stream, limit + 1)
     if len(body) > limit:
         raise TooLarge(f"The body has more than {limit} bytes.")
     return body
@@ -102,12 +98,11 @@ def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Ite
     """The typed request. Raises MalformedRequest, UnsupportedMediaType or ValidationFailed naming the member."""
     if operation.method == "GET":
         return _query(http, operation)
-    if not body.strip():
-        return _converted({}, operation.request)
-    if http.mimetype == "application/x-www-form-urlencoded" and operation.needs_fresh_factor:
-        return _converted(_form(body), operation.request)
-    if http.mimetype != "application/json" and not http.mimetype.endswith("+json"):
-        raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
+    if body.strip():
+        if http.mimetype == "application/x-www-form-urlencoded" and operation.needs_fresh_factor:
+            return _converted(_form(body), operation.request)
+        if http.mimetype != "application/json" and not http.mimetype.endswith("+json"):
+            raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
     return decoded(operation, body)
 
 

@@ -70,11 +70,10 @@ def require_in_range(key: Key, version: int, usage: Usage) -> None:
 def require_in_force(
     key: Key, version: KeyVersion, latest: KeyVersion, usage: Usage, now: datetime, *, recovering: bool = False
 ) -> None:
-    """Return if `version` of `key`, whose latest one is `latest`, may be used for `usage` at `now`.
+    """Return if `version` of `key`, which is in range, may be used for `usage` at `now`; `latest` is its latest.
 
-    Raises as `require_in_range` and `require_usable` do; a key whose latest version is on hold is on hold.
+    Raises as `require_usable` does; a key whose latest version is on hold is on hold.
     """
-    require_in_range(key, version.version, usage)
     if version.version != latest.version and effective_state(latest, now) is KeyState.SUSPENDED:
         raise KeyStateConflict(f"{key.key_id} is suspended. Resume it first.")
     require_usable(version, usage, now, recovering=recovering)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated
-
-import msgspec
 
 from kms.access import policy
 from kms.access.policy import Permission, allows_on_key
 from kms.errors import AlreadyExists, NotFound, ValidationFailed
 from kms.keys.ids import KeyId, is_key_id, reserved_for
 from kms.keys.model import Alias, Key
+from kms.operations.keys import Limit
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
 from kms.operations.using import authorised
@@ -29,7 +27,7 @@ class SetAliasRequest(Request):
 class ListAliasesRequest(Request):
     """A page of aliases in their order; `cursor` is the `next_cursor` of the page before."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    limit: Limit = 100
     cursor: KeyId | None = None
 
 

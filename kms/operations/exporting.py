@@ -18,10 +18,9 @@ from kms.errors import Conflict, OperationNotSupported, PermissionDenied, Valida
 from kms.keys.lifecycle import require_in_force, require_in_range
 from kms.keys.model import KeyVersion, Usage
 from kms.operations.importing import HPKE, Format
-from kms.operations.keys import VersionNumber
 from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Request, operation
-from kms.operations.using import UsedKey, authorised
+from kms.operations.using import UsedKey, VersionNumber, authorised
 
 _SMALLEST_RSA, _LARGEST_RSA = 2048, 8192
 

@@ -14,7 +14,7 @@ from kms.crypto.keytype import KeyType
 from kms.crypto.primitives import Hpke
 from kms.crypto.registry import key_type
 from kms.crypto.rsa import RSA_AES, RSA_OAEP, RsaKey
-from kms.errors import Conflict, DecryptionFailed, IntegrityFailure, KeyRevoked, NotFound, ValidationFailed
+from kms.errors import Conflict, IntegrityFailure, KeyRevoked, NotFound, ValidationFailed
 from kms.keys.ids import KeyId
 from kms.keys.model import Key, KeyState, KeyVersion, Origin
 from kms.operations import provision
@@ -58,13 +58,6 @@ class WrappingKeyAnswer(Answer):
     expires_at: datetime
 
 
-class _Wrapped(Request):
-    wrapping_key_id: str | None = None
-    wrapped_key: bytes | None = None
-    format: Format | None = None
-    public_key: str | None = None
-
-
 class ImportKeyRequest(CreateKeyRequest, kw_only=True):
     """What the key shall be, as for a new one, and its material: wrapped, or a public key (PEM) alone.
 
@@ -77,8 +70,13 @@ class ImportKeyRequest(CreateKeyRequest, kw_only=True):
     public_key: str | None = None
 
 
-class ImportVersionRequest(_Wrapped):
+class ImportVersionRequest(Request):
     """The material of the next version, of the same type and kind as that of the version before."""
+
+    wrapping_key_id: str | None = None
+    wrapped_key: bytes | None = None
+    format: Format | None = None
+    public_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,9 +210,8 @@ def _unwrapped(service: Service, key: WrappingKey, wrapped: bytes) -> bytes:
     primitive = key_type(_TYPES[key.algorithm]).load(material)
     if isinstance(primitive, RsaKey):
         return primitive.unwrap(wrapped, key.algorithm)
-    if isinstance(primitive, Hpke):
-        return primitive.open(wrapped, b"")
-    raise DecryptionFailed
+    assert isinstance(primitive, Hpke)
+    return primitive.open(wrapped, b"")
 
 
 def _consume(change: Change, arrival: _Arrival) -> None:

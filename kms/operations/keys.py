@@ -22,7 +22,7 @@ from kms.operations import provision
 from kms.operations.provision import Template
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
-from kms.operations.using import authorised
+from kms.operations.using import VersionNumber, authorised
 from kms.operations.views import KeySummary, KeyView, VersionView, shown, shown_now, summary_members, version_view
 from kms.vault import tables
 from kms.vault.records import microseconds
@@ -35,7 +35,6 @@ Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=64)]
 Description = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\x00]*\Z")]  # PostgreSQL keeps no NUL
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 KeyTypeName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KEY_TYPES)})]
-VersionNumber = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _SHORTEST_PERIOD, _LONGEST_PERIOD = timedelta(seconds=1), timedelta(days=36_500)
 
 
@@ -137,7 +136,7 @@ def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList
         criteria = [_visible_to(call.known_caller), *_filters(request, now)]
         found = snapshot.select(Key, *criteria, order_by=keys.key_id, limit=request.limit + 1)
         page = found[: request.limit]
-        latest = _latest_versions(snapshot, page)
+        latest = latest_of_each(snapshot, page)
     return KeyList(
         items=[KeySummary(**summary_members(key, latest[key.uid], now)) for key in page],
         next_cursor=page[-1].key_id if len(found) > len(page) else None,
@@ -288,7 +287,8 @@ def _state_at(now: datetime) -> ColumnElement[str]:
     return select(state).where(is_latest).scalar_subquery()
 
 
-def _latest_versions(snapshot: Snapshot, keys: list[Key]) -> dict[bytes, KeyVersion]:
+def latest_of_each(snapshot: Snapshot, keys: list[Key]) -> dict[bytes, KeyVersion]:
+    """The latest version of each of the keys, by the uid of its key."""
     versions = tables.key_versions.c
     newest = select(tables.keys.c.latest_version).where(tables.keys.c.uid == versions.key_uid).scalar_subquery()
     uids = [key.uid for key in keys]

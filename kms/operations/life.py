@@ -12,10 +12,10 @@ from kms.errors import Conflict, KeyStateConflict, NotFound, ValidationFailed
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, RevocationReason
 from kms.operations import provision
-from kms.operations.keys import Moment, VersionNumber
+from kms.operations.keys import Moment
 from kms.operations.service import Call, Service
 from kms.operations.table import Nothing, Request, operation
-from kms.operations.using import authorised
+from kms.operations.using import VersionNumber, authorised
 from kms.operations.views import KeyView, shown_now
 from kms.revocation import revoke as revocation
 from kms.vault import tables

@@ -13,12 +13,12 @@ from kms.access.policy import Permission
 from kms.crypto import jwk, pkcs8
 from kms.errors import OperationNotSupported, Refusal, ValidationFailed
 from kms.keys.ids import is_client_id
-from kms.keys.lifecycle import require_in_force
+from kms.keys.lifecycle import require_in_force, require_in_range
 from kms.keys.model import Key, KeyVersion, Usage
-from kms.operations.keys import VersionNumber
+from kms.operations.keys import latest_of_each
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Request, operation
-from kms.operations.using import authorised
+from kms.operations.using import VersionNumber, authorised
 from kms.vault import tables
 
 _KEYS_PUBLISHED = 200
@@ -91,16 +91,19 @@ def verification_keys(service: Service, owner: str) -> dict[str, Any]:
             order_by=versions.created_at.desc(),
             limit=_KEYS_PUBLISHED,
         )
-        for version in found:
-            key = snapshot.find(Key, version.key_uid)
-            latest = snapshot.find(KeyVersion, version.key_uid, key.latest_version) if key else None
-            if key is None or latest is None:
-                continue
-            try:
-                require_in_force(key, version, latest, Usage.VERIFY, now)
-            except Refusal:
-                continue
-            published.append({**jwk.public(version.public_key or b""), "use": "sig"})
+        of_these = snapshot.select(Key, keys.uid.in_({version.key_uid for version in found}))
+        latest = latest_of_each(snapshot, of_these)
+    key_of = {key.uid: key for key in of_these}
+    for version in found:
+        key = key_of.get(version.key_uid)
+        if key is None or key.uid not in latest:
+            continue  # deleted between two of the queries
+        try:
+            require_in_range(key, version.version, Usage.VERIFY)
+            require_in_force(key, version, latest[key.uid], Usage.VERIFY, now)
+        except Refusal:
+            continue
+        published.append({**jwk.public(version.public_key or b""), "use": "sig"})
     return {"keys": published}
 
 

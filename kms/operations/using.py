@@ -20,6 +20,8 @@ from kms.vault.store import Snapshot
 F = TypeVar("F", bound=Callable[..., Any])
 P = TypeVar("P")
 
+VersionNumber = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
 
 class ProcessRequest(Request):
     """`version` is the latest one unless another is given.
@@ -28,7 +30,7 @@ class ProcessRequest(Request):
     `keys:recover`, which only administrators grant.
     """
 
-    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    version: VersionNumber | None = None
     recover: bool = False
 
 

@@ -9,6 +9,7 @@ from kms.errors import KeyStateConflict
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
 from kms.revocation.model import Revocation
+from kms.revocation.published import in_force
 from kms.vault.store import Change, next_serial
 from kms.vault.tables import revocations
 
@@ -48,22 +49,16 @@ def revoke(
 
 def revoke_again(change: Change, key: Key, now: datetime) -> None:
     """Carry out, on a key that came back from a backup, the revocations that were made since."""
-    entries = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
-    in_force = [entry for at, entry in enumerate(entries) if not _was_passing(entry, at, len(entries))]
-    if any(entry.reason is not RevocationReason.CERTIFICATE_HOLD for entry in in_force):
+    made = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
+    entries = in_force(made)
+    if any(entry.reason is not RevocationReason.CERTIFICATE_HOLD for entry in entries):
         key = change.replace(key, replace(key, next_rotation_at=None))
-    for entry in in_force:
+    for entry in entries:
         for version in change.versions(key):
             if version.version <= entry.up_to_version:
                 after = _revoked(version, entry.reason, now, is_latest=version.version == key.latest_version)
                 if after is not version:
                     change.replace(version, after)
-
-
-def _was_passing(entry: Revocation, at: int, count: int) -> bool:
-    """Whether this is a hold that something later took the place of, or the lifting of one."""
-    is_hold = entry.reason is RevocationReason.CERTIFICATE_HOLD
-    return entry.reason is RevocationReason.REMOVE_FROM_CRL or (is_hold and at < count - 1)
 
 
 def _revoked(version: KeyVersion, reason: RevocationReason, now: datetime, *, is_latest: bool) -> KeyVersion:

@@ -21,7 +21,7 @@ from kms.messages import MessageCounts
 from kms.operations.life import remove
 from kms.operations.schedule import Schedule, rotate_due_keys
 from kms.vault.rows import MessageCount
-from support import Api, SteeredClock, World, b64, unb64
+from support import Api, SteeredClock, World, b64, kind_of, unb64
 
 KEY = "/api/v1/keys/k"
 
@@ -31,10 +31,6 @@ def alice(world: World) -> Api:
     api = world.user("alice")
     api.post("/api/v1/keys", {"key_id": "k"})
     return api
-
-
-def kind_of(answer: Any) -> str:
-    return str(answer.json["type"]).removeprefix("/problems/")
 
 
 def refused_import(api: Api, name: str, material: bytes, form: str) -> str:

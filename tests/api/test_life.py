@@ -15,7 +15,7 @@ from kms.operations import provision
 from kms.operations.schedule import Schedule
 from kms.vault import tables
 from kms.vault.rows import MessageCount
-from support import Api, SteeredClock, World, b64, unb64
+from support import Api, SteeredClock, World, b64, kind_of, unb64
 
 KEY = "/api/v1/keys/orders"
 
@@ -25,10 +25,6 @@ def alice(world: World) -> Api:
     api = world.user("alice")
     api.post("/api/v1/keys", {"key_id": "orders"})
     return api
-
-
-def kind_of(answer: Any) -> str:
-    return str(answer.json["type"]).removeprefix("/problems/")
 
 
 def renew(world: World, api: Api) -> None:

@@ -26,7 +26,7 @@ from kms.crypto.hpke import HpkeKey
 from kms.crypto.pkcs8 import der_of_pem, public_pem
 from kms.crypto.registry import KEY_TYPES
 from kms.operations import Service
-from support import Api, SteeredClock, World, b64, unb64
+from support import Api, SteeredClock, World, b64, kind_of, unb64
 from uses import exercise
 
 OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
@@ -36,10 +36,6 @@ X25519_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 @pytest.fixture
 def alice(world: World) -> Api:
     return world.user("alice")
-
-
-def kind_of(answer: Any) -> str:
-    return str(answer.json["type"]).removeprefix("/problems/")
 
 
 def pem(key: Any) -> str:
