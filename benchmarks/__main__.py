@@ -8,53 +8,24 @@ from __future__ import annotations
 import base64
 import json
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
+from benchmarks import connections as others
 from benchmarks import programs
+from benchmarks.cases import Case, cases
 from benchmarks.chart import svg
+from benchmarks.primitives import PRIMITIVES
 from benchmarks.programs import Measured, Running, Target
 
-_KEYS: dict[str, dict[str, Any]] = {
-    "aead": {},
-    "mac": {"type": "hmac-sha256"},
-    "rsa": {"type": "rsa-2048"},
-    "p256": {"type": "ec-p256"},
-    "ed": {"type": "ed25519"},
-    "mldsa": {"type": "ml-dsa-65"},
-}
 _SPEEDS = {"sign RSA-2048": "rsa2048", "sign P-256": "ecdsap256", "sign Ed25519": "ed25519"}
-_ITEMS = 100
+_SINGLE = "encrypt 32 B"
+_LOGINS, _LOGINS_A_ROUND = "log in", 20
+_GENERATIONS_AT_ONCE = 10
 
-
-def candidates(service: Running) -> dict[str, tuple[Target, int]]:
-    """Each operation that is measured: its request, and how many items one answer counts for."""
-    for key_id, body in _KEYS.items():
-        service.call("POST", "/api/v1/keys", {"key_id": key_id, **body})
-    found: dict[str, tuple[Target, int]] = {}
-
-    def add(name: str, key_id: str, operation: str, body: Any, items: int = 1) -> Any:
-        path = f"/api/v1/keys/{key_id}/{operation}"
-        found[name] = (service.target(path, body), items)
-        return service.call("POST", path, body)
-
-    for size, text in ((32, "32 B"), (4096, "4 KiB"), (65536, "64 KiB")):
-        plaintext = {"plaintext": base64.b64encode(b"x" * size).decode()}
-        sealed = add(f"encrypt {text}", "aead", "encrypt", plaintext)
-        add(f"decrypt {text}", "aead", "decrypt", {"ciphertext": sealed["ciphertext"]})
-    add("data key", "aead", "data-key", {})
-    message = {"message": base64.b64encode(b"x" * 32).decode()}
-    add("mac", "mac", "mac", message)
-    for name, key_id in (("RSA-2048", "rsa"), ("P-256", "p256"), ("Ed25519", "ed"), ("ML-DSA-65", "mldsa")):
-        signed = add(f"sign {name}", key_id, "sign", message)
-        add(f"verify {name}", key_id, "verify", {**message, "signature": signed["signature"]})
-    several = {"items": [{"plaintext": base64.b64encode(b"x" * 32).decode()}] * _ITEMS}
-    sealed = add("encrypt 100 at once", "aead", "encrypt", several, _ITEMS)["items"]
-    opened = {"items": [{"ciphertext": each["ciphertext"]} for each in sealed]}
-    add("decrypt 100 at once", "aead", "decrypt", opened, _ITEMS)
-    return found
+Figures = dict[str, dict[str, float]]
 
 
 @click.command()
@@ -70,6 +41,8 @@ def candidates(service: Running) -> dict[str, tuple[Target, int]]:
     "--vault-url", help="Of a server with Vault's Transit API, which has a key `bench`, to take turns with."
 )
 @click.option("--vault-token", envvar="VAULT_TOKEN")
+@click.option("--aws-url", help="Of a server with the AWS KMS API that checks no signatures, to take turns with.")
+@click.option("--aws-key", default="alias/bench", show_default=True, help="A symmetric key of that server.")
 def main(
     rounds: int,
     seconds: int,
@@ -81,48 +54,72 @@ def main(
     chart_path: Path | None,
     vault_url: str | None,
     vault_token: str | None,
+    aws_url: str | None,
+    aws_key: str,
 ) -> None:
     """Measure one worker on one core, with every safety feature on."""
     with programs.service(server_core) as service, programs.yardsticks(server_core, service.folder) as yardstick:
-        plain = json.dumps({"plaintext": base64.b64encode(b"x" * 32).decode()}).encode()
         every = {
-            "echo": (Target(yardstick, "/echo", "-", plain), 1),
-            "Flask view": (Target(yardstick, "/flask", "-", plain), 1),
-            **{name: each for name, each in candidates(service).items() if only is None or only in name},
+            **_yardsticks(yardstick, vault_url, vault_token, aws_url, aws_key, connections),
+            **{name: each for name, each in cases(service, connections).items() if only is None or only in name},
         }
-        if vault_url:
-            path = "/v1/transit/encrypt/bench"
-            every["Vault Transit encrypt 32 B"] = (Target(vault_url, path, f"Bearer {vault_token}", plain), 1)
+        clients = iter(service.seeded.credentials * rounds)
         measured: dict[str, list[Measured]] = {name: [] for name in every}
         for number in range(rounds):
-            for name, (target, _) in every.items():
-                measured[name].append(target.load(seconds, connections, load_core))
+            for name, case in every.items():
+                measured[name].append(case.target.load(seconds, case.connections, load_core))
+            if only is None or only in _LOGINS:
+                measured.setdefault(_LOGINS, []).append(_logins(service, clients))
             click.echo(f"round {number + 1} of {rounds} done", err=True)
-        single = every["encrypt 32 B"][0].load(seconds, 1, load_core) if "encrypt 32 B" in every else None
-        figures = {name: _figures(name, measured, every[name][1]) for name in every}
+        figures = {name: _figures(measured, name, every) for name in measured}
         memory, started = service.resident_mebibytes(), service.seconds_to_start
-    for name, algorithm in _SPEEDS.items():
-        if name in figures:
-            speed = programs.openssl_speed(server_core, algorithm)
-            figures[name]["of openssl speed"] = round(figures[name]["per second"] / speed, 2)
+        beside = _beside_generation(service, every[_SINGLE].target, load_core, seconds) if only is None else None
+        handshakes = others.handshakes(service.url, seconds, load_core) if only is None else None
+    _compare_with_primitives(figures, server_core)
     _print(figures)
     click.echo(f"\nmemory of a worker: {memory[0]:.0f} MiB; start on an existing vault: {started:.2f} s")
-    if single is not None:
-        click.echo(f"one connection, encrypt 32 B: p50 {single.p50_ms:.2f} ms")
+    if beside is not None:
+        click.echo(beside)
+        click.echo(f"full TLS handshakes, one after the other: {handshakes:.0f}/s")
+        click.echo(_two_workers(server_core, load_core, seconds, rounds))
     if json_path:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
     if chart_path:
         chart_path.write_text(svg({name: each["per second"] for name, each in figures.items() if name != "echo"}))
 
 
-def _figures(name: str, measured: dict[str, list[Measured]], items: int) -> dict[str, float]:
+def _yardsticks(
+    url: str, vault_url: str | None, vault_token: str | None, aws_url: str | None, aws_key: str, connections: int
+) -> dict[str, Case]:
+    plain = base64.b64encode(b"x" * 32).decode()
+    body = json.dumps({"plaintext": plain}).encode()
+    found = {
+        "echo": Case(Target(url, "/echo", "-", body), 1, connections),
+        "Flask view": Case(Target(url, "/flask", "-", body), 1, connections),
+    }
+    if vault_url:
+        headers = (("X-Vault-Token", vault_token or ""),)
+        target = Target(vault_url, "/v1/transit/encrypt/bench", "-", body, headers=headers)
+        found["Vault Transit encrypt 32 B"] = Case(target, 1, connections)
+    if aws_url:
+        sent = json.dumps({"KeyId": aws_key, "Plaintext": plain}).encode()
+        # A signature that nobody checks: of a server that does, its requests would have to be signed one by one.
+        signed = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/kms/aws4_request, SignedHeaders=host, Signature=x"
+        headers = (("X-Amz-Target", "TrentService.Encrypt"),)
+        target = Target(aws_url, "/", signed, sent, content_type="application/x-amz-json-1.1", headers=headers)
+        found["AWS KMS encrypt 32 B"] = Case(target, 1, connections)
+    return found
+
+
+def _figures(measured: dict[str, list[Measured]], name: str, every: dict[str, Case]) -> dict[str, float]:
     rounds = measured[name]
+    items = every[name].items if name in every else 1
 
     def ratio(to: str) -> float:
         pairs = zip(rounds, measured[to], strict=True)
         return round(statistics.median(mine.per_second / theirs.per_second for mine, theirs in pairs), 2)
 
-    return {
+    found = {
         "per second": round(statistics.median(each.per_second for each in rounds) * items),
         "p50 ms": round(statistics.median(each.p50_ms for each in rounds), 2),
         "p99 ms": round(statistics.median(each.p99_ms for each in rounds), 2),
@@ -130,14 +127,63 @@ def _figures(name: str, measured: dict[str, list[Measured]], items: int) -> dict
         "of echo": ratio("echo"),
         "errors": sum(each.errors for each in rounds),
     }
+    if _SINGLE in measured:
+        found["of encrypt 32 B"] = ratio(_SINGLE)
+    return found
 
 
-def _print(figures: dict[str, dict[str, float]]) -> None:
-    columns = ["per second", "p50 ms", "p99 ms", "of Flask view", "of echo", "of openssl speed", "errors"]
-    click.echo(f"| {'':22} | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
+def _compare_with_primitives(figures: Figures, core: str) -> None:
+    for name in PRIMITIVES:
+        if name in figures:
+            per_second = figures[name]["per second"]
+            figures[name]["of primitive"] = round(per_second / programs.primitive(core, name), 2)
+            if name in _SPEEDS:
+                speed = programs.openssl_speed(core, _SPEEDS[name])
+                figures[name]["of openssl speed"] = round(per_second / speed, 2)
+
+
+def _logins(service: Running, clients: Iterator[tuple[str, str, str]]) -> Measured:
+    return others.logins(service, clients, _LOGINS_A_ROUND)
+
+
+def _beside_generation(service: Running, target: Target, core: str, seconds: int) -> str:
+    alone = target.load(seconds, 4, core)
+    beside = others.beside_generation(service, target, core, seconds, _GENERATIONS_AT_ONCE)
+    return (
+        f"encrypt 32 B over 4 connections: p50 {alone.p50_ms:.2f} ms, p99 {alone.p99_ms:.1f} ms; "
+        f"while {_GENERATIONS_AT_ONCE} RSA-4096 keys are made at a time: p50 {beside.p50_ms:.2f} ms, "
+        f"p99 {beside.p99_ms:.1f} ms ({beside.errors} errors)"
+    )
+
+
+def _two_workers(server_core: str, load_core: str, seconds: int, rounds: int) -> str:
+    """One worker and two, by requests for each second of processor time: the load needs one of the two cores."""
+    both = f"{server_core},{load_core}"
+    with programs.service(server_core) as one, programs.service(both, workers=2) as two:
+        found = []
+        for service, cores in ((one, load_core), (two, both)):
+            target = cases(service, 16)[_SINGLE].target
+            rates, costs = [], []
+            for _ in range(rounds):
+                before = service.processor_seconds()
+                measured = target.load(seconds, 32, cores)
+                rates.append(measured.per_second)
+                costs.append(measured.per_second * seconds / (service.processor_seconds() - before))
+            found.append((statistics.median(rates), statistics.median(costs)))
+    (rate_of_one, cost_of_one), (rate_of_two, cost_of_two) = found
+    return (
+        f"two workers on two cores, which the load shares: {rate_of_two / rate_of_one:.2f} × the requests of one; "
+        f"{2 * cost_of_two / cost_of_one:.2f} × by processor time of the workers"
+    )
+
+
+def _print(figures: Figures) -> None:
+    columns = ["per second", "p50 ms", "p99 ms", "of Flask view", "of echo", "of encrypt 32 B", "of primitive"]
+    columns += ["of openssl speed", "errors"]
+    click.echo(f"| {'':26} | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for name, each in figures.items():
         cells = [f"{each.get(column, ''):>{len(column)}}" for column in columns]
-        click.echo(f"| {name:22} | " + " | ".join(cells) + " |")
+        click.echo(f"| {name:26} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

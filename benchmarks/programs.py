@@ -20,6 +20,8 @@ from typing import Any
 
 import pyotp
 
+from benchmarks.seeding import Seeded, seed
+
 ROOT = Path(__file__).parents[1]
 _SCRIPT = Path(__file__).with_name("request.lua")
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE")
@@ -39,19 +41,31 @@ class Measured:
 
 @dataclass(frozen=True)
 class Target:
-    """One request that load is made of."""
+    """One request that load is made of; where there are `keys`, `path` has a place for the number of one."""
 
     url: str
     path: str
     authorization: str
     body: bytes
+    method: str = "POST"
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    keys: int = 0
 
     def load(self, seconds: int, connections: int, core: str) -> Measured:
         """Ask for it over and over, from the given core."""
         with tempfile.NamedTemporaryFile() as file:
             file.write(self.body)
             file.flush()
-            given = {"BENCH_PATH": self.path, "BENCH_AUTHORIZATION": self.authorization, "BENCH_BODY": file.name}
+            given = {
+                "BENCH_METHOD": self.method,
+                "BENCH_PATH": self.path,
+                "BENCH_AUTHORIZATION": self.authorization,
+                "BENCH_BODY": file.name,
+                "BENCH_CONTENT_TYPE": self.content_type,
+                "BENCH_HEADERS": "\n".join(f"{name}: {value}" for name, value in self.headers),
+                "BENCH_KEYS": str(self.keys),
+            }
             command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
             done = subprocess.run(
                 [*command, "-s", str(_SCRIPT), self.url],
@@ -79,6 +93,7 @@ class Running:
     token: str
     process: subprocess.Popen[bytes]
     seconds_to_start: float
+    seeded: Seeded
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """One request by curl; the decoded answer."""
@@ -90,24 +105,37 @@ class Running:
         done = subprocess.run([*command, self.url + path], input=sent, capture_output=True, check=True)
         return json.loads(done.stdout)
 
-    def target(self, path: str, body: Any) -> Target:
+    def target(self, path: str, body: Any, method: str = "POST", keys: int = 0) -> Target:
         """A request of this session."""
-        return Target(self.url, path, f"Bearer {self.token}", json.dumps(body).encode())
+        sent = b"" if body is None else json.dumps(body).encode()
+        return Target(self.url, path, f"Bearer {self.token}", sent, method, keys=keys)
+
+    def processor_seconds(self) -> float:
+        """The processor time that the workers have used so far."""
+        ticks = 0
+        for pid in self._workers():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident_mebibytes(self) -> list[float]:
         """The resident memory of each worker."""
-        workers = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
-        statuses = (Path(f"/proc/{pid}/status").read_text() for pid in workers.stdout.split())
+        statuses = (Path(f"/proc/{pid}/status").read_text() for pid in self._workers())
         return [int(re.search(r"VmRSS:\s+(\d+)", each)[1]) / 1024 for each in statuses]  # type: ignore[index]
+
+    def _workers(self) -> list[str]:
+        children = ["pgrep", "-P", str(self.process.pid)]
+        return subprocess.run(children, capture_output=True, text=True, check=True).stdout.split()
 
 
 @contextlib.contextmanager
 def service(core: str, workers: int = 1) -> Iterator[Running]:
-    """The service in a folder of its own, with every safety feature on and limits out of reach."""
+    """The service in a folder of its own, on a seeded vault, with every safety feature on and limits out of reach."""
     folder = Path(tempfile.mkdtemp(prefix="kms-benchmark-"))
     environ = {name: value for name, value in os.environ.items() if name not in _CA_VARIABLES}
     environ |= {"KMS_RATE_LIMIT_USE": "1000000000/second", "KMS_RATE_LIMIT_GENERATE": "1000000/second"}
     environ |= {"KMS_RATE_LIMIT_MANAGE": "1000000/second", "KMS_RATE_LIMIT_AUTHENTICATE": "1000000/second"}
+    environ |= {"KMS_RATE_LIMIT_PUBLIC": "1000000/second"}
     port, process = _free_port(), None
     command = ["taskset", "-c", core, sys.executable, str(ROOT / "app.py"), "--port", str(port)]
     command += ["--workers", str(workers), "--bootstrap-file", "admin.json"]
@@ -124,8 +152,9 @@ def service(core: str, workers: int = 1) -> Iterator[Running]:
             if attempt == "first":
                 process.terminate()
                 process.wait()
+                seeded = seed(folder)
         assert process is not None
-        yield Running(f"https://localhost:{port}", folder, _login(folder, port), process, seconds)
+        yield Running(f"https://localhost:{port}", folder, _login(folder, port), process, seconds, seeded)
     finally:
         if process is not None:
             process.terminate()
@@ -158,6 +187,12 @@ def openssl_speed(core: str, algorithm: str) -> float:
     command = ["taskset", "-c", core, "openssl", "speed", "-seconds", "2", algorithm]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1].split()[-2])
+
+
+def primitive(core: str, name: str) -> float:
+    """How often a second the bare primitive of an operation runs on that core."""
+    command = ["taskset", "-c", core, sys.executable, "-m", "benchmarks.primitives", name]
+    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
 def _latency(text: str, percentile: str) -> float:

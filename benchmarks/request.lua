@@ -1,8 +1,21 @@
--- One request, given in the environment, over and over.
-wrk.method = "POST"
+-- One request, given in the environment, over and over; its path may name a key by a number drawn anew each time.
+wrk.method = os.getenv("BENCH_METHOD")
 wrk.path = os.getenv("BENCH_PATH")
-wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = os.getenv("BENCH_AUTHORIZATION")
 local file = io.open(os.getenv("BENCH_BODY"), "rb")
 wrk.body = file:read("*a")
 file:close()
+if wrk.body ~= "" then
+  wrk.headers["Content-Type"] = os.getenv("BENCH_CONTENT_TYPE")
+end
+for line in (os.getenv("BENCH_HEADERS") or ""):gmatch("[^\n]+") do
+  local name, value = line:match("([^:]+): (.*)")
+  wrk.headers[name] = value
+end
+local keys = tonumber(os.getenv("BENCH_KEYS"))
+if keys > 0 then
+  local path = wrk.path
+  request = function()
+    return wrk.format(nil, string.format(path, math.random(keys)))
+  end
+end

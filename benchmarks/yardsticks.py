@@ -24,7 +24,7 @@ from granian.server import Server
 def _echo(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-    return (body,)
+    return [body]
 
 
 def application() -> Callable[..., Iterable[bytes]]:

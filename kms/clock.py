@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 Clock = Callable[[], datetime]
 
 
-def utc_now() -> datetime:
-    """The time now, in UTC."""
-    return datetime.now(UTC)
+utc_now: Clock = partial(datetime.now, UTC)
+"""The time now, in UTC."""
 
 
 def rfc3339(moment: datetime) -> str:
@@ -22,7 +22,5 @@ def rfc3339(moment: datetime) -> str:
 # CLOCK_BOOTTIME goes on while the machine sleeps; a lease must not outlive the time it slept through.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-
-def steady_seconds() -> float:
-    """Seconds on a clock that never goes back and counts suspended time where the system can."""
-    return time.clock_gettime(_STEADY)
+steady_seconds: Callable[[], float] = partial(time.clock_gettime, _STEADY)
+"""Seconds on a clock that never goes back and counts suspended time where the system can."""

@@ -1,28 +1,52 @@
-"""Unwrapped key versions in memory, used under the lease and never written anywhere."""
+"""Unwrapped key versions in memory, used under the lease and never written anywhere.
+
+Memory holds what was decided about them too: that a caller may do something with a key, that a version may be used
+for something and until when. The epoch moves on with every change of what such a decision rests on.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from kms.access.policy import no_such_key
+from kms.access import policy
+from kms.access.model import Caller
+from kms.access.policy import Permission, no_such_key
+from kms.crypto.primitives import PRIMITIVES
 from kms.crypto.registry import key_type
-from kms.errors import NotFound
-from kms.keys.lifecycle import require_in_force, require_in_range
+from kms.errors import NotFound, OperationNotSupported
+from kms.keys.lifecycle import in_force_until, require_in_force, require_in_range
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
 from kms.vault.lease import Lease, LeasedCache
 from kms.vault.store import Vault
 
 _KEYS_CACHED = 20_000
-_VERSIONS_CACHED = 10_000
+_VERSIONS_CACHED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A key version and the object that computes with its material."""
+    """A key version and the object that computes with its material, or of a pair with the public half alone.
+
+    `message_limit` is how many messages it may protect (None: no practical limit).
+    """
 
     version: KeyVersion
     primitive: object = field(repr=False)
+    message_limit: int | None = None
+
+    @property
+    def is_public(self) -> bool:
+        """Whether only the public half is here."""
+        return self.version.material is None and self.version.public_key is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A version that may be used for something until a moment, unless something changes."""
+
+    loaded: LoadedVersion
+    until: datetime
 
 
 class Keyring:
@@ -32,20 +56,48 @@ class Keyring:
         self._vault = vault
         self._keys: LeasedCache[str, Key] = LeasedCache(lease, _KEYS_CACHED)
         self._versions: LeasedCache[tuple[bytes, int], LoadedVersion] = LeasedCache(lease, _VERSIONS_CACHED)
+        self._permitted: LeasedCache[tuple[Caller, Permission, str], Key] = LeasedCache(lease, _KEYS_CACHED)
+        self._checked: LeasedCache[tuple[bytes, int, Usage], _Checked] = LeasedCache(lease, _VERSIONS_CACHED)
 
     def key(self, key_id: str) -> Key:
         """The key of that id or alias. Raises NotFound, and Unavailable without a lease."""
         return self._keys.get(key_id, lambda: self._load_key(key_id))
 
+    def permitted(self, caller: Caller, permission: Permission, key_id: str) -> Key:
+        """As `key`, if `caller` may do this with it. Raises NotFound or PermissionDenied."""
+
+        def decide() -> Key:
+            key = self.key(key_id)
+            policy.require_on_key(caller, permission, key.owner, key.key_id, asked_as=key_id)
+            return key
+
+        return self._permitted.get((caller, permission, key_id), decide)
+
     def usable(
         self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False
     ) -> LoadedVersion:
-        """A version of `key` for `usage`. Raises as `require_in_range` and `require_in_force` do."""
+        """A version of `key` for `usage`, whose primitive is one of those of the usage.
+
+        Raises OperationNotSupported, and as `require_in_range` and `require_in_force` do.
+        """
+        if recovering:
+            return self._check(key, version, usage, now, recovering=True).loaded
+        name = key.uid, version, usage
+        checked = self._checked.get(name, lambda: self._check(key, version, usage, now))
+        if now >= checked.until:
+            self._checked.forget(name)
+            checked = self._checked.get(name, lambda: self._check(key, version, usage, now))
+        return checked.loaded
+
+    def _check(self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False) -> _Checked:
         require_in_range(key, version, usage)  # before it is looked for
         loaded = self._version(key, version)
         latest = loaded if version == key.latest_version else self._version(key, key.latest_version)
         require_in_force(key, loaded.version, latest.version, usage, now, recovering=recovering)
-        return loaded
+        if not isinstance(loaded.primitive, PRIMITIVES[usage]) or (loaded.is_public and usage.needs_private):
+            kind = f"{loaded.version.type}{', of which only the public half is here' if loaded.is_public else ''}"
+            raise OperationNotSupported(f"Version {version} of {key.key_id} is of type {kind}; it does not {usage}.")
+        return _Checked(loaded, in_force_until(loaded.version, now))
 
     def _version(self, key: Key, version: int) -> LoadedVersion:
         return self._versions.get((key.uid, version), lambda: self._load_version(key, version))
@@ -64,6 +116,6 @@ class Keyring:
                 raise NotFound(f"{key.key_id} has no version {version}.")
             kind = key_type(found.type)
             if found.material is not None:
-                return LoadedVersion(found, kind.load(snapshot.material(key, found)))
+                return LoadedVersion(found, kind.load(snapshot.material(key, found)), kind.message_limit)
         is_public = found.public_key is not None and found.state is not KeyState.DESTROYED
-        return LoadedVersion(found, kind.load_public(found.public_key or b"") if is_public else None)
+        return LoadedVersion(found, kind.load_public(found.public_key or b"") if is_public else None, None)

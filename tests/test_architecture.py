@@ -22,7 +22,14 @@ LEVELS = [
     {"operations"},
     {"api", "server", "cli", "tls", "log", "__main__"},
 ]
-GROUND = {"errors", "clock", "secret", "files", "config"}  # what everything may use; it uses nothing above itself
+GROUND = {
+    "errors",
+    "clock",
+    "secret",
+    "files",
+    "config",
+    "words",
+}  # what everything may use
 
 
 def package_of(module: str) -> str:

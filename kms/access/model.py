@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 
 from kms.vault import tables
 from kms.vault.records import stored_in
+from kms.words import Word
 
 
-class Role(StrEnum):
+class Role(Word):
     """What a client is to the service. Owning keys is for users and administrators."""
 
     ADMIN = "admin"
@@ -18,7 +18,7 @@ class Role(StrEnum):
     AUDITOR = "auditor"
 
 
-class ClientStatus(StrEnum):
+class ClientStatus(Word):
     """A deleted client keeps its name, so that nobody else is ever given it and the keys that it owns."""
 
     ENABLED = "enabled"
@@ -85,9 +85,9 @@ class Grant:
         return key_id == self.key_pattern
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Caller:
-    """Who is asking, once that is proven."""
+    """Who is asking, once that is proven. Two of them are equal only where they are the same object."""
 
     client_id: str
     roles: frozenset[Role]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import cache
 
 from kms.access.model import Caller, Role
 from kms.errors import NotFound, PermissionDenied
+from kms.words import Word
 
 
-class Permission(StrEnum):
+class Permission(Word):
     """What an operation asks for."""
 
     KEYS_CREATE = "keys:create"

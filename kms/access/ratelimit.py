@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
-from kms.access import shared_counters as shared_counters  # registers its scheme with `limits`
 from kms.access.lockout import network_of
 from kms.access.model import Caller
+from kms.access.shared_counters import SharedCounters  # registers its scheme with `limits`
 from kms.config import Settings
 from kms.errors import RateLimited, StartError, Unavailable
 from kms.files import private_directory
+from kms.words import Word
 
-_KEYS_CACHED = 10_000
+_NAMES_CACHED = 20_000
 
 
-class RateClass(StrEnum):
+class RateClass(Word):
     """What shares a limit. `authenticate` and `public` count by source address, the others by client."""
 
     AUTHENTICATE = "authenticate"
@@ -34,7 +34,9 @@ def storage_uri(settings: Settings) -> str:
     """Where counts are kept: Redis where it is configured, a shared file otherwise."""
     if settings.redis_url:
         return settings.redis_url
-    return f"kms-counters://{private_directory(settings.run_dir).absolute() / 'counters'}"
+    # Twice as many processes as workers, for while new ones take over from old; and the one that starts them.
+    processes = 2 * settings.workers + 2
+    return f"kms-counters://{private_directory(settings.run_dir).absolute() / 'counters'}?processes={processes}"
 
 
 def identity(caller: Caller | None, source: str) -> str:
@@ -46,15 +48,16 @@ class RateLimits:
     """The limits in force. Where they are switched off every hit passes."""
 
     def __init__(self, settings: Settings) -> None:
-        self._keys: dict[tuple[RateClass, str], str] = {}
+        self._names: dict[tuple[RateClass, str], str] = {}
         self.enabled = settings.rate_limit == "on"
         try:
-            self.limits: dict[RateClass, RateLimitItem] = {
-                name: parse(getattr(settings, f"rate_limit_{name}")) for name in RateClass
-            }
+            limits = {name: parse(getattr(settings, f"rate_limit_{name}")) for name in RateClass}
         except ValueError as error:
             raise StartError(f"A rate limit is wrong: {error}. Write for example 60/minute.") from None
+        self._in_force = {name: (item, item.amount, item.get_expiry()) for name, item in limits.items()}
         self.strategy = FixedWindowRateLimiter(storage_from_string(storage_uri(settings), wrap_exceptions=True))
+        storage = self.strategy.storage
+        self._count = storage.add if isinstance(storage, SharedCounters) else storage.incr
 
     def require_storage(self) -> None:
         """Raise StartError where counts cannot be kept."""
@@ -65,18 +68,18 @@ class RateLimits:
         """Count `cost` requests of `who`. Raises RateLimited, and Unavailable where the counts are out of reach."""
         if not self.enabled:
             return
-        item = self.limits[rate_class]
-        key = self._keys.get((rate_class, who))
-        if key is None:
-            if len(self._keys) >= _KEYS_CACHED:
-                self._keys.clear()
-            key = self._keys[rate_class, who] = item.key_for(who, rate_class)
+        item, amount, seconds = self._in_force[rate_class]
+        name = self._names.get((rate_class, who))
+        if name is None:
+            if len(self._names) >= _NAMES_CACHED:
+                self._names.clear()
+            name = self._names[rate_class, who] = item.key_for(who, rate_class)
         try:
-            # As FixedWindowRateLimiter.hit does it, which builds the key anew each time.
-            if self.strategy.storage.incr(key, item.get_expiry(), amount=cost) > item.amount:
+            # As FixedWindowRateLimiter.hit does it, which builds the name anew each time.
+            if self._count(name, seconds, cost) > amount:
                 ends = self.strategy.get_window_stats(item, who, rate_class).reset_time
                 raise limited(rate_class, item, ends)
-        except StorageError:
+        except (StorageError, OSError):
             raise Unavailable("The rate limits cannot be counted. Try again.", retry_after=1) from None
 
 

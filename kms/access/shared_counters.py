@@ -1,8 +1,14 @@
 """Counters that the workers of one host share without any other server: a storage for the `limits` library.
 
-A file, mapped into each worker, holds a hash table of fixed size. A slot is the hash of a counter's name, the
-time its window ends and its count. Names are hashed under a key drawn at each boot, so nobody can aim at
-another's slots. Where all slots that a name may take are in use, the one that ends first gives way.
+A file, mapped into each worker, holds a hash table of fixed size. A slot is the hash of a counter's name, the time
+its window ends, and a cell for each process: what that process has counted in which window. A process writes only
+its own cells and adds up all of a slot, so counting takes no lock between processes and no system call, either of
+which would cost more than the encryption that is counted (docs/decisions/0012). Of two processes that count at the
+same moment at least one sees the other, since each writes before it adds up: a limit is never exceeded.
+
+Windows begin and names come and go under a record lock, which the kernel takes back from a worker that is killed.
+Names are hashed under a key drawn at each boot, so nobody can aim at another's slots. Where all slots that a name
+may take are in use, the one that ends first gives way.
 """
 
 from __future__ import annotations
@@ -10,35 +16,43 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import struct
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import parse_qs, urlparse
 
 from limits.storage import Storage
 
-_SLOT = struct.Struct("<16sdQ")  # name hash, end of window (seconds since 1970), count
-_SLOTS = 1 << 16
+_WORD = 8  # everything in the file is an unsigned integer of 64 bits, aligned, so that it is read and written whole
+_SLOTS = 1 << 15
 _PROBES = 8
-_STRIPES = 64
-_HEADER = 32  # the key of the name hash
-_SIZE = _HEADER + _SLOTS * _SLOT.size
-_EMPTY = bytes(16)
-_NAMES_REMEMBERED = 10_000
+_NAMES_REMEMBERED = 20_000
+
+# The file's header: the key of the name hash, and how many processes have ever had cells.
+_KEY_BYTES = 32
+_PROCESSES = _KEY_BYTES // _WORD
+_HEADER = _PROCESSES + 1
+# A slot: the two halves of the name hash, when the window ends (microseconds since 1970), then pairs of a cell's
+# window, by its end, and its count.
+_ENDS, _CELLS = 2, 3
+
+_SHARED_LOCK = 0  # byte that is locked while something other than a count changes; those after it belong to cells
+_DEFAULT_PROCESSES = 8
 
 
 class SharedCounters(Storage):
-    """Fixed windows in `kms-counters:///PATH`."""
+    """Fixed windows in `kms-counters:///PATH?processes=N`, for at most N processes at a time."""
 
     STORAGE_SCHEME = ["kms-counters"]  # noqa: RUF012  # the library declares it so
 
     def __init__(self, uri: str, wrap_exceptions: bool = False, **_: str | float | bool) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        self._table = _table(urlparse(uri).path)
+        parts = urlparse(uri)
+        (processes,) = parse_qs(parts.query).get("processes", [str(_DEFAULT_PROCESSES)])
+        self._table = _table(parts.path, int(processes))
+        self.add = self._table.add  # `incr` without what the library wraps around it
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -47,25 +61,19 @@ class SharedCounters(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add `amount` to the counter, starting a window of `expiry` seconds where none is open."""
-        now = time.time()
-
-        def counted(ends: float, count: int) -> tuple[float, int]:
-            return (now + expiry, amount) if ends <= now else (ends, count + amount)
-
-        return self._table.update(key, counted)[1]
+        return self._table.add(key, expiry, amount)
 
     def get(self, key: str) -> int:
         """The count of the open window, or 0."""
-        ends, count = self._table.update(key, _unchanged)
-        return count if ends > time.time() else 0
+        return self._table.count(key)
 
     def get_expiry(self, key: str) -> float:
         """When the open window ends, in seconds since 1970."""
-        return max(self._table.update(key, _unchanged)[0], time.time())
+        return max(self._table.ends(key), time.time())
 
     def clear(self, key: str) -> None:
         """Close the window."""
-        self._table.update(key, lambda ends, count: (0.0, 0))
+        self._table.close_window(key)
 
     def reset(self) -> int | None:
         """Not offered: one worker must not forget the counts of all."""
@@ -76,87 +84,147 @@ class SharedCounters(Storage):
         return True
 
 
-def _unchanged(ends: float, count: int) -> tuple[float, int]:
-    return ends, count
-
-
-@dataclass(slots=True)
-class _Place:
-    """Where a name is looked for, and the offset where it was last."""
-
-    digest: bytes
-    first: int
-    stripe: int
-    offset: int = _HEADER
-
-
 class _Table:
-    def __init__(self, path: str) -> None:
+    """The mapped file as one process sees it."""
+
+    def __init__(self, path: str, processes: int) -> None:
+        self._slot = _CELLS + 2 * processes
+        size = (_HEADER + _SLOTS * self._slot) * _WORD
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
-        try:
-            if os.fstat(self._file).st_size < _SIZE:
-                os.posix_fallocate(self._file, 0, _SIZE)  # a hole would kill the process once the disk is full
-                os.pwrite(self._file, os.urandom(_HEADER), 0)
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
-        self._map = mmap.mmap(self._file, _SIZE)
-        self._key = self._map[:_HEADER]
-        self._places: dict[str, _Place] = {}
-        # A record lock belongs to a process: threads of one need locks of their own.
-        self._stripes = [threading.Lock() for _ in range(_STRIPES)]
+        self._threads = threading.Lock()
+        self._places: dict[str, tuple[int, int, int]] = {}
+        with self._shared_lock():
+            if os.fstat(self._file).st_size == 0:
+                os.posix_fallocate(self._file, 0, size)  # a hole would kill the process once the disk is full
+                os.pwrite(self._file, os.urandom(_KEY_BYTES), 0)
+            self._map = mmap.mmap(self._file, size)
+            self._key = self._map[:_KEY_BYTES]
+            self._words = memoryview(self._map).cast("Q")
+        self._most = processes
+        self._mine = 0  # where its cells are in each slot, once it has counted something
 
-    def update(self, name: str, step: Callable[[float, int], tuple[float, int]]) -> tuple[float, int]:
-        """Put what `step` makes of a slot's end and count into it, as one step over all workers, and give it."""
-        place = self._place(name)
-        with self._stripes[place.stripe]:
-            # The kernel lets go of this lock also when the worker is killed while it holds it.
-            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, place.stripe)
-            try:
-                before = self._read(place)
-                after = step(*before)
-                if after != before:
-                    _SLOT.pack_into(self._map, place.offset, place.digest, *after)
-                return after
-            finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place.stripe)
+    def add(self, name: str, seconds: int, amount: int) -> int:
+        """Count `amount`, in a new window of `seconds` where none is open; give the count of all processes.
 
-    def _place(self, name: str) -> _Place:
+        Raises OSError where there are no cells for one more process.
+        """
+        words, now = self._words, time.time_ns() // 1000
+        with self._threads:
+            at, ends = self._open_slot(name, now)
+            if not ends:
+                at, ends = self._begin(name, now, now + seconds * 1_000_000)
+            cell = at + (self._mine or self._claim_cells())
+            if words[cell] == ends:
+                words[cell + 1] = count = words[cell + 1] + amount
+            else:
+                words[cell] = 0  # while the two halves do not belong together
+                words[cell + 1] = count = amount
+                words[cell] = ends
+        return count if words[_PROCESSES] == 1 else self._sum(at, ends)
+
+    def count(self, name: str) -> int:
+        """What all processes have counted in the open window."""
+        with self._threads:
+            at, ends = self._open_slot(name, time.time_ns() // 1000)
+            return self._sum(at, ends) if ends else 0
+
+    def ends(self, name: str) -> float:
+        """When the open window ends, in seconds since 1970; 0 where there is none."""
+        with self._threads:
+            return self._open_slot(name, time.time_ns() // 1000)[1] / 1_000_000
+
+    def close_window(self, name: str) -> None:
+        """End the window of `name`, if there is one."""
+        now = time.time_ns() // 1000
+        with self._threads, self._shared_lock():
+            at, ends = self._open_slot(name, now)
+            if ends:
+                self._words[at + _ENDS] = 0
+
+    def _sum(self, at: int, ends: int) -> int:
+        cells = self._words[at + _CELLS : at + _CELLS + 2 * self._words[_PROCESSES]].tolist()
+        return sum(count for window, count in zip(cells[::2], cells[1::2], strict=True) if window == ends)
+
+    def _open_slot(self, name: str, now: int) -> tuple[int, int]:
+        """Where the slot of `name` is and when its window ends; (0, 0) where no window is open."""
+        words = self._words
         place = self._places.get(name)
-        if place is None:
-            digest = blake2b(name.encode("utf-8", "surrogateescape"), key=self._key, digest_size=16).digest()
-            first = int.from_bytes(digest[:4]) % (_SLOTS // _PROBES) * _PROBES
-            if len(self._places) >= _NAMES_REMEMBERED:
-                self._places.clear()
-            place = self._places[name] = _Place(digest, first, first // _PROBES % _STRIPES)
-        return place
+        if place is not None:
+            at, first, second = place
+            ends = words[at + _ENDS]  # before the name, which is written before it
+            if ends > now and words[at] == first and words[at + 1] == second:
+                return at, ends
+        return self._found(name, now)
 
-    def _read(self, place: _Place) -> tuple[float, int]:
-        """The end and count of the name's slot, or of an empty one where it has none yet."""
-        name, ends, count = _SLOT.unpack_from(self._map, place.offset)
-        if name == place.digest:
-            return ends, count
-        now = time.time()
-        soonest = float("inf")
-        for index in range(place.first, place.first + _PROBES):
-            offset = _HEADER + index * _SLOT.size
-            name, ends, count = _SLOT.unpack_from(self._map, offset)
-            if name == place.digest:
-                place.offset = offset
-                return ends, count
-            free_since = ends if ends > now and name != _EMPTY else 0.0
-            if free_since < soonest:
-                place.offset, soonest = offset, free_since
-        return 0.0, 0
+    def _found(self, name: str, now: int) -> tuple[int, int]:
+        first, second, begin = self._hash(name)
+        for at in range(begin, begin + _PROBES * self._slot, self._slot):
+            ends = self._words[at + _ENDS]
+            if ends > now and self._words[at] == first and self._words[at + 1] == second:
+                self._remember(name, at)
+                return at, ends
+        return 0, 0
+
+    def _begin(self, name: str, now: int, ends: int) -> tuple[int, int]:
+        """Begin a window that ends at `ends`, unless another process has just done it."""
+        words = self._words
+        with self._shared_lock():
+            at, found = self._found(name, now)
+            if found:
+                return at, found
+            first, second, begin = self._hash(name)
+            at = min(range(begin, begin + _PROBES * self._slot, self._slot), key=lambda each: words[each + _ENDS])
+            words[at + _ENDS] = 0
+            words[at], words[at + 1] = first, second
+            words[at + _ENDS] = ends
+        self._remember(name, at)
+        return at, ends
+
+    def _hash(self, name: str) -> tuple[int, int, int]:
+        """The two halves of the hash of `name`, and where the slots begin that it may take."""
+        digest = blake2b(name.encode("utf-8", "surrogateescape"), key=self._key, digest_size=16).digest()
+        first, second = int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
+        return first, second, _HEADER + first % (_SLOTS // _PROBES) * _PROBES * self._slot
+
+    def _remember(self, name: str, at: int) -> None:
+        if len(self._places) >= _NAMES_REMEMBERED:
+            self._places.clear()
+        self._places[name] = (at, *self._hash(name)[:2])
+
+    def _claim_cells(self) -> int:
+        """Take the first cells that no living process has; the kernel keeps them locked until this one ends."""
+        with self._shared_lock():
+            for number in range(self._most):
+                with suppress(OSError):
+                    fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _SHARED_LOCK + 1 + number)
+                    self._words[_PROCESSES] = max(self._words[_PROCESSES], number + 1)
+                    self._mine = _CELLS + 2 * number
+                    return self._mine
+        raise OSError(f"more than {self._most} processes count here")
+
+    def _shared_lock(self) -> _RecordLock:
+        return _RecordLock(self._file)
 
 
-def _table(path: str) -> _Table:
-    """The one table of this process for a file: two would not know of each other's locks."""
+class _RecordLock:
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _SHARED_LOCK)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _SHARED_LOCK)
+
+
+def _table(path: str, processes: int) -> _Table:
+    """The one table of this process for a file: two would not know of each other's cells."""
     with _opening:
-        if path not in _tables:
-            _tables[path] = _Table(str(Path(path)))
-        return _tables[path]
+        mine = (path, os.getpid())  # a forked process must not count in the cells of its parent
+        if mine not in _tables:
+            _tables[mine] = _Table(str(Path(path)), processes)
+        return _tables[mine]
 
 
 _opening = threading.Lock()
-_tables: dict[str, _Table] = {}
+_tables: dict[tuple[str, int], _Table] = {}

@@ -26,7 +26,8 @@ class Admission:
         self._of_client = max(1, threads // 4)
         self._slow = max(1, threads // 2)
         self._slow_waiting = max(1, threads // 4)
-        self._freed = threading.Condition()
+        self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
         self._held: dict[str, list[float]] = {}
         self._slow_held = 0
         self._slow_queue = 0
@@ -43,12 +44,19 @@ class Admission:
 
     def enter(self, client: str) -> float:
         """Begin what `of_client` does; the value is for `leave`, which must follow. Raises Unavailable."""
-        with self._freed:
-            return self._enter(client)
+        with self._lock:
+            held = self._held.get(client)
+            if held is None:
+                held = self._held[client] = []
+            elif len(held) >= self._of_client:
+                held = self._wait_for_one(client)
+            began = steady_seconds()
+            held.append(began)
+            return began
 
     def leave(self, client: str, began: float) -> None:
         """Let go of what `enter` took."""
-        with self._freed:
+        with self._lock:
             held = self._held[client]
             held.remove(began)
             if not held:
@@ -56,7 +64,8 @@ class Admission:
             if self._waiting:
                 self._freed.notify_all()
 
-    def _enter(self, client: str) -> float:
+    def _wait_for_one(self, client: str) -> list[float]:
+        """The moments at which the client's holders came, once there are fewer than it may have."""
         deadline = steady_seconds() + _LONGEST_WAIT
         while len(held := self._held.setdefault(client, [])) >= self._of_client:
             # A holder that has only just come will soon be gone; where the youngest is old, none will.
@@ -66,21 +75,19 @@ class Admission:
             self._waiting += 1
             self._freed.wait(patience)
             self._waiting -= 1
-        began = steady_seconds()
-        held.append(began)
-        return began
+        return held
 
     @contextmanager
     def slow(self) -> Iterator[None]:
         """Hold one of the threads that slow operations may have. Raises Unavailable."""
-        with self._freed:
+        with self._lock:
             if self._slow_held >= self._slow:
                 self._wait_for_slow()
             self._slow_held += 1
         try:
             yield
         finally:
-            with self._freed:
+            with self._lock:
                 self._slow_held -= 1
                 self._freed.notify_all()
 

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -27,8 +28,19 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _KEY_PATH = re.compile(r"/api/v1/keys/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/([a-z-]+)")
+_LONGEST_KEY_ID = 128
+_ROUTES_CACHED = 20_000
 _ON_A_KEY = "/api/v1/keys/<key_id>/"
 _STATUS = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}  # as Werkzeug has it
+
+
+_IS_JSON = [("Content-Type", JSON)]
+
+
+@lru_cache(maxsize=4096)
+def _length(text: str) -> int | None:
+    """The number that a Content-Length header gives."""
+    return int(text) if len(text) < 19 and text.isascii() and text.isdigit() else None
 
 
 @dataclass
@@ -43,41 +55,56 @@ class Dispatch:
         hot = [operation for operation in OPERATIONS.values() if operation.hot]
         self._on_keys = {each.path.removeprefix(_ON_A_KEY): each for each in hot if each.path.startswith(_ON_A_KEY)}
         self._others = {each.path: each for each in hot if "<" not in each.path}
+        self._longest = _LONGEST_KEY_ID + max(len(each.path) for each in hot)
+        self._routed = lru_cache(maxsize=_ROUTES_CACHED)(self._route)
+
+    def _route(self, path: str) -> tuple[Operation, dict[str, str]] | None:
+        """The hot operation at `path` and the variables in it."""
+        on_key = _KEY_PATH.fullmatch(path)
+        operation = self._on_keys.get(on_key[2]) if on_key else self._others.get(path)
+        if operation is None:
+            return None
+        return operation, {"key_id": on_key[1]} if on_key else {}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve the request here, or have it served behind."""
         path = environ["PATH_INFO"]
-        on_key = _KEY_PATH.fullmatch(path)
-        operation = self._on_keys.get(on_key[2]) if on_key else self._others.get(path)
+        routed = self._routed(path) if len(path) <= self._longest else None
         scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        length = environ.get("CONTENT_LENGTH", "")
+        token = token.strip()
+        length = _length(environ.get("CONTENT_LENGTH", ""))
         if (
-            operation is None
-            or environ["REQUEST_METHOD"] != "POST"
-            or environ.get("CONTENT_TYPE") != JSON
+            routed is None
+            or not token
             or scheme != "Bearer"
-            or not token.strip()
-            or not (length.isascii() and length.isdigit() and int(length) <= self.service.settings.max_body_bytes)
+            or length is None
+            or length > self.service.settings.max_body_bytes
+            or environ.get("CONTENT_TYPE") != JSON
+            or environ["REQUEST_METHOD"] != "POST"
         ):
             return self.behind(environ, start_response)
-        variables = {"key_id": on_key[1]} if on_key else {}
         began = time.perf_counter()
+        operation, variables = routed
         call = Call(operation.name, environ.get("REMOTE_ADDR") or "unknown", new_request_id())
         outcome = "success"
-        headers = security_headers(environ.get("HTTP_HOST", ""))
         try:
-            body = self._serve(operation, call, token.strip(), environ["wsgi.input"], int(length), variables)
-            status = operation.status
-            headers.append(("Content-Type", JSON))
+            body = self._serve(operation, call, token, environ["wsgi.input"], length, variables)
+            status, kind = operation.status, _IS_JSON
         except Exception as error:  # noqa: BLE001  # every failure has its answer
             refusal = problems.refusal_of(error, call.request_id, self.service.metrics)
             status, outcome = refusal.status, refusal.problem
-            body, more = problems.encoded(refusal, call.request_id)
-            headers += more
-        headers += [("Content-Length", str(len(body))), ("X-Request-Id", call.request_id)]
+            body, kind = problems.encoded(refusal, call.request_id)
         self.service.metrics.count(operation.name, outcome, time.perf_counter() - began)
-        start_response(_STATUS[status], headers)
-        return (body,)
+        start_response(
+            _STATUS[status],
+            [
+                *security_headers(environ.get("HTTP_HOST", "")),
+                *kind,
+                ("Content-Length", str(len(body))),
+                ("X-Request-Id", call.request_id),
+            ],
+        )
+        return [body]  # Granian sends a list at once, and pulls anything else out piece by piece
 
     def _serve(
         self, operation: Operation, call: Call, token: str, stream: Any, length: int, variables: dict[str, str]
@@ -92,11 +119,11 @@ class Dispatch:
         except errors.Refusal as refusal:
             service.record(call, refusal)
             raise
-        service.rate_limits.hit(operation.rate_class, identity(caller, call.source))
+        service.rate_limits.hit(operation.rate_class, "client:" + caller.client_id)
         entered = self.admission.enter(caller.client_id)
         try:
             body = requests.read(stream, length)
         finally:
             self.admission.leave(caller.client_id, entered)
-        answer = perform(service, operation, call, lambda: requests.decoded(operation, body), variables)
+        answer = perform(service, operation, call, partial(requests.decoded, operation, body), variables)
         return problems.encoded_answer(answer, call.request_id)

@@ -42,11 +42,11 @@ def problem_of(refusal: Refusal, request_id: str) -> Problem:
 
 def batch_answer(results: Results, request_id: str) -> dict[str, list[Any]]:
     """The answer to a batch: each answer, or `{"error": problem}`, in the order of the requests."""
-    return {
-        "items": [
-            {"error": problem_of(each, request_id)} if isinstance(each, Refusal) else each for each in results.items
-        ]
-    }
+    items: list[Any] = list(results.items)
+    for at, each in enumerate(items):
+        if isinstance(each, Refusal):
+            items[at] = {"error": problem_of(each, request_id)}
+    return {"items": items}
 
 
 def encoded_answer(answer: Any, request_id: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import cache
 from typing import Annotated, Any, BinaryIO
 from urllib.parse import parse_qsl
 
@@ -77,7 +78,9 @@ def body_of(http: HttpRequest, limit: int) -> bytes:
 
 def read(stream: BinaryIO, length: int) -> bytes:
     """A body of that many bytes. Raises MalformedRequest where there are fewer."""
-    body = _up_to(stream, length)
+    body = stream.read(length)
+    if len(body) < length:
+        body += _up_to(stream, length - len(body))
     if len(body) < length:
         raise MalformedRequest("The body ended before Content-Length.")
     return body
@@ -106,8 +109,21 @@ def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Ite
     return decoded(operation, body)
 
 
+@cache
+def _decoder(kind: type[Request]) -> msgspec.json.Decoder[Request]:
+    return msgspec.json.Decoder(kind)
+
+
 def decoded(operation: Operation, body: bytes) -> Request | Items:
     """The typed request in a JSON body. Raises MalformedRequest, or ValidationFailed naming the member."""
+    try:
+        return _decoder(operation.request).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _batch_or_refusal(operation, body)
+
+
+def _batch_or_refusal(operation: Operation, body: bytes) -> Request | Items:
+    """What a body is that is not a request of the simple kind."""
     if not body.strip():
         return _converted({}, operation.request)
     if not body.lstrip().startswith(b"{"):

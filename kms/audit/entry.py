@@ -6,6 +6,8 @@ are what a Merkle tree over the log will hash as leaves.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import msgspec
 
 from kms.clock import Clock
@@ -13,7 +15,7 @@ from kms.clock import Clock
 SUCCESS = "success"
 
 
-class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who did what to what, from where, and how it ended.
 
     `time` is RFC 3339 in UTC with microseconds; `outcome` is `success` or the problem type of the refusal;
@@ -42,7 +44,16 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def timestamp(clock: Clock) -> str:
     """The time of an entry."""
-    return clock().isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    global _second
+    now = clock()
+    begins, ends, text = _second
+    if not begins <= now < ends:
+        begins = now.replace(microsecond=0)
+        text = begins.strftime("%Y-%m-%dT%H:%M:%S.")
+        _second = begins, begins + timedelta(seconds=1), text
+    return f"{text}{now.microsecond:06d}Z"
 
 
+_never = datetime.min.replace(tzinfo=UTC)
+_second = (_never, _never, "")  # the last second that was asked for, and how it is written
 _encoder = msgspec.json.Encoder()

@@ -35,7 +35,7 @@ def seal(
     cipher: Cipher, key_uid: bytes, version: int, plaintext: bytes, associated_data: bytes, kind: bytes = ENCRYPTED
 ) -> bytes:
     """Encrypt and wrap into the format above."""
-    bound = header(key_uid, version, kind)
+    bound = kind + key_uid + version.to_bytes(4)
     return bound + cipher.encrypt(plaintext, bound + associated_data)
 
 

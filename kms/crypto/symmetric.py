@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
-from cryptography.hazmat.primitives.ciphers import algorithms, modes
+from cryptography.hazmat.primitives.ciphers import CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV, AESSIV, ChaCha20Poly1305
 
 from kms.crypto.primitives import Cipher
@@ -15,6 +14,7 @@ from kms.errors import DecryptionFailed
 
 TAG_BYTES = 16
 _BATCH_PREFIX = 20
+_FIRST_BLOCK = b"\x00\x01X\x00"  # counter 1, label "X", separator (SP 800-108r1, section 4.1)
 _SECOND_BLOCK = (0x01 ^ 0x02) << 112  # what differs between the inputs of the two halves of a message key
 
 
@@ -30,11 +30,12 @@ class Xaes256Gcm(Cipher):
 
     def __init__(self, key: bytes) -> None:
         self._block = BlockCipher(algorithms.AES256(key), modes.ECB())  # noqa: S305  # CMAC is built on single blocks
-        self._of_thread = threading.local()  # making a context costs more than the blocks it encrypts
-        self._k1 = int.from_bytes(_double(self._blocks(bytes(16))))
+        self._idle: list[CipherContext] = []  # making a context costs more than the blocks it encrypts
+        self._k1 = int.from_bytes(_double(self._block.encryptor().update(bytes(16))))
 
     def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        return self.encrypt_with_nonce(plaintext, associated_data, os.urandom(self.NONCE_BYTES))
+        nonce = os.urandom(24)
+        return nonce + self.message_cipher(nonce).encrypt(nonce[12:], plaintext, associated_data)
 
     def encrypt_with_nonce(self, plaintext: bytes, associated_data: bytes, nonce: bytes) -> bytes:
         """Encrypt under a nonce of the caller's, which must never repeat for this key."""
@@ -54,15 +55,14 @@ class Xaes256Gcm(Cipher):
 
     def message_cipher(self, nonce: bytes) -> AESGCM:
         """AES-256-GCM under the key that the first 12 bytes of the nonce give."""
-        first = int.from_bytes(b"\x00\x01X\x00" + nonce[:12]) ^ self._k1
-        return AESGCM(self._blocks(first.to_bytes(16) + (first ^ _SECOND_BLOCK).to_bytes(16)))
-
-    def _blocks(self, blocks: bytes) -> bytes:
+        first = int.from_bytes(_FIRST_BLOCK + nonce[:12]) ^ self._k1
         try:
-            encryptor = self._of_thread.encryptor
-        except AttributeError:
-            encryptor = self._of_thread.encryptor = self._block.encryptor()
-        return bytes(encryptor.update(blocks))  # ECB keeps nothing from one call to the next
+            context = self._idle.pop()
+        except IndexError:
+            context = self._block.encryptor()
+        key = context.update(first.to_bytes(16) + (first ^ _SECOND_BLOCK).to_bytes(16))
+        self._idle.append(context)  # ECB keeps nothing from one call to the next
+        return AESGCM(key)
 
 
 class _XaesBatch(Cipher):
@@ -75,23 +75,27 @@ class _XaesBatch(Cipher):
     def __init__(self, key: Xaes256Gcm) -> None:
         self._key = key
         self._prefix = os.urandom(_BATCH_PREFIX)
+        self._inner_prefix = self._prefix[12:]
         self._count = 0
-        self._sealing = key.message_cipher(self._prefix)
-        self._opening: tuple[bytes, AESGCM] = (self._prefix[:12], self._sealing)
+        cipher = key.message_cipher(self._prefix)
+        self._seal = cipher.encrypt
+        self._opening = (self._prefix[:12], cipher.decrypt)
 
     def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        nonce = self._prefix + self._count.to_bytes(4)  # a batch has far fewer than 2^32 messages
+        count = self._count.to_bytes(4)  # a batch has far fewer than 2^32 messages
         self._count += 1
-        return nonce + self._sealing.encrypt(nonce[12:], plaintext, associated_data)
+        return self._prefix + count + self._seal(self._inner_prefix + count, plaintext, associated_data)
 
     def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
         if len(ciphertext) < Xaes256Gcm.NONCE_BYTES + TAG_BYTES:
             raise DecryptionFailed
-        prefix = ciphertext[:12]
-        if prefix != self._opening[0]:
-            self._opening = (prefix, self._key.message_cipher(prefix))
+        prefix, open_ = self._opening
+        if not ciphertext.startswith(prefix):
+            prefix = ciphertext[:12]
+            open_ = self._key.message_cipher(prefix).decrypt
+            self._opening = (prefix, open_)
         try:
-            return self._opening[1].decrypt(ciphertext[12:24], ciphertext[24:], associated_data)
+            return open_(ciphertext[12:24], ciphertext[24:], associated_data)
         except InvalidTag:
             raise DecryptionFailed from None
 

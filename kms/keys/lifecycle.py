@@ -51,6 +51,13 @@ def effective_state(version: KeyVersion, now: datetime) -> KeyState:
     return state
 
 
+def in_force_until(version: KeyVersion, now: datetime) -> datetime:
+    """Until when what `version` may be used for at `now` stays as it is, if nobody changes it."""
+    if effective_state(version, now) is KeyState.ACTIVE:
+        return min(version.expires_at, version.process_until)
+    return version.process_until
+
+
 def require_in_range(key: Key, version: int, usage: Usage) -> None:
     """Return if a version of that number may be used for `usage`, as far as the key as a whole says.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
+
+from kms.words import Word
 
 
-class KeyState(StrEnum):
+class KeyState(Word):
     """The states of SP 800-57 part 1 rev. 5, section 7."""
 
     PRE_ACTIVATION = "pre-activation"
@@ -18,7 +19,7 @@ class KeyState(StrEnum):
     DESTROYED = "destroyed"
 
 
-class Usage(StrEnum):
+class Usage(Word):
     """What a key was made for. Each usage either protects data or processes what was protected."""
 
     ENCRYPT = "encrypt"
@@ -55,7 +56,7 @@ _PROTECTING = frozenset(
 )
 
 
-class Origin(StrEnum):
+class Origin(Word):
     """Where the material of a key came from."""
 
     GENERATED = "generated"
@@ -69,7 +70,7 @@ class Origin(StrEnum):
         return self in {Origin.GENERATED, Origin.IMPORTED}
 
 
-class RevocationReason(StrEnum):
+class RevocationReason(Word):
     """RFC 5280, section 5.3.1."""
 
     UNSPECIFIED = "unspecified"

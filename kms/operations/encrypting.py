@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -114,21 +114,22 @@ def _encrypt_several(
         if not refusal.of_item:
             raise
         return [item if isinstance(item, Refusal) else refusal for item in items]
-    cipher, header = cipher.for_batch(), envelope.header(key.uid, number)
+    encrypt_one, header, named = cipher.for_batch().encrypt, envelope.header(key.uid, number), key.key_id
     results: list[EncryptAnswer | Refusal] = []
     for item in items:
         if isinstance(item, Refusal):
             results.append(item)
             continue
-        bound = header if item.format == "kms" else b""
         try:
-            if not bound:
+            if item.format == "kms":
+                sealed = header + encrypt_one(item.plaintext, header + item.associated_data)
+            else:
                 _require_foreign(key, item.associated_data)
-            sealed = bound + cipher.encrypt(item.plaintext, bound + item.associated_data)
+                sealed = encrypt_one(item.plaintext, item.associated_data)
         except ValidationFailed as refusal:
             results.append(refusal)
         else:
-            results.append(EncryptAnswer(key_id=key.key_id, version=number, ciphertext=sealed))
+            results.append(EncryptAnswer(key_id=named, version=number, ciphertext=sealed))
     return results
 
 
@@ -138,28 +139,30 @@ def _decrypt_several(
     """`decrypt` for each of the items that could be read."""
     key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id)
     require_usage(key, Usage.DECRYPT)
-    opened: dict[bytes, tuple[int, Cipher]] = {}  # by header: most items of a batch have the same
+    opened: dict[bytes, tuple[int, Callable[[bytes, bytes], bytes]]] = {}  # by header: most have the same
     results: list[DecryptAnswer | Refusal] = []
+    named = key.key_id
     for item in items:
         if isinstance(item, Refusal):
             results.append(item)
             continue
-        header = item.ciphertext[: envelope.HEADER_BYTES]
         try:
             if item.format == "raw" or item.version is not None or item.recover:
                 number, plaintext = _decrypt(service, call, key, item)
             else:
+                ciphertext = item.ciphertext
+                header = ciphertext[: envelope.HEADER_BYTES]
                 if header not in opened:
-                    number, cipher = _opening(service, call, key, item, envelope.parse(item.ciphertext))
-                    opened[header] = number, cipher.for_batch()
-                number, cipher = opened[header]
-                plaintext = cipher.decrypt(item.ciphertext[envelope.HEADER_BYTES :], header + item.associated_data)
+                    number, cipher = _opening(service, call, key, item, envelope.parse(ciphertext))
+                    opened[header] = number, cipher.for_batch().decrypt
+                number, decrypt_one = opened[header]
+                plaintext = decrypt_one(ciphertext[envelope.HEADER_BYTES :], header + item.associated_data)
         except Refusal as refusal:
             if not refusal.of_item:
                 raise
             results.append(refusal)
         else:
-            results.append(DecryptAnswer(key_id=key.key_id, version=number, plaintext=plaintext))
+            results.append(DecryptAnswer(key_id=named, version=number, plaintext=plaintext))
     return results
 
 

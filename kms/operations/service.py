@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from kms.access.authentication import Authenticator
 from kms.access.model import Caller
@@ -30,8 +31,7 @@ from kms.vault.opening import open_vault
 from kms.vault.store import Change, Vault
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One request on its way: who asks for what, and what its audit entry will say.
 
     `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
@@ -106,31 +106,31 @@ class Service:
         with self.vault.change() as change:
             yield change
             if not call.abandoned:
-                change.record(self._entry(call, SUCCESS).line().decode())
+                change.record(self._entry(call, SUCCESS).decode())
         call.recorded = True
 
     def record(self, call: Call, refusal: Refusal | None = None) -> None:
         """Leave the audit entry of a call that changed nothing. Raises Unavailable where it cannot be written."""
         if not call.recorded:
-            self.spool.append(self._entry(call, refusal.problem if refusal else SUCCESS).line())
+            self.spool.append(self._entry(call, SUCCESS if refusal is None else refusal.problem))
             call.recorded = True
 
-    def _entry(self, call: Call, outcome: str) -> AuditEntry:
+    def _entry(self, call: Call, outcome: str) -> bytes:
         return AuditEntry(
-            v=1,
-            time=timestamp(self.clock),
-            request_id=call.request_id,
-            operation=call.operation,
-            outcome=outcome,
-            source=call.source,
-            client_id=call.caller.client_id if call.caller else None,
-            key_id=call.key_id,
-            version=call.version,
-            target=call.target,
-            items=call.items,
-            refused=call.refused,
-            recovery=call.recovery,
-        )
+            1,
+            timestamp(self.clock),
+            call.request_id,
+            call.operation,
+            outcome,
+            call.source,
+            call.caller.client_id if call.caller is not None else None,
+            call.key_id,
+            call.version,
+            call.target,
+            call.items,
+            call.refused,
+            call.recovery,
+        ).line()
 
 
 def new_request_id() -> str:

@@ -10,8 +10,8 @@ import msgspec
 from kms.access import policy
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
-from kms.crypto.registry import key_type
 from kms.errors import OperationNotSupported
+from kms.keyring import LoadedVersion
 from kms.keys.model import Key, Usage
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Request, operation
@@ -69,28 +69,33 @@ def authorised(snapshot: Snapshot, call: Call, permission: Permission, name: str
     key = snapshot.key_named(name)
     if key is None:
         raise policy.no_such_key(name)
-    return _allowed(call, permission, key, name)
+    policy.require_on_key(call.known_caller, permission, key.owner, key.key_id, asked_as=name)
+    call.key_id = key.key_id
+    return key
 
 
 def usable_key(service: Service, call: Call, permission: Permission, name: str) -> Key:
     """As `authorised`, from memory under the lease."""
-    return _allowed(call, permission, service.keyring.key(name), name)
+    key = service.keyring.permitted(call.known_caller, permission, name)
+    call.key_id = key.key_id
+    return key
 
 
 def protecting(
     service: Service, call: Call, key: Key, usage: Usage, *primitives: type[P], messages: int = 1
 ) -> tuple[int, P]:
-    """The latest version of `key` and what computes with it, which is one of `primitives`, for so many messages.
+    """The latest version of `key` and what computes with it, for so many messages.
 
-    Raises OperationNotSupported, and what the keyring raises for versions that may not be used.
+    `primitives` names, for the type checker, those of the usage. Raises OperationNotSupported, and what the keyring
+    raises for versions that may not be used.
     """
-    number, primitive = _loaded(service, call, key, usage, key.latest_version, primitives, recovering=False)
-    limit = key_type(key.type).message_limit
+    number = key.latest_version
+    loaded = _loaded(service, call, key, usage, number)
+    limit = loaded.message_limit
     if limit is not None and service.messages.take(key, number, limit, messages):
         # It waited for the database: what was checked before may have been revoked meanwhile.
-        key = service.keyring.key(key.key_id)
-        return _loaded(service, call, key, usage, number, primitives, recovering=False)
-    return number, primitive
+        loaded = _loaded(service, call, service.keyring.key(key.key_id), usage, number)
+    return number, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
 
 
 def processing(
@@ -101,7 +106,8 @@ def processing(
     if request.recover:
         call.recovery = True
         policy.require_on_key(call.known_caller, Permission.KEYS_RECOVER, key.owner, key.key_id)
-    return _loaded(service, call, key, usage, number, primitives, recovering=request.recover)
+    loaded = _loaded(service, call, key, usage, number, recovering=request.recover)
+    return number, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
 
 
 def require_usage(key: Key, usage: Usage) -> None:
@@ -111,28 +117,11 @@ def require_usage(key: Key, usage: Usage) -> None:
         raise OperationNotSupported(f"{key.key_id} is a key of type {key.type} for {made_for}, not for {usage}.")
 
 
-def _allowed(call: Call, permission: Permission, key: Key, name: str) -> Key:
-    policy.require_on_key(call.known_caller, permission, key.owner, key.key_id, asked_as=name)
-    call.key_id = key.key_id
-    return key
-
-
 def _loaded(
-    service: Service,
-    call: Call,
-    key: Key,
-    usage: Usage,
-    number: int,
-    primitives: tuple[type[P], ...],
-    *,
-    recovering: bool,
-) -> tuple[int, P]:
-    require_usage(key, usage)
+    service: Service, call: Call, key: Key, usage: Usage, number: int, *, recovering: bool = False
+) -> LoadedVersion:
+    if usage not in key.usages:
+        require_usage(key, usage)
     if number <= key.latest_version:
         call.version = number
-    loaded = service.keyring.usable(key, number, usage, service.clock(), recovering=recovering)
-    is_public = loaded.version.material is None and loaded.version.public_key is not None
-    if not isinstance(loaded.primitive, primitives) or (is_public and usage.needs_private):
-        kind = f"{loaded.version.type}{', of which only the public half is here' if is_public else ''}"
-        raise OperationNotSupported(f"Version {number} of {key.key_id} is of type {kind}; it does not {usage}.")
-    return number, loaded.primitive
+    return service.keyring.usable(key, number, usage, service.clock(), recovering=recovering)

@@ -27,14 +27,17 @@ _RENEWALS_PER_LEASE = 3
 
 
 class Lease:
-    """Keeps a lease on the vault's epoch with a thread of its own, from `start` to `stop`."""
+    """Keeps a lease on the vault's epoch with a thread of its own, from `start` to `stop`.
+
+    `epoch` may be relied on while `steady_seconds()` is before `ends`; `require` is the patient way to ask.
+    """
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._seconds = vault.lease_seconds
         self._changed = threading.Condition()
-        self._ends = 0.0
-        self._epoch = 0
+        self.ends = 0.0
+        self.epoch = 0
         self._caches: list[LeasedCache[Any, Any]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._renew_forever, name="lease", daemon=True)
@@ -52,20 +55,20 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether answers from memory are allowed at this moment."""
-        return steady_seconds() < self._ends
+        return steady_seconds() < self.ends
 
     def require(self) -> int:
         """The epoch under a lease that is held now. Waits for one renewal at the most; raises Unavailable."""
-        if steady_seconds() >= self._ends:
+        if steady_seconds() >= self.ends:
             with self._changed:
                 if not self._changed.wait_for(lambda: self.held, timeout=self._seconds):
                     raise Unavailable("The database cannot be reached; keys are not used unchecked.", retry_after=1)
-        return self._epoch
+        return self.epoch
 
     def keep(self, epoch: int, store: Callable[[], None]) -> None:
         """Call `store` if nothing has changed since `epoch` was read; a stale value is never cached."""
         with self._changed:
-            if epoch == self._epoch:
+            if epoch == self.epoch:
                 store()
 
     def renew(self) -> None:
@@ -74,14 +77,14 @@ class Lease:
         with self._vault.read() as snapshot:
             epoch = snapshot.epoch()
         with self._changed:
-            if epoch < self._epoch:
+            if epoch < self.epoch:
                 structlog.get_logger().critical("the epoch went back: the database was replaced or altered")
                 return  # and let the lease end: nothing cached or read here can be trusted
-            if epoch != self._epoch:
+            if epoch != self.epoch:
                 for cache in self._caches:
                     cache.drop()
-                self._epoch = epoch
-            self._ends = began + self._seconds
+                self.epoch = epoch
+            self.ends = began + self._seconds
             self._changed.notify_all()
 
     def _renew_forever(self) -> None:
@@ -101,21 +104,27 @@ class LeasedCache(Generic[K, V]):
     def __init__(self, lease: Lease, size: int) -> None:
         self._lease = lease
         self._size = size
+        self._half = size // 2
         self._values: OrderedDict[K, V] = OrderedDict()
         lease._caches.append(self)
 
     def get(self, key: K, load: Callable[[], V]) -> V:
         """The cached value of `key`, or what `load` reads now. Raises Unavailable without a lease."""
-        epoch = self._lease.require()
+        lease = self._lease
+        epoch = lease.epoch if steady_seconds() < lease.ends else lease.require()
         value = self._values.get(key)
         if value is not None:
-            if len(self._values) > self._size // 2:  # before that nothing is dropped, and order does not matter
+            if len(self._values) > self._half:  # before that nothing is dropped, and order does not matter
                 with suppress(KeyError):  # another thread may have dropped it; the value in hand is still good
                     self._values.move_to_end(key)
             return value
         loaded = load()
-        self._lease.keep(epoch, lambda: self._store(key, loaded))
+        lease.keep(epoch, lambda: self._store(key, loaded))
         return loaded
+
+    def forget(self, key: K) -> None:
+        """Forget one value."""
+        self._values.pop(key, None)
 
     def drop(self) -> None:
         """Forget everything."""

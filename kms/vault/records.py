@@ -11,7 +11,6 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,6 +19,7 @@ from sqlalchemy import Table
 
 from kms.keys.model import Alias, Key, KeyVersion
 from kms.vault import tables
+from kms.words import Word
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -69,7 +69,7 @@ def _to_column(value: Any) -> Any:
         return " ".join(sorted(value))
     if isinstance(value, dict):
         return msgspec.json.encode(value, order="sorted").decode()
-    if isinstance(value, StrEnum):
+    if isinstance(value, Word):
         return str(value)
     return value
 
@@ -95,6 +95,6 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
         return lambda value: _EPOCH + timedelta(microseconds=value)
     if hint is timedelta:
         return lambda value: timedelta(seconds=value)
-    if isinstance(hint, type) and issubclass(hint, (StrEnum, bytes)):
+    if isinstance(hint, type) and issubclass(hint, (Word, bytes)):
         return hint
     return lambda value: value

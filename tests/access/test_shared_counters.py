@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kms.access.ratelimit import RateClass, RateLimits
+from kms.access.ratelimit import RateClass, RateLimits, storage_uri
 from kms.access.shared_counters import SharedCounters
 from kms.config import Settings
-from kms.errors import RateLimited, StartError
+from kms.errors import RateLimited, StartError, Unavailable
+
+ROOT = Path(__file__).parents[2]
 
 
 def _count(path: str, times: int) -> None:
@@ -33,6 +38,69 @@ def test_counts_are_exact_over_processes_and_threads(tmp_path: Path) -> None:
         each.join()
     counters = SharedCounters(f"kms-counters://{path}")
     assert [counters.get(f"key{number}") for number in range(3)] == [1800] * 3
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_limit_is_never_exceeded_by_processes_that_race(tmp_path: Path) -> None:
+    path = str(tmp_path / "counters")
+    context = multiprocessing.get_context("spawn")
+    passed = context.Queue()
+    processes = [context.Process(target=_race, args=(path, passed)) for _ in range(3)]
+    for each in processes:
+        each.start()
+    counts = [passed.get(timeout=60) for _ in processes]
+    for each in processes:
+        each.join()
+    for under_limit in zip(*counts, strict=True):
+        assert 100 - 3 <= sum(under_limit) <= 100, under_limit
+
+
+def _race(path: str, passed: Any) -> None:
+    counters = SharedCounters(f"kms-counters://{path}")
+    counters.incr("ready", 3600)
+    while counters.get("ready") < 3:
+        pass
+    passed.put([sum(counters.incr(f"race{number}", 3600) <= 100 for _ in range(60)) for number in range(200)])
+
+
+def test_a_process_that_died_leaves_its_count_and_its_place(tmp_path: Path) -> None:
+    uri = f"kms-counters://{tmp_path / 'counters'}?processes=2"
+    for _ in range(5):
+        run = f"from kms.access.shared_counters import SharedCounters; SharedCounters({uri!r}).incr('a', 3600, 2)"
+        subprocess.run([sys.executable, "-c", run], cwd=ROOT, check=True)
+    counters = SharedCounters(uri)
+    assert counters.incr("a", 3600) == 11
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_counts_in_cells_of_its_own(tmp_path: Path) -> None:
+    uri = f"kms-counters://{tmp_path / 'counters'}?processes=2"
+    counters = SharedCounters(uri)
+    assert counters.incr("a", 3600) == 1
+    child = multiprocessing.get_context("fork").Process(target=lambda: SharedCounters(uri).incr("a", 3600, 5))
+    child.start()
+    child.join()
+    assert counters.incr("a", 3600) == 7
+
+
+def test_more_processes_than_there_are_cells_for(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, workers=1)
+    limits = RateLimits(settings)
+    uri = storage_uri(settings)
+    held = (
+        "import sys; from kms.access.shared_counters import SharedCounters\n"
+        "SharedCounters(sys.argv[1]).incr('a', 60); print(flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    others = [subprocess.Popen([sys.executable, "-c", held, uri], cwd=ROOT, **pipes) for _ in range(4)]
+    for each in others:
+        assert each.stdout is not None
+        each.stdout.readline()
+    with pytest.raises(Unavailable):
+        limits.hit(RateClass.USE, "client:a")
+    for each in others:
+        each.communicate()
+    limits.hit(RateClass.USE, "client:a")
 
 
 def test_windows_end(tmp_path: Path) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ import pytest
 from kms.audit.spool import Spool, latest_lines
 from kms.errors import Unavailable
 from support import World, b64
+
+ROOT = Path(__file__).parents[2]
 
 
 def entries(world: World) -> list[dict[str, Any]]:
@@ -74,34 +80,64 @@ def test_a_change_whose_entry_cannot_be_written_does_not_happen(
 def test_a_use_whose_entry_cannot_be_written_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     user = world.user("user1")
     user.post("/generate_symmetric_key")
-    write = os.write
+    user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""})
 
-    def no_space(descriptor: int, content: bytes) -> int:
-        if b'"operation"' in content:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, content)
+    def no_space(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "write", no_space)
-    refused = user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""})
-    assert (refused.status_code, refused.json["type"]) == (503, "/problems/unavailable")
-    assert "ciphertext" not in refused.json
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    statuses = set()
+    while 503 not in statuses:  # what was allocated already is used up first
+        answer = user.post("/api/v1/keys/user1_symmetric/encrypt", {"items": [{"plaintext": ""}]})
+        statuses.add(answer.status_code)
+    assert statuses == {200, 503}
+    assert answer.json["type"] == "/problems/unavailable"
+    assert "ciphertext" not in answer.json
     monkeypatch.undo()
     assert user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
 
 
-def test_a_line_that_does_not_fit_leaves_no_part_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_does_not_fit_leaves_no_part_behind(tmp_path: Path) -> None:
     spool = Spool(tmp_path, fsync=True)
     spool.append(b'{"a":1}')
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:3]))
-    with pytest.raises(Unavailable):
-        spool.append(b'{"b":2}')
-    monkeypatch.undo()
-    spool.append(b'{"c":3}')
-    spool.close()
     (path,) = tmp_path.iterdir()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, unlimited[1]))
+    try:
+        with pytest.raises(Unavailable):
+            spool.append(b'{"b":"' + b"x" * path.stat().st_size + b'"}')
+        spool.append(b'{"c":3}')  # there is still room for this one
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert latest_lines(tmp_path) == [b'{"a":1}', b'{"c":3}']
+    spool.close()
     assert path.read_bytes() == b'{"a":1}\n{"c":3}\n'
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_lines_are_there_after_the_process_was_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys, threading; from pathlib import Path; from kms.audit.spool import Spool\n"
+        "spool = Spool(Path(sys.argv[1]), fsync=False)\n"
+        "def fill(name):\n"
+        "    for number in range(100_000):\n"
+        "        spool.append(b'{\"%s\":%d}' % (name, number))\n"
+        "        if number == 60_000 and name == b'b': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        last = number\n"
+        "threads = [threading.Thread(target=fill, args=(name,)) for name in (b'a', b'b')]\n"
+        "[each.start() for each in threads]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (path,) = tmp_path.iterdir()
+    written, _, rest = path.read_bytes().rpartition(b"\n")
+    found = [json.loads(line) for line in written.split(b"\n")]
+    for name in "ab":
+        numbers = [line[name] for line in found if name in line]
+        assert numbers == list(range(len(numbers)))
+    assert found.count({"b": 60_000}) == 1
+    assert len(rest.strip(b"\0")) < 100
+    assert set(latest_lines(tmp_path)) <= set(written.split(b"\n"))
 
 
 def test_the_newest_lines_of_a_large_spool(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""What is measured, by name."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.programs import Running, Target
+from benchmarks.seeding import KEY_PATTERN, KEYS
+
+ITEMS = 100
+_KEYS: dict[str, dict[str, Any]] = {
+    "aead": {},
+    "mac": {"type": "hmac-sha256"},
+    "rsa": {"type": "rsa-2048"},
+    "p256": {"type": "ec-p256"},
+    "ed": {"type": "ed25519"},
+    "mldsa": {"type": "ml-dsa-65"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request, how many items one answer counts for, and over how many connections it comes."""
+
+    target: Target
+    items: int = 1
+    connections: int = 16
+
+
+def cases(service: Running, connections: int) -> dict[str, Case]:
+    """Each operation that is measured."""
+    for key_id, body in _KEYS.items():
+        service.call("POST", "/api/v1/keys", {"key_id": key_id, **body})
+    found: dict[str, Case] = {}
+
+    def add(name: str, key_id: str, operation: str, body: Any, items: int = 1) -> Any:
+        path = f"/api/v1/keys/{key_id}/{operation}"
+        found[name] = Case(service.target(path, body), items, connections)
+        return service.call("POST", path, body)
+
+    for size, text in ((32, "32 B"), (4096, "4 KiB"), (65536, "64 KiB")):
+        plaintext = {"plaintext": base64.b64encode(b"x" * size).decode()}
+        sealed = add(f"encrypt {text}", "aead", "encrypt", plaintext)
+        add(f"decrypt {text}", "aead", "decrypt", {"ciphertext": sealed["ciphertext"]})
+    add("data key", "aead", "data-key", {})
+    message = {"message": base64.b64encode(b"x" * 32).decode()}
+    add("mac", "mac", "mac", message)
+    for name, key_id in (("RSA-2048", "rsa"), ("P-256", "p256"), ("Ed25519", "ed"), ("ML-DSA-65", "mldsa")):
+        signed = add(f"sign {name}", key_id, "sign", message)
+        add(f"verify {name}", key_id, "verify", {**message, "signature": signed["signature"]})
+    several = {"items": [{"plaintext": base64.b64encode(b"x" * 32).decode()}] * ITEMS}
+    sealed = add("encrypt 100 at once", "aead", "encrypt", several, ITEMS)["items"]
+    opened = {"items": [{"ciphertext": each["ciphertext"]} for each in sealed]}
+    add("decrypt 100 at once", "aead", "decrypt", opened, ITEMS)
+    single = found["encrypt 32 B"]
+    for number in (1, 64):
+        found[f"encrypt 32 B, {number} connection{'s' if number > 1 else ''}"] = replace(single, connections=number)
+    path = f"/api/v1/keys/{KEY_PATTERN}/encrypt"
+    plain = {"plaintext": base64.b64encode(b"x" * 32).decode()}
+    for number in (1_000, KEYS):
+        found[f"encrypt 32 B, {number:,} keys"] = Case(service.target(path, plain, keys=number), 1, connections)
+    listed = service.target("/api/v1/keys?limit=100", None, "GET")
+    found[f"list 100 of {KEYS:,} keys"] = Case(listed, 1, 1)
+    found["create symmetric"] = Case(service.target("/api/v1/keys", {}), 1, connections)
+    found["create RSA-2048"] = Case(service.target("/api/v1/keys", {"type": "rsa-2048"}), 1, 4)
+    return found

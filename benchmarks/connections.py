@@ -1,0 +1,99 @@
+"""What `wrk` cannot do: logins, each with a code of its own, TLS handshakes, and generating beside other load."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import re
+import ssl
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pyotp
+
+from benchmarks.programs import Measured, Running, Target
+
+_LOGINS_AT_ONCE = 4
+
+
+def logins(service: Running, clients: Iterator[tuple[str, str, str]], number: int) -> Measured:
+    """Log `number` clients in, several at a time: secret, second factor, and a token that is in the database."""
+    waiting = [next(clients) for _ in range(number)]
+    durations: list[float] = []
+    errors = 0
+
+    def work() -> None:
+        nonlocal errors
+        connection = _connection(service.url, service.folder / "server.crt")
+        while waiting:
+            try:
+                client_id, secret, totp_secret = waiting.pop()
+            except IndexError:
+                return
+            basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
+            headers = {"Authorization": f"Basic {basic}", "X-TOTP": pyotp.TOTP(totp_secret).now()}
+            began = time.perf_counter()
+            connection.request("POST", "/auth/token", headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            durations.append(time.perf_counter() - began)
+            errors += answer.status != http.HTTPStatus.OK
+
+    threads = [threading.Thread(target=work) for _ in range(_LOGINS_AT_ONCE)]
+    began = time.perf_counter()
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    seconds = time.perf_counter() - began
+    return Measured(number / seconds, *_percentiles(durations), errors)
+
+
+def handshakes(url: str, seconds: int, core: str) -> float:
+    """Full TLS handshakes a second, one after the other, by `openssl s_time`."""
+    address = urlparse(url)
+    command = ["taskset", "-c", core, "openssl", "s_time", "-new", "-time", str(seconds)]
+    command += ["-connect", f"{address.hostname}:{address.port}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"(\d+) connections in (\d+) real seconds", done.stdout)
+    assert found is not None
+    return int(found[1]) / int(found[2])
+
+
+def beside_generation(service: Running, target: Target, core: str, seconds: int, at_once: int) -> Measured:
+    """The load of `target` while `at_once` RSA keys of 4096 bits are being made, again and again."""
+    stop = threading.Event()
+
+    def generate() -> None:
+        connection = _connection(service.url, service.folder / "server.crt")
+        headers = {"Authorization": f"Bearer {service.token}", "Content-Type": "application/json"}
+        while not stop.is_set():
+            connection.request("POST", "/api/v1/keys", b'{"type": "rsa-4096"}', headers)
+            connection.getresponse().read()
+
+    threads = [threading.Thread(target=generate) for _ in range(at_once)]
+    for each in threads:
+        each.start()
+    try:
+        return target.load(seconds, 4, core)
+    finally:
+        stop.set()
+        for each in threads:
+            each.join()
+
+
+def _connection(url: str, certificate: Path) -> http.client.HTTPSConnection:
+    context = ssl.create_default_context(cafile=str(certificate))
+    address = urlparse(url)
+    assert address.hostname is not None
+    return http.client.HTTPSConnection(address.hostname, address.port, context=context, timeout=60)
+
+
+def _percentiles(durations: list[float]) -> tuple[float, float]:
+    cuts = statistics.quantiles(durations, n=100)
+    return cuts[49] * 1000, cuts[98] * 1000

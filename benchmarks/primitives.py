@@ -1,0 +1,65 @@
+"""Operations a second of the bare primitive, in a loop of one process: `python -m benchmarks.primitives NAME`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+
+from kms.crypto.symmetric import Xaes256Gcm
+
+_SECONDS = 1.0
+_MESSAGE = bytes(32)
+
+
+def _rsa() -> Callable[[], object]:
+    key = rsa.generate_private_key(65537, 2048)
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    return lambda: key.sign(_MESSAGE, scheme, hashes.SHA256())
+
+
+def _p256() -> Callable[[], object]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return lambda: key.sign(_MESSAGE, ec.ECDSA(hashes.SHA256()))
+
+
+def _ed25519() -> Callable[[], object]:
+    key = ed25519.Ed25519PrivateKey.generate()
+    return lambda: key.sign(_MESSAGE)
+
+
+def _mldsa65() -> Callable[[], object]:
+    key = mldsa.MLDSA65PrivateKey.generate()
+    return lambda: key.sign(_MESSAGE)
+
+
+def _xaes() -> Callable[[], object]:
+    cipher = Xaes256Gcm(os.urandom(32))
+    return lambda: cipher.encrypt(_MESSAGE, b"")
+
+
+PRIMITIVES = {
+    "encrypt 32 B": _xaes,
+    "sign RSA-2048": _rsa,
+    "sign P-256": _p256,
+    "sign Ed25519": _ed25519,
+    "sign ML-DSA-65": _mldsa65,
+}
+
+
+def main() -> None:
+    """Print how often the primitive ran in a second."""
+    run, done = PRIMITIVES[sys.argv[1]](), 0
+    began = time.perf_counter()
+    while time.perf_counter() - began < _SECONDS:
+        run()
+        done += 1
+    print(done / (time.perf_counter() - began))
+
+
+if __name__ == "__main__":
+    main()
