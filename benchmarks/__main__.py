@@ -15,7 +15,7 @@ import click
 
 from benchmarks import connections as others
 from benchmarks import programs
-from benchmarks.cases import Case, cases
+from benchmarks.cases import Case, cases, warm_up
 from benchmarks.chart import svg
 from benchmarks.primitives import PRIMITIVES
 from benchmarks.programs import Measured, Running, Target
@@ -63,7 +63,9 @@ def main(
             **_yardsticks(yardstick, vault_url, vault_token, aws_url, aws_key, connections),
             **{name: each for name, each in cases(service, connections).items() if only is None or only in name},
         }
-        clients = iter(service.seeded.credentials * rounds)
+        memory = service.resident_mebibytes()
+        warm_up(every, load_core)
+        clients = iter(service.seeded.credentials)
         measured: dict[str, list[Measured]] = {name: [] for name in every}
         for number in range(rounds):
             for name, case in every.items():
@@ -72,13 +74,17 @@ def main(
                 measured.setdefault(_LOGINS, []).append(_logins(service, clients))
             click.echo(f"round {number + 1} of {rounds} done", err=True)
         figures = {name: _figures(measured, name, every) for name in measured}
-        memory, started = service.resident_mebibytes(), service.seconds_to_start
-        beside = _beside_generation(service, every[_SINGLE].target, load_core, seconds) if only is None else None
-        handshakes = others.handshakes(service.url, seconds, load_core) if only is None else None
+        memory_after, started = service.resident_mebibytes(), service.seconds_to_start
+        if only is None:
+            beside = _beside_generation(service, clients, every[_SINGLE].target, load_core, seconds)
+            handshakes = others.handshakes(service.url, seconds, load_core)
     _compare_with_primitives(figures, server_core)
     _print(figures)
-    click.echo(f"\nmemory of a worker: {memory[0]:.0f} MiB; start on an existing vault: {started:.2f} s")
-    if beside is not None:
+    click.echo(
+        f"\nmemory of a worker: {memory[0]:.0f} MiB, after all this {memory_after[0]:.0f} MiB; "
+        f"start on an existing vault: {started:.2f} s"
+    )
+    if only is None:
         click.echo(beside)
         click.echo(f"full TLS handshakes, one after the other: {handshakes:.0f}/s")
         click.echo(_two_workers(server_core, load_core, seconds, rounds))
@@ -146,9 +152,12 @@ def _logins(service: Running, clients: Iterator[tuple[str, str, str]]) -> Measur
     return others.logins(service, clients, _LOGINS_A_ROUND)
 
 
-def _beside_generation(service: Running, target: Target, core: str, seconds: int) -> str:
+def _beside_generation(
+    service: Running, clients: Iterator[tuple[str, str, str]], target: Target, core: str, seconds: int
+) -> str:
     alone = target.load(seconds, 4, core)
-    beside = others.beside_generation(service, target, core, seconds, _GENERATIONS_AT_ONCE)
+    makers = [others.log_in(service, next(clients)) for _ in range(_GENERATIONS_AT_ONCE)]
+    beside = others.beside_generation(service, makers, target, core, seconds)
     return (
         f"encrypt 32 B over 4 connections: p50 {alone.p50_ms:.2f} ms, p99 {alone.p99_ms:.1f} ms; "
         f"while {_GENERATIONS_AT_ONCE} RSA-4096 keys are made at a time: p50 {beside.p50_ms:.2f} ms, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import re
 import ssl
 import statistics
@@ -32,11 +33,10 @@ def logins(service: Running, clients: Iterator[tuple[str, str, str]], number: in
         connection = _connection(service.url, service.folder / "server.crt")
         while waiting:
             try:
-                client_id, secret, totp_secret = waiting.pop()
+                client = waiting.pop()
             except IndexError:
                 return
-            basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
-            headers = {"Authorization": f"Basic {basic}", "X-TOTP": pyotp.TOTP(totp_secret).now()}
+            headers = _credentials(client)
             began = time.perf_counter()
             connection.request("POST", "/auth/token", headers=headers)
             answer = connection.getresponse()
@@ -65,18 +65,18 @@ def handshakes(url: str, seconds: int, core: str) -> float:
     return int(found[1]) / int(found[2])
 
 
-def beside_generation(service: Running, target: Target, core: str, seconds: int, at_once: int) -> Measured:
-    """The load of `target` while `at_once` RSA keys of 4096 bits are being made, again and again."""
+def beside_generation(service: Running, tokens: list[str], target: Target, core: str, seconds: int) -> Measured:
+    """The load of `target` while other clients, each with one of `tokens`, make RSA-4096 keys all the time."""
     stop = threading.Event()
 
-    def generate() -> None:
+    def generate(token: str) -> None:
         connection = _connection(service.url, service.folder / "server.crt")
-        headers = {"Authorization": f"Bearer {service.token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         while not stop.is_set():
             connection.request("POST", "/api/v1/keys", b'{"type": "rsa-4096"}', headers)
             connection.getresponse().read()
 
-    threads = [threading.Thread(target=generate) for _ in range(at_once)]
+    threads = [threading.Thread(target=generate, args=(token,)) for token in tokens]
     for each in threads:
         each.start()
     try:
@@ -85,6 +85,19 @@ def beside_generation(service: Running, target: Target, core: str, seconds: int,
         stop.set()
         for each in threads:
             each.join()
+
+
+def log_in(service: Running, client: tuple[str, str, str]) -> str:
+    """A session token of the client."""
+    connection = _connection(service.url, service.folder / "server.crt")
+    connection.request("POST", "/auth/token", headers=_credentials(client))
+    return str(json.loads(connection.getresponse().read())["access_token"])
+
+
+def _credentials(client: tuple[str, str, str]) -> dict[str, str]:
+    client_id, secret, totp_secret = client
+    basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
+    return {"Authorization": f"Basic {basic}", "X-TOTP": pyotp.TOTP(totp_secret).now()}
 
 
 def _connection(url: str, certificate: Path) -> http.client.HTTPSConnection:

@@ -1,4 +1,4 @@
--- One request, given in the environment, over and over; its path may name a key by a number drawn anew each time.
+-- One request, given in the environment, over and over; its path may name one key after the other by its number.
 wrk.method = os.getenv("BENCH_METHOD")
 wrk.path = os.getenv("BENCH_PATH")
 wrk.headers["Authorization"] = os.getenv("BENCH_AUTHORIZATION")
@@ -14,8 +14,9 @@ for line in (os.getenv("BENCH_HEADERS") or ""):gmatch("[^\n]+") do
 end
 local keys = tonumber(os.getenv("BENCH_KEYS"))
 if keys > 0 then
-  local path = wrk.path
+  local path, number = wrk.path, 0
   request = function()
-    return wrk.format(nil, string.format(path, math.random(keys)))
+    number = number % keys + 1
+    return wrk.format(nil, string.format(path, number))
   end
 end

@@ -15,7 +15,7 @@ from kms.vault.opening import open_vault
 
 KEYS = 10_000
 KEY_PATTERN = "seeded-%d"
-CLIENTS = 150
+CLIENTS = 400
 
 
 @dataclass(frozen=True)

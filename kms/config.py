@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     token_lifetime: timedelta = timedelta(hours=1)
     lease: timedelta = timedelta(milliseconds=250)
-    max_body_bytes: int = 1 << 20
+    max_body_bytes: int = 3 << 19  # a mebibyte in base64, and what goes with it
 
     cryptoperiod: timedelta = timedelta(days=365)
     cryptoperiods: dict[str, timedelta] = {}

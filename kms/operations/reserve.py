@@ -1,7 +1,7 @@
-"""A few keys of the slow types, made ahead: an RSA key of 4096 bits takes half a second, a request should not.
+"""Keys of the slow types: an RSA key of 4096 bits takes half a second, for which nobody else should have to wait.
 
-They are held in this worker's memory only, each is given once, and only types that were asked for are made ahead,
-by a thread that gives way to the others.
+They are made by a few threads that give way to all others, so that a service with one core goes on answering. A few
+are made ahead of those types that were asked for. They are held in this worker's memory only, and each is given once.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import os
 import queue
 import threading
 from collections import defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from kms.crypto.keytype import KeyType
 
 _READY = 2
-_GIVES_WAY = 10
+_AT_ONCE = 2
+_GIVES_WAY, _GIVES_WAY_TO_THAT = 10, 15
 
 
 class Reserve:
@@ -26,6 +28,7 @@ class Reserve:
         self._wanted: queue.SimpleQueue[KeyType] = queue.SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._makers = ThreadPoolExecutor(_AT_ONCE, "key maker", initializer=_give_way, initargs=(_GIVES_WAY,))
 
     def generate(self, kind: KeyType) -> bytes:
         """New material of `kind`, given to nobody else. May take seconds, so it is called outside of transactions."""
@@ -36,7 +39,11 @@ class Reserve:
         try:
             return self._ready[kind.name].popleft()
         except IndexError:
-            return kind.generate()
+            return self._makers.submit(kind.generate).result()
+
+    def close(self) -> None:
+        """End the makers after what is under way."""
+        self._makers.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
         with self._starting:
@@ -45,9 +52,13 @@ class Reserve:
                 self._thread.start()
 
     def _fill(self) -> None:
-        with suppress(OSError, AttributeError):  # where threads have no priority of their own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _GIVES_WAY)
+        _give_way(_GIVES_WAY_TO_THAT)
         while True:
             kind = self._wanted.get()
             while len(self._ready[kind.name]) < _READY:
                 self._ready[kind.name].append(kind.generate())
+
+
+def _give_way(nice: int) -> None:
+    with suppress(OSError, AttributeError):  # where threads have no priority of their own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -97,6 +97,7 @@ class Service:
     def close(self) -> None:
         """Stop answering and let go of the database."""
         self.lease.stop()
+        self.reserve.close()
         self.vault.engine.dispose()
         self.spool.close()
 

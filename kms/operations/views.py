@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -56,6 +57,9 @@ class KeySummary(Answer):
     description: str
 
 
+_OF_THE_KEY = tuple(name for name in KeySummary.__struct_fields__ if name in {each.name for each in fields(Key)})
+
+
 class KeyView(KeySummary):
     """A key with its aliases and its newest versions (at most 100), the oldest of them first."""
 
@@ -85,9 +89,8 @@ def shown_now(service: Service, call: Call) -> KeyView:
 
 def summary_members(key: Key, latest: KeyVersion, now: datetime) -> dict[str, Any]:
     """The members of a `KeySummary`."""
-    members = {name: getattr(key, name) for name in KeySummary.__struct_fields__ if hasattr(key, name)}
     return {
-        **members,
+        **{name: getattr(key, name) for name in _OF_THE_KEY},
         "state": effective_state(latest, now),
         "usages": sorted(key.usages),
         "expires_at": latest.expires_at,

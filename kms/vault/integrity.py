@@ -10,8 +10,9 @@ sums of known rows would let an attacker choose others. Tallies are checked at s
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -24,32 +25,54 @@ from kms.vault.sealing import RootKeyring, SealBroken
 _MODULUS = 1 << 256
 
 
-def canonical(table: Table, row: Mapping[Any, Any]) -> bytes:
+@dataclass(frozen=True)
+class _Layout:
+    """How the columns of a table lie: the first ones, those that later schemas added, and last the code."""
+
+    name: str
+    first: int
+    added: tuple[tuple[str, Any], ...]
+
+
+@cache
+def _layout(table: Table) -> _Layout:
+    columns = list(table.columns)
+    added = tuple((column.name, column.info["default"]) for column in columns if "default" in column.info)
+    first = len(columns) - len(added) - 1
+    if any("default" in column.info for column in columns[:first]) or columns[-1].name != "mac":
+        raise TypeError(f"the columns of {table.name} do not lie as they must")
+    return _Layout(str(table.name), first, added)
+
+
+def in_order(table: Table, row: Row) -> list[Any]:
+    """The values of `row` in the order of the table's columns."""
+    return [row.get(column.name) for column in table.columns]
+
+
+def canonical(table: Table, values: Sequence[Any]) -> bytes:
     """The bytes that stand for a row: MessagePack of the table's name and every column but `mac`, in order.
 
     Columns that a later schema added follow as a map, of those only that do not hold their default. So a
     migration, which has no key to authenticate with, leaves the codes of old rows as they were.
     """
-    values: list[Any] = [str(table.name)]
-    later = {}
-    for column in table.columns:
-        value = row[column.name] if column.name != "mac" else None
-        if "default" in column.info:
-            if value != column.info["default"]:
-                later[column.name] = value
-        elif column.name != "mac":
-            values.append(bytes(value) if isinstance(value, memoryview) else value)
-    return msgspec.msgpack.encode([*values, later] if later else values)
+    layout = _layout(table)
+    stood: list[Any] = [layout.name, *values[: layout.first]]
+    if layout.added:
+        added = zip(layout.added, values[layout.first : -1], strict=True)
+        later = {name: value for (name, default), value in added if value != default}
+        if later:
+            stood.append(later)
+    return msgspec.msgpack.encode(stood)
 
 
 def authenticated(keyring: RootKeyring, table: Table, row: Row) -> Row:
     """`row` with its authentication code."""
-    return {**row, "mac": keyring.row_mac(canonical(table, row))}
+    return {**row, "mac": keyring.row_mac(canonical(table, in_order(table, row)))}
 
 
-def check_row(keyring: RootKeyring, table: Table, row: Mapping[Any, Any]) -> None:
-    """Raise IntegrityFailure unless `row` carries its code."""
-    if not hmac.compare_digest(bytes(row["mac"]), keyring.row_mac(canonical(table, row))):
+def check_row(keyring: RootKeyring, table: Table, values: Sequence[Any]) -> None:
+    """Raise IntegrityFailure unless a row, its values in the order of the columns, carries its code."""
+    if not hmac.compare_digest(values[-1], keyring.row_mac(canonical(table, values))):
         raise IntegrityFailure(f"A row of {table.name} was altered outside the service; it is not used.")
 
 
@@ -82,7 +105,7 @@ class Tally:
         return Tally(int.from_bytes(plain[:8]), int.from_bytes(plain[8:]))
 
 
-def tally_of(keyring: RootKeyring, table: Table, rows: Iterable[Mapping[Any, Any]]) -> Tally:
+def tally_of(keyring: RootKeyring, table: Table, rows: Iterable[Sequence[Any]]) -> Tally:
     """The tally that `rows`, all of `table`, give."""
     tally = Tally()
     for row in rows:

@@ -34,8 +34,8 @@ from kms.keys.ids import is_key_id
 from kms.keys.model import Alias, Key, KeyVersion
 from kms.secret import Secret
 from kms.vault import tables
-from kms.vault.integrity import Tally, authenticated, canonical, check_row, tally_of
-from kms.vault.records import Row, from_row, table_of, to_row
+from kms.vault.integrity import Tally, authenticated, canonical, check_row, in_order, tally_of
+from kms.vault.records import Row, from_values, table_of, to_row
 from kms.vault.rows import Epoch, OutboxEntry
 from kms.vault.sealing import Bound, RootKeyring, SealBroken
 
@@ -73,9 +73,9 @@ class Snapshot:
         table = table_of(cls)
         query = select(table).where(*criteria).order_by(order_by).limit(limit)
         values = []
-        for row in self.connection.execute(query).mappings():
+        for row in self.connection.execute(query).all():
             check_row(self.keyring, table, row)
-            values.append(from_row(cls, row))
+            values.append(from_values(cls, row))
         return values
 
     def key_by_id(self, key_id: str) -> Key | None:
@@ -176,7 +176,8 @@ class Change(Snapshot):
         return table_of(type(value)), to_row(value)
 
     def _count(self, table: Table, row: Row, sign: int) -> None:
-        self._terms.setdefault(table, []).append((sign, self.keyring.tally_term(canonical(table, row))))
+        term = self.keyring.tally_term(canonical(table, in_order(table, row)))
+        self._terms.setdefault(table, []).append((sign, term))
 
 
 class Vault:
@@ -237,7 +238,7 @@ class Vault:
                 except IntegrityFailure:
                     wrong.append(str(table.name))
                     continue
-                rows = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table)).mappings()
+                rows = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table))
                 if tally_of(self.keyring, table, rows) != expected:
                     wrong.append(str(table.name))
         return wrong
@@ -246,11 +247,11 @@ class Vault:
         """Every row whose authentication code is wrong, as `table primary-key`."""
         with self.read() as snapshot:
             for table in tables.authenticated_tables():
-                for row in snapshot.connection.execute(select(table)).mappings():
+                for row in snapshot.connection.execute(select(table)):
                     try:
                         check_row(self.keyring, table, row)
                     except IntegrityFailure:
-                        yield f"{table.name} {_shown(table, row)}"
+                        yield f"{table.name} {_shown(table, row._mapping)}"
 
 
 def material_binding(key: Key, version: int, key_type: str) -> Bound:

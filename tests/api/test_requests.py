@@ -52,7 +52,7 @@ def raw(api: Api, path: str, body: bytes, content_type: str | None = "applicatio
         (b'{"client_id": "user1\\n"}', "application/json", (422, "validation-failed")),
         (b'{"bits": 1024}', "application/json", (422, "validation-failed")),
         (b'{"bits": "2048"}', "application/json", (422, "validation-failed")),
-        (b"{" + b" " * (1 << 20), "application/json", (413, "too-large")),
+        (b"{" + b" " * (3 << 19), "application/json", (413, "too-large")),
     ],
 )
 def test_bodies(world: World, body: bytes, content_type: str, expected: tuple[int, str]) -> None:

@@ -167,9 +167,13 @@ def test_rate_limits_are_exact_over_workers(start: Any) -> None:
 
 
 def test_large_bodies(service: Running, alice: str) -> None:
-    plaintext = {"plaintext": b64(b"x" * 700_000)}
-    path = "/api/v1/keys/alice_symmetric/encrypt"
-    assert Connection(service, alice).post(path, plaintext)[0] == 200
+    service.curl("POST", "/generate_symmetric_key", {}, token=alice)
+    plaintext = {"plaintext": b64(b"x" * (1 << 20))}
+    connection = Connection(service, alice)
+    status, sealed = connection.post("/api/v1/keys/alice_symmetric/encrypt", plaintext)
+    assert status == 200
+    status, opened = connection.post("/api/v1/keys/alice_symmetric/decrypt", {"ciphertext": sealed["ciphertext"]})
+    assert (status, opened["plaintext"]) == (200, plaintext["plaintext"])
     chunked = ["-H", "Transfer-Encoding: chunked", "-H", "Content-Type: application/json"]
     assert service.curl("POST", "/generate_ecc_key", None, *chunked, "-d", "{}", token=alice).status == 200
     big = service.folder / "big"
