@@ -41,6 +41,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tls_min_version: Literal["1.2", "1.3"] = "1.3"
 
     token_lifetime: timedelta = timedelta(hours=1)
+    access_key_lifetime: timedelta = timedelta(days=1)
+    aws_account_id: str = "000000000000"
+    aws_region: str = "us-east-1"
     lease: timedelta = timedelta(milliseconds=250)
     max_body_bytes: int = 3 << 19  # a mebibyte in base64, and what goes with it
 

@@ -54,6 +54,7 @@ class Keyring:
 
     def __init__(self, vault: Vault, lease: Lease) -> None:
         self._vault = vault
+        self._uids: LeasedCache[bytes, Key | None] = LeasedCache(lease, _KEYS_CACHED)
         self._keys: LeasedCache[str, Key] = LeasedCache(lease, _KEYS_CACHED)
         self._versions: LeasedCache[tuple[bytes, int], LoadedVersion] = LeasedCache(lease, _VERSIONS_CACHED)
         self._permitted: LeasedCache[tuple[Caller, Permission, str], Key] = LeasedCache(lease, _KEYS_CACHED)
@@ -62,6 +63,10 @@ class Keyring:
     def key(self, key_id: str) -> Key:
         """The key of that id or alias. Raises NotFound, and Unavailable without a lease."""
         return self._keys.get(key_id, lambda: self._load_key(key_id))
+
+    def key_of_uid(self, uid: bytes) -> Key | None:
+        """The key that has this uid, as a ciphertext names it. Raises Unavailable without a lease."""
+        return self._uids.get(uid, lambda: self._load_uid(uid))
 
     def permitted(self, caller: Caller, permission: Permission, key_id: str) -> Key:
         """As `key`, if `caller` may do this with it. Raises NotFound or PermissionDenied."""
@@ -108,6 +113,10 @@ class Keyring:
         if key is None:
             raise no_such_key(key_id)
         return key
+
+    def _load_uid(self, uid: bytes) -> Key | None:
+        with self._vault.read() as snapshot:
+            return snapshot.find(Key, uid)
 
     def _load_version(self, key: Key, version: int) -> LoadedVersion:
         with self._vault.read() as snapshot:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import or_
 
-from kms.access import clients, credentials, lockout, totp
+from kms.access import access_keys, clients, credentials, lockout, totp
+from kms.access.access_keys import AccessKey
 from kms.access.model import Caller, Client, ClientStatus, Grant, RecoveryCode, Token
 from kms.clock import Clock
 from kms.errors import AuthenticationFailed, MfaRequired
+from kms.secret import Secret
 from kms.vault.lease import Lease, LeasedCache
 from kms.vault.sealing import SealBroken
 from kms.vault.store import Change, Snapshot, Vault
@@ -35,6 +38,16 @@ class Credentials:
         return not credentials.is_generated_secret(self.secret)
 
 
+@dataclass(frozen=True, slots=True)
+class SigningCaller:
+    """A caller who proves each request with a signature; the `signing_keys` so far, by their scope."""
+
+    caller: Caller
+    key: AccessKey
+    secret: Secret
+    signing_keys: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+
 class Authenticator:
     """Proves callers against the vault."""
 
@@ -44,6 +57,7 @@ class Authenticator:
         self._lifetime = token_lifetime
         self._secrets = credentials.SecretVerifier(vault.keyring)
         self._nobody = totp.new_secret()
+        self._signers: LeasedCache[str, SigningCaller] = LeasedCache(lease, _SESSIONS_CACHED)
         self._sessions: LeasedCache[str, Caller] = LeasedCache(lease, _SESSIONS_CACHED)
 
     def prove(self, presented: Credentials, source: str) -> Caller:
@@ -92,6 +106,20 @@ class Authenticator:
             raise AuthenticationFailed(_FAILED)
         return caller
 
+    def access_key(self, access_key_id: str) -> SigningCaller:
+        """The caller who signs with that access key, and its secret. Raises AuthenticationFailed, Unavailable."""
+        found = self._signers.get(access_key_id, lambda: self._load_access_key(access_key_id))
+        if found.key.expires_at <= self._clock():
+            raise AuthenticationFailed(_FAILED)
+        return found
+
+    def is_session_token(self, found: SigningCaller, token: str | None) -> bool:
+        """Whether a request under that access key carries the session token that it must: for most keys none."""
+        if found.key.session_token_hash is None:
+            return token is None
+        given = access_keys.session_token_hash(self._vault.keyring, token or "")
+        return hmac.compare_digest(given, found.key.session_token_hash)
+
     def issue(self, change: Change, caller: Caller) -> tuple[str, Token]:
         """A new session token for `caller` and its record; its expiry is fixed now."""
         token = credentials.new_token()
@@ -113,6 +141,15 @@ class Authenticator:
             if token is None or client is None or client.status is not ClientStatus.ENABLED:
                 raise AuthenticationFailed(_FAILED)
             return replace(_caller(snapshot, client), token=token)
+
+    def _load_access_key(self, access_key_id: str) -> SigningCaller:
+        with self._vault.read() as snapshot:
+            key = snapshot.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
+            client = snapshot.find(Client, key.client_id) if key else None
+            secret = access_keys.secret_of(snapshot.keyring, key) if key else None
+            if key is None or secret is None or client is None or client.status is not ClientStatus.ENABLED:
+                raise AuthenticationFailed(_FAILED)
+            return SigningCaller(_caller(snapshot, client), key, secret)
 
     def _second_factor(
         self, change: Change, client: Client | None, presented: Credentials, now: datetime

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import or_
 
-from kms.access import credentials, totp
+from kms.access import access_keys, credentials, totp
 from kms.access.model import Client, ClientStatus, Grant, RecoveryCode, Role, Token
 from kms.errors import AlreadyExists, Conflict, NotFound
 from kms.keys.ids import is_client_id
@@ -105,8 +105,9 @@ def reset_second_factor(change: Change, client: Client) -> SecondFactor:
 
 
 def end_sessions(change: Change, client_id: str) -> None:
-    """End every session of the client, everywhere, when the change returns."""
+    """End every session of the client and every access key, everywhere, when the change returns."""
     change.delete(*change.select(Token, tokens.c.client_id == client_id))
+    change.delete(*access_keys.of_client(change, client_id))
     change.outdates = True
 
 

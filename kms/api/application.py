@@ -20,6 +20,7 @@ from kms.access.model import Caller
 from kms.access.ratelimit import RateClass, identity, limited, storage_uri
 from kms.api import openapi, problems, reference, requests
 from kms.api.admission import Admission
+from kms.api.aws.door import AwsDoor
 from kms.api.dispatch import Dispatch, WsgiApp
 from kms.api.headers import JSON, security_headers
 from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
@@ -62,7 +63,8 @@ def create_flask_app(service: Service) -> Flask:
     _route(app, "docs", "GET", "/docs", public(door.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(door.problem))
     behind = cast(WsgiApp, app.wsgi_app)
-    app.wsgi_app = Dispatch(behind, service, door.admission)  # type: ignore[method-assign]  # Flask's own hook
+    front = AwsDoor(Dispatch(behind, service, door.admission), service, door.admission)
+    app.wsgi_app = front  # type: ignore[method-assign]  # Flask's own hook
     return app
 
 

@@ -23,9 +23,16 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "alias": {"type": "string", "pattern": f"^{KEY_ID_PATTERN}$"},
     "client_id": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
     "grant_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "access_key_id": {"type": "string", "pattern": "^[A-Z0-9]{20}$"},
     "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
 }
-_SAMPLES = {"alias": "current", "client_id": "user1", "grant_id": "0" * 32, "version": 1}
+_SAMPLES = {
+    "alias": "current",
+    "client_id": "user1",
+    "grant_id": "0" * 32,
+    "version": 1,
+    "access_key_id": "AKIA" + "A" * 16,
+}
 _INTRODUCTION = """\
 Bytes travel as standard base64 with padding, times as RFC 3339 in UTC, periods as ISO 8601 durations. Refusals are \
 problem documents (RFC 9457). Operations that say so also take `{"items": [request, …]}` and then answer \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kms import __version__
+from kms.cli.access_keys import access_key
 from kms.cli.audit import audit
 from kms.cli.clients import client
 from kms.cli.keys import key
@@ -21,7 +22,7 @@ def main() -> None:
     """
 
 
-for command in (login, logout, client, key, audit, vault):
+for command in (login, logout, client, key, access_key, audit, vault):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import http.client
+import io
 import json
 import os
 import ssl
@@ -45,6 +47,21 @@ def save(session: Session) -> Path:
     except StartError as error:
         raise click.ClickException(str(error)) from None
     return home / "curlrc"
+
+
+def save_section(path: Path, section: str, values: dict[str, str]) -> None:
+    """Put a section with these values into an INI file that only its owner can read, in place of one of that name."""
+    config = configparser.RawConfigParser()
+    config.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
+    try:
+        config.read(path, encoding="utf-8")
+        config[section] = values
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        text = io.StringIO()
+        config.write(text)
+        write_private(path, text.getvalue().encode())
+    except (OSError, configparser.Error, StartError) as error:
+        raise click.ClickException(f"Cannot write {path}: {error}") from None
 
 
 def forget() -> None:

@@ -35,16 +35,14 @@ class RsaKey(Cipher, Signer, KeyWrapper):
         self._private, self._public = halves(key)
 
     def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        longest = self._public.key_size // 8 - 2 * hashes.SHA256.digest_size - 2
-        if len(plaintext) > longest:
-            raise ValidationFailed(f"plaintext: this RSA key encrypts at most {longest} bytes.")
-        return self._public.encrypt(plaintext, _oaep(associated_data))
+        return _encrypt(self._public, plaintext, _oaep(associated_data))
 
     def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
-        try:
-            return self._private.decrypt(ciphertext, _oaep(associated_data))
-        except ValueError:
-            raise DecryptionFailed from None
+        return _decrypt(self._private, ciphertext, _oaep(associated_data))
+
+    def with_sha1(self) -> Cipher:
+        """The same key with SHA-1 in OAEP, for ciphertexts of programs that know no other."""
+        return _OaepSha1(self._private, self._public)
 
     def wrap(self, key: bytes, algorithm: str) -> bytes:
         if algorithm == RSA_OAEP:
@@ -72,6 +70,17 @@ class RsaKey(Cipher, Signer, KeyWrapper):
         return True
 
 
+class _OaepSha1(Cipher):
+    def __init__(self, private: rsa.RSAPrivateKey, public: rsa.RSAPublicKey) -> None:
+        self._private, self._public = private, public
+
+    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        return _encrypt(self._public, plaintext, _oaep(associated_data, hashes.SHA1()))  # noqa: S303
+
+    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
+        return _decrypt(self._private, ciphertext, _oaep(associated_data, hashes.SHA1()))  # noqa: S303
+
+
 def generate(bits: int) -> rsa.RSAPrivateKey:
     """A new RSA key of `bits` (FIPS 186-5, appendix A.1). Takes from 50 ms to seconds."""
     return rsa.generate_private_key(PUBLIC_EXPONENT, bits)
@@ -82,8 +91,22 @@ def owns(bits: int, key: PublicKeyTypes) -> bool:
     return isinstance(key, rsa.RSAPublicKey) and key.key_size == bits
 
 
-def _oaep(label: bytes) -> padding.OAEP:
-    return padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label)
+def _oaep(label: bytes, digest: hashes.HashAlgorithm = hashes.SHA256()) -> padding.OAEP:  # noqa: B008
+    return padding.OAEP(padding.MGF1(digest), digest, label)
+
+
+def _encrypt(key: rsa.RSAPublicKey, plaintext: bytes, oaep: padding.OAEP) -> bytes:
+    longest = key.key_size // 8 - 2 * oaep.algorithm.digest_size - 2
+    if len(plaintext) > longest:
+        raise ValidationFailed(f"plaintext: this RSA key encrypts at most {longest} bytes.")
+    return key.encrypt(plaintext, oaep)
+
+
+def _decrypt(key: rsa.RSAPrivateKey, ciphertext: bytes, oaep: padding.OAEP) -> bytes:
+    try:
+        return key.decrypt(ciphertext, oaep)
+    except ValueError:
+        raise DecryptionFailed from None
 
 
 def _scheme(message: bytes, scheme: Scheme) -> tuple[padding.AsymmetricPadding, hashes.HashAlgorithm | Prehashed]:

@@ -12,6 +12,8 @@ import msgspec
 CLIENT_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 KEY_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
+ALIAS_PATTERN = rf"(?:{KEY_ID_PATTERN}|[a-z0-9-]{{1,32}}:alias/[A-Za-z0-9/_-]{{1,200}})"
+
 _FLAT_SUFFIXES = frozenset({"symmetric", "rsa", "ecc", "dh", "session"})
 
 ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID_PATTERN}\Z")]
@@ -26,6 +28,11 @@ def is_client_id(text: str) -> bool:
 def is_key_id(text: str) -> bool:
     """Whether `text` has the form of a key id."""
     return re.fullmatch(KEY_ID_PATTERN, text, re.ASCII) is not None
+
+
+def is_alias(text: str) -> bool:
+    """Whether `text` has the form of an alias: that of a key id, or a region and an alias of the AWS dialect."""
+    return re.fullmatch(ALIAS_PATTERN, text, re.ASCII) is not None
 
 
 def flat_key_id(client_id: str, suffix: str) -> str:

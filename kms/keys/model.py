@@ -109,7 +109,8 @@ class Key:
     """A named key: what all its versions have in common. `type` is that of the latest version and the next.
 
     Versions below `oldest_version` were trimmed away; those below `min_protect_version` do not protect and those
-    below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for.
+    below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for. `region` is
+    the one it was made in through the AWS dialect, empty for that of the settings.
     """
 
     uid: bytes
@@ -130,6 +131,7 @@ class Key:
     min_protect_version: int = 1
     min_process_version: int = 1
     deletion_at: datetime | None = None
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)

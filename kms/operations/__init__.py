@@ -1,6 +1,7 @@
 """The operations: the only door to keys, each declared once."""
 
 from kms.operations import (  # noqa: F401  # they fill the table
+    access_keys,
     aliases,
     backups,
     clients,

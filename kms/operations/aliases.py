@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Annotated
+
+import msgspec
 
 from kms.access import policy
 from kms.access.policy import Permission, allows_on_key
 from kms.errors import AlreadyExists, NotFound, ValidationFailed
-from kms.keys.ids import KeyId, is_key_id, reserved_for
+from kms.keys.ids import ALIAS_PATTERN, KeyId, is_alias, reserved_for
 from kms.keys.model import Alias, Key
 from kms.operations.keys import Limit
 from kms.operations.service import Call, Service
@@ -19,16 +22,17 @@ from kms.vault.store import Change
 
 
 class SetAliasRequest(Request):
-    """The key that the alias shall name."""
+    """The key that the alias shall name; with `exists`, only if the alias does (true) or does not yet (false)."""
 
     key_id: KeyId
+    exists: bool | None = None
 
 
 class ListAliasesRequest(Request):
     """A page of aliases in their order; `cursor` is the `next_cursor` of the page before."""
 
     limit: Limit = 100
-    cursor: KeyId | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=256, pattern=rf"^{ALIAS_PATTERN}\Z")] | None = None
 
 
 class AliasView(Answer):
@@ -55,13 +59,16 @@ class AliasList(Answer):
 )
 def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str) -> AliasView:
     """Give a key another name, or give that name to another key."""
-    if not is_key_id(alias) or reserved_for(alias) is not None:
+    if not is_alias(alias) or reserved_for(alias) is not None:
         raise ValidationFailed("alias: must look like a key id, and not like the name of a flat key.")
     with service.change(call) as change:
         key = authorised(change, call, Permission.KEYS_UPDATE, request.key_id)
         before = _of_caller(change, call, alias)
-        if before is None and (change.key_by_id(alias) is not None or change.find(Alias, alias) is not None):
+        is_taken = change.key_by_id(alias) is not None or change.find(Alias, alias) is not None
+        if is_taken and (before is None or request.exists is False):
             raise AlreadyExists(f"There is a key or an alias {alias} already.")
+        if before is None and request.exists:
+            raise NotFound(f"There is no alias {alias}.")
         if before is None:
             after = Alias(alias, key.uid, service.clock())
             change.insert(after)
@@ -110,7 +117,7 @@ def delete_alias(service: Service, call: Call, request: Nothing, alias: str) -> 
 
 def _of_caller(change: Change, call: Call, alias: str) -> Alias | None:
     """The alias, if the caller may know of it. Raises PermissionDenied where that is all."""
-    found = change.find(Alias, alias) if is_key_id(alias) else None
+    found = change.find(Alias, alias) if is_alias(alias) else None
     key = change.find(Key, found.key_uid) if found else None
     if found is None or key is None or not policy.may_see_key(call.known_caller, key.owner, key.key_id):
         return None

@@ -16,6 +16,7 @@ from kms.crypto import envelope
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.primitives import Cipher, KeyWrapper
 from kms.crypto.registry import key_type
+from kms.crypto.rsa import RsaKey
 from kms.errors import DecryptionFailed, Refusal, ValidationFailed
 from kms.keys.ids import KeyId
 from kms.keys.model import Key, Usage
@@ -24,7 +25,7 @@ from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Request, operation
 from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key, use
 
-Form = Literal["kms", "raw"]
+Form = Literal["kms", "raw", "rsa-oaep-sha1"]
 _SAMPLE = "AYfCIj4XjJ3dq8EAAAABq5mLw7tKmQ=="
 
 
@@ -32,7 +33,7 @@ class EncryptRequest(Request):
     """`plaintext` and `associated_data`; the latter is not kept and must be given again to decrypt.
 
     `format` is `kms`, which names key and version, or `raw`: what the algorithm gives and nothing else, with
-    exactly the given associated data (for RSA the label).
+    exactly the given associated data (for RSA the label). `rsa-oaep-sha1` is `raw` with SHA-1 in place of SHA-256.
     """
 
     plaintext: bytes
@@ -125,7 +126,7 @@ def _encrypt_several(
                 sealed = header + encrypt_one(item.plaintext, header + item.associated_data)
             else:
                 _require_foreign(key, item.associated_data)
-                sealed = encrypt_one(item.plaintext, item.associated_data)
+                sealed = _in_form(cipher, item.format).encrypt(item.plaintext, item.associated_data)
         except ValidationFailed as refusal:
             results.append(refusal)
         else:
@@ -147,7 +148,7 @@ def _decrypt_several(
             results.append(item)
             continue
         try:
-            if item.format == "raw" or item.version is not None or item.recover:
+            if item.format != "kms" or item.version is not None or item.recover:
                 number, plaintext = _decrypt(service, call, key, item)
             else:
                 ciphertext = item.ciphertext
@@ -261,24 +262,32 @@ def _encrypt(
     service: Service, call: Call, key: Key, plaintext: bytes, associated_data: bytes, form: Form
 ) -> tuple[int, bytes]:
     number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher)
-    if form == "raw":
+    if form != "kms":
         _require_foreign(key, associated_data)
-        return number, cipher.encrypt(plaintext, associated_data)
+        return number, _in_form(cipher, form).encrypt(plaintext, associated_data)
     return number, envelope.seal(cipher, key.uid, number, plaintext, associated_data)
 
 
 def _decrypt(service: Service, call: Call, key: Key, request: DecryptRequest) -> tuple[int, bytes]:
-    if request.format == "raw":
+    if request.format != "kms":
         _require_foreign(key, request.associated_data)
         number, cipher = processing(service, call, key, Usage.DECRYPT, request, Cipher)
         if isinstance(cipher, KeyWrapper) and Usage.UNWRAP in key.usages and not request.associated_data:
             # RSA wraps keys as it encrypts, by OAEP without a label: who may open the one could open the other.
             policy.require_on_key(call.known_caller, Permission.KEYS_UNWRAP, key.owner, key.key_id)
-        return number, cipher.decrypt(request.ciphertext, request.associated_data)
+        return number, _in_form(cipher, request.format).decrypt(request.ciphertext, request.associated_data)
     require_usage(key, Usage.DECRYPT)  # before the ciphertext is looked at
     parts = envelope.parse(request.ciphertext)
     number, cipher = _opening(service, call, key, request, parts)
     return number, envelope.open_(cipher, parts, request.associated_data)
+
+
+def _in_form(cipher: Cipher, form: Form) -> Cipher:
+    if form == "rsa-oaep-sha1":
+        if not isinstance(cipher, RsaKey):
+            raise ValidationFailed("format: rsa-oaep-sha1 is for RSA keys.")
+        return cipher.with_sha1()
+    return cipher
 
 
 def _require_foreign(key: Key, associated_data: bytes) -> None:

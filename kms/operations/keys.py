@@ -34,6 +34,7 @@ LabelValue = Annotated[str, msgspec.Meta(max_length=256)]
 Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=64)]
 Description = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\x00]*\Z")]  # PostgreSQL keeps no NUL
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Region = Annotated[str, msgspec.Meta(max_length=32, pattern=r"^(([a-z]+-){2,3}[0-9]+)?\Z")]
 KeyTypeName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KEY_TYPES)})]
 _SHORTEST_PERIOD, _LONGEST_PERIOD = timedelta(seconds=1), timedelta(days=36_500)
 
@@ -42,7 +43,8 @@ class CreateKeyRequest(Request):
     """What the key shall be.
 
     `usages` are all that the type can have by default, `owner` the caller. `cryptoperiod` is how long a version
-    protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D.
+    protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D. `region` is
+    the AWS region in which the AWS dialect shows the key, that of the settings where it is empty.
     """
 
     type: KeyTypeName = "xaes-256-gcm"
@@ -55,6 +57,7 @@ class CreateKeyRequest(Request):
     activate_at: Moment | None = None
     labels: Labels = msgspec.field(default_factory=dict)
     description: Description = ""
+    region: Region = ""
 
 
 class ListKeysRequest(Request):
@@ -208,6 +211,7 @@ def template_of(service: Service, call: Call, request: CreateKeyRequest) -> Temp
         activate_at=_activation(request.activate_at, service.clock()),
         labels=request.labels,
         description=request.description,
+        region=request.region,
     )
 
 

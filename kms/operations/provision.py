@@ -43,6 +43,7 @@ class Template:
     labels: dict[str, str] = field(default_factory=dict)
     description: str = ""
     origin: Origin = Origin.GENERATED
+    region: str = ""
 
 
 def new_key(
@@ -75,6 +76,7 @@ def new_key(
         labels=template.labels,
         description=template.description,
         origin=template.origin,
+        region=template.region,
     )
     version = _version(change, key, 1, material, now, template.activate_at or now, periods)
     change.insert(key, version)

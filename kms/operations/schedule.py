@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from kms.access import lockout
+from kms.access.access_keys import AccessKey
 from kms.access.model import Token
 from kms.crypto.registry import key_type
 from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
@@ -142,10 +143,12 @@ def delete_due_keys(service: Service, now: datetime) -> None:
 
 
 def remove_old_rows(service: Service, now: datetime) -> None:
-    """Remove expired sessions and wrapping keys, and forgotten login failures."""
+    """Remove expired sessions, access keys and wrapping keys, and forgotten login failures."""
     with service.vault.change() as change:
         expired = tables.tokens.c.expires_at < microseconds(now)
         change.delete(*change.select(Token, expired, limit=_ROWS_AT_ONCE))
+        ended = tables.access_keys.c.expires_at < microseconds(now)
+        change.delete(*change.select(AccessKey, ended, limit=_ROWS_AT_ONCE))
         stale = tables.wrapping_keys.c.expires_at < microseconds(now)
         change.delete(*change.select(WrappingKey, stale, limit=_ROWS_AT_ONCE))
         lockout.forget_old(change, now, _ROWS_AT_ONCE)

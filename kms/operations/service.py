@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import msgspec
 
@@ -16,7 +17,7 @@ from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.crypto.keytype import KeyType
-from kms.errors import AuthenticationFailed, Refusal
+from kms.errors import AuthenticationFailed
 from kms.keyring import Keyring
 from kms.keys.cryptoperiod import Cryptoperiods
 from kms.messages import MessageCounts
@@ -57,6 +58,12 @@ class Call(msgspec.Struct):
         if self.caller is None:
             raise AuthenticationFailed("This operation needs credentials.")
         return self.caller
+
+
+class _Refused(Protocol):
+    @property
+    def problem(self) -> str:
+        """The problem type that names why."""
 
 
 class Service:
@@ -110,7 +117,7 @@ class Service:
                 change.record(self._entry(call, SUCCESS).decode())
         call.recorded = True
 
-    def record(self, call: Call, refusal: Refusal | None = None) -> None:
+    def record(self, call: Call, refusal: _Refused | None = None) -> None:
         """Leave the audit entry of a call that changed nothing. Raises Unavailable where it cannot be written."""
         if not call.recorded:
             self.spool.append(self._entry(call, SUCCESS if refusal is None else refusal.problem))

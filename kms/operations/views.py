@@ -55,6 +55,7 @@ class KeySummary(Answer):
     deletion_at: datetime | None
     labels: dict[str, str]
     description: str
+    region: str
 
 
 _OF_THE_KEY = tuple(name for name in KeySummary.__struct_fields__ if name in {each.name for each in fields(Key)})

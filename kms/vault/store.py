@@ -30,7 +30,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
-from kms.keys.ids import is_key_id
+from kms.keys.ids import is_alias, is_key_id
 from kms.keys.model import Alias, Key, KeyVersion
 from kms.secret import Secret
 from kms.vault import tables
@@ -87,7 +87,7 @@ class Snapshot:
     def key_named(self, name: str) -> Key | None:
         """The key of that id or alias."""
         key = self.key_by_id(name)
-        if key is not None or not is_key_id(name):
+        if key is not None or not is_alias(name):
             return key
         alias = self.find(Alias, name)
         return self.find(Key, alias.key_uid) if alias else None

@@ -65,6 +65,7 @@ keys = Table(
     _added("min_protect_version", Integer, 1),
     _added("min_process_version", Integer, 1),
     _added("deletion_at", BigInteger, None, index=True),
+    _added("region", String(32), ""),
     _mac(),
 )
 
@@ -142,6 +143,18 @@ tokens = Table(
     Column("token_hash", LargeBinary(32), primary_key=True),
     Column("client_id", String(64), nullable=False, index=True),
     Column("issued_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    _mac(),
+)
+
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("access_key_id", String(32), primary_key=True),
+    Column("client_id", String(64), nullable=False, index=True),
+    Column("secret", LargeBinary, nullable=False),
+    Column("session_token_hash", LargeBinary(32)),
+    Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
     _mac(),
 )

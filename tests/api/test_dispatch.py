@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from kms.api.application import create_flask_app
+from kms.api.aws.door import AwsDoor
 from kms.api.dispatch import Dispatch
 from kms.audit.spool import latest_lines
 from kms.config import Settings
@@ -61,7 +62,9 @@ class Doors:
 
 def doors_of(service: Service) -> Doors:
     app = create_flask_app(service)
-    dispatch = app.wsgi_app
+    door = app.wsgi_app
+    assert isinstance(door, AwsDoor)
+    dispatch = door.behind
     assert isinstance(dispatch, Dispatch)
     world = World(service, app.test_client())
     return Doors(service, dispatch, world, world.user("alice"))

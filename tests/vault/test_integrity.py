@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import LargeBinary, Table, delete, insert, select, text, update
 
 from kms.access import clients
+from kms.access.access_keys import AccessKey
 from kms.access.lockout import LoginFailures, count_failure
 from kms.access.model import Client, Grant, RecoveryCode, Role, Token
 from kms.config import Settings
@@ -32,7 +33,7 @@ from support import make_key, make_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
-PROTECTED += [LoginFailures, Epoch, OutboxEntry, Alias, MessageCount, WrappingKey]
+PROTECTED += [LoginFailures, Epoch, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,7 @@ def fill(opened: Vault) -> None:
             Alias("another_name", key.uid, NOW),
             MessageCount(key.uid, 1, 65536),
             WrappingKey("0" * 32, "user1", "HPKE", b"sealed", NOW),
+            AccessKey("A" * 20, "user1", b"sealed", None, NOW, NOW),
         )
         change.record("an entry")
         found = change.key_by_id("user1_symmetric")

@@ -18,8 +18,9 @@ from kms.vault.store import Vault
 from support import make_key
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "min_process_version", "deletion_at"]
-TABLES = ["aliases", "message_counts", "wrapping_keys"]
+COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "min_process_version"]
+COLUMNS += ["deletion_at", "region"]
+TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys"]
 
 
 def as_it_was(vault: Vault) -> None:

@@ -1,0 +1,86 @@
+"""Access keys: what a program signs its requests with (AWS Signature Version 4), for a client, until a moment.
+
+Unlike tokens they are kept sealed and not hashed: whoever checks a signature needs the secret itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from kms.secret import Secret
+from kms.vault import tables
+from kms.vault.records import stored_in
+from kms.vault.sealing import RootKeyring, SealBroken
+from kms.vault.store import Change
+
+_FORM = re.compile(r"[A-Z0-9]{20}")
+
+
+@stored_in(tables.access_keys)
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """One access key; `secret` is sealed. With `session_token_hash` requests must carry that token too."""
+
+    access_key_id: str
+    client_id: str
+    secret: bytes = field(repr=False)
+    session_token_hash: bytes | None
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Minted:
+    """A new access key, told once."""
+
+    record: AccessKey
+    secret: str = field(repr=False)
+    session_token: str | None = field(repr=False)
+
+
+def mint(
+    change: Change, client_id: str, now: datetime, expires_at: datetime, *, with_session_token: bool = False
+) -> Minted:
+    """Make an access key for `client_id`."""
+    prefix = "ASIA" if with_session_token else "AKIA"  # by these, tools tell the two kinds apart
+    access_key_id = prefix + base64.b32encode(os.urandom(10)).decode()
+    secret = base64.b64encode(os.urandom(30)).decode()  # 40 characters, as many tools expect
+    session_token = secrets.token_urlsafe(32) if with_session_token else None
+    record = AccessKey(
+        access_key_id=access_key_id,
+        client_id=client_id,
+        secret=change.keyring.seal(secret.encode(), ("access key", access_key_id, client_id)),
+        session_token_hash=session_token_hash(change.keyring, session_token) if session_token else None,
+        created_at=now,
+        expires_at=expires_at,
+    )
+    change.insert(record)
+    return Minted(record, secret, session_token)
+
+
+def is_access_key_id(text: str) -> bool:
+    """Whether `text` has the form of the id of an access key."""
+    return _FORM.fullmatch(text) is not None
+
+
+def secret_of(keyring: RootKeyring, key: AccessKey) -> Secret | None:
+    """The unsealed secret, None where it was altered."""
+    try:
+        return Secret(keyring.open(key.secret, ("access key", key.access_key_id, key.client_id)))
+    except SealBroken:
+        return None
+
+
+def session_token_hash(keyring: RootKeyring, token: str) -> bytes:
+    """What is stored of a session token."""
+    return keyring.credential_hash("session token", token.encode("utf-8", "surrogateescape"))
+
+
+def of_client(change: Change, client_id: str) -> list[AccessKey]:
+    """Every access key of the client."""
+    return change.select(AccessKey, tables.access_keys.c.client_id == client_id)

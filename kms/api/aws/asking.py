@@ -1,0 +1,118 @@
+"""One request of the AWS dialect on its way through the operations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from kms.access.ratelimit import RateClass
+from kms.api.aws.faults import Fault
+from kms.api.aws.names import Names
+from kms.api.aws.shapes import Input
+from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
+from kms.keys.ids import is_alias
+from kms.keys.model import Key
+from kms.operations import OPERATIONS, Call, Request, Service, perform
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Action:
+    """One operation of the AWS dialect: what it takes, what carries it out, and the limit that it counts against."""
+
+    name: str
+    input: type[Input]
+    function: Callable[..., Mapping[str, Any] | None]
+    rate_class: RateClass
+
+
+ACTIONS: dict[str, Action] = {}
+"""Every operation of the AWS dialect by name."""
+
+
+def action(name: str, input_: type[Input], rate_class: RateClass = RateClass.MANAGE) -> Callable[[F], F]:
+    """Declare the decorated function as the operation `name`; it is called with the asking and the input."""
+
+    def declare(function: F) -> F:
+        ACTIONS[name] = Action(name, input_, function, rate_class)
+        return function
+
+    return declare
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks, in which region, and the calls that come of it."""
+
+    service: Service
+    call: Call
+    names: Names
+
+    def do(self, operation: str, request: Request, **path: str) -> Any:
+        """Carry out one of the operations, with its own audit entry under the same request id. Raises Refusal."""
+        call = Call(operation, self.call.source, self.call.request_id, self.call.caller)
+        try:
+            return perform(self.service, OPERATIONS[operation], call, lambda: request, path)
+        finally:
+            self.call.recorded = call.recorded
+
+    def use(self, operation: str, key: Key, request: Request, *, dry_run: bool | None = False) -> Any:
+        """As `do`, for a use of `key`. What its state does not allow is refused in AWS's words. Raises Fault."""
+        try:
+            answer = self.do(operation, request, key_id=key.key_id)
+        except (KeyStateConflict, KeyRevoked, KeyExpired) as refusal:
+            arn = self.names.key_arn(key.key_id)
+            if key.deletion_at is not None:
+                raise Fault(
+                    "KMSInvalidStateException", f"{arn} is pending deletion.", problem=refusal.problem
+                ) from None
+            if isinstance(refusal, KeyStateConflict):
+                raise Fault("DisabledException", f"{arn} is disabled.", problem=refusal.problem) from None
+            raise
+        if dry_run:
+            raise Fault(
+                "DryRunOperationException",
+                "The request would have succeeded, but the DryRun option is set.",
+                status=412,
+                problem="dry-run",
+            )
+        return answer
+
+    def key(self, given: str) -> Key:
+        """The key of an id, an alias name or an ARN. Raises Fault, the same for one that the caller may not see."""
+        return self.names.key(given, self.call.known_caller)
+
+    def key_without_alias(self, given: str) -> Key:
+        """As `key`, for operations that take no alias."""
+        return self.names.key_without_alias(given, self.call.known_caller)
+
+    def require_no_deletion(self, key: Key) -> None:
+        """Raise Fault for a key that awaits its deletion."""
+        if key.deletion_at is not None:
+            arn = self.names.key_arn(key.key_id)
+            raise Fault("KMSInvalidStateException", f"{arn} is pending deletion.", problem="key-state")
+
+    def require_marker(self, marker: str | None, *, numeric: bool = False) -> None:
+        """Raise Fault for a marker that no list gave."""
+        if marker is not None and not (_NUMBER.fullmatch(marker) if numeric else is_alias(marker)):
+            raise Fault("InvalidMarkerException", "The marker is not one that a list gave.")
+
+    @contextmanager
+    def alias_not_found(self, alias: str) -> Iterator[None]:
+        """Say in AWS's words that there is no such alias."""
+        try:
+            yield
+        except NotFound as refusal:
+            arn = self.names.alias_arn(alias)
+            raise Fault("NotFoundException", f"Alias {arn} is not found.", problem=refusal.problem) from None
+
+
+def seconds(moment: datetime) -> float:
+    """A time as the JSON protocols of AWS have it: seconds since 1970."""
+    return moment.timestamp()

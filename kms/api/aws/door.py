@@ -1,0 +1,198 @@
+"""The door of the AWS dialect: `POST /` with X-Amz-Target, signed with Signature Version 4.
+
+It stands in front of Flask, as the dispatch does: the signature covers the body, and AWS clients use every operation
+as often as others use encryption.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from http import HTTPStatus
+
+import msgspec
+
+from kms import errors
+from kms.access import sigv4
+from kms.access.authentication import SigningCaller
+from kms.access.ratelimit import RateClass, identity
+from kms.access.sigv4 import Signed
+from kms.api import problems, requests
+from kms.api.admission import Admission
+from kms.api.aws import encrypting, managing, naming, rotating, signing  # noqa: F401  # they fill the table
+from kms.api.aws.asking import ACTIONS, Action, Asking
+from kms.api.aws.faults import Fault, fault_of
+from kms.api.aws.names import Names
+from kms.api.aws.shapes import decoded
+from kms.api.dispatch import Environ, StartResponse, WsgiApp
+from kms.api.headers import security_headers
+from kms.operations import Call, Service, new_request_id
+
+MEDIA_TYPE = "application/x-amz-json-1.1"
+_TARGET = "TrentService."
+_KEY_STORES = re.compile(r"CustomKeyStores?$")
+_SERVICE = "kms"
+_WRONG = (
+    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
+    "and signing method. Consult the service documentation for details."
+)
+
+
+@dataclass
+class AwsDoor:
+    """A WSGI application in front of another, which gets everything that is not of this dialect."""
+
+    behind: WsgiApp
+    service: Service
+    admission: Admission
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve the request here, or have it served behind."""
+        target = environ.get("HTTP_X_AMZ_TARGET", "")
+        if not target.startswith(_TARGET) or environ["PATH_INFO"] != "/" or environ["REQUEST_METHOD"] != "POST":
+            return self.behind(environ, start_response)
+        began = time.perf_counter()
+        action = ACTIONS.get(target.removeprefix(_TARGET))
+        call = Call(f"aws:{action.name}" if action else "aws", environ.get("REMOTE_ADDR") or "unknown", _request_id())
+        status, outcome = HTTPStatus.OK.value, "success"
+        extra: list[tuple[str, str]] = []
+        try:
+            body = self._answer(action, call, environ)
+        except Exception as error:  # noqa: BLE001  # every failure has its answer
+            fault = self._fault(error, call)
+            status, outcome = fault.status, fault.problem
+            body = msgspec.json.encode({"__type": fault.code, "message": fault.message})
+            extra = [("x-amzn-ErrorType", fault.code)]
+        self.service.metrics.count(call.operation, outcome, time.perf_counter() - began)
+        start_response(
+            f"{status} {HTTPStatus(status).phrase}",
+            [
+                *security_headers(environ.get("HTTP_HOST", "")),
+                *extra,
+                ("Content-Type", MEDIA_TYPE),
+                ("Content-Length", str(len(body))),
+                ("x-amzn-RequestId", call.request_id),
+            ],
+        )
+        return [body]
+
+    def _answer(self, action: Action | None, call: Call, environ: Environ) -> bytes:
+        signer, signed, body = self._proven(call, environ)
+        call.caller = signer.caller
+        if action is None:
+            if _KEY_STORES.search(environ["HTTP_X_AMZ_TARGET"]):
+                raise Fault("UnsupportedOperationException", "There are no custom key stores here.")
+            raise Fault("UnknownOperationException", "", problem="not-found")
+        self.service.rate_limits.hit(action.rate_class, identity(call.caller, call.source))
+        asking = Asking(self.service, call, Names(self.service, signed.region))
+        with self.admission.of_client(call.caller.client_id):
+            answer = action.function(asking, decoded(action.input, body))
+        return msgspec.json.encode(answer) if answer is not None else b""
+
+    def _proven(self, call: Call, environ: Environ) -> tuple[SigningCaller, Signed, bytes]:
+        """Who signed the request, and its body, which is read for those only who name an access key that there is."""
+        length = environ.get("CONTENT_LENGTH") or "0"
+        if not (length.isascii() and length.isdigit() and len(length) < 19):
+            raise errors.MalformedRequest("Content-Length is not a number.")
+        if int(length) > self.service.settings.max_body_bytes:
+            raise errors.TooLarge(f"At most {self.service.settings.max_body_bytes} bytes are taken.")
+        try:
+            signer, signed, amz_date = self._presented(environ)
+        except (Fault, errors.AuthenticationFailed):
+            self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
+            raise
+        # Apart from the client's own requests: whoever knows the id of an access key but not its secret keeps only
+        # others like him waiting.
+        with self.admission.of_client(f"signed by {signer.key.access_key_id}"):
+            body = requests.read(environ["wsgi.input"], int(length))
+        headers = {name: _header(environ, name) for name in signed.headers}
+        key = signer.signing_keys.get(signed.scope)
+        if key is None:
+            key = sigv4.signing_key(signer.secret, signed)
+            if len(signer.signing_keys) < _SCOPES_REMEMBERED:
+                signer.signing_keys[signed.scope] = key
+        digest = sha256(body).hexdigest()
+        if not sigv4.verify(signed, key, "POST", "/", headers, amz_date, digest):
+            self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
+            raise Fault("InvalidSignatureException", _WRONG, problem="authentication-failed")
+        return signer, signed, body
+
+    def _presented(self, environ: Environ) -> tuple[SigningCaller, Signed, str]:
+        authorization, amz_date = environ.get("HTTP_AUTHORIZATION", ""), environ.get("HTTP_X_AMZ_DATE", "")
+        if not authorization:
+            raise Fault(
+                "MissingAuthenticationTokenException", "Missing Authentication Token", problem="authentication-failed"
+            )
+        signed = sigv4.parse(authorization)
+        if signed is None:
+            raise _incomplete("Authorization header is not of the form of AWS4-HMAC-SHA256.")
+        unsigned = _must_be_signed(environ) - set(signed.headers)
+        if unsigned:
+            raise _incomplete(f"These headers must be signed: {', '.join(sorted(unsigned))}.")
+        if signed.service != _SERVICE:
+            raise Fault(
+                "InvalidSignatureException",
+                f"Credential should be scoped to correct service: '{_SERVICE}'.",
+                problem="authentication-failed",
+            )
+        if not sigv4.is_timely(signed, amz_date, self.service.clock()):
+            raise Fault(
+                "InvalidSignatureException",
+                f"Signature expired: {amz_date[:16]} is not within five minutes of now.",
+                problem="authentication-failed",
+            )
+        try:
+            signer = self.service.authenticator.access_key(signed.access_key_id)
+        except errors.AuthenticationFailed:
+            raise _unknown() from None
+        if not self.service.authenticator.is_session_token(signer, environ.get("HTTP_X_AMZ_SECURITY_TOKEN")):
+            raise _unknown()
+        return signer, signed, amz_date
+
+    def _fault(self, error: Exception, call: Call) -> Fault:
+        """The fault that is answered, after its entry is written."""
+        if not isinstance(error, (Fault, errors.Refusal)):
+            error = problems.refusal_of(error, call.request_id, self.service.metrics)
+        fault = error if isinstance(error, Fault) else fault_of(error)
+        if isinstance(error, errors.RateLimited):
+            return fault  # a flood must not fill the audit log
+        try:
+            self.service.record(call, fault)
+        except errors.Unavailable as unavailable:
+            return fault_of(unavailable)
+        return fault
+
+
+_SCOPES_REMEMBERED = 16
+
+
+def _must_be_signed(environ: Environ) -> set[str]:
+    """The headers that a signature must cover: where it goes, what is asked, and everything of AWS's own."""
+    own = {name[5:].replace("_", "-").lower() for name in environ if name.startswith("HTTP_X_AMZ_")}
+    return {"host", *own} - {"x-amzn-trace-id"}
+
+
+def _header(environ: Environ, name: str) -> str:
+    variable = name.upper().replace("-", "_")
+    return str(environ.get(variable if variable in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{variable}", ""))
+
+
+def _incomplete(sentence: str) -> Fault:
+    return Fault("IncompleteSignatureException", sentence, problem="authentication-failed")
+
+
+def _unknown() -> Fault:
+    return Fault(
+        "UnrecognizedClientException",
+        "The security token included in the request is invalid.",
+        problem="authentication-failed",
+    )
+
+
+def _request_id() -> str:
+    """A request id of the form that AWS's have."""
+    digits = new_request_id() + new_request_id()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,0 +1,306 @@
+"""Encryption in the AWS dialect: ciphertexts are those of every other dialect, or RSA's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from kms.access.ratelimit import RateClass
+from kms.api.aws import specs
+from kms.api.aws.asking import Asking, action
+from kms.api.aws.context import associated_data
+from kms.api.aws.faults import Fault, invalid
+from kms.api.aws.shapes import Ciphertext, EncryptionContext, GrantTokens, Input, KeyName, Plaintext
+from kms.crypto.pkcs8 import der_of_pem
+from kms.errors import DecryptionFailed
+from kms.keys.model import Key, Usage
+from kms.operations.encrypting import DataKeyPairRequest, DataKeyRequest, DecryptRequest, EncryptRequest
+from kms.operations.stateless import RandomRequest
+
+EncryptionAlgorithm = Literal["SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"]
+PairSpec = Literal[
+    "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "SM2",
+    "ECC_NIST_EDWARDS25519", "ML_KEM_512", "ML_KEM_768", "ML_KEM_1024",
+]  # fmt: skip
+Length = Annotated[int, Meta(ge=1, le=1024)]
+
+
+class EncryptInput(Input, kw_only=True):
+    """Encrypt."""
+
+    key_id: KeyName
+    plaintext: Plaintext
+    encryption_context: EncryptionContext | None = None
+    grant_tokens: GrantTokens | None = None
+    encryption_algorithm: EncryptionAlgorithm | None = None
+    dry_run: bool | None = None
+
+
+class DecryptInput(Input, kw_only=True):
+    """Decrypt; a symmetric ciphertext names its key itself."""
+
+    ciphertext_blob: Ciphertext | None = None
+    encryption_context: EncryptionContext | None = None
+    grant_tokens: GrantTokens | None = None
+    key_id: KeyName | None = None
+    encryption_algorithm: EncryptionAlgorithm | None = None
+    recipient: dict[str, Any] | None = None
+    dry_run: bool | None = None
+
+
+class ReEncryptInput(Input, kw_only=True):
+    """Decrypt and encrypt anew."""
+
+    ciphertext_blob: Ciphertext | None = None
+    source_encryption_context: EncryptionContext | None = None
+    source_key_id: KeyName | None = None
+    destination_key_id: KeyName
+    destination_encryption_context: EncryptionContext | None = None
+    source_encryption_algorithm: EncryptionAlgorithm | None = None
+    destination_encryption_algorithm: EncryptionAlgorithm | None = None
+    grant_tokens: GrantTokens | None = None
+    dry_run: bool | None = None
+
+
+class DataKeyInput(Input, kw_only=True):
+    """GenerateDataKey, with and without the plaintext."""
+
+    key_id: KeyName
+    encryption_context: EncryptionContext | None = None
+    number_of_bytes: Length | None = None
+    key_spec: Literal["AES_256", "AES_128"] | None = None
+    grant_tokens: GrantTokens | None = None
+    recipient: dict[str, Any] | None = None
+    dry_run: bool | None = None
+
+
+class DataKeyPairInput(Input, kw_only=True):
+    """GenerateDataKeyPair, with and without the plaintext."""
+
+    key_id: KeyName
+    key_pair_spec: PairSpec
+    encryption_context: EncryptionContext | None = None
+    grant_tokens: GrantTokens | None = None
+    recipient: dict[str, Any] | None = None
+    dry_run: bool | None = None
+
+
+class RandomInput(Input, kw_only=True):
+    """GenerateRandom."""
+
+    number_of_bytes: Length | None = None
+    custom_key_store_id: str | None = None
+    recipient: dict[str, Any] | None = None
+
+
+@action("Encrypt", EncryptInput, RateClass.USE)
+def encrypt(asking: Asking, given: EncryptInput) -> Mapping[str, Any]:
+    """Encrypt under a key."""
+    key = asking.key(given.key_id)
+    algorithm = given.encryption_algorithm or specs.SYMMETRIC
+    sealed = _encrypt(asking, key, given.plaintext, given.encryption_context, algorithm, given.dry_run)
+    return {
+        "CiphertextBlob": sealed,
+        "KeyId": asking.names.key_arn(key.key_id),
+        "EncryptionAlgorithm": algorithm,
+    }
+
+
+@action("Decrypt", DecryptInput, RateClass.USE)
+def decrypt(asking: Asking, given: DecryptInput) -> Mapping[str, Any]:
+    """Decrypt what `Encrypt` or a data key call gave."""
+    _refuse_recipient(given.recipient)
+    algorithm = given.encryption_algorithm or specs.SYMMETRIC
+    ciphertext = _ciphertext(given.ciphertext_blob)
+    key = _source(asking, given.key_id, ciphertext, algorithm)
+    plaintext = _decrypt(asking, key, ciphertext, given.encryption_context, algorithm, given.dry_run)
+    return {
+        "Plaintext": plaintext,
+        "KeyId": asking.names.key_arn(key.key_id),
+        "EncryptionAlgorithm": algorithm,
+    }
+
+
+@action("ReEncrypt", ReEncryptInput, RateClass.USE)
+def re_encrypt(asking: Asking, given: ReEncryptInput) -> Mapping[str, Any]:
+    """Decrypt and encrypt anew under another key, or with another context."""
+    source_algorithm = given.source_encryption_algorithm or specs.SYMMETRIC
+    target_algorithm = given.destination_encryption_algorithm or specs.SYMMETRIC
+    ciphertext = _ciphertext(given.ciphertext_blob)
+    source = _source(asking, given.source_key_id, ciphertext, source_algorithm)
+    target = asking.key(given.destination_key_id)
+    plaintext = _decrypt(asking, source, ciphertext, given.source_encryption_context, source_algorithm)
+    sealed = _encrypt(
+        asking, target, plaintext, given.destination_encryption_context, target_algorithm, given.dry_run
+    )
+    return {
+        "CiphertextBlob": sealed,
+        "SourceKeyId": asking.names.key_arn(source.key_id),
+        "KeyId": asking.names.key_arn(target.key_id),
+        "SourceEncryptionAlgorithm": source_algorithm,
+        "DestinationEncryptionAlgorithm": target_algorithm,
+    }
+
+
+@action("GenerateDataKey", DataKeyInput, RateClass.USE)
+def generate_data_key(asking: Asking, given: DataKeyInput) -> Mapping[str, Any]:
+    """Make a data key, in plaintext and encrypted."""
+    return _data_key(asking, given, with_plaintext=True)
+
+
+@action("GenerateDataKeyWithoutPlaintext", DataKeyInput, RateClass.USE)
+def generate_data_key_without_plaintext(asking: Asking, given: DataKeyInput) -> Mapping[str, Any]:
+    """Make a data key for later, only encrypted."""
+    return _data_key(asking, given, with_plaintext=False)
+
+
+@action("GenerateDataKeyPair", DataKeyPairInput, RateClass.GENERATE)
+def generate_data_key_pair(asking: Asking, given: DataKeyPairInput) -> Mapping[str, Any]:
+    """Make a key pair for use outside, its private key in plaintext and encrypted."""
+    return _data_key_pair(asking, given, with_plaintext=True)
+
+
+@action("GenerateDataKeyPairWithoutPlaintext", DataKeyPairInput, RateClass.GENERATE)
+def generate_data_key_pair_without_plaintext(asking: Asking, given: DataKeyPairInput) -> Mapping[str, Any]:
+    """Make a key pair for use outside, its private key only encrypted."""
+    return _data_key_pair(asking, given, with_plaintext=False)
+
+
+@action("GenerateRandom", RandomInput, RateClass.USE)
+def generate_random(asking: Asking, given: RandomInput) -> Mapping[str, Any]:
+    """Give random bytes."""
+    _refuse_recipient(given.recipient)
+    if given.custom_key_store_id is not None:
+        raise Fault("UnsupportedOperationException", "There are no custom key stores here.")
+    if given.number_of_bytes is None:
+        raise invalid("NumberOfBytes", None, "Member must not be null")
+    return {"Plaintext": asking.do("random", RandomRequest(length=given.number_of_bytes)).random}
+
+
+def _encrypt(
+    asking: Asking,
+    key: Key,
+    plaintext: bytes,
+    context: EncryptionContext | None,
+    algorithm: str,
+    dry_run: bool | None = None,
+) -> bytes:
+    _require_algorithm(asking, key, Usage.ENCRYPT, algorithm, context)
+    if algorithm == specs.SYMMETRIC:
+        request = EncryptRequest(plaintext=plaintext, associated_data=associated_data(context))
+    else:
+        request = EncryptRequest(plaintext=plaintext, format=specs.OAEP[algorithm])
+    return bytes(asking.use("encrypt", key, request, dry_run=dry_run).ciphertext)
+
+
+def _decrypt(
+    asking: Asking,
+    key: Key,
+    ciphertext: bytes,
+    context: EncryptionContext | None,
+    algorithm: str,
+    dry_run: bool | None = None,
+) -> bytes:
+    _require_algorithm(asking, key, Usage.DECRYPT, algorithm, context)
+    if algorithm == specs.SYMMETRIC:
+        request = DecryptRequest(ciphertext=ciphertext, associated_data=associated_data(context))
+    else:
+        request = DecryptRequest(ciphertext=ciphertext, format=specs.OAEP[algorithm])
+    return bytes(asking.use("decrypt", key, request, dry_run=dry_run).plaintext)
+
+
+def _require_algorithm(
+    asking: Asking, key: Key, usage: Usage, algorithm: str, context: EncryptionContext | None
+) -> None:
+    arn = asking.names.key_arn(key.key_id)
+    if usage not in key.usages:
+        operation = str(usage).capitalize()
+        raise Fault(
+            "InvalidKeyUsageException",
+            f"{arn} key usage is {specs.usage_of(key)} which is not valid for {operation}.",
+            problem="operation-not-supported",
+        )
+    is_rsa = key.type.startswith("rsa")
+    if (algorithm in specs.OAEP) != is_rsa or algorithm == "SM2PKE":
+        spec = specs.spec_of(key.type)
+        raise Fault(
+            "InvalidKeyUsageException",
+            f"Algorithm {algorithm} and key spec {spec} are incompatible for key {arn}.",
+            problem="operation-not-supported",
+        )
+    if is_rsa and context:
+        raise Fault(
+            "ValidationException", "The encryption context is only for symmetric keys, and this one is asymmetric."
+        )
+
+
+def _source(asking: Asking, given: str | None, ciphertext: bytes, algorithm: str) -> Key:
+    """The key that made a ciphertext: the one that is named, or the one that the ciphertext names."""
+    if given is not None:
+        key = asking.key(given)
+        if algorithm == specs.SYMMETRIC and ciphertext[1:17] != key.uid and key.type in specs.TYPES.values():
+            named = asking.names.key_of_uid(ciphertext, asking.call.known_caller)
+            if named is not None:
+                raise Fault(
+                    "IncorrectKeyException",
+                    "The key ID in the request does not identify a CMK that can perform this operation.",
+                    problem="decryption-failed",
+                )
+        return key
+    if algorithm != specs.SYMMETRIC:
+        raise Fault("ValidationException", "KeyId is required for asymmetric keys.")
+    found = asking.names.key_of_uid(ciphertext, asking.call.known_caller)
+    if found is None:
+        raise DecryptionFailed
+    return found
+
+
+def _ciphertext(given: bytes | None) -> bytes:
+    if given is None:
+        raise invalid("CiphertextBlob", None, "Member must not be null")
+    return given
+
+
+def _data_key(asking: Asking, given: DataKeyInput, *, with_plaintext: bool) -> Mapping[str, Any]:
+    _refuse_recipient(given.recipient)
+    if (given.number_of_bytes is None) == (given.key_spec is None):
+        raise Fault("ValidationException", "Please specify either number of bytes or key spec.")
+    key = asking.key(given.key_id)
+    _require_algorithm(asking, key, Usage.ENCRYPT, specs.SYMMETRIC, given.encryption_context)
+    length = given.number_of_bytes or {"AES_256": 32, "AES_128": 16}[given.key_spec or "AES_256"]
+    request = DataKeyRequest(
+        bits=length * 8,
+        with_plaintext=with_plaintext,
+        associated_data=associated_data(given.encryption_context),
+    )
+    answer = asking.use("data_key", key, request, dry_run=given.dry_run)
+    shown = {"Plaintext": answer.plaintext} if with_plaintext else {}
+    return {**shown, "CiphertextBlob": answer.ciphertext, "KeyId": asking.names.key_arn(key.key_id)}
+
+
+def _data_key_pair(asking: Asking, given: DataKeyPairInput, *, with_plaintext: bool) -> Mapping[str, Any]:
+    _refuse_recipient(given.recipient)
+    native = specs.TYPES.get(given.key_pair_spec)
+    if native is None:
+        raise Fault("UnsupportedOperationException", f"{given.key_pair_spec} keys are not made here.")
+    key = asking.key(given.key_id)
+    _require_algorithm(asking, key, Usage.ENCRYPT, specs.SYMMETRIC, given.encryption_context)
+    request = DataKeyPairRequest(
+        type=native, with_plaintext=with_plaintext, associated_data=associated_data(given.encryption_context)
+    )
+    answer = asking.use("data_key_pair", key, request, dry_run=given.dry_run)
+    shown = {"PrivateKeyPlaintext": answer.plaintext} if with_plaintext else {}
+    return {
+        **shown,
+        "PrivateKeyCiphertextBlob": answer.ciphertext,
+        "PublicKey": der_of_pem(answer.public_key, "public_key"),
+        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyPairSpec": given.key_pair_spec,
+    }
+
+
+def _refuse_recipient(recipient: dict[str, Any] | None) -> None:
+    if recipient is not None:
+        raise Fault("UnsupportedOperationException", "There are no enclaves here that could attest themselves.")

@@ -1,0 +1,292 @@
+"""Keys and their life in the AWS dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, field
+
+from kms.access.ratelimit import RateClass
+from kms.api.aws import specs
+from kms.api.aws.asking import Asking, action, seconds
+from kms.api.aws.faults import Fault
+from kms.api.aws.shapes import Description, GrantTokens, Input, ItemLimit, KeyName, Marker
+from kms.errors import KeyStateConflict
+from kms.keys.model import Key
+from kms.operations.keys import CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
+from kms.operations.life import DeleteKeyRequest
+from kms.operations.table import Nothing
+from kms.operations.views import KeyView
+
+_NO_END = timedelta(days=36_500)  # AWS's keys do not expire by themselves
+_SHORTEST_WINDOW, _USUAL_WINDOW, _LONGEST_WINDOW = 7, 30, 30
+
+KeySpec = Literal[
+    "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1",
+    "SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512", "SM2", "ML_DSA_44", "ML_DSA_65",
+    "ML_DSA_87", "ECC_NIST_EDWARDS25519", "ML_KEM_512", "ML_KEM_768", "ML_KEM_1024",
+]  # fmt: skip
+KeyUsage = Literal[
+    "SIGN_VERIFY", "ENCRYPT_DECRYPT", "GENERATE_VERIFY_MAC", "KEY_AGREEMENT", "ENCAPSULATE_DECAPSULATE"
+]
+
+
+class Tag(Input, kw_only=True):
+    """A label."""
+
+    tag_key: Annotated[str, Meta(min_length=1, max_length=128)]
+    tag_value: Annotated[str, Meta(max_length=256)]
+
+
+class CreateKeyInput(Input, kw_only=True):
+    """CreateKey."""
+
+    policy: str | None = None
+    description: Description | None = None
+    key_usage: KeyUsage | None = None
+    customer_master_key_spec: KeySpec | None = None
+    key_spec: KeySpec | None = None
+    origin: Literal["AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"] = "AWS_KMS"
+    custom_key_store_id: str | None = None
+    tags: list[Tag] = field(default_factory=list)
+    multi_region: bool | None = None
+    xks_key_id: str | None = None
+
+
+class KeyInput(Input, kw_only=True):
+    """An operation on a key."""
+
+    key_id: KeyName
+    grant_tokens: GrantTokens | None = None
+
+
+class ListKeysInput(Input, kw_only=True):
+    """ListKeys."""
+
+    limit: ItemLimit = 100
+    marker: Marker | None = None
+
+
+class ScheduleKeyDeletionInput(KeyInput, kw_only=True):
+    """ScheduleKeyDeletion."""
+
+    pending_window_in_days: Annotated[int, Meta(ge=1, le=365)] = _USUAL_WINDOW
+
+
+class UpdateKeyDescriptionInput(KeyInput, kw_only=True):
+    """UpdateKeyDescription."""
+
+    description: Description
+
+
+class TagResourceInput(KeyInput, kw_only=True):
+    """TagResource."""
+
+    tags: list[Tag]
+
+
+class UntagResourceInput(KeyInput, kw_only=True):
+    """UntagResource."""
+
+    tag_keys: list[Annotated[str, Meta(min_length=1, max_length=128)]]
+
+
+class ListResourceTagsInput(KeyInput, kw_only=True):
+    """ListResourceTags."""
+
+    limit: ItemLimit = 50
+    marker: Marker | None = None
+
+
+@action("CreateKey", CreateKeyInput, RateClass.GENERATE)
+def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
+    """Make a key."""
+    spec = given.key_spec or given.customer_master_key_spec or specs.SYMMETRIC
+    if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS",):
+        raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
+    if given.policy is not None:
+        raise Fault("UnsupportedOperationException", "Key policies are not supported; grant the use of keys instead.")
+    if given.multi_region:
+        raise Fault("UnsupportedOperationException", "Multi-region keys are not supported.")
+    native = specs.TYPES.get(spec)
+    if native is None:
+        raise Fault("UnsupportedOperationException", f"KeySpec {spec} is not supported.")
+    possible = specs.usages_for(spec)
+    usage = given.key_usage or ("ENCRYPT_DECRYPT" if spec == specs.SYMMETRIC else None)
+    if usage is None:
+        raise Fault(
+            "ValidationException", f"You must specify a KeyUsage value for {spec} keys: {' or '.join(possible)}."
+        )
+    if usage not in possible:
+        raise Fault("ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {spec}.")
+    request = CreateKeyRequest(
+        type=native,
+        usages=specs.USAGES[usage],
+        cryptoperiod=_NO_END,
+        labels=_labels(given.tags),
+        description=given.description or "",
+        region=asking.names.region,
+    )
+    return {"KeyMetadata": metadata(asking, asking.do("create_key", request))}
+
+
+@action("DescribeKey", KeyInput)
+def describe_key(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+    """Show a key."""
+    key = asking.key(given.key_id)
+    return {"KeyMetadata": metadata(asking, _view(asking, key))}
+
+
+@action("ListKeys", ListKeysInput)
+def list_keys(asking: Asking, given: ListKeysInput) -> Mapping[str, Any]:
+    """List the keys of this region that the caller may see."""
+    asking.require_marker(given.marker)
+    found: list[str] = []
+    cursor = given.marker
+    while len(found) <= given.limit:
+        page = asking.do("list_keys", ListKeysRequest(limit=given.limit + 1 - len(found), cursor=cursor))
+        found += [each.key_id for each in page.items if asking.names.is_region(each.region)]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    shown = found[: given.limit]
+    listed = [{"KeyId": key_id, "KeyArn": asking.names.key_arn(key_id)} for key_id in shown]
+    return {"Keys": listed, **truncated(shown[-1] if len(found) > len(shown) else None)}
+
+
+@action("EnableKey", KeyInput)
+def enable_key(asking: Asking, given: KeyInput) -> None:
+    """Lift the hold on a key."""
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    if metadata(asking, _view(asking, key))["KeyState"] == "Disabled":
+        try:
+            asking.do("resume_key", Nothing(), key_id=key.key_id)
+        except KeyStateConflict as refusal:
+            raise Fault("KMSInvalidStateException", refusal.detail, problem=refusal.problem) from None
+
+
+@action("DisableKey", KeyInput)
+def disable_key(asking: Asking, given: KeyInput) -> None:
+    """Put a key on hold: it is refused everything, from when this answers."""
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    asking.do("suspend_key", Nothing(), key_id=key.key_id)
+
+
+@action("ScheduleKeyDeletion", ScheduleKeyDeletionInput)
+def schedule_key_deletion(asking: Asking, given: ScheduleKeyDeletionInput) -> Mapping[str, Any]:
+    """Refuse a key every use, and delete it after some days."""
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    days = given.pending_window_in_days
+    if not _SHORTEST_WINDOW <= days <= _LONGEST_WINDOW:
+        raise Fault("ValidationException", f"PendingWindowInDays must be {_SHORTEST_WINDOW} to {_LONGEST_WINDOW}.")
+    view = asking.do("delete_key", DeleteKeyRequest(waiting_period=timedelta(days=days)), key_id=key.key_id)
+    return {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "DeletionDate": seconds(view.deletion_at),
+        "KeyState": "PendingDeletion",
+        "PendingWindowInDays": days,
+    }
+
+
+@action("CancelKeyDeletion", KeyInput)
+def cancel_key_deletion(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+    """Keep a key that was to be deleted; as with AWS it is disabled then."""
+    key = asking.key_without_alias(given.key_id)
+    arn = asking.names.key_arn(key.key_id)
+    if key.deletion_at is None:
+        raise Fault("KMSInvalidStateException", f"{arn} is not pending deletion.", problem="key-state")
+    view = asking.do("cancel_deletion", Nothing(), key_id=key.key_id)
+    if view.state == "active":
+        asking.do("suspend_key", Nothing(), key_id=key.key_id)
+    return {"KeyId": arn}
+
+
+@action("UpdateKeyDescription", UpdateKeyDescriptionInput)
+def update_key_description(asking: Asking, given: UpdateKeyDescriptionInput) -> None:
+    """Say what a key is for."""
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    asking.do("update_key", UpdateKeyRequest(description=given.description), key_id=key.key_id)
+
+
+@action("TagResource", TagResourceInput)
+def tag_resource(asking: Asking, given: TagResourceInput) -> None:
+    """Add labels to a key, or change them."""
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    labels = {**_view(asking, key).labels, **_labels(given.tags)}
+    asking.do("update_key", UpdateKeyRequest(labels=_few(labels)), key_id=key.key_id)
+
+
+@action("UntagResource", UntagResourceInput)
+def untag_resource(asking: Asking, given: UntagResourceInput) -> None:
+    """Take labels from a key."""
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    labels = {name: value for name, value in _view(asking, key).labels.items() if name not in given.tag_keys}
+    asking.do("update_key", UpdateKeyRequest(labels=labels), key_id=key.key_id)
+
+
+@action("ListResourceTags", ListResourceTagsInput)
+def list_resource_tags(asking: Asking, given: ListResourceTagsInput) -> Mapping[str, Any]:
+    """List the labels of a key."""
+    labels = _view(asking, asking.key_without_alias(given.key_id)).labels
+    names = sorted(name for name in labels if given.marker is None or name > given.marker)
+    shown = names[: given.limit]
+    tags = [{"TagKey": name, "TagValue": labels[name]} for name in shown]
+    return {"Tags": tags, **truncated(shown[-1] if len(names) > len(shown) else None)}
+
+
+def truncated(marker: str | None) -> dict[str, Any]:
+    """The members of a list that say whether there is more."""
+    return {"Truncated": False} if marker is None else {"Truncated": True, "NextMarker": marker}
+
+
+def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
+    """KeyMetadata."""
+    spec = specs.spec_of(view.type)
+    state = "Enabled" if view.state in ("active", "pre-activation") else "Disabled"
+    found: dict[str, Any] = {
+        "AWSAccountId": asking.names.account,
+        "KeyId": view.key_id,
+        "Arn": asking.names.key_arn(view.key_id),
+        "CreationDate": seconds(view.created_at),
+        "Enabled": state == "Enabled" and view.deletion_at is None,
+        "Description": view.description,
+        "KeyUsage": specs.usage_of(view),
+        "KeyState": "PendingDeletion" if view.deletion_at is not None else state,
+        "Origin": "EXTERNAL" if view.origin == "imported" else "AWS_KMS",
+        "KeyManager": "CUSTOMER",
+        "CustomerMasterKeySpec": spec,
+        "KeySpec": spec,
+        "MultiRegion": False,
+        **specs.algorithms(view),
+    }
+    if view.deletion_at is not None:
+        found["DeletionDate"] = seconds(view.deletion_at)
+    return found
+
+
+def _view(asking: Asking, key: Key) -> KeyView:
+    view: KeyView = asking.do("get_key", Nothing(), key_id=key.key_id)
+    return view
+
+
+def _labels(tags: list[Tag]) -> dict[str, str]:
+    if any(tag.tag_key.lower().startswith("aws:") for tag in tags):
+        raise Fault("TagException", "Tag keys must not begin with aws:.")
+    labels = {tag.tag_key: tag.tag_value for tag in tags}
+    if len(labels) < len(tags):
+        raise Fault("TagException", "Duplicate tag keys.")
+    return _few(labels)
+
+
+def _few(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > 50:
+        raise Fault("TagException", "Too many tags: at most 50.")
+    return labels

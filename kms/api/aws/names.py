@@ -1,0 +1,118 @@
+"""Key ids, aliases and ARNs of the AWS dialect, and the keys that they name here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kms.access.model import Caller
+from kms.access.policy import may_see_key
+from kms.api.aws.faults import Fault
+from kms.crypto import envelope
+from kms.errors import NotFound
+from kms.keys.ids import is_key_id
+from kms.keys.model import Key
+from kms.operations import Service
+
+ALIAS = "alias/"
+_ARN = re.compile(r"arn:aws:kms:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):(?P<resource>.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names as they are in one region of the service's account."""
+
+    service: Service
+    region: str
+
+    @property
+    def account(self) -> str:
+        """The account id of the settings."""
+        return self.service.settings.aws_account_id
+
+    def key_arn(self, key_id: str) -> str:
+        """The ARN of a key."""
+        return f"arn:aws:kms:{self.region}:{self.account}:key/{key_id}"
+
+    def alias_arn(self, alias: str) -> str:
+        """The ARN of an alias, which begins with `alias/`."""
+        return f"arn:aws:kms:{self.region}:{self.account}:{alias}"
+
+    def stored_alias(self, alias: str) -> str:
+        """The name under which the vault keeps an alias of this region."""
+        return f"{self.region}:{alias}"
+
+    def shown_alias(self, stored: str) -> str | None:
+        """The alias of this region that is kept as `stored`: one made here, or in the default region one of ours."""
+        if stored.startswith(f"{self.region}:{ALIAS}"):
+            return stored.removeprefix(f"{self.region}:")
+        return ALIAS + stored if self._is_default and is_key_id(stored) else None
+
+    def key(self, given: str, caller: Caller) -> Key:
+        """The key of an id, an alias name or an ARN of either, in this region, if the caller may know of it.
+
+        Raises Fault.
+        """
+        resource = self._resource(given)
+        key = self._by_alias(resource) if resource.startswith(ALIAS) else self._found(resource)
+        if key is None or not self.is_region(key.region) or not may_see_key(caller, key.owner, key.key_id):
+            raise _not_found(self.alias_arn(resource) if resource.startswith(ALIAS) else self.key_arn(resource))
+        return key
+
+    def key_without_alias(self, given: str, caller: Caller) -> Key:
+        """As `key`, for operations that take no alias."""
+        if self._resource(given).startswith(ALIAS):
+            raise Fault("ValidationException", f"Invalid keyId {given[:256]}: give a key id or its ARN.")
+        return self.key(given, caller)
+
+    def is_region(self, region: str) -> bool:
+        """Whether a key of that region is shown here; keys of no region are in that of the settings."""
+        return (region or self.service.settings.aws_region) == self.region
+
+    def key_or_none(self, key_id: str) -> Key | None:
+        """The key of that id."""
+        return self._found(key_id)
+
+    def key_of_uid(self, ciphertext: bytes, caller: Caller) -> Key | None:
+        """The key that a ciphertext of ours names, if it is of this region and the caller may know of it."""
+        parts = envelope.parse_or_none(ciphertext, envelope.ENCRYPTED)
+        key = self.service.keyring.key_of_uid(parts.key_uid) if parts else None
+        return key if key and self.is_region(key.region) and may_see_key(caller, key.owner, key.key_id) else None
+
+    def _resource(self, given: str) -> str:
+        """What an ARN names, or a name that is no ARN."""
+        if not given.startswith("arn:"):
+            return given
+        found = _ARN.fullmatch(given)
+        if found is None:
+            raise Fault("InvalidArnException", f"Invalid arn {given[:256]}")
+        if found["region"] != self.region or found["account"] != self.account:
+            raise _not_found(given[:512])
+        resource = found["resource"]
+        if resource.startswith("key/"):
+            return resource.removeprefix("key/")
+        if not resource.startswith(ALIAS):
+            raise Fault("InvalidArnException", f"Invalid arn {given[:256]}")
+        return resource
+
+    def _by_alias(self, alias: str) -> Key | None:
+        key = self._found(self.stored_alias(alias))
+        if key is None and self._is_default:
+            key = self._found(alias.removeprefix(ALIAS), only_alias=True)
+        return key
+
+    def _found(self, name: str, *, only_alias: bool = False) -> Key | None:
+        try:
+            key = self.service.keyring.key(name)
+        except NotFound:
+            return None
+        return None if only_alias and key.key_id == name else key
+
+    @property
+    def _is_default(self) -> bool:
+        return self.region == self.service.settings.aws_region
+
+
+def _not_found(what: str) -> Fault:
+    kind = "Alias" if ":alias/" in what else "Key"
+    return Fault("NotFoundException", f"{kind} {what} is not found.", problem="not-found")

@@ -1,0 +1,112 @@
+"""Aliases in the AWS dialect, of the region that is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kms.api.aws.asking import Asking, action, seconds
+from kms.api.aws.faults import Fault
+from kms.api.aws.managing import truncated
+from kms.api.aws.names import ALIAS
+from kms.api.aws.shapes import AliasName, Input, ItemLimit, KeyName, Marker
+from kms.errors import AlreadyExists
+from kms.operations.aliases import ListAliasesRequest, SetAliasRequest
+from kms.operations.table import Nothing
+
+_NAME = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,200}")
+
+
+class SetAliasInput(Input, kw_only=True):
+    """CreateAlias and UpdateAlias."""
+
+    alias_name: AliasName
+    target_key_id: KeyName
+
+
+class DeleteAliasInput(Input, kw_only=True):
+    """DeleteAlias."""
+
+    alias_name: AliasName
+
+
+class ListAliasesInput(Input, kw_only=True):
+    """ListAliases."""
+
+    key_id: KeyName | None = None
+    limit: ItemLimit = 50
+    marker: Marker | None = None
+
+
+@action("CreateAlias", SetAliasInput)
+def create_alias(asking: Asking, given: SetAliasInput) -> None:
+    """Give a key another name."""
+    try:
+        _set(asking, given, exists=False)
+    except AlreadyExists:
+        arn = asking.names.alias_arn(given.alias_name)
+        raise Fault(
+            "AlreadyExistsException", f"An alias with the name {arn} already exists", problem="already-exists"
+        ) from None
+
+
+@action("UpdateAlias", SetAliasInput)
+def update_alias(asking: Asking, given: SetAliasInput) -> None:
+    """Give the name to another key."""
+    with asking.alias_not_found(given.alias_name):
+        _set(asking, given, exists=True)
+
+
+@action("DeleteAlias", DeleteAliasInput)
+def delete_alias(asking: Asking, given: DeleteAliasInput) -> None:
+    """Take a name back; the key stays."""
+    with asking.alias_not_found(given.alias_name):
+        asking.do("delete_alias", Nothing(), alias=_stored(asking, given.alias_name))
+
+
+@action("ListAliases", ListAliasesInput)
+def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
+    """List the aliases of this region, or of one key."""
+    key = asking.key(given.key_id) if given.key_id is not None else None
+    found: list[tuple[str, dict[str, Any]]] = []
+    cursor = given.marker
+    while len(found) <= given.limit:
+        page = asking.do("list_aliases", ListAliasesRequest(limit=given.limit + 1, cursor=cursor))
+        for each in page.items:
+            shown = asking.names.shown_alias(each.alias)
+            if shown is not None and key in (None, asking.names.key_or_none(each.key_id)):
+                entry = {
+                    "AliasName": shown,
+                    "AliasArn": asking.names.alias_arn(shown),
+                    "TargetKeyId": each.key_id,
+                    "CreationDate": seconds(each.created_at),
+                    "LastUpdatedDate": seconds(each.created_at),
+                }
+                found.append((each.alias, entry))
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    listed = found[: given.limit]
+    more = listed[-1][0] if len(found) > len(listed) else None
+    return {"Aliases": [entry for _, entry in listed], **truncated(more)}
+
+
+def _set(asking: Asking, given: SetAliasInput, *, exists: bool) -> None:
+    key = asking.key_without_alias(given.target_key_id)
+    asking.require_no_deletion(key)
+    request = SetAliasRequest(key_id=key.key_id, exists=exists)
+    asking.do("set_alias", request, alias=_stored(asking, given.alias_name))
+
+
+def _stored(asking: Asking, alias: str) -> str:
+    """The name under which the vault keeps an alias. Raises Fault for a name that AWS would not take."""
+    if alias.startswith(f"{ALIAS}aws/"):
+        raise Fault("NotAuthorizedException", "Aliases that begin with alias/aws/ are AWS's own.")
+    if _NAME.fullmatch(alias) is None:
+        raise Fault(
+            "ValidationException",
+            f'1 validation error detected: Value "{alias}" at "aliasName" failed to satisfy constraint: '
+            "Member must satisfy regular expression pattern: ^alias/[a-zA-Z0-9/_-]+$",
+        )
+    return asking.names.stored_alias(alias)

@@ -1,0 +1,118 @@
+"""Rotation of keys in the AWS dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from kms.access.ratelimit import RateClass
+from kms.api.aws import specs
+from kms.api.aws.asking import Asking, action, seconds
+from kms.api.aws.faults import Fault
+from kms.api.aws.managing import KeyInput, truncated
+from kms.api.aws.shapes import ItemLimit, Marker
+from kms.errors import KeyStateConflict
+from kms.keys.model import Key
+from kms.operations.keys import ListVersionsRequest, UpdateKeyRequest
+from kms.operations.table import Nothing
+
+
+class EnableKeyRotationInput(KeyInput, kw_only=True):
+    """EnableKeyRotation."""
+
+    rotation_period_in_days: Annotated[int, Meta(ge=90, le=2560)] = 365
+
+
+class ListKeyRotationsInput(KeyInput, kw_only=True):
+    """ListKeyRotations."""
+
+    include_key_material: Literal["ALL_KEY_MATERIAL", "ROTATIONS_ONLY"] = "ROTATIONS_ONLY"
+    limit: ItemLimit = 100
+    marker: Marker | None = None
+
+
+@action("EnableKeyRotation", EnableKeyRotationInput)
+def enable_key_rotation(asking: Asking, given: EnableKeyRotationInput) -> None:
+    """Make new versions by schedule."""
+    key = _rotatable(asking, given)
+    request = UpdateKeyRequest(rotation_period=timedelta(days=given.rotation_period_in_days))
+    asking.do("update_key", request, key_id=key.key_id)
+
+
+@action("DisableKeyRotation", KeyInput)
+def disable_key_rotation(asking: Asking, given: KeyInput) -> None:
+    """Make no more versions by schedule."""
+    key = _rotatable(asking, given)
+    asking.do("update_key", UpdateKeyRequest(rotation_period=None), key_id=key.key_id)
+
+
+@action("GetKeyRotationStatus", KeyInput)
+def get_key_rotation_status(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+    """Say whether and when a key rotates by schedule."""
+    key = asking.key_without_alias(given.key_id)
+    if specs.spec_of(key.type) != specs.SYMMETRIC:
+        raise _not_rotatable(asking, key)
+    view = asking.do("get_key", Nothing(), key_id=key.key_id)
+    status: dict[str, Any] = {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyRotationEnabled": view.rotation_period is not None and view.deletion_at is None,
+    }
+    if view.rotation_period is not None and view.next_rotation_at is not None:
+        status["RotationPeriodInDays"] = max(1, view.rotation_period // timedelta(days=1))
+        status["NextRotationDate"] = seconds(view.next_rotation_at)
+    return status
+
+
+@action("RotateKeyOnDemand", KeyInput, RateClass.GENERATE)
+def rotate_key_on_demand(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+    """Make the next version now; older ones still decrypt."""
+    key = _rotatable(asking, given)
+    try:
+        asking.do("rotate_key_version", Nothing(), key_id=key.key_id)
+    except KeyStateConflict as refusal:
+        arn = asking.names.key_arn(key.key_id)
+        raise Fault("DisabledException", f"{arn} is disabled.", problem=refusal.problem) from None
+    return {"KeyId": asking.names.key_arn(key.key_id)}
+
+
+@action("ListKeyRotations", ListKeyRotationsInput)
+def list_key_rotations(asking: Asking, given: ListKeyRotationsInput) -> Mapping[str, Any]:
+    """List when a key rotated, the newest first."""
+    key = asking.key_without_alias(given.key_id)
+    if specs.spec_of(key.type) != specs.SYMMETRIC:
+        raise _not_rotatable(asking, key)
+    asking.require_marker(given.marker, numeric=True)
+    cursor = int(given.marker) if given.marker else None
+    page = asking.do("list_versions", ListVersionsRequest(limit=given.limit, cursor=cursor), key_id=key.key_id)
+    with_first = given.include_key_material == "ALL_KEY_MATERIAL"
+    found = [
+        {
+            "KeyId": asking.names.key_arn(key.key_id),
+            "RotationDate": seconds(each.created_at),
+            "RotationType": "ON_DEMAND",
+            **({"KeyMaterialState": _material(each.version, key)} if with_first else {}),
+        }
+        for each in page.items
+        if with_first or each.version > 1
+    ]
+    return {"Rotations": found, **truncated(page.next_cursor)}
+
+
+def _material(version: int, key: Key) -> str:
+    return "CURRENT" if version == key.latest_version else "NON_CURRENT"
+
+
+def _rotatable(asking: Asking, given: KeyInput) -> Key:
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    if specs.spec_of(key.type) != specs.SYMMETRIC:
+        raise _not_rotatable(asking, key)
+    return key
+
+
+def _not_rotatable(asking: Asking, key: Key) -> Fault:
+    arn = asking.names.key_arn(key.key_id)
+    return Fault("UnsupportedOperationException", f"{arn} is no symmetric encryption key; those alone rotate.")

@@ -1,0 +1,264 @@
+"""Signatures, codes, public keys and shared secrets in the AWS dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from kms.access.ratelimit import RateClass
+from kms.api.aws import specs
+from kms.api.aws.asking import Asking, action
+from kms.api.aws.faults import Fault
+from kms.api.aws.shapes import Ciphertext, GrantTokens, Input, KeyName, Plaintext, PublicKey
+from kms.crypto.pkcs8 import der_of_pem, public_pem
+from kms.keys.model import Key, Usage
+from kms.operations.deriving import AgreeRequest, DecapsulateRequest
+from kms.operations.public_keys import PublicKeyRequest
+from kms.operations.signing import MacRequest, SignRequest, VerifyMacRequest, VerifyRequest
+from kms.operations.table import Nothing
+
+SigningAlgorithm = Literal[
+    "RSASSA_PSS_SHA_256", "RSASSA_PSS_SHA_384", "RSASSA_PSS_SHA_512", "RSASSA_PKCS1_V1_5_SHA_256",
+    "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512", "ECDSA_SHA_256", "ECDSA_SHA_384", "ECDSA_SHA_512",
+    "SM2DSA", "ML_DSA_SHAKE_256", "ED25519_SHA_512", "ED25519_PH_SHA_512",
+]  # fmt: skip
+MacAlgorithm = Literal["HMAC_SHA_224", "HMAC_SHA_256", "HMAC_SHA_384", "HMAC_SHA_512"]
+
+
+class SignInput(Input, kw_only=True):
+    """Sign."""
+
+    key_id: KeyName
+    message: Plaintext
+    message_type: Literal["RAW", "DIGEST", "EXTERNAL_MU"] = "RAW"
+    signing_algorithm: SigningAlgorithm
+    grant_tokens: GrantTokens | None = None
+    dry_run: bool | None = None
+
+
+class VerifyInput(SignInput, kw_only=True):
+    """Verify."""
+
+    signature: Ciphertext
+
+
+class GenerateMacInput(Input, kw_only=True):
+    """GenerateMac."""
+
+    message: Plaintext
+    key_id: KeyName
+    mac_algorithm: MacAlgorithm
+    grant_tokens: GrantTokens | None = None
+    dry_run: bool | None = None
+
+
+class VerifyMacInput(GenerateMacInput, kw_only=True):
+    """VerifyMac."""
+
+    mac: Ciphertext
+
+
+class GetPublicKeyInput(Input, kw_only=True):
+    """GetPublicKey."""
+
+    key_id: KeyName
+    grant_tokens: GrantTokens | None = None
+
+
+class DeriveSharedSecretInput(Input, kw_only=True):
+    """DeriveSharedSecret."""
+
+    key_id: KeyName
+    key_agreement_algorithm: Literal["ECDH"]
+    public_key: PublicKey
+    grant_tokens: GrantTokens | None = None
+    dry_run: bool | None = None
+    recipient: dict[str, Any] | None = None
+
+
+class EncapsulateInput(Input, kw_only=True):
+    """Encapsulate."""
+
+    key_id: KeyName
+    encapsulation_algorithm: Literal["ML_KEM"]
+    grant_tokens: GrantTokens | None = None
+    dry_run: bool | None = None
+
+
+class DecapsulateInput(EncapsulateInput, kw_only=True):
+    """Decapsulate."""
+
+    shared_secret_ciphertext_blob: Annotated[bytes, Meta(min_length=1, max_length=6144)]
+
+
+@action("Sign", SignInput, RateClass.USE)
+def sign(asking: Asking, given: SignInput) -> Mapping[str, Any]:
+    """Sign a message or its digest."""
+    key = asking.key(given.key_id)
+    message, digest = _message(key, given)
+    request = SignRequest(
+        message=message, digest=digest, algorithm=_algorithm(asking, key, given), signature_format=_form(key)
+    )
+    answer = asking.use("sign", key, request, dry_run=given.dry_run)
+    return {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "Signature": answer.signature,
+        "SigningAlgorithm": given.signing_algorithm,
+    }
+
+
+@action("Verify", VerifyInput, RateClass.USE)
+def verify(asking: Asking, given: VerifyInput) -> Mapping[str, Any]:
+    """Verify a signature; one that is not valid is an error, as with AWS."""
+    key = asking.key(given.key_id)
+    message, digest = _message(key, given)
+    request = VerifyRequest(
+        message=message,
+        digest=digest,
+        algorithm=_algorithm(asking, key, given),
+        signature=given.signature,
+        signature_format=_form(key),
+    )
+    if not asking.use("verify", key, request, dry_run=given.dry_run).valid:
+        raise Fault("KMSInvalidSignatureException", "", problem="signature-invalid")
+    return {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "SignatureValid": True,
+        "SigningAlgorithm": given.signing_algorithm,
+    }
+
+
+@action("GenerateMac", GenerateMacInput, RateClass.USE)
+def generate_mac(asking: Asking, given: GenerateMacInput) -> Mapping[str, Any]:
+    """Make a message authentication code."""
+    key = asking.key(given.key_id)
+    _require_mac(asking, key, given.mac_algorithm)
+    answer = asking.use("mac", key, MacRequest(message=given.message), dry_run=given.dry_run)
+    return {"Mac": answer.mac, "MacAlgorithm": given.mac_algorithm, "KeyId": asking.names.key_arn(key.key_id)}
+
+
+@action("VerifyMac", VerifyMacInput, RateClass.USE)
+def verify_mac(asking: Asking, given: VerifyMacInput) -> Mapping[str, Any]:
+    """Verify a code; one that is not valid is an error, as with AWS."""
+    key = asking.key(given.key_id)
+    _require_mac(asking, key, given.mac_algorithm)
+    request = VerifyMacRequest(message=given.message, mac=given.mac)
+    if not asking.use("verify_mac", key, request, dry_run=given.dry_run).valid:
+        raise Fault("KMSInvalidMacException", "", problem="mac-invalid")
+    return {"MacValid": True, "MacAlgorithm": given.mac_algorithm, "KeyId": asking.names.key_arn(key.key_id)}
+
+
+@action("GetPublicKey", GetPublicKeyInput)
+def get_public_key(asking: Asking, given: GetPublicKeyInput) -> Mapping[str, Any]:
+    """Show the public half of a key pair."""
+    key = asking.key(given.key_id)
+    arn = asking.names.key_arn(key.key_id)
+    if key.type.startswith(("hmac", "aes", "xaes", "chacha")):
+        raise Fault(
+            "UnsupportedOperationException",
+            f"{arn} is a symmetric key, which has no public half.",
+            problem="operation-not-supported",
+        )
+    shown = asking.use("get_public_key", key, PublicKeyRequest())
+    spec = specs.spec_of(key.type)
+    return {
+        "KeyId": arn,
+        "PublicKey": der_of_pem(shown.public_key, "public_key"),
+        "CustomerMasterKeySpec": spec,
+        "KeySpec": spec,
+        "KeyUsage": specs.usage_of(key),
+        **specs.algorithms(key),
+    }
+
+
+@action("DeriveSharedSecret", DeriveSharedSecretInput, RateClass.USE)
+def derive_shared_secret(asking: Asking, given: DeriveSharedSecretInput) -> Mapping[str, Any]:
+    """Agree on the raw secret Z with the holder of another key of the same curve."""
+    if given.recipient is not None:
+        raise Fault("UnsupportedOperationException", "There are no enclaves here that could attest themselves.")
+    key = asking.key(given.key_id)
+    _require_usage(asking, key, Usage.AGREE, "DeriveSharedSecret")
+    request = AgreeRequest(peer_public_key=public_pem(given.public_key), kdf="none")
+    answer = asking.use("agree", key, request, dry_run=given.dry_run)
+    return {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "SharedSecret": answer.derived_key,
+        "KeyAgreementAlgorithm": "ECDH",
+        "KeyOrigin": "EXTERNAL" if key.origin == "imported" else "AWS_KMS",
+    }
+
+
+@action("Encapsulate", EncapsulateInput, RateClass.USE)
+def encapsulate(asking: Asking, given: EncapsulateInput) -> Mapping[str, Any]:
+    """Make a shared secret for the holder of a key."""
+    key = asking.key(given.key_id)
+    _require_usage(asking, key, Usage.ENCAPSULATE, "Encapsulate")
+    answer = asking.use("encapsulate", key, Nothing(), dry_run=given.dry_run)
+    return {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "SharedSecret": answer.shared_secret,
+        "SharedSecretCiphertextBlob": answer.ciphertext,
+        "EncapsulationAlgorithm": "ML_KEM",
+    }
+
+
+@action("Decapsulate", DecapsulateInput, RateClass.USE)
+def decapsulate(asking: Asking, given: DecapsulateInput) -> Mapping[str, Any]:
+    """Get the shared secret out of a ciphertext."""
+    key = asking.key(given.key_id)
+    _require_usage(asking, key, Usage.DECAPSULATE, "Decapsulate")
+    request = DecapsulateRequest(ciphertext=given.shared_secret_ciphertext_blob)
+    answer = asking.use("decapsulate", key, request, dry_run=given.dry_run)
+    return {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "SharedSecret": answer.shared_secret,
+        "EncapsulationAlgorithm": "ML_KEM",
+    }
+
+
+def _message(key: Key, given: SignInput) -> tuple[bytes | None, bytes | None]:
+    """What is signed, as a message or as its digest."""
+    if given.message_type == "EXTERNAL_MU" and not key.type.startswith("ml-dsa"):
+        raise Fault("ValidationException", "MessageType EXTERNAL_MU is only for ML-DSA keys.")
+    if given.message_type == "DIGEST" and key.type.startswith(("ml-dsa", "ed")):
+        raise Fault("ValidationException", f"MessageType DIGEST is not for {given.signing_algorithm}.")
+    return (given.message, None) if given.message_type == "RAW" else (None, given.message)
+
+
+def _algorithm(asking: Asking, key: Key, given: SignInput) -> str:
+    _require_usage(asking, key, Usage.SIGN if type(given) is SignInput else Usage.VERIFY, type(given).__name__[:-5])
+    native = specs.signing_algorithms(key.type).get(given.signing_algorithm)
+    if native is None:
+        raise _incompatible(asking, key, given.signing_algorithm)
+    return native
+
+
+def _form(key: Key) -> Literal["der", "p1363"]:
+    return "der" if key.type.startswith("ec-") else "p1363"
+
+
+def _require_mac(asking: Asking, key: Key, algorithm: str) -> None:
+    _require_usage(asking, key, Usage.MAC, "GenerateMac")
+    if specs.mac_algorithm(key.type) != algorithm:
+        raise _incompatible(asking, key, algorithm)
+
+
+def _require_usage(asking: Asking, key: Key, usage: Usage, operation: str) -> None:
+    if usage not in key.usages:
+        arn = asking.names.key_arn(key.key_id)
+        raise Fault(
+            "InvalidKeyUsageException",
+            f"{arn} key usage is {specs.usage_of(key)} which is not valid for {operation}.",
+            problem="operation-not-supported",
+        )
+
+
+def _incompatible(asking: Asking, key: Key, algorithm: str) -> Fault:
+    arn = asking.names.key_arn(key.key_id)
+    return Fault(
+        "InvalidKeyUsageException",
+        f"Algorithm {algorithm} and key spec {specs.spec_of(key.type)} are incompatible for key {arn}.",
+        problem="operation-not-supported",
+    )

@@ -1,0 +1,64 @@
+"""`access-key`: what programs sign their requests with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kms.cli import remote, show
+
+_PATH = ("api", "v1", "access-keys")
+
+
+@click.group("access-key")
+def access_key() -> None:
+    """Make access keys for programs that speak to AWS KMS, see them, end them."""
+
+
+@access_key.command()
+@click.option("--expires-in", type=int, help="Seconds.  [default: as long as the service allows]")
+@click.option("--profile", help="Write it into ~/.aws under this name, in place of showing it.")
+@click.option("--region", default="us-east-1", show_default=True, help="The region of the profile.")
+def create(expires_in: int | None, profile: str | None, region: str) -> None:
+    """Make an access key of your own and show it, once."""
+    body = {} if expires_in is None else {"expires_in": expires_in}
+    answer = remote.call("POST", *_PATH, body=body)
+    if profile is None:
+        show.document(answer)
+        return
+    session = remote.current()
+    for name, section, values in (
+        (
+            "credentials",
+            profile,
+            {
+                "aws_access_key_id": answer["access_key_id"],
+                "aws_secret_access_key": answer["secret_access_key"],
+            },
+        ),
+        (
+            "config",
+            f"profile {profile}",
+            {
+                "region": region,
+                "endpoint_url": session.url,
+                **({"ca_bundle": session.ca_cert} if session.ca_cert else {}),
+            },
+        ),
+    ):
+        remote.save_section(Path.home() / ".aws" / name, section, values)
+    click.echo(f"Wrote the profile {profile}; it ends at {answer['expires_at']}.")
+
+
+@access_key.command("list")
+def list_() -> None:
+    """List your access keys."""
+    show.table(remote.call("GET", *_PATH)["items"], "access_key_id", "created_at", "expires_at")
+
+
+@access_key.command()
+@click.argument("access_key_id")
+def delete(access_key_id: str) -> None:
+    """End an access key of yours."""
+    show.document(remote.call("DELETE", *_PATH, access_key_id))
