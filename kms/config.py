@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     access_key_lifetime: timedelta = timedelta(days=1)
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
+    transit_mount: str = "transit"
     lease: timedelta = timedelta(milliseconds=250)
     max_body_bytes: int = 3 << 19  # a mebibyte in base64, and what goes with it
 

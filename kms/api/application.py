@@ -23,6 +23,7 @@ from kms.api.admission import Admission
 from kms.api.aws.door import AwsDoor
 from kms.api.dispatch import Dispatch, WsgiApp
 from kms.api.headers import JSON, security_headers
+from kms.api.transit.door import TransitDoor
 from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
 from kms.operations.public_keys import verification_keys
 from kms.revocation.published import RevocationList
@@ -62,8 +63,8 @@ def create_flask_app(service: Service) -> Flask:
     _route(app, "openapi", "GET", "/openapi.json", public(door.openapi))
     _route(app, "docs", "GET", "/docs", public(door.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(door.problem))
-    behind = cast(WsgiApp, app.wsgi_app)
-    front = AwsDoor(Dispatch(behind, service, door.admission), service, door.admission)
+    dispatch = Dispatch(cast(WsgiApp, app.wsgi_app), service, door.admission)
+    front = AwsDoor(TransitDoor(dispatch, service, door.admission), service, door.admission)
     app.wsgi_app = front  # type: ignore[method-assign]  # Flask's own hook
     return app
 

@@ -10,13 +10,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from kms.access.ratelimit import RateClass
+from kms.api.asker import Asker
 from kms.api.aws.faults import Fault
 from kms.api.aws.names import Names
 from kms.api.aws.shapes import Input
 from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
 from kms.keys.ids import is_alias
 from kms.keys.model import Key
-from kms.operations import OPERATIONS, Call, Request, Service, perform
+from kms.operations import Request
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,20 +48,10 @@ def action(name: str, input_: type[Input], rate_class: RateClass = RateClass.MAN
 
 
 @dataclass(frozen=True)
-class Asking:
+class Asking(Asker):
     """Who asks, in which region, and the calls that come of it."""
 
-    service: Service
-    call: Call
     names: Names
-
-    def do(self, operation: str, request: Request, **path: str) -> Any:
-        """Carry out one of the operations, with its own audit entry under the same request id. Raises Refusal."""
-        call = Call(operation, self.call.source, self.call.request_id, self.call.caller)
-        try:
-            return perform(self.service, OPERATIONS[operation], call, lambda: request, path)
-        finally:
-            self.call.recorded = call.recorded
 
     def use(self, operation: str, key: Key, request: Request, *, dry_run: bool | None = False) -> Any:
         """As `do`, for a use of `key`. What its state does not allow is refused in AWS's words. Raises Fault."""

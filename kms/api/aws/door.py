@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -87,8 +88,9 @@ class AwsDoor:
                 raise Fault("UnsupportedOperationException", "There are no custom key stores here.")
             raise Fault("UnknownOperationException", "", problem="not-found")
         self.service.rate_limits.hit(action.rate_class, identity(call.caller, call.source))
-        asking = Asking(self.service, call, Names(self.service, signed.region))
-        with self.admission.of_client(call.caller.client_id):
+        asking = Asking(self.service, call, self.admission, Names(self.service, signed.region))
+        is_use = action.rate_class is RateClass.USE
+        with nullcontext() if is_use else self.admission.of_client(call.caller.client_id):
             answer = action.function(asking, decoded(action.input, body))
         return msgspec.json.encode(answer) if answer is not None else b""
 

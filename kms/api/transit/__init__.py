@@ -1,0 +1,1 @@
+"""The Vault Transit dialect: unmodified Vault clients use the same keys, by translation onto the operations."""

@@ -1,0 +1,178 @@
+"""The door of the Vault dialect: everything below `/v1/`, with a session token in X-Vault-Token.
+
+It stands in front of Flask, as the dispatch does, so that Vault clients use keys as fast as others.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from kms import errors
+from kms.access.ratelimit import RateClass, identity
+from kms.api import problems, requests
+from kms.api.admission import Admission
+from kms.api.asker import Asker
+from kms.api.dispatch import Environ, StartResponse, WsgiApp
+from kms.api.headers import JSON, security_headers
+from kms.api.transit import managing, system, using  # noqa: F401  # they fill the table
+from kms.api.transit.answers import Fault, envelope, fault_of
+from kms.api.transit.routes import LIST, READ, ROUTES, Body, Done, Route
+from kms.operations import Call, Service, new_request_id
+
+_PREFIX = "/v1/"
+_LONGEST_PATH = 512
+_LONGEST_PUBLIC = 4096
+
+
+@dataclass
+class TransitDoor:
+    """A WSGI application in front of another, which gets everything that is not of this dialect."""
+
+    behind: WsgiApp
+    service: Service
+    admission: Admission
+
+    def __post_init__(self) -> None:
+        self._mount = self.service.settings.transit_mount + "/"
+        self._routed = lru_cache(maxsize=10_000)(self._route)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve the request here, or have it served behind."""
+        path = environ["PATH_INFO"]
+        if not path.startswith(_PREFIX):
+            return self.behind(environ, start_response)
+        began = time.perf_counter()
+        call = Call("transit", environ.get("REMOTE_ADDR") or "unknown", _request_id())
+        outcome, retry = "success", None
+        try:
+            done = self._answer(environ, path[len(_PREFIX) :], call)
+            status = done.status
+            body = b"" if status == HTTPStatus.NO_CONTENT else _encoded(call, done)
+        except Exception as error:  # noqa: BLE001  # every failure has its answer
+            fault, retry = self._fault(error, call)
+            status, outcome = fault.status, fault.problem
+            body = msgspec.json.encode({"errors": [fault.message] if fault.message else []}) + b"\n"
+        self.service.metrics.count(call.operation, outcome, time.perf_counter() - began)
+        headers = [*security_headers(environ.get("HTTP_HOST", "")), ("X-Request-Id", call.request_id)]
+        if retry is not None:
+            headers.append(("Retry-After", str(retry)))
+        if status != HTTPStatus.NO_CONTENT:
+            headers += [("Content-Type", JSON), ("Content-Length", str(len(body)))]
+        start_response(f"{status} {_phrase(status)}", headers)
+        return [body]
+
+    def _answer(self, environ: Environ, path: str, call: Call) -> Done:
+        method = environ["REQUEST_METHOD"]
+        query = parse_qs(environ.get("QUERY_STRING", "")) if environ.get("QUERY_STRING") else {}
+        if method in READ and query.get("list") == ["true"]:
+            (method,) = LIST
+        routed = self._routed(method, path) if len(path) <= _LONGEST_PATH else None
+        if routed is not None:
+            call.operation = f"transit:{routed[0].function.__name__.rstrip('_')}"
+        length = _length(environ, self.service.settings.max_body_bytes)
+        self._prove(environ, call, routed[0] if routed else None)
+        if routed is None:
+            raise Fault(f"unsupported path or method: {path[:80]}", status=404, problem="not-found")
+        route, variables = routed
+        # The body of a login comes before any proof. All who send one share a quarter of the threads.
+        who = call.caller.client_id if call.caller else "nobody yet"
+        if call.caller is None and length > _LONGEST_PUBLIC:
+            raise errors.TooLarge(f"At most {_LONGEST_PUBLIC} bytes are taken without a token.")
+        self.service.rate_limits.hit(route.rate_class, identity(call.caller, call.source))
+        with ExitStack() as held:
+            held.enter_context(self.admission.of_client(who))
+            content = requests.read(environ["wsgi.input"], length) if length else b""
+            if route.rate_class is RateClass.USE:
+                held.close()
+            asker = Asker(self.service, call, self.admission)
+            answer = route.function(asker, _body(route.body, content), **variables)
+        return answer if isinstance(answer, Done) else Done(answer)
+
+    def _prove(self, environ: Environ, call: Call, route: Route | None) -> None:
+        if route is not None and route.is_public:
+            return
+        token = environ.get("HTTP_X_VAULT_TOKEN", "")
+        if not token:
+            scheme, _, parameter = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+            token = parameter.strip() if scheme.lower() == "bearer" else ""
+        try:
+            call.caller = self.service.authenticator.session(token[: requests.LONGEST_HEADER])
+        except errors.AuthenticationFailed:
+            self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
+            raise
+
+    def _route(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        below = "~/" + path.removeprefix(self._mount) if path.startswith(self._mount) else path
+        for route in ROUTES:
+            found = route.pattern.fullmatch(below)
+            if found and method in route.methods:
+                return route, found.groupdict()
+        return None
+
+    def _fault(self, error: Exception, call: Call) -> tuple[Fault, int | None]:
+        """The fault that is answered, after its entry is written, and when to try again."""
+        if not isinstance(error, (Fault, errors.Refusal)):
+            error = problems.refusal_of(error, call.request_id, self.service.metrics)
+        if isinstance(error, Fault):
+            fault, retry = error, None
+        else:
+            fault, retry = fault_of(error), error.retry_after
+        if isinstance(error, errors.RateLimited):
+            return fault, retry  # a flood must not fill the audit log
+        try:
+            self.service.record(call, fault)
+        except errors.Unavailable as unavailable:
+            return fault_of(unavailable), unavailable.retry_after
+        return fault, retry
+
+
+def _encoded(call: Call, done: Done) -> bytes:
+    shown = done.bare if done.bare is not None else envelope(call.request_id, done.data, done.auth)
+    return msgspec.json.encode(shown) + b"\n"
+
+
+def _length(environ: Environ, limit: int) -> int:
+    text = environ.get("CONTENT_LENGTH") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise errors.MalformedRequest("Content-Length is not a number.")
+    if int(text) > limit:
+        raise errors.TooLarge(f"At most {limit} bytes are taken.")
+    return int(text)
+
+
+@cache
+def _decoder(kind: type[Body]) -> Any:
+    return msgspec.json.Decoder(kind, strict=False)
+
+
+def _body(kind: type[Body], content: bytes) -> Body:
+    try:
+        body: Body = _decoder(kind).decode(content if content.strip() else b"{}")
+    except msgspec.ValidationError as error:
+        raise Fault(re.sub(r" - at `\$\.?([^`]*)`$", r": \1", str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Fault("error parsing JSON", problem="malformed-request") from None
+    return body
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Status"
+
+
+def _request_id() -> str:
+    """A request id of the form that Vault's have."""
+    digits = new_request_id() + new_request_id()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,0 +1,281 @@
+"""Keys in the Vault dialect: made, shown, listed, configured, rotated, trimmed, exported, deleted."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from msgspec import UNSET
+
+from kms.access.ratelimit import RateClass
+from kms.api.asker import Asker
+from kms.api.transit import types
+from kms.api.transit.answers import Fault
+from kms.api.transit.routes import DELETE, LIST, READ, WRITE, Body, Done, route
+from kms.errors import AlreadyExists, NotFound
+from kms.operations.backups import RestoreRequest
+from kms.operations.exporting import ExportKeyRequest
+from kms.operations.keys import CreateKeyRequest, ListKeysRequest, ListVersionsRequest, UpdateKeyRequest
+from kms.operations.life import DeleteKeyRequest, TrimKeyRequest
+from kms.operations.table import Nothing
+from kms.operations.views import KeyView, VersionView
+
+_NO_END = timedelta(days=36_500)  # Vault's keys do not expire by themselves
+_EXPORTS = {"encryption-key": "encrypt", "signing-key": "sign", "hmac-key": "mac"}
+_DELETION = timedelta(days=1)
+
+
+class CreateBody(Body, kw_only=True):
+    """What the key shall be."""
+
+    type: str = "aes256-gcm96"
+    exportable: bool = False
+    allow_plaintext_backup: bool = False
+    derived: bool = False
+    convergent_encryption: bool = False
+    auto_rotate_period: str | int = 0
+    key_size: int = 0
+
+
+class ConfigBody(Body, kw_only=True):
+    """What shall change."""
+
+    min_decryption_version: int | None = None
+    min_encryption_version: int | None = None
+    deletion_allowed: bool | None = None
+    exportable: bool | None = None
+    allow_plaintext_backup: bool | None = None
+    auto_rotate_period: str | int | None = None
+
+
+class TrimBody(Body, kw_only=True):
+    """The oldest version to keep."""
+
+    min_available_version: int
+
+
+class RestoreBody(Body, kw_only=True):
+    """What `backup` gave."""
+
+    backup: str
+    force: bool = False
+
+
+@route(WRITE, "~/keys/<name>", CreateBody, RateClass.GENERATE)
+def create(asker: Asker, body: CreateBody, name: str) -> Any:
+    """Make a key; as with Vault, one that is there already is left as it is."""
+    if body.derived or body.convergent_encryption:
+        raise Fault("derived and convergent keys are not supported")
+    native = types.TYPES.get(body.type)
+    if native is None:
+        raise Fault(f"unknown key type {body.type[:40]}")
+    request = CreateKeyRequest(
+        type=native,
+        key_id=name,
+        exportable=body.exportable,
+        cryptoperiod=_NO_END,
+        rotation_period=_period(body.auto_rotate_period),
+    )
+    try:
+        view = asker.do("create_key", request)
+    except AlreadyExists:
+        view = asker.do("get_key", Nothing(), key_id=name)
+    return _shown(asker, view)
+
+
+@route(READ, "~/keys/<name>")
+def read(asker: Asker, body: Body, name: str) -> Any:
+    """Show a key."""
+    return _shown(asker, asker.do("get_key", Nothing(), key_id=name))
+
+
+@route(LIST, "~/keys/?")
+def list_(asker: Asker, body: Body) -> Any:
+    """List the keys that the caller may see."""
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = asker.do("list_keys", ListKeysRequest(limit=1000, cursor=cursor))
+        found += [each.key_id for each in page.items if each.deletion_at is None]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    if not found:
+        raise NotFound("no keys")
+    return {"keys": found}
+
+
+@route(DELETE, "~/keys/<name>")
+@route(DELETE, "~/keys/<name>/soft-delete")
+@route(WRITE, "~/keys/<name>/soft-delete")
+def delete(asker: Asker, body: Body, name: str) -> Done:
+    """Refuse a key every use at once; it and its versions are gone after a day, until which this can be undone."""
+    view = asker.do("get_key", Nothing(), key_id=name)
+    if view.labels.get(_DELETABLE) != "true":
+        raise Fault("deletion is not allowed for this key")
+    asker.do("delete_key", DeleteKeyRequest(waiting_period=_DELETION), key_id=name)
+    return Done(status=204)
+
+
+@route(WRITE, "~/keys/<name>/soft-delete-restore")
+def restore_deleted(asker: Asker, body: Body, name: str) -> Done:
+    """Keep a key that was to be deleted."""
+    asker.do("cancel_deletion", Nothing(), key_id=name)
+    return Done(status=204)
+
+
+@route(WRITE, "~/keys/<name>/config", ConfigBody)
+def configure(asker: Asker, body: ConfigBody, name: str) -> Any:
+    """Change from which version on a key works, whether it can be deleted, and when it rotates by itself."""
+    if body.exportable or body.allow_plaintext_backup:
+        raise Fault("a key can be made exportable only when it is made")
+    view = asker.do("get_key", Nothing(), key_id=name)
+    lowest = body.min_decryption_version
+    protecting = view.min_protect_version if not body.min_encryption_version else body.min_encryption_version
+    process = UNSET if lowest is None else max(lowest, 1)
+    floor = view.min_process_version if process is UNSET else process
+    labels: Any = UNSET
+    if body.deletion_allowed is not None:
+        labels = {**view.labels, _DELETABLE: str(body.deletion_allowed).lower()}
+    period: Any = UNSET
+    if body.auto_rotate_period is not None:
+        period = _period(body.auto_rotate_period)
+    request = UpdateKeyRequest(
+        min_process_version=process,
+        min_protect_version=max(protecting, floor),
+        labels=labels,
+        rotation_period=period,
+    )
+    return _shown(asker, asker.do("update_key", request, key_id=name))
+
+
+@route(WRITE, "~/keys/<name>/rotate", rate_class=RateClass.GENERATE)
+def rotate(asker: Asker, body: Body, name: str) -> Any:
+    """Make the next version."""
+    return _shown(asker, asker.do("rotate_key_version", Nothing(), key_id=name))
+
+
+@route(WRITE, "~/keys/<name>/trim", TrimBody)
+def trim(asker: Asker, body: TrimBody, name: str) -> Any:
+    """Remove old versions for ever."""
+    view = asker.do("get_key", Nothing(), key_id=name)
+    if body.min_available_version > view.min_process_version:
+        raise Fault("cannot trim beyond min_decryption_version")
+    request = TrimKeyRequest(oldest_version=max(1, body.min_available_version))
+    return _shown(asker, asker.do("trim_key", request, key_id=name))
+
+
+@route(READ, "~/export/<kind>/<name>", rate_class=RateClass.GENERATE)
+@route(READ, "~/export/<kind>/<name>/<version>", rate_class=RateClass.GENERATE)
+def export(asker: Asker, body: Body, kind: str, name: str, version: str | None = None) -> Any:
+    """Give an exportable key out in plaintext, which needs the permission that administrators grant for that."""
+    view = asker.do("get_key", Nothing(), key_id=name)
+    if kind == "public-key":
+        wanted = {each.version: each.public_key for each in view.versions if each.public_key is not UNSET}
+    elif kind in _EXPORTS:
+        wanted = {}
+        for each in view.versions:
+            if each.version >= view.min_process_version:
+                request = ExportKeyRequest(plaintext=True, version=each.version)
+                answer = asker.do("export_key", request, key_id=name)
+                wanted[each.version] = _exported(answer.key, answer.format)
+    else:
+        raise Fault("invalid export type")
+    if version is not None:
+        number = view.latest_version if version == "latest" else int(version) if version.isdecimal() else 0
+        wanted = {number: wanted[number]} if number in wanted else {}
+    if not wanted:
+        raise Fault("version does not exist or cannot be found")
+    return {"name": view.key_id, "type": types.name_of(view.type), "keys": {str(n): key for n, key in wanted.items()}}
+
+
+@route(READ, "~/backup/<name>", rate_class=RateClass.GENERATE)
+def backup(asker: Asker, body: Body, name: str) -> Any:
+    """Give a key with all its versions out, sealed so that only a restoration opens it."""
+    answer = asker.do("backup_key", Nothing(), key_id=name)
+    return {"backup": base64.b64encode(answer.backup).decode()}
+
+
+@route(WRITE, "~/restore", RestoreBody, RateClass.GENERATE)
+@route(WRITE, "~/restore/<name>", RestoreBody, RateClass.GENERATE)
+def restore(asker: Asker, body: RestoreBody, name: str | None = None) -> Done:
+    """Bring a key back from its backup, under its own name."""
+    try:
+        sealed = base64.b64decode(body.backup, validate=True)
+    except ValueError:
+        raise Fault("failed to base64-decode backup") from None
+    asker.do("restore_key", RestoreRequest(backup=sealed))
+    return Done(status=204)
+
+
+_DELETABLE = "vault.deletion_allowed"
+
+
+def _shown(asker: Asker, view: KeyView) -> dict[str, Any]:
+    """A key as Vault shows it."""
+    versions = view.versions
+    if view.latest_version - view.oldest_version >= len(versions):
+        versions = []
+        cursor = None
+        while True:
+            page = asker.do("list_versions", ListVersionsRequest(limit=1000, cursor=cursor), key_id=view.key_id)
+            versions += page.items
+            if page.next_cursor is None:
+                break
+            cursor = int(page.next_cursor)
+    usages = set(view.usages)
+    lowest = view.min_process_version
+    return {
+        "name": view.key_id,
+        "type": types.name_of(view.type),
+        "keys": {str(each.version): _version(each) for each in sorted(versions, key=lambda each: each.version)},
+        "latest_version": view.latest_version,
+        "min_available_version": view.oldest_version if view.oldest_version > 1 else 0,
+        "min_decryption_version": lowest,
+        "min_encryption_version": view.min_protect_version if view.min_protect_version > lowest else 0,
+        "deletion_allowed": view.labels.get(_DELETABLE) == "true",
+        "soft_deleted": view.deletion_at is not None,
+        "derived": False,
+        "exportable": view.exportable,
+        "allow_plaintext_backup": False,
+        "auto_rotate_period": int(view.rotation_period.total_seconds()) if view.rotation_period else 0,
+        "imported_key": view.origin == "imported",
+        "supports_encryption": "encrypt" in usages,
+        "supports_decryption": "decrypt" in usages,
+        "supports_derivation": False,
+        "supports_signing": "sign" in usages,
+    }
+
+
+def _version(version: VersionView) -> Any:
+    created = version.created_at.astimezone(UTC)
+    if version.public_key is UNSET:
+        return int(created.timestamp())
+    return {"creation_time": _rfc3339(created), "name": version.type, "public_key": version.public_key}
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _exported(material: bytes, form: str) -> str:
+    encoded = base64.b64encode(material).decode()
+    if form != "pkcs8":
+        return encoded
+    lines = [encoded[at : at + 64] for at in range(0, len(encoded), 64)]
+    return "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""])
+
+
+def _period(given: str | int) -> timedelta | None:
+    """A duration as Vault takes it: seconds, or a number with s, m, h or d. Raises Fault."""
+    text = str(given).strip()
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    unit = units.get(text[-1:], 1)
+    number = text[:-1] if text[-1:] in units else text
+    if not number.isdecimal() or len(number) > 9:
+        raise Fault("auto_rotate_period must be a number of seconds, or such as 720h")
+    seconds = int(number) * unit
+    if 0 < seconds < 3600:
+        raise Fault("auto rotate period must be 0 to disable or at least an hour")
+    return timedelta(seconds=seconds) if seconds else None

@@ -1,0 +1,67 @@
+"""The routes of the Vault dialect: a method and a path, what they take, and what carries them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from kms.access.ratelimit import RateClass
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Body(msgspec.Struct, kw_only=True):
+    """The body of a request. As with Vault, unknown members are passed over, and `"5"` is as good as 5."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """An answer that is not simply data with status 200."""
+
+    data: Any = None
+    status: int = 200
+    auth: Any = None
+    bare: Any = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route. `is_public` ones are served without a token."""
+
+    methods: tuple[str, ...]
+    pattern: re.Pattern[str]
+    body: type[Body]
+    function: Callable[..., Any]
+    rate_class: RateClass
+    is_public: bool
+
+
+ROUTES: list[Route] = []
+"""Every route, those of keys below the mount."""
+
+READ, WRITE, LIST, DELETE = ("GET",), ("POST", "PUT"), ("LIST",), ("DELETE",)
+
+
+def route(
+    methods: tuple[str, ...],
+    path: str,
+    body: type[Body] = Body,
+    rate_class: RateClass = RateClass.MANAGE,
+    *,
+    is_public: bool = False,
+) -> Callable[[F], F]:
+    """Declare the decorated function as what serves `path`, in which `<name>` stands for a part of it.
+
+    It is called with the asker, the body, and the parts. Paths that begin with `~` are below the mount.
+    """
+    pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", path)
+
+    def declare(function: F) -> F:
+        ROUTES.append(Route(methods, re.compile(pattern), body, function, rate_class, is_public))
+        return function
+
+    return declare

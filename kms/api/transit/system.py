@@ -1,0 +1,230 @@
+"""What Vault clients ask beside keys: logins, their own token, health, mounts."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from datetime import UTC
+from typing import Any
+
+from msgspec import field
+
+from kms import __version__
+from kms.access.authentication import Credentials
+from kms.access.policy import Permission, allows_on_key, may_see_key
+from kms.access.ratelimit import RateClass
+from kms.api.asker import Asker
+from kms.api.transit.routes import READ, WRITE, Body, Done, route
+from kms.errors import MfaRequired, NotFound
+from kms.operations.sessions import TokenRequest
+from kms.operations.table import Nothing
+
+_POLICIES = ["default"]
+
+
+class LoginBody(Body, kw_only=True):
+    """A client's secret and the code of its authenticator app."""
+
+    password: str
+    totp: str | None = None
+    passcode: str | None = None
+
+
+class PathsBody(Body, kw_only=True):
+    """Which paths."""
+
+    paths: list[str] = field(default_factory=list)
+    path: list[str] | str = ""
+
+
+class RenewBody(Body, kw_only=True):
+    """For how long; an expiry is fixed when a token is issued, so nothing comes of it."""
+
+    increment: str | int = 0
+
+
+@route(WRITE, "auth/userpass/login/<client_id>", LoginBody, RateClass.AUTHENTICATE, is_public=True)
+def login(asker: Asker, body: LoginBody, client_id: str) -> Done:
+    """Give out a session token for a secret and a second factor."""
+    service, call = asker.service, asker.call
+    code = body.totp or body.passcode
+    if code is None:
+        raise MfaRequired("Add totp with the code of the authenticator app.")
+    presented = Credentials(client_id, body.password[:1024], totp_code=code[:1024])
+    with asker.slow() if presented.is_passphrase else nullcontext():
+        call.caller = service.authenticator.prove(presented, call.source)
+    answer = asker.do("issue_token", TokenRequest())
+    auth = {
+        "client_token": answer.access_token,
+        "accessor": "",
+        "policies": _POLICIES,
+        "token_policies": _POLICIES,
+        "metadata": {"username": client_id},
+        "lease_duration": answer.expires_in,
+        "renewable": False,
+        "entity_id": client_id,
+        "token_type": "service",
+        "orphan": True,
+        "mfa_requirement": None,
+        "num_uses": 0,
+    }
+    return Done(auth=auth)
+
+
+@route(READ, "auth/token/lookup-self")
+def lookup_self(asker: Asker, body: Body) -> Any:
+    """Show what the token is."""
+    token = asker.call.known_caller.token
+    assert token is not None  # there is no other way in
+    left = int((token.expires_at - asker.service.clock()).total_seconds())
+    return {
+        "accessor": "",
+        "creation_time": int(token.issued_at.timestamp()),
+        "creation_ttl": int((token.expires_at - token.issued_at).total_seconds()),
+        "display_name": f"userpass-{token.client_id}",
+        "entity_id": token.client_id,
+        "expire_time": token.expires_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "explicit_max_ttl": int((token.expires_at - token.issued_at).total_seconds()),
+        "id": "",
+        "issue_time": token.issued_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "meta": {"username": token.client_id},
+        "num_uses": 0,
+        "orphan": True,
+        "path": f"auth/userpass/login/{token.client_id}",
+        "policies": _POLICIES,
+        "renewable": False,
+        "ttl": max(left, 0),
+        "type": "service",
+    }
+
+
+@route(WRITE, "auth/token/renew-self", RenewBody)
+def renew_self(asker: Asker, body: RenewBody) -> Done:
+    """Say how long the token still lasts; that was fixed when it was issued."""
+    token = asker.call.known_caller.token
+    assert token is not None
+    left = int((token.expires_at - asker.service.clock()).total_seconds())
+    auth = {
+        "client_token": "",
+        "accessor": "",
+        "policies": _POLICIES,
+        "token_policies": _POLICIES,
+        "metadata": {"username": token.client_id},
+        "lease_duration": max(left, 0),
+        "renewable": False,
+        "entity_id": token.client_id,
+        "token_type": "service",
+        "orphan": True,
+    }
+    return Done(auth=auth)
+
+
+@route(WRITE, "auth/token/revoke-self")
+def revoke_self(asker: Asker, body: Body) -> Done:
+    """End the session, on every worker, before this answers."""
+    asker.do("end_session", Nothing())
+    return Done(status=204)
+
+
+@route(READ, "sys/health", is_public=True)
+def health(asker: Asker, body: Body) -> Done:
+    """Whether this worker can answer."""
+    asker.service.lease.require()
+    return Done(
+        bare={
+            "initialized": True,
+            "sealed": False,
+            "standby": False,
+            "performance_standby": False,
+            "server_time_utc": int(asker.service.clock().timestamp()),
+            "version": __version__,
+            "cluster_name": "kms",
+        }
+    )
+
+
+@route(READ, "sys/init", is_public=True)
+def initialized(asker: Asker, body: Body) -> Done:
+    """A service that runs has a vault."""
+    return Done(bare={"initialized": True})
+
+
+@route(READ, "sys/seal-status", is_public=True)
+def seal_status(asker: Asker, body: Body) -> Done:
+    """A process that serves is unsealed."""
+    return Done(
+        bare={
+            "type": asker.service.settings.seal,
+            "initialized": True,
+            "sealed": False,
+            "t": 1,
+            "n": 1,
+            "progress": 0,
+            "nonce": "",
+            "version": __version__,
+            "cluster_name": "kms",
+            "recovery_seal": False,
+        }
+    )
+
+
+@route(READ, "sys/mounts")
+def mounts(asker: Asker, body: Body) -> Any:
+    """The one mount there is."""
+    mount = {
+        "type": "transit",
+        "description": "keys of this service",
+        "accessor": "transit",
+        "config": {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False},
+        "local": False,
+        "seal_wrap": False,
+        "options": None,
+        "uuid": "",
+    }
+    return {f"{asker.service.settings.transit_mount}/": mount}
+
+
+@route(READ, "sys/internal/ui/mounts/<mount>")
+@route(READ, "sys/internal/ui/mounts/<mount>/<rest>")
+def mount_of_path(asker: Asker, body: Body, mount: str, rest: str = "") -> Any:
+    """The mount of a path, as the command line asks for it."""
+    name = asker.service.settings.transit_mount
+    if mount != name:
+        raise NotFound("There is no such mount.")
+    return {"path": f"{name}/", "type": "transit", "options": None}
+
+
+@route(WRITE, "sys/capabilities-self", PathsBody)
+def capabilities_self(asker: Asker, body: PathsBody) -> Any:
+    """What the caller may do at some paths, as far as a path says it."""
+    given = body.path if isinstance(body.path, list) else [body.path]
+    paths = [path for path in (*body.paths, *given) if path][:1000]
+    found = {path: _capabilities(asker, path) for path in paths}
+    first = found[paths[0]] if paths else []
+    return {**found, "capabilities": first}
+
+
+_NEEDS = {
+    "encrypt": Permission.KEYS_ENCRYPT,
+    "decrypt": Permission.KEYS_DECRYPT,
+    "rewrap": Permission.KEYS_REWRAP,
+    "sign": Permission.KEYS_SIGN,
+    "verify": Permission.KEYS_VERIFY,
+    "hmac": Permission.KEYS_MAC,
+    "keys": Permission.KEYS_READ,
+}
+
+
+def _capabilities(asker: Asker, path: str) -> list[str]:
+
+    parts = path.split("/")
+    if len(parts) < 3 or parts[0] != asker.service.settings.transit_mount or parts[1] not in _NEEDS:
+        return ["deny"]
+    caller = asker.call.known_caller
+    try:
+        key = asker.service.keyring.key(parts[2])
+    except NotFound:
+        return ["create"] if parts[1] == "keys" else ["deny"]
+    if not may_see_key(caller, key.owner, key.key_id):
+        return ["deny"]
+    allowed = allows_on_key(caller, _NEEDS[parts[1]], key.owner, key.key_id)
+    return (["read", "update"] if parts[1] == "keys" else ["update"]) if allowed else ["deny"]

@@ -1,0 +1,52 @@
+"""Vault's words for types of keys and hashes, and ours."""
+
+from __future__ import annotations
+
+TYPES = {
+    "aes128-gcm96": "aes-128-gcm",
+    "aes256-gcm96": "aes-256-gcm",
+    "chacha20-poly1305": "chacha20-poly1305",
+    "ed25519": "ed25519",
+    **{f"ecdsa-p{bits}": f"ec-p{bits}" for bits in (256, 384, 521)},
+    **{f"rsa-{bits}": f"rsa-{bits}" for bits in (2048, 3072, 4096)},
+    "hmac": "hmac-sha256",
+}
+"""The type of key for each of Vault's that there is here."""
+
+NAMES = {native: name for name, native in TYPES.items()} | {"hmac-sha384": "hmac", "hmac-sha512": "hmac"}
+
+HASHES = {
+    **{f"sha2-{bits}": f"SHA-{bits}" for bits in (224, 256, 384, 512)},
+    **{f"sha3-{bits}": f"SHA3-{bits}" for bits in (224, 256, 384, 512)},
+}
+"""Vault's names of digests, and ours."""
+
+_CURVES = {"ec-p256": ("sha2-256", "ES256"), "ec-p384": ("sha2-384", "ES384"), "ec-p521": ("sha2-512", "ES512")}
+
+
+def name_of(key_type: str) -> str:
+    """Vault's name of a type of key; for types that it does not have, ours."""
+    return NAMES.get(key_type, key_type)
+
+
+def hash_of(key_type: str) -> str:
+    """The hash that a key of this type signs with where none is asked for."""
+    return _CURVES.get(key_type, ("sha2-256", ""))[0]
+
+
+def algorithm_of(key_type: str, hash_name: str, scheme: str) -> str | None:
+    """Our name of the signature algorithm, None where the type does not sign so. `scheme` is pss or pkcs1v15."""
+    if key_type.startswith("rsa"):
+        family = {"pss": "PS", "pkcs1v15": "RS"}.get(scheme)
+        return f"{family}{hash_name[-3:]}" if family and hash_name in ("sha2-256", "sha2-384", "sha2-512") else None
+    if key_type in _CURVES:
+        own, algorithm = _CURVES[key_type]
+        return algorithm if hash_name == own else None
+    return {"ed25519": "Ed25519", "ed448": "Ed448"}.get(key_type) or (
+        key_type.upper() if key_type.startswith("ml-dsa") else None
+    )
+
+
+def code_hash_of(key_type: str) -> str:
+    """The hash of an HMAC key."""
+    return "sha2-" + key_type.removeprefix("hmac-sha")
