@@ -67,9 +67,12 @@ def main(
         warm_up(every, load_core)
         clients = iter(service.seeded.credentials)
         measured: dict[str, list[Measured]] = {name: [] for name in every}
+        bare: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
         for number in range(rounds):
             for name, case in every.items():
                 measured[name].append(case.target.load(seconds, case.connections, load_core))
+                if name in PRIMITIVES:
+                    bare[name].append(_bare(server_core, name))
             if only is None or only in _LOGINS:
                 measured.setdefault(_LOGINS, []).append(_logins(service, clients))
             click.echo(f"round {number + 1} of {rounds} done", err=True)
@@ -78,7 +81,14 @@ def main(
         if only is None:
             beside = _beside_generation(service, clients, every[_SINGLE].target, load_core, seconds)
             handshakes = others.handshakes(service.url, seconds, load_core)
-    _compare_with_primitives(figures, server_core)
+    for name, rounds_of_it in bare.items():
+        pairs = list(zip(measured[name], rounds_of_it, strict=False))
+        if pairs:
+            of_primitive = statistics.median(mine.per_second / primitive for mine, (primitive, _) in pairs)
+            figures[name]["of primitive"] = round(of_primitive, 2)
+        if name in _SPEEDS and pairs:
+            of_speed = statistics.median(mine.per_second / speed for mine, (_, speed) in pairs)
+            figures[name]["of openssl speed"] = round(of_speed, 2)
     _print(figures)
     click.echo(
         f"\nmemory of a worker: {memory[0]:.0f} MiB, after all this {memory_after[0]:.0f} MiB; "
@@ -138,14 +148,10 @@ def _figures(measured: dict[str, list[Measured]], name: str, every: dict[str, Ca
     return found
 
 
-def _compare_with_primitives(figures: Figures, core: str) -> None:
-    for name in PRIMITIVES:
-        if name in figures:
-            per_second = figures[name]["per second"]
-            figures[name]["of primitive"] = round(per_second / programs.primitive(core, name), 2)
-            if name in _SPEEDS:
-                speed = programs.openssl_speed(core, _SPEEDS[name])
-                figures[name]["of openssl speed"] = round(per_second / speed, 2)
+def _bare(core: str, name: str) -> tuple[float, float]:
+    """How often a second the bare primitive runs, here and by `openssl speed`, in the moment of the round."""
+    speed = programs.openssl_speed(core, _SPEEDS[name]) if name in _SPEEDS else 0.0
+    return programs.primitive(core, name), speed
 
 
 def _logins(service: Running, clients: Iterator[tuple[str, str, str]]) -> Measured:

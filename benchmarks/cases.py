@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import click
 
 from benchmarks.programs import Running, Target
 from benchmarks.seeding import KEY_PATTERN, KEYS
+from kms.access import sigv4
+from kms.access.sigv4 import Signed
+from kms.secret import Secret
 
 ITEMS = 100
 _KEYS: dict[str, dict[str, Any]] = {
@@ -76,4 +82,40 @@ def cases(service: Running, connections: int) -> dict[str, Case]:
     found[f"list 100 of {KEYS:,} keys"] = Case(listed, 1, 1)
     found["create symmetric"] = Case(service.target("/api/v1/keys", {}), 1, connections)
     found["create RSA-2048"] = Case(service.target("/api/v1/keys", {"type": "rsa-2048"}), 1, 4)
+    found["Vault dialect: encrypt 32 B"] = Case(_vault(service, plain), 1, connections)
+    found["AWS dialect: encrypt 32 B"] = Case(_aws(service, plain), 1, connections)
     return found
+
+
+def _vault(service: Running, plain: dict[str, str]) -> Target:
+    service.call("POST", "/v1/transit/keys/bench", {})
+    headers = (("X-Vault-Token", service.token),)
+    return replace(service.target("/v1/transit/encrypt/bench", plain), authorization="-", headers=headers)
+
+
+def _aws(service: Running, plain: dict[str, str]) -> Target:
+    """Signed once, with a time that is good for five minutes from when a round begins."""
+    access = service.call("POST", "/api/v1/access-keys", {})
+    body = json.dumps({"KeyId": "aead", "Plaintext": plain["plaintext"]}).encode()
+    headers = {
+        "content-type": "application/x-amz-json-1.1",
+        "host": service.url.removeprefix("https://"),
+        "x-amz-target": "TrentService.Encrypt",
+    }
+
+    def sign(target: Target) -> Target:
+        at = datetime.now(UTC)
+        amz_date, day = at.strftime("%Y%m%dT%H%M%SZ"), at.strftime("%Y%m%d")
+        sent = {**headers, "x-amz-date": amz_date}
+        signed = Signed(access["access_key_id"], day, "us-east-1", "kms", tuple(sorted(sent)), "")
+        key = sigv4.signing_key(Secret(access["secret_access_key"].encode()), signed)
+        signature = sigv4.signature(signed, key, "POST", "/", sent, amz_date, sha256(body).hexdigest())
+        credential = f"Credential={signed.access_key_id}/{signed.scope}"
+        names = f"SignedHeaders={';'.join(signed.headers)}"
+        return replace(
+            target,
+            authorization=f"{sigv4.ALGORITHM} {credential}, {names}, Signature={signature}",
+            headers=(("X-Amz-Target", headers["x-amz-target"]), ("X-Amz-Date", amz_date)),
+        )
+
+    return Target(service.url, "/", "", body, content_type=headers["content-type"], prepare=sign)

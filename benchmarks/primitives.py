@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, paddin
 
 from kms.crypto.symmetric import Xaes256Gcm
 
-_SECONDS = 1.0
+_SECONDS = 0.5
 _MESSAGE = bytes(32)
 
 

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Target:
-    """One request that load is made of; where there are `keys`, `path` has a place for the number of one."""
+    """One request that load is made of; where there are `keys`, `path` has a place for the number of one.
+
+    `prepare` gives it what is good for a short time only.
+    """
 
     url: str
     path: str
@@ -51,9 +54,12 @@ class Target:
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
     keys: int = 0
+    prepare: Callable[[Target], Target] | None = None
 
     def load(self, seconds: int, connections: int, core: str) -> Measured:
         """Ask for it over and over, from the given core."""
+        if self.prepare is not None:
+            return replace(self.prepare(self), prepare=None).load(seconds, connections, core)
         with tempfile.NamedTemporaryFile() as file:
             file.write(self.body)
             file.flush()
@@ -184,7 +190,7 @@ def yardsticks(core: str, pair: Path) -> Iterator[str]:
 
 def openssl_speed(core: str, algorithm: str) -> float:
     """Signatures a second by `openssl speed` on that core."""
-    command = ["taskset", "-c", core, "openssl", "speed", "-seconds", "2", algorithm]
+    command = ["taskset", "-c", core, "openssl", "speed", "-seconds", "1", algorithm]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1].split()[-2])
 

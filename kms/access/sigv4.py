@@ -9,6 +9,7 @@ import hmac
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 
 from kms.secret import Secret
@@ -51,17 +52,30 @@ def parse(authorization: str) -> Signed | None:
 
 def is_timely(signed: Signed, amz_date: str, now: datetime) -> bool:
     """Whether the request was signed just now: its time, and the day of its scope."""
+    at = _moment(amz_date)
+    return at is not None and abs(now - at) <= SKEW and amz_date.startswith(signed.date)
+
+
+@lru_cache(maxsize=64)
+def _moment(amz_date: str) -> datetime | None:
     try:
-        at = datetime.strptime(amz_date, _TIME).replace(tzinfo=UTC)
+        return datetime.strptime(amz_date, _TIME).replace(tzinfo=UTC)
     except ValueError:
-        return False
-    return abs(now - at) <= SKEW and amz_date.startswith(signed.date)
+        return None
 
 
 def verify(
     signed: Signed, key: bytes, method: str, path: str, headers: dict[str, str], amz_date: str, body_hash: str
 ) -> bool:
-    """Whether the signature is that of `key`, a `signing_key`, over this request.
+    """Whether the signature is the right one."""
+    expected = signature(signed, key, method, path, headers, amz_date, body_hash)
+    return hmac.compare_digest(expected, signed.signature)
+
+
+def signature(
+    signed: Signed, key: bytes, method: str, path: str, headers: dict[str, str], amz_date: str, body_hash: str
+) -> str:
+    """The signature of `key`, a `signing_key`, over this request, in hexadecimal.
 
     `headers` has the signed ones, their names in lower case; `body_hash` is the SHA-256 of the body in hexadecimal.
     """
@@ -78,7 +92,7 @@ def verify(
     )
     digest = sha256(canonical.encode("latin-1", "replace")).hexdigest()
     to_sign = f"{ALGORITHM}\n{amz_date}\n{signed.scope}\n{digest}".encode()
-    return hmac.compare_digest(hmac.digest(key, to_sign, "sha256").hex(), signed.signature)
+    return hmac.digest(key, to_sign, "sha256").hex()
 
 
 def signing_key(secret: Secret, signed: Signed) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,9 @@ class Asker:
         call = Call(operation, self.call.source, self.call.request_id, self.call.caller)
         declared = OPERATIONS[operation]
         try:
-            with self.slow() if declared.slow else nullcontext():
-                return perform(self.service, declared, call, lambda: request, path)
+            if declared.slow:
+                with self.slow():
+                    return perform(self.service, declared, call, lambda: request, path)
+            return perform(self.service, declared, call, lambda: request, path)
         finally:
             self.call.recorded = call.recorded

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -89,9 +88,12 @@ class AwsDoor:
             raise Fault("UnknownOperationException", "", problem="not-found")
         self.service.rate_limits.hit(action.rate_class, identity(call.caller, call.source))
         asking = Asking(self.service, call, self.admission, Names(self.service, signed.region))
-        is_use = action.rate_class is RateClass.USE
-        with nullcontext() if is_use else self.admission.of_client(call.caller.client_id):
-            answer = action.function(asking, decoded(action.input, body))
+        request = decoded(action.input, body)
+        if action.rate_class is RateClass.USE:
+            answer = action.function(asking, request)
+        else:
+            with self.admission.of_client(call.caller.client_id):
+                answer = action.function(asking, request)
         return msgspec.json.encode(answer) if answer is not None else b""
 
     def _proven(self, call: Call, environ: Environ) -> tuple[SigningCaller, Signed, bytes]:
@@ -108,8 +110,12 @@ class AwsDoor:
             raise
         # Apart from the client's own requests: whoever knows the id of an access key but not its secret keeps only
         # others like him waiting.
-        with self.admission.of_client(f"signed by {signer.key.access_key_id}"):
+        who = f"signed by {signer.key.access_key_id}"
+        entered = self.admission.enter(who)
+        try:
             body = requests.read(environ["wsgi.input"], int(length))
+        finally:
+            self.admission.leave(who, entered)
         headers = {name: _header(environ, name) for name in signed.headers}
         key = signer.signing_keys.get(signed.scope)
         if key is None:
@@ -131,9 +137,8 @@ class AwsDoor:
         signed = sigv4.parse(authorization)
         if signed is None:
             raise _incomplete("Authorization header is not of the form of AWS4-HMAC-SHA256.")
-        unsigned = _must_be_signed(environ) - set(signed.headers)
-        if unsigned:
-            raise _incomplete(f"These headers must be signed: {', '.join(sorted(unsigned))}.")
+        if unsigned := _unsigned(environ, signed):
+            raise _incomplete(f"These headers must be signed: {', '.join(unsigned)}.")
         if signed.service != _SERVICE:
             raise Fault(
                 "InvalidSignatureException",
@@ -171,10 +176,20 @@ class AwsDoor:
 _SCOPES_REMEMBERED = 16
 
 
-def _must_be_signed(environ: Environ) -> set[str]:
-    """The headers that a signature must cover: where it goes, what is asked, and everything of AWS's own."""
-    own = {name[5:].replace("_", "-").lower() for name in environ if name.startswith("HTTP_X_AMZ_")}
-    return {"host", *own} - {"x-amzn-trace-id"}
+def _unsigned(environ: Environ, signed: Signed) -> list[str]:
+    """The headers that the signature must cover and does not: where it goes, and everything of AWS's own."""
+    own = sum(name.startswith("x-amz-") for name in signed.headers)
+    # Quicker than a look at every variable: as many of AWS's own are signed as there are, and each of them is there.
+    if "host" in signed.headers and own == " ".join(environ).count("HTTP_X_AMZ_") and _all_sent(environ, signed):
+        return []
+    sent = {name[5:].replace("_", "-").lower() for name in environ if name.startswith("HTTP_X_AMZ_")}
+    return sorted({"host", *sent} - set(signed.headers)) or ["what is not sent cannot be signed"]
+
+
+def _all_sent(environ: Environ, signed: Signed) -> bool:
+    return len(set(signed.headers)) == len(signed.headers) and all(
+        f"HTTP_{name.upper().replace('-', '_')}" in environ for name in signed.headers if name.startswith("x-amz-")
+    )
 
 
 def _header(environ: Environ, name: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from http import HTTPStatus
@@ -89,14 +88,24 @@ class TransitDoor:
         if call.caller is None and length > _LONGEST_PUBLIC:
             raise errors.TooLarge(f"At most {_LONGEST_PUBLIC} bytes are taken without a token.")
         self.service.rate_limits.hit(route.rate_class, identity(call.caller, call.source))
-        with ExitStack() as held:
-            held.enter_context(self.admission.of_client(who))
-            content = requests.read(environ["wsgi.input"], length) if length else b""
-            if route.rate_class is RateClass.USE:
-                held.close()
-            asker = Asker(self.service, call, self.admission)
-            answer = route.function(asker, _body(route.body, content), **variables)
+        asker = Asker(self.service, call, self.admission)
+        if route.rate_class is RateClass.USE:
+            body = self._read(route, environ, length, who)
+            answer = route.function(asker, body, **variables)
+        else:
+            with self.admission.of_client(who):
+                body = _body(route.body, requests.read(environ["wsgi.input"], length))
+                answer = route.function(asker, body, **variables)
         return answer if isinstance(answer, Done) else Done(answer)
+
+    def _read(self, route: Route, environ: Environ, length: int, who: str) -> Body:
+        """The body; a use of a key holds one of the client's threads only while it arrives."""
+        entered = self.admission.enter(who)
+        try:
+            content = requests.read(environ["wsgi.input"], length)
+        finally:
+            self.admission.leave(who, entered)
+        return _body(route.body, content)
 
     def _prove(self, environ: Environ, call: Call, route: Route | None) -> None:
         if route is not None and route.is_public:
@@ -157,7 +166,7 @@ def _decoder(kind: type[Body]) -> Any:
 
 def _body(kind: type[Body], content: bytes) -> Body:
     try:
-        body: Body = _decoder(kind).decode(content if content.strip() else b"{}")
+        body: Body = _decoder(kind).decode(content or b"{}")
     except msgspec.ValidationError as error:
         raise Fault(re.sub(r" - at `\$\.?([^`]*)`$", r": \1", str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
