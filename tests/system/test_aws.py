@@ -330,6 +330,30 @@ def test_tags(kms: Kms) -> None:
     assert kms.refusal("tag_resource", KeyId=key, Tags=[{"TagKey": "aws:x", "TagValue": ""}])[0] == "TagException"
 
 
+def test_policies(kms: Kms) -> None:
+    key = kms.key()
+    policy = kms.get_key_policy(KeyId=key, PolicyName="default")["Policy"]
+    (statement,) = json.loads(policy)["Statement"]
+    assert statement["Principal"] == {"AWS": "arn:aws:iam::000000000000:user/amy"}
+    kms.put_key_policy(KeyId=key, Policy=policy)
+    assert kms.list_key_policies(KeyId=key)["PolicyNames"] == ["default"]
+    root = {**statement, "Principal": {"AWS": "arn:aws:iam::000000000000:root"}}
+    assert kms.key(Policy=json.dumps({"Version": "2012-10-17", "Statement": [root]}))
+    for wrong in (
+        {**statement, "Effect": "Deny"},
+        {**statement, "Principal": "*"},
+        {
+            **statement,
+            "Principal": {"AWS": ["arn:aws:iam::000000000000:user/amy", "arn:aws:iam::000000000000:user/x"]},
+        },
+        {**statement, "Action": "kms:Encrypt"},
+        {**statement, "Condition": {"Bool": {"aws:SecureTransport": "true"}}},
+    ):
+        document = json.dumps({"Version": "2012-10-17", "Statement": [wrong]})
+        for call, given in (("put_key_policy", {"KeyId": key}), ("create_key", {})):
+            assert kms.refusal(call, Policy=document, **given)[0] == "MalformedPolicyDocumentException"
+
+
 def test_lists_go_on(service: Running, kms: Kms) -> None:
     made = {kms.key() for _ in range(5)}
     pages = list(kms.client.get_paginator("list_keys").paginate(PaginationConfig={"PageSize": 2}))

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, field
 
 from kms.access.ratelimit import RateClass
-from kms.api.aws import specs
+from kms.api.aws import policies, specs
 from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
-from kms.api.aws.shapes import Description, GrantTokens, Input, ItemLimit, KeyName, Marker
+from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, truncated
 from kms.errors import KeyStateConflict
 from kms.keys.model import Key
 from kms.operations.keys import CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
@@ -53,13 +53,6 @@ class CreateKeyInput(Input, kw_only=True):
     tags: list[Tag] = field(default_factory=list)
     multi_region: bool | None = None
     xks_key_id: str | None = None
-
-
-class KeyInput(Input, kw_only=True):
-    """An operation on a key."""
-
-    key_id: KeyName
-    grant_tokens: GrantTokens | None = None
 
 
 class ListKeysInput(Input, kw_only=True):
@@ -107,7 +100,7 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
     if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS",):
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
     if given.policy is not None:
-        raise Fault("UnsupportedOperationException", "Key policies are not supported; grant the use of keys instead.")
+        policies.require_ownership(asking, given.policy, asking.call.known_caller.client_id)
     if given.multi_region:
         raise Fault("UnsupportedOperationException", "Multi-region keys are not supported.")
     native = specs.TYPES.get(spec)
@@ -240,11 +233,6 @@ def list_resource_tags(asking: Asking, given: ListResourceTagsInput) -> Mapping[
     shown = names[: given.limit]
     tags = [{"TagKey": name, "TagValue": labels[name]} for name in shown]
     return {"Tags": tags, **truncated(shown[-1] if len(names) > len(shown) else None)}
-
-
-def truncated(marker: str | None) -> dict[str, Any]:
-    """The members of a list that say whether there is more."""
-    return {"Truncated": False} if marker is None else {"Truncated": True, "NextMarker": marker}
 
 
 def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:

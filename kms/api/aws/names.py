@@ -30,6 +30,15 @@ class Names:
         """The account id of the settings."""
         return self.service.settings.aws_account_id
 
+    @property
+    def account_arn(self) -> str:
+        """The ARN that stands for everybody in the account."""
+        return f"arn:aws:iam::{self.account}:root"
+
+    def client_arn(self, client_id: str) -> str:
+        """The ARN of a client, as a user of the account."""
+        return f"arn:aws:iam::{self.account}:user/{client_id}"
+
     def key_arn(self, key_id: str) -> str:
         """The ARN of a key."""
         return f"arn:aws:kms:{self.region}:{self.account}:key/{key_id}"

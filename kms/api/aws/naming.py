@@ -8,9 +8,8 @@ from typing import Any
 
 from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
-from kms.api.aws.managing import truncated
 from kms.api.aws.names import ALIAS
-from kms.api.aws.shapes import AliasName, Input, ItemLimit, KeyName, Marker
+from kms.api.aws.shapes import AliasName, Input, ItemLimit, KeyName, Marker, truncated
 from kms.errors import AlreadyExists
 from kms.operations.aliases import ListAliasesRequest, SetAliasRequest
 from kms.operations.table import Nothing

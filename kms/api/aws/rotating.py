@@ -12,8 +12,7 @@ from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
 from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
-from kms.api.aws.managing import KeyInput, truncated
-from kms.api.aws.shapes import ItemLimit, Marker
+from kms.api.aws.shapes import ItemLimit, KeyInput, Marker, truncated
 from kms.errors import KeyStateConflict
 from kms.keys.model import Key
 from kms.operations.keys import ListVersionsRequest, UpdateKeyRequest

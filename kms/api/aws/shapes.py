@@ -27,6 +27,19 @@ EncryptionContext = dict[str, str]
 ItemLimit = Annotated[int, Meta(ge=1, le=1000)]
 Marker = Annotated[str, Meta(min_length=1, max_length=1024)]
 
+
+class KeyInput(Input, kw_only=True):
+    """An operation on a key."""
+
+    key_id: KeyName
+    grant_tokens: GrantTokens | None = None
+
+
+def truncated(marker: str | None) -> dict[str, Any]:
+    """The members of a list that say whether there is more."""
+    return {"Truncated": False} if marker is None else {"Truncated": True, "NextMarker": marker}
+
+
 _AT = re.compile(r" - at `\$(?P<where>[^`]*)`$")
 _BOUND = re.compile(r"(?P<sign>>=|<=) (?P<bound>\d+)")
 
@@ -74,7 +87,7 @@ def _value(body: bytes, member: str) -> object:
     """What was sent as `member`, if that is a short word; binary members are never repeated."""
     try:
         value = msgspec.json.decode(body).get(member)
-    except (msgspec.DecodeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError):
         return ""
     sensitive = {"Plaintext", "Message", "CiphertextBlob", "Mac", "Signature", "SharedSecretCiphertextBlob"}
     if member in sensitive or not isinstance(value, (str, int)):
