@@ -9,7 +9,7 @@ from kms.access import clients
 from kms.crypto.keytype import KeyType
 from kms.errors import AlreadyExists, Conflict, KeyRevoked, KeyStateConflict, ValidationFailed
 from kms.keys.cryptoperiod import Cryptoperiods
-from kms.keys.ids import is_session_key_id, new_key_id, new_key_uid, reserved_for
+from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
 from kms.vault.store import Change
@@ -134,7 +134,9 @@ def usages_of(kind: KeyType, asked: frozenset[Usage] | None, material: Material)
 
 
 def require_free_name(change: Change, name: str, owner: str) -> None:
-    """Raise AlreadyExists for a name in use, and ValidationFailed for one that is kept for another client."""
+    """Raise AlreadyExists for a name in use, and ValidationFailed for one of no form or kept for another client."""
+    if not is_key_id(name):  # REST has checked that; dialects take names as they come
+        raise ValidationFailed("key_id: letters, digits, dots, dashes and underscores, 128 at the most.")
     if change.key_by_id(name) is not None or change.find(Alias, name) is not None:
         raise AlreadyExists(f"There is a key or an alias {name} already.")
     client_id = reserved_for(name)

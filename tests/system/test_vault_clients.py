@@ -285,6 +285,11 @@ def test_what_does_not_fit_is_refused(service: Running, vault: hvac.Client, toke
         ("/v1/transit/export/other-key/odd", 400),
     ):
         assert service.curl("GET", path, token=token).status == status, path
+    for name_ in ("a%20b", "%00", "%C3%A9", "-x", "x" * 129):
+        for made in (f"/v1/transit/keys/{name_}", f"/v1/transit/encrypt/{name_}"):
+            assert service.curl("POST", made, {"plaintext": ""}, token=token).status in (400, 404), made
+    for length in ("00000019999999999", "65537", "0", "-1", "9" * 50):
+        assert service.curl("POST", f"/v1/transit/random/{length}", {}, token=token).status == 400, length
     garbage = service.curl("POST", f"/v1/transit/encrypt/{name}", None, "-d", "{", token=token)
     assert garbage.json == {"errors": ["error parsing JSON"]}
     assert service.curl("POST", f"/v1/transit/encrypt/{name}", {}, token="").status == 403

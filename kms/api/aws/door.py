@@ -137,6 +137,8 @@ class AwsDoor:
         signed = sigv4.parse(authorization)
         if signed is None:
             raise _incomplete("Authorization header is not of the form of AWS4-HMAC-SHA256.")
+        if environ.get("QUERY_STRING"):
+            raise _incomplete("Requests have no query.")
         if unsigned := _unsigned(environ, signed):
             raise _incomplete(f"These headers must be signed: {', '.join(unsigned)}.")
         if signed.service != _SERVICE:

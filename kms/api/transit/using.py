@@ -177,7 +177,7 @@ def random(asker: Asker, body: RandomBody, length: str | None = None, source: st
     if source not in ("platform", "seal", "all"):
         raise Fault(f'unsupported entropy source "{source[:20]}"; must be "platform" or "seal", or "all"')
     text = length if length is not None else str(body.bytes or 32)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:7]) <= 65_536:
+    if len(text) > 5 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65_536:
         raise Fault('"bytes" must be from 1 to 65536')
     return {"random_bytes": _form(asker.do("random", RandomRequest(length=int(text))).random, body.format)}
 
