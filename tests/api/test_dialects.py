@@ -111,7 +111,7 @@ def test_aws_requests_drawn_from_the_model(world: World, alice: Api, clock: Stee
     model = botocore.session.get_session().get_service_model("kms").operation_model(name)
     chance = random.Random(name)  # the same requests every time
     slow = name.startswith(("CreateKey", "GenerateDataKeyPair", "Rotate", "Enable", "Disable", "Put", "Tag", "Untag"))
-    for _ in range(40 if slow else 120):
+    for _ in range(15 if slow else 50):
         body = json.dumps(drawn(chance, model.input_shape)).encode()
         status, content = answer_of(world, signed(access, clock, name, body), body)
         assert status in (200, 400, 412), (body, status, content)
@@ -128,7 +128,7 @@ def test_transit_requests_of_every_kind(world: World, alice: Api, route: Any) ->
     members = route.body.__struct_encode_fields__
     if route.function.__name__ == "revoke_self":
         members = ()
-    for _ in range(30):
+    for _ in range(15):
         path = route.pattern.pattern.replace("~", "transit").replace("/?", "")
         for part in ("name", "kind", "hash_name", "length", "source", "version", "client_id", "mount", "rest"):
             choices = {

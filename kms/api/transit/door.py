@@ -23,7 +23,7 @@ from kms.api.admission import Admission
 from kms.api.asker import Asker
 from kms.api.dispatch import Environ, StartResponse, WsgiApp
 from kms.api.headers import JSON, security_headers
-from kms.api.transit import managing, system, using  # noqa: F401  # they fill the table
+from kms.api.transit import encrypting, managing, signing, system  # noqa: F401  # they fill the table
 from kms.api.transit.answers import Fault, envelope, fault_of
 from kms.api.transit.routes import LIST, READ, ROUTES, Body, Done, Route
 from kms.operations import Call, Service, new_request_id

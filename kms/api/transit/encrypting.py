@@ -1,0 +1,162 @@
+"""Encryption, data keys, random bytes and digests in the Vault dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from kms.access.ratelimit import RateClass
+from kms.api.asker import Asker
+from kms.api.transit import types
+from kms.api.transit.answers import Fault
+from kms.api.transit.routes import WRITE, Body, Done, route
+from kms.api.transit.units import (
+    Unit,
+    UseBody,
+    answer,
+    b64,
+    bytes_of,
+    each,
+    failure,
+    plain_only,
+    read,
+    taken_apart,
+    units,
+)
+from kms.errors import NotFound, Refusal
+from kms.keys.ids import is_key_id
+from kms.operations.encrypting import DecryptRequest, EncryptRequest, RewrapRequest
+from kms.operations.keys import CreateKeyRequest
+from kms.operations.stateless import HashRequest, RandomRequest
+
+
+class RandomBody(Body, kw_only=True):
+    """How many random bytes, and in which form."""
+
+    bytes: int | None = None
+    format: str = "base64"
+
+
+class HashBody(Body, kw_only=True):
+    """What to hash."""
+
+    input: str
+    algorithm: str | None = None
+    format: str = "hex"
+
+
+@route(WRITE, "~/encrypt/<name>", UseBody, RateClass.USE)
+def encrypt(asker: Asker, body: UseBody, name: str) -> Done:
+    """Encrypt; as with Vault, a key that is not there is made, if the caller may make keys."""
+    requests = [read(_encrypt_request, unit) for unit in units(body)]
+    try:
+        results = each(asker, "encrypt", requests, name)
+    except NotFound:
+        if not is_key_id(name) or asker.service.keyring.exists(name):
+            raise
+        asker.do("create_key", CreateKeyRequest(type=_type(body.type), key_id=name))
+        results = each(asker, "encrypt", requests, name)
+    shown = [failure(result) or _sealed(result) for result in results]
+    return answer(body, shown)
+
+
+@route(WRITE, "~/decrypt/<name>", UseBody, RateClass.USE)
+def decrypt(asker: Asker, body: UseBody, name: str) -> Done:
+    """Decrypt what `encrypt` gave, here or in another installation for a key that was imported."""
+    requests = [read(_decrypt_request, unit) for unit in units(body)]
+    results = each(asker, "decrypt", requests, name)
+    return answer(body, [failure(result) or {"plaintext": b64(result.plaintext)} for result in results])
+
+
+@route(WRITE, "~/rewrap/<name>", UseBody, RateClass.USE)
+def rewrap(asker: Asker, body: UseBody, name: str) -> Done:
+    """Encrypt anew with the latest version, without showing the plaintext."""
+    requests = [read(_rewrap_request, unit) for unit in units(body)]
+    return answer(body, [failure(result) or _sealed(result) for result in each(asker, "rewrap", requests, name)])
+
+
+@route(WRITE, "~/datakey/<kind>/<name>", UseBody, RateClass.USE)
+def datakey(asker: Asker, body: UseBody, kind: str, name: str) -> Any:
+    """Make a key for use outside, encrypted, and with `plaintext` also shown."""
+    if kind not in ("plaintext", "wrapped"):
+        raise Fault("Invalid path, must be 'plaintext' or 'wrapped'")
+    if body.bits not in (128, 256, 512):
+        raise Fault("invalid bit length")
+    plain_only(body)
+    plaintext = asker.do("random", RandomRequest(length=body.bits // 8)).random
+    (made,) = each(asker, "encrypt", [EncryptRequest(plaintext=plaintext, format="raw")], name)
+    if isinstance(made, Refusal):
+        raise made
+    shown = {"plaintext": b64(plaintext)} if kind == "plaintext" else {}
+    return {**shown, **_sealed(made)}
+
+
+@route(WRITE, "~/random", RandomBody, RateClass.USE)
+@route(WRITE, "~/random/<length>", RandomBody, RateClass.USE)
+@route(WRITE, "~/random/<source>/<length>", RandomBody, RateClass.USE)
+def random(asker: Asker, body: RandomBody, length: str | None = None, source: str = "platform") -> Any:
+    """Give random bytes."""
+    if source not in ("platform", "seal", "all"):
+        raise Fault(f'unsupported entropy source "{source[:20]}"; must be "platform" or "seal", or "all"')
+    text = length if length is not None else str(body.bytes or 32)
+    if len(text) > 5 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65_536:
+        raise Fault('"bytes" must be from 1 to 65536')
+    return {"random_bytes": _form(asker.do("random", RandomRequest(length=int(text))).random, body.format)}
+
+
+@route(WRITE, "~/hash", HashBody, RateClass.USE)
+@route(WRITE, "~/hash/<hash_name>", HashBody, RateClass.USE)
+def hash_input(asker: Asker, body: HashBody, hash_name: str | None = None) -> Any:
+    """Give a digest."""
+    algorithm = types.HASHES.get(hash_name or body.algorithm or "sha2-256")
+    if algorithm is None:
+        raise Fault(f"unsupported algorithm {(hash_name or body.algorithm or '')[:20]}")
+    request = msgspec.convert({"message": bytes_of(body.input, "input"), "algorithm": algorithm}, HashRequest)
+    return {"sum": _form(asker.do("hash_message", request).digest, body.format)}
+
+
+def _sealed(made: Any) -> dict[str, Any]:
+    return {"ciphertext": f"vault:v{made.version}:{b64(made.ciphertext)}", "key_version": made.version}
+
+
+def _encrypt_request(unit: Unit) -> EncryptRequest:
+    plain_only(unit)
+    if unit.plaintext is None:
+        raise Fault("missing plaintext to encrypt")
+    return EncryptRequest(
+        plaintext=bytes_of(unit.plaintext, "plaintext"),
+        associated_data=bytes_of(unit.associated_data, "associated_data"),
+        format="raw",
+    )
+
+
+def _decrypt_request(unit: Unit) -> DecryptRequest:
+    plain_only(unit)
+    version, sealed = taken_apart(unit.ciphertext, "ciphertext")
+    associated_data = bytes_of(unit.associated_data, "associated_data")
+    return DecryptRequest(ciphertext=sealed, version=version, associated_data=associated_data, format="raw")
+
+
+def _rewrap_request(unit: Unit) -> RewrapRequest:
+    plain_only(unit)
+    version, sealed = taken_apart(unit.ciphertext, "ciphertext")
+    return RewrapRequest(
+        ciphertext=sealed,
+        version=version,
+        associated_data=bytes_of(unit.associated_data, "associated_data"),
+        format="raw",
+    )
+
+
+def _type(name: str) -> str:
+    native = types.TYPES.get(name)
+    if native is None:
+        raise Fault(f"unknown key type {name[:40]}")
+    return native
+
+
+def _form(content: bytes, form: str) -> str:
+    if form not in ("base64", "hex"):
+        raise Fault(f'unsupported encoding format {form[:20]}; must be "hex" or "base64"')
+    return content.hex() if form == "hex" else b64(content)
