@@ -114,12 +114,14 @@ def test_aws_requests_drawn_from_the_model(world: World, alice: Api, clock: Stee
     for _ in range(15 if slow else 50):
         body = json.dumps(drawn(chance, model.input_shape)).encode()
         status, content = answer_of(world, signed(access, clock, name, body), body)
+        if status == 503:  # a lease that ended for want of processor time; refusing is always right
+            continue
         assert status in (200, 400, 412), (body, status, content)
         if status != 200:
             assert set(json.loads(content)) == {"__type", "message"}
     for garbage in (b"", b"{", b"[]", b"null", b"\xff", b"[" * 5000, b'{"KeyId": ' + b"1" * 5000 + b"}"):
         status, content = answer_of(world, signed(access, clock, name, garbage), garbage)
-        assert status in (200, 400), (garbage, status, content)
+        assert status in (200, 400, 503), (garbage, status, content)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.function.__name__ + "-" + route.methods[0])
