@@ -102,7 +102,12 @@ class Keyring:
             checked = self._checked.get(name, lambda: self._check(key, version, usage, now))
         return checked.loaded
 
-    def _check(self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False) -> _Checked:
+    def _check(self, seen: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False) -> _Checked:
+        # What is decided is remembered for everybody, so it is decided on the key as it is now: `seen` may be from
+        # before a change that its holder has not noticed yet.
+        key = self.key_of_uid(seen.uid)
+        if key is None:
+            raise no_such_key(seen.key_id)
         require_in_range(key, version, usage)  # before it is looked for
         loaded = self._version(key, version)
         latest = loaded if version == key.latest_version else self._version(key, key.latest_version)

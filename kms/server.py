@@ -173,7 +173,8 @@ def _hold_data_directory(settings: Settings) -> None:
     except OSError:
         raise StartError(f"Another service is running on {settings.data_dir}.") from None
     shutil.rmtree(directory / "metrics", ignore_errors=True)
-    (directory / "counters").unlink(missing_ok=True)
+    for counters in directory.glob("counters*"):
+        counters.unlink(missing_ok=True)
 
 
 def _with_free_port(settings: Settings) -> Settings:

@@ -11,7 +11,7 @@ from sqlalchemy import or_
 from kms.access import access_keys, clients, credentials, lockout, totp
 from kms.access.access_keys import AccessKey
 from kms.access.model import Caller, Client, ClientStatus, Grant, RecoveryCode, Token
-from kms.clock import Clock
+from kms.clock import Clock, steady_seconds
 from kms.errors import AuthenticationFailed, MfaRequired
 from kms.secret import Secret
 from kms.vault.lease import Lease, LeasedCache
@@ -53,6 +53,7 @@ class Authenticator:
 
     def __init__(self, vault: Vault, lease: Lease, clock: Clock, token_lifetime: timedelta) -> None:
         self._vault = vault
+        self._lease = lease
         self._clock = clock
         self._lifetime = token_lifetime
         self._secrets = credentials.SecretVerifier(vault.keyring)
@@ -72,7 +73,7 @@ class Authenticator:
             known = clients.find(snapshot, presented.client_id)
         known_hash = known.secret_hash if known else None
         secret_matches = self._secrets.matches(presented.client_id, presented.secret, known_hash)
-        caller = None
+        caller, epoch = None, self._lease.epoch
         with self._vault.change() as change:
             # Attempts come here one after the other, so that a count cannot be overtaken.
             now = self._clock()
@@ -91,7 +92,7 @@ class Authenticator:
                 else:
                     change.replace(client, replace(client, last_totp_step=consumed))
                 lockout.forgive(change, client.client_id, source)
-                caller = _caller(change, client)
+                caller = _caller(change, client, epoch)
             else:
                 lockout.count_failure(change, presented.client_id, source, now)
         if caller is None:
@@ -120,6 +121,24 @@ class Authenticator:
         given = access_keys.session_token_hash(self._vault.keyring, token or "")
         return hmac.compare_digest(given, found.key.session_token_hash)
 
+    def current(self, caller: Caller) -> Caller:
+        """`caller` as it is now: a request may be a long time on its way after it was proven.
+
+        Raises AuthenticationFailed where the session, the access key or the client is gone; Unavailable.
+        """
+        if steady_seconds() < self._lease.ends and caller.epoch == self._lease.epoch:
+            return caller
+        epoch = self._lease.require()
+        with self._vault.read() as snapshot:
+            token = snapshot.find(Token, caller.token.token_hash) if caller.token else None
+            key = snapshot.find(AccessKey, caller.access_key_id) if caller.access_key_id else None
+            client = snapshot.find(Client, caller.client_id)
+            is_gone = (caller.token and token is None) or (caller.access_key_id and key is None)
+            if is_gone or client is None or client.status is not ClientStatus.ENABLED:
+                raise AuthenticationFailed(_FAILED)
+            now = _caller(snapshot, client, epoch)
+        return replace(now, token=token, access_key_id=caller.access_key_id)
+
     def issue(self, change: Change, caller: Caller) -> tuple[str, Token]:
         """A new session token for `caller` and its record; its expiry is fixed now."""
         token = credentials.new_token()
@@ -134,22 +153,25 @@ class Authenticator:
         return token, record
 
     def _load_session(self, given: str) -> Caller:
+        epoch = self._lease.require()
         token_hash = credentials.token_hash(self._vault.keyring, given)
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, token_hash)
             client = snapshot.find(Client, token.client_id) if token else None
             if token is None or client is None or client.status is not ClientStatus.ENABLED:
                 raise AuthenticationFailed(_FAILED)
-            return replace(_caller(snapshot, client), token=token)
+            return replace(_caller(snapshot, client, epoch), token=token)
 
     def _load_access_key(self, access_key_id: str) -> SigningCaller:
+        epoch = self._lease.require()
         with self._vault.read() as snapshot:
             key = snapshot.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
             client = snapshot.find(Client, key.client_id) if key else None
             secret = access_keys.secret_of(snapshot.keyring, key) if key else None
             if key is None or secret is None or client is None or client.status is not ClientStatus.ENABLED:
                 raise AuthenticationFailed(_FAILED)
-            return SigningCaller(_caller(snapshot, client), key, secret)
+            caller = replace(_caller(snapshot, client, epoch), access_key_id=access_key_id)
+            return SigningCaller(caller, key, secret)
 
     def _second_factor(
         self, change: Change, client: Client | None, presented: Credentials, now: datetime
@@ -173,7 +195,7 @@ def totp_secret(snapshot: Snapshot, client: Client) -> str:
         raise AuthenticationFailed(_FAILED) from None
 
 
-def _caller(snapshot: Snapshot, client: Client) -> Caller:
+def _caller(snapshot: Snapshot, client: Client, epoch: int) -> Caller:
     subjects = [f"client:{client.client_id}", *(f"role:{role}" for role in client.roles)]
     held = snapshot.select(Grant, or_(*(grants.c.subject == subject for subject in subjects)))
-    return Caller(client.client_id, client.roles, tuple(held))
+    return Caller(client.client_id, client.roles, tuple(held), epoch=epoch)

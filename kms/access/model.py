@@ -87,9 +87,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
-    """Who is asking, once that is proven. Two of them are equal only where they are the same object."""
+    """Who is asking, once that is proven, as it was at an epoch: with a session, an access key, or neither.
+
+    Two of them are equal only where they are the same object.
+    """
 
     client_id: str
     roles: frozenset[Role]
     grants: tuple[Grant, ...]
     token: Token | None = None
+    access_key_id: str | None = None
+    epoch: int = 0

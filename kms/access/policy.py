@@ -119,6 +119,11 @@ GRANTED_BY_ADMINISTRATORS = frozenset({P.KEYS_RECOVER, P.KEYS_EXPORT_PLAINTEXT})
 """What only an administrator can let somebody do, the owner included, who then still needs the owner's part."""
 
 
+def may(caller: Caller, permission: Permission) -> bool:
+    """Whether `caller` may do this with what is its own or nobody's."""
+    return _by_role(caller, permission, None)
+
+
 def require(caller: Caller, permission: Permission, owner: str | None = None) -> None:
     """Return if `caller` may do this with what belongs to `owner` (None: to nobody). Raises PermissionDenied."""
     if not _by_role(caller, permission, owner):

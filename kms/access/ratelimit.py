@@ -36,7 +36,8 @@ def storage_uri(settings: Settings) -> str:
         return settings.redis_url
     # Twice as many processes as workers, for while new ones take over from old; and the one that starts them.
     processes = 2 * settings.workers + 2
-    return f"kms-counters://{private_directory(settings.run_dir).absolute() / 'counters'}?processes={processes}"
+    path = private_directory(settings.run_dir).absolute() / f"counters-{processes}"  # their number shapes the file
+    return f"kms-counters://{path}?processes={processes}"
 
 
 def identity(caller: Caller | None, source: str) -> str:

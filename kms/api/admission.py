@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from kms.clock import steady_seconds
 from kms.errors import Unavailable
 
+_UNPROVEN = "everybody unproven"  # no client id has a space
 _PATIENCE = 0.1
 _LONGEST_WAIT = 1.0
 
@@ -24,6 +25,7 @@ class Admission:
 
     def __init__(self, threads: int) -> None:
         self._of_client = max(1, threads // 4)
+        self._unproven = max(1, threads // 2)
         self._slow = max(1, threads // 2)
         self._slow_waiting = max(1, threads // 4)
         self._lock = threading.Lock()
@@ -42,14 +44,28 @@ class Admission:
         finally:
             self.leave(client, began)
 
-    def enter(self, client: str) -> float:
+    @contextmanager
+    def unproven(self, who: str) -> Iterator[None]:
+        """Hold a thread while a body arrives that comes before the proof of who sends it. Raises Unavailable.
+
+        `who` is who that may be. All such bodies together hold at most half of the threads.
+        """
+        with self.of_client(f"unproven {who}"):
+            began = self.enter(_UNPROVEN, self._unproven)
+            try:
+                yield
+            finally:
+                self.leave(_UNPROVEN, began)
+
+    def enter(self, client: str, most: int | None = None) -> float:
         """Begin what `of_client` does; the value is for `leave`, which must follow. Raises Unavailable."""
+        most = most or self._of_client
         with self._lock:
             held = self._held.get(client)
             if held is None:
                 held = self._held[client] = []
-            elif len(held) >= self._of_client:
-                held = self._wait_for_one(client)
+            elif len(held) >= most:
+                held = self._wait_for_one(client, most)
             began = steady_seconds()
             held.append(began)
             return began
@@ -64,10 +80,10 @@ class Admission:
             if self._waiting:
                 self._freed.notify_all()
 
-    def _wait_for_one(self, client: str) -> list[float]:
+    def _wait_for_one(self, client: str, most: int) -> list[float]:
         """The moments at which the client's holders came, once there are fewer than it may have."""
         deadline = steady_seconds() + _LONGEST_WAIT
-        while len(held := self._held.setdefault(client, [])) >= self._of_client:
+        while len(held := self._held.setdefault(client, [])) >= most:
             # A holder that has only just come will soon be gone; where the youngest is old, none will.
             patience = min(held[-1] + _PATIENCE, deadline) - steady_seconds()
             if patience <= 0:

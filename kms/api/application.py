@@ -117,8 +117,12 @@ class Door:
             call: Call = g.call
             with ExitStack() as held:
                 slot = held.enter_context(ExitStack())
-                slot.enter_context(self.admission.of_client(call.known_caller.client_id))
-                body = requests.body_of(request, self.service.settings.max_body_bytes)
+                try:
+                    slot.enter_context(self.admission.of_client(call.known_caller.client_id))
+                    body = requests.body_of(request, self.service.settings.max_body_bytes)
+                except errors.Refusal as refusal:
+                    self.service.record(call, refusal)
+                    raise
                 if operation.hot:
                     slot.close()
                 if operation.slow:

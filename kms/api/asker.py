@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from kms.access.ratelimit import RateClass, identity
 from kms.api.admission import Admission
 from kms.operations import OPERATIONS, Call, Items, Request, Service, perform
 
@@ -21,6 +22,13 @@ class Asker:
     def slow(self) -> AbstractContextManager[None]:
         """Hold one of the threads that what takes long may have. Raises Unavailable."""
         return self.admission.slow()
+
+    def make_key(self, request: Request) -> None:
+        """Make a key on the way to something else, at the cost of making one. Raises Refusal."""
+        caller = self.call.known_caller
+        self.service.rate_limits.hit(RateClass.GENERATE, identity(caller, self.call.source))
+        with self.admission.of_client(caller.client_id):
+            self.do("create_key", request)
 
     def do(self, operation: str, request: Request | Items, **path: str) -> Any:
         """Carry out one of the operations. Raises Refusal."""

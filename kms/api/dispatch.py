@@ -29,6 +29,7 @@ WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _KEY_PATH = re.compile(r"/api/v1/keys/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/([a-z-]+)")
 _LONGEST_KEY_ID = 128
+_LONGEST_NUMBER = 19
 _ROUTES_CACHED = 20_000
 _ON_A_KEY = "/api/v1/keys/<key_id>/"
 _STATUS = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}  # as Werkzeug has it
@@ -40,7 +41,7 @@ _IS_JSON = [("Content-Type", JSON)]
 @lru_cache(maxsize=4096)
 def _length(text: str) -> int | None:
     """The number that a Content-Length header gives."""
-    return int(text) if len(text) < 19 and text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 @dataclass
@@ -72,7 +73,8 @@ class Dispatch:
         routed = self._routed(path) if len(path) <= self._longest else None
         scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         token = token.strip()
-        length = _length(environ.get("CONTENT_LENGTH", ""))
+        text = environ.get("CONTENT_LENGTH", "")
+        length = _length(text) if len(text) < _LONGEST_NUMBER else None
         if (
             routed is None
             or not token
@@ -120,10 +122,14 @@ class Dispatch:
             service.record(call, refusal)
             raise
         service.rate_limits.hit(operation.rate_class, "client:" + caller.client_id)
-        entered = self.admission.enter(caller.client_id)
         try:
-            body = requests.read(stream, length)
-        finally:
-            self.admission.leave(caller.client_id, entered)
+            entered = self.admission.enter(caller.client_id)
+            try:
+                body = requests.read(stream, length)
+            finally:
+                self.admission.leave(caller.client_id, entered)
+        except errors.Refusal as refusal:
+            service.record(call, refusal)
+            raise
         answer = perform(service, operation, call, partial(requests.decoded, operation, body), variables)
         return problems.encoded_answer(answer, call.request_id)

@@ -87,8 +87,8 @@ class Spool:
             os.ftruncate(self._file, self._begin + self._at)
             if self._window is not None:
                 self._window.close()
-            self._window, self._room = None, 0
             os.close(self._file)
+            self._window, self._room, self._file = None, 0, -1  # what comes too late is refused
 
 
 def latest_lines(directory: Path) -> list[bytes]:

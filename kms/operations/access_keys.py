@@ -12,10 +12,12 @@ from kms.access import access_keys
 from kms.access.access_keys import AccessKey
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
-from kms.errors import NotFound, ValidationFailed
+from kms.errors import Conflict, NotFound, ValidationFailed
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
 from kms.vault import tables
+
+_MOST = 100
 
 
 class CreateAccessKeyRequest(Request):
@@ -71,6 +73,8 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
         raise ValidationFailed(f"expires_in: at most {int(longest.total_seconds())} seconds.")
     now = service.clock()
     with service.change(call) as change:
+        if len(access_keys.of_client(change, call.known_caller.client_id)) >= _MOST:
+            raise Conflict(f"There are {_MOST} access keys of this client. Delete some first.")
         minted = access_keys.mint(
             change,
             call.known_caller.client_id,

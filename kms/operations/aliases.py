@@ -65,10 +65,11 @@ def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str
         key = authorised(change, call, Permission.KEYS_UPDATE, request.key_id)
         before = _of_caller(change, call, alias)
         is_taken = change.key_by_id(alias) is not None or change.find(Alias, alias) is not None
-        if is_taken and (before is None or request.exists is False):
-            raise AlreadyExists(f"There is a key or an alias {alias} already.")
         if before is None and request.exists:
             raise NotFound(f"There is no alias {alias}.")
+        _require_no_other_meaning(service, change, call, alias)
+        if is_taken and (before is None or request.exists is False):
+            raise AlreadyExists(f"There is a key or an alias {alias} already.")
         if before is None:
             after = Alias(alias, key.uid, service.clock())
             change.insert(after)
@@ -113,6 +114,19 @@ def delete_alias(service: Service, call: Call, request: Nothing, alias: str) -> 
         change.delete(found)
         change.outdates = True
     return AliasView(alias=alias, key_id=key.key_id, created_at=found.created_at)
+
+
+def _require_no_other_meaning(service: Service, change: Change, call: Call, alias: str) -> None:
+    """Raise AlreadyExists where the alias would take the place of another's in the AWS dialect.
+
+    There `alias/X` of the default region is both the alias of that name and our alias X.
+    """
+    prefix = f"{service.settings.aws_region}:alias/"
+    twin = alias.removeprefix(prefix) if alias.startswith(prefix) else prefix + alias
+    found = change.find(Alias, twin) if is_alias(twin) else None
+    key = change.find(Key, found.key_uid) if found else None
+    if key is not None and not allows_on_key(call.known_caller, Permission.KEYS_UPDATE, key.owner, key.key_id):
+        raise AlreadyExists(f"There is a key or an alias {alias} already.")
 
 
 def _of_caller(change: Change, call: Call, alias: str) -> Alias | None:

@@ -244,6 +244,7 @@ def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key
     require_usage(key, Usage.ENCRYPT)
     kind = key_type(request.type)
     plaintext = service.reserve.generate(kind)
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)  # that took a while
     public_key = kind.public_key(plaintext)
     if public_key is None:
         raise ValidationFailed(f"type: keys of type {kind.name} are no pairs; data-key makes symmetric ones.")

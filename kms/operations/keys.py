@@ -31,7 +31,8 @@ from kms.vault.store import Snapshot
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Label = Annotated[str, msgspec.Meta(max_length=128)]
 LabelValue = Annotated[str, msgspec.Meta(max_length=256)]
-Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=64)]
+_MOST_LABELS = 64
+Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=_MOST_LABELS)]
 Description = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\x00]*\Z")]  # PostgreSQL keeps no NUL
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Region = Annotated[str, msgspec.Meta(max_length=32, pattern=r"^(([a-z]+-){2,3}[0-9]+)?\Z")]
@@ -69,6 +70,7 @@ class ListKeysRequest(Request):
     limit: Limit = 100
     cursor: KeyId | None = None
     owner: ClientId | None = None
+    region: Region | None = None
     type: KeyTypeName | None = None
     state: KeyState | None = None
     prefix: KeyId | None = None
@@ -85,12 +87,15 @@ class ListVersionsRequest(Request):
 class UpdateKeyRequest(Request):
     """Members that are not given stay as they are; `rotation_period` null ends the rotation by schedule.
 
+    `labels` takes the place of all, `add_labels` and `remove_labels` change some.
     Versions below `min_process_version` are refused everything, those below `min_protect_version` protection.
     """
 
     rotation_period: timedelta | UnsetType | None = UNSET
     cryptoperiod: timedelta | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
+    add_labels: Labels = msgspec.field(default_factory=dict)
+    remove_labels: Annotated[list[Label], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
     description: Description | UnsetType = UNSET
     min_protect_version: VersionNumber | UnsetType = UNSET
     min_process_version: VersionNumber | UnsetType = UNSET
@@ -136,7 +141,7 @@ def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList
     keys = tables.keys.c
     now = service.clock()
     with service.vault.read() as snapshot:
-        criteria = [_visible_to(call.known_caller), *_filters(request, now)]
+        criteria = [_visible_to(call.known_caller), *_filters(request, now, service.settings.aws_region)]
         found = snapshot.select(Key, *criteria, order_by=keys.key_id, limit=request.limit + 1)
         page = found[: request.limit]
         latest = latest_of_each(snapshot, page)
@@ -178,6 +183,11 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
     with service.change(call) as change:
         key = authorised(change, call, Permission.KEYS_UPDATE, key_id)
         given = {name: value for name in request.__struct_fields__ if (value := getattr(request, name)) is not UNSET}
+        labels = {**given.get("labels", key.labels), **given.pop("add_labels")}
+        removed = given.pop("remove_labels")
+        given["labels"] = {name: value for name, value in labels.items() if name not in removed}
+        if len(given["labels"]) > _MOST_LABELS:
+            raise ValidationFailed(f"labels: at most {_MOST_LABELS}.")
         _require_periods(given.get("cryptoperiod"), given.get("rotation_period"))
         if "rotation_period" in given:
             period = given["rotation_period"]
@@ -254,13 +264,15 @@ def _visible_to(caller: Caller) -> ColumnElement[bool]:
     return or_(keys.owner == caller.client_id, *granted, false())
 
 
-def _filters(request: ListKeysRequest, now: datetime) -> list[ColumnElement[bool]]:
+def _filters(request: ListKeysRequest, now: datetime, default_region: str) -> list[ColumnElement[bool]]:
     keys = tables.keys.c
     criteria: list[ColumnElement[bool]] = []
     if request.cursor is not None:
         criteria.append(keys.key_id > request.cursor)
     if request.owner is not None:
         criteria.append(keys.owner == request.owner)
+    if request.region is not None:
+        criteria.append(keys.region.in_({request.region, "" if request.region == default_region else request.region}))
     if request.type is not None:
         criteria.append(keys.type == key_type(request.type).name)
     if request.prefix is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Annotated
 
 import msgspec
+import structlog
 from sqlalchemy import and_, func, select
 
 from kms.access.policy import Permission
@@ -43,7 +45,7 @@ def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditE
     with service.vault.read() as snapshot:
         lines = [row.entry.encode() for row in snapshot.select(OutboxEntry, order_by=newest, limit=request.limit)]
     lines += latest_lines(service.settings.audit_dir)
-    entries = sorted(_decoder.decode_lines(b"\n".join(lines)), key=lambda entry: entry.time)
+    entries = sorted(_readable(lines), key=lambda entry: entry.time)
     chosen = [entry for entry in entries if entry.time > request.after][-request.limit :]
     return AuditEntries(items=chosen, next_cursor=None)
 
@@ -56,6 +58,15 @@ def metrics(service: Service, call: Call, request: Nothing) -> Text:
         expiring = {days: _expiring(snapshot, now, now + timedelta(days=days)) for days in _WARNING_DAYS}
     body, content_type = service.metrics.exposition(expiring)
     return Text(body, content_type)
+
+
+def _readable(lines: list[bytes]) -> Iterator[AuditEntry]:
+    """The entries in `lines`. A power cut can leave a line that is none; it is cried out about and passed over."""
+    for line in lines:
+        try:
+            yield _decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            structlog.get_logger().critical("a line of the audit log cannot be read", length=len(line))
 
 
 def _expiring(snapshot: Snapshot, after: datetime, before: datetime) -> int:

@@ -11,6 +11,8 @@ from kms.errors import InternalError, Refusal
 from kms.operations.service import Call, Service
 from kms.operations.table import Items, Operation, Request, Results
 
+_AT_ONCE = 100  # items between two looks at whether the caller still may
+
 
 def perform(
     service: Service,
@@ -25,8 +27,9 @@ def perform(
     where that cannot be written the refusal is Unavailable.
     """
     try:
+        call.caller = service.authenticator.current(call.known_caller)  # whose body may have taken its time
         if operation.permission is not None and operation.on_nothing:
-            policy.require(call.known_caller, operation.permission)
+            policy.require(call.caller, operation.permission)
         request = read_request()
         if isinstance(request, Items):
             answer: Any = _each(service, operation, call, request, path)
@@ -49,13 +52,16 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
         service.rate_limits.hit(operation.rate_class, who, cost=len(request.items) - 1)
     results: list[Any] = []
     if operation.several is not None:
-        results = operation.several(service, call, request.items, **path)
+        for begin in range(0, len(request.items), _AT_ONCE):
+            call.caller = service.authenticator.current(call.known_caller)
+            results += operation.several(service, call, request.items[begin : begin + _AT_ONCE], **path)
         return _counted(call, results)
     for item in request.items:
         if isinstance(item, Refusal):
             results.append(item)
             continue
         call.recorded = False  # what an item before it changed has its entry
+        call.caller = service.authenticator.current(call.known_caller)
         try:
             results.append(operation.function(service, call, item, **path))
         except Refusal as refusal:

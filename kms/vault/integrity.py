@@ -72,7 +72,8 @@ def authenticated(keyring: RootKeyring, table: Table, row: Row) -> Row:
 
 def check_row(keyring: RootKeyring, table: Table, values: Sequence[Any]) -> None:
     """Raise IntegrityFailure unless a row, its values in the order of the columns, carries its code."""
-    if not hmac.compare_digest(values[-1], keyring.row_mac(canonical(table, values))):
+    code = values[-1]
+    if not isinstance(code, bytes) or not hmac.compare_digest(code, keyring.row_mac(canonical(table, values))):
         raise IntegrityFailure(f"A row of {table.name} was altered outside the service; it is not used.")
 
 

@@ -108,14 +108,10 @@ class AwsDoor:
         except (Fault, errors.AuthenticationFailed):
             self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
             raise
-        # Apart from the client's own requests: whoever knows the id of an access key but not its secret keeps only
-        # others like him waiting.
-        who = f"signed by {signer.key.access_key_id}"
-        entered = self.admission.enter(who)
-        try:
+        # Whoever knows the id of an access key but not its secret can keep this client's signed requests waiting, and
+        # none of the other doors.
+        with self.admission.unproven(signer.caller.client_id):
             body = requests.read(environ["wsgi.input"], int(length))
-        finally:
-            self.admission.leave(who, entered)
         headers = {name: _header(environ, name) for name in signed.headers}
         key = signer.signing_keys.get(signed.scope)
         if key is None:

@@ -139,8 +139,9 @@ def list_keys(asking: Asking, given: ListKeysInput) -> Mapping[str, Any]:
     found: list[str] = []
     cursor = given.marker
     while len(found) <= given.limit:
-        page = asking.do("list_keys", ListKeysRequest(limit=given.limit + 1 - len(found), cursor=cursor))
-        found += [each.key_id for each in page.items if asking.names.is_region(each.region)]
+        request = ListKeysRequest(limit=given.limit, cursor=cursor, region=asking.names.region)
+        page = asking.do("list_keys", request)
+        found += [each.key_id for each in page.items]
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -193,9 +194,9 @@ def cancel_key_deletion(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
     arn = asking.names.key_arn(key.key_id)
     if key.deletion_at is None:
         raise Fault("KMSInvalidStateException", f"{arn} is not pending deletion.", problem="key-state")
-    view = asking.do("cancel_deletion", Nothing(), key_id=key.key_id)
-    if view.state == "active":
-        asking.do("suspend_key", Nothing(), key_id=key.key_id)
+    if _view(asking, key).state == "active":
+        asking.do("suspend_key", Nothing(), key_id=key.key_id)  # first, so that it is never usable in between
+    asking.do("cancel_deletion", Nothing(), key_id=key.key_id)
     return {"KeyId": arn}
 
 
@@ -212,8 +213,8 @@ def tag_resource(asking: Asking, given: TagResourceInput) -> None:
     """Add labels to a key, or change them."""
     key = asking.key_without_alias(given.key_id)
     asking.require_no_deletion(key)
-    labels = {**_view(asking, key).labels, **_labels(given.tags)}
-    asking.do("update_key", UpdateKeyRequest(labels=_few(labels)), key_id=key.key_id)
+    _few({**key.labels, **_labels(given.tags)})
+    asking.do("update_key", UpdateKeyRequest(add_labels=_labels(given.tags)), key_id=key.key_id)
 
 
 @action("UntagResource", UntagResourceInput)
@@ -221,8 +222,7 @@ def untag_resource(asking: Asking, given: UntagResourceInput) -> None:
     """Take labels from a key."""
     key = asking.key_without_alias(given.key_id)
     asking.require_no_deletion(key)
-    labels = {name: value for name, value in _view(asking, key).labels.items() if name not in given.tag_keys}
-    asking.do("update_key", UpdateKeyRequest(labels=labels), key_id=key.key_id)
+    asking.do("update_key", UpdateKeyRequest(remove_labels=given.tag_keys), key_id=key.key_id)
 
 
 @action("ListResourceTags", ListResourceTagsInput)

@@ -63,7 +63,10 @@ class Names:
         Raises Fault.
         """
         resource = self._resource(given)
-        key = self._by_alias(resource) if resource.startswith(ALIAS) else self._found(resource)
+        is_alias = resource.startswith(ALIAS)
+        key = self._by_alias(resource) if is_alias else self._found(resource)
+        if key is not None and not is_alias and key.key_id != resource:
+            key = None  # a name that only looks like a key id here
         if key is None or not self.is_region(key.region) or not may_see_key(caller, key.owner, key.key_id):
             raise _not_found(self.alias_arn(resource) if resource.startswith(ALIAS) else self.key_arn(resource))
         return key

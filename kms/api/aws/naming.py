@@ -71,7 +71,7 @@ def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
     found: list[tuple[str, dict[str, Any]]] = []
     cursor = given.marker
     while len(found) <= given.limit:
-        page = asking.do("list_aliases", ListAliasesRequest(limit=given.limit + 1, cursor=cursor))
+        page = asking.do("list_aliases", ListAliasesRequest(limit=1000, cursor=cursor))
         for each in page.items:
             shown = asking.names.shown_alias(each.alias)
             if shown is not None and key in (None, asking.names.key_or_none(each.key_id)):

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from kms import errors
+from kms.access.lockout import network_of
 from kms.access.ratelimit import RateClass, identity
 from kms.api import problems, requests
 from kms.api.admission import Admission
@@ -25,11 +26,12 @@ from kms.api.dispatch import Environ, StartResponse, WsgiApp
 from kms.api.headers import JSON, security_headers
 from kms.api.transit import encrypting, managing, signing, system  # noqa: F401  # they fill the table
 from kms.api.transit.answers import Fault, envelope, fault_of
-from kms.api.transit.routes import LIST, READ, ROUTES, Body, Done, Route
+from kms.api.transit.routes import DELETE, LIST, READ, ROUTES, WRITE, Body, Done, Route
 from kms.operations import Call, Service, new_request_id
 
 _PREFIX = "/v1/"
 _LONGEST_PATH = 512
+_METHODS = frozenset({*READ, *WRITE, *LIST, *DELETE})
 _LONGEST_PUBLIC = 4096
 
 
@@ -75,7 +77,8 @@ class TransitDoor:
         query = parse_qs(environ.get("QUERY_STRING", "")) if environ.get("QUERY_STRING") else {}
         if method in READ and query.get("list") == ["true"]:
             (method,) = LIST
-        routed = self._routed(method, path) if len(path) <= _LONGEST_PATH else None
+        is_plain = len(path) <= _LONGEST_PATH and method in _METHODS
+        routed = self._routed(method, path) if is_plain else None
         if routed is not None:
             call.operation = f"transit:{routed[0].function.__name__.rstrip('_')}"
         length = _length(environ, self.service.settings.max_body_bytes)
@@ -83,26 +86,38 @@ class TransitDoor:
         if routed is None:
             raise Fault(f"unsupported path or method: {path[:80]}", status=404, problem="not-found")
         route, variables = routed
-        # The body of a login comes before any proof. All who send one share a quarter of the threads.
-        who = call.caller.client_id if call.caller else "nobody yet"
-        if call.caller is None and length > _LONGEST_PUBLIC:
-            raise errors.TooLarge(f"At most {_LONGEST_PUBLIC} bytes are taken without a token.")
+        if "HTTP_X_VAULT_WRAP_TTL" in environ:
+            raise Fault("wrapping of answers is not supported")
         self.service.rate_limits.hit(route.rate_class, identity(call.caller, call.source))
-        asker = Asker(self.service, call, self.admission)
-        if route.rate_class is RateClass.USE:
-            body = self._read(route, environ, length, who)
+        asker, stream = Asker(self.service, call, self.admission), environ["wsgi.input"]
+        if call.caller is None:
+            body = self._public_body(route, call, length, stream)
+            answer = route.function(asker, body, **variables)
+        elif route.rate_class is RateClass.USE:
+            body = self._read(route, stream, length, call.caller.client_id)
             answer = route.function(asker, body, **variables)
         else:
-            with self.admission.of_client(who):
-                body = _body(route.body, requests.read(environ["wsgi.input"], length))
-                answer = route.function(asker, body, **variables)
+            with self.admission.of_client(call.caller.client_id):
+                answer = route.function(asker, _body(route.body, requests.read(stream, length)), **variables)
+        if call.caller is not None:
+            self.service.record(call)  # where no operation has left an entry
         return answer if isinstance(answer, Done) else Done(answer)
 
-    def _read(self, route: Route, environ: Environ, length: int, who: str) -> Body:
+    def _public_body(self, route: Route, call: Call, length: int, stream: Any) -> Body:
+        """The body of a login, which comes before any proof; other public routes have none that matters."""
+        if route.methods == READ:
+            return route.body()
+        if length > _LONGEST_PUBLIC:
+            raise errors.TooLarge(f"At most {_LONGEST_PUBLIC} bytes are taken without a token.")
+        with self.admission.unproven(network_of(call.source)):
+            content = requests.read(stream, length)
+        return _body(route.body, content)
+
+    def _read(self, route: Route, stream: Any, length: int, who: str) -> Body:
         """The body; a use of a key holds one of the client's threads only while it arrives."""
         entered = self.admission.enter(who)
         try:
-            content = requests.read(environ["wsgi.input"], length)
+            content = requests.read(stream, length)
         finally:
             self.admission.leave(who, entered)
         return _body(route.body, content)

@@ -55,7 +55,7 @@ def encrypt(asker: Asker, body: UseBody, name: str) -> Done:
     except NotFound:
         if not is_key_id(name) or asker.service.keyring.exists(name):
             raise
-        asker.do("create_key", CreateKeyRequest(type=_type(body.type), key_id=name))
+        asker.make_key(CreateKeyRequest(type=_type(body.type), key_id=name))
         results = each(asker, "encrypt", requests, name)
     shown = [failure(result) or _sealed(result) for result in results]
     return answer(body, shown)

@@ -81,6 +81,8 @@ def create(asker: Asker, body: CreateBody, name: str) -> Any:
         view = asker.do("create_key", request)
     except AlreadyExists:
         view = asker.do("get_key", Nothing(), key_id=name)
+        if view.owner != asker.call.known_caller.client_id:  # nobody shall take another's key for his own
+            raise Fault(f"the name {name} is taken", problem="already-exists") from None
     return _shown(asker, view)
 
 
@@ -131,22 +133,16 @@ def configure(asker: Asker, body: ConfigBody, name: str) -> Any:
     if body.exportable or body.allow_plaintext_backup:
         raise Fault("a key can be made exportable only when it is made")
     view = asker.do("get_key", Nothing(), key_id=name)
-    lowest = body.min_decryption_version
-    protecting = view.min_protect_version if not body.min_encryption_version else body.min_encryption_version
-    process = UNSET if lowest is None else max(lowest, 1)
-    floor = view.min_process_version if process is UNSET else process
-    labels: Any = UNSET
+    request = UpdateKeyRequest()
+    if body.min_decryption_version is not None or body.min_encryption_version is not None:
+        lowest = body.min_decryption_version
+        request.min_process_version = view.min_process_version if lowest is None else max(lowest, 1)
+        protecting = body.min_encryption_version or view.min_protect_version
+        request.min_protect_version = max(protecting, request.min_process_version)
     if body.deletion_allowed is not None:
-        labels = {**view.labels, _DELETABLE: str(body.deletion_allowed).lower()}
-    period: Any = UNSET
+        request.add_labels = {_DELETABLE: str(body.deletion_allowed).lower()}
     if body.auto_rotate_period is not None:
-        period = _period(body.auto_rotate_period)
-    request = UpdateKeyRequest(
-        min_process_version=process,
-        min_protect_version=max(protecting, floor),
-        labels=labels,
-        rotation_period=period,
-    )
+        request.rotation_period = _period(body.auto_rotate_period)
     return _shown(asker, asker.do("update_key", request, key_id=name))
 
 
@@ -205,6 +201,8 @@ def restore(asker: Asker, body: RestoreBody, name: str | None = None) -> Done:
         sealed = base64.b64decode(body.backup, validate=True)
     except ValueError:
         raise Fault("failed to base64-decode backup") from None
+    if name is not None or body.force:
+        raise Fault("a key comes back under its own name, and never over another")
     asker.do("restore_key", RestoreRequest(backup=sealed))
     return Done(status=204)
 

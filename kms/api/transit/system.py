@@ -10,14 +10,17 @@ from msgspec import field
 
 from kms import __version__
 from kms.access.authentication import Credentials
-from kms.access.policy import Permission, allows_on_key, may_see_key
+from kms.access.model import Caller
+from kms.access.policy import Permission, allows_on_key, may, may_see_key
 from kms.access.ratelimit import RateClass
 from kms.api.asker import Asker
+from kms.api.transit.answers import Fault
 from kms.api.transit.routes import READ, WRITE, Body, Done, route
 from kms.errors import MfaRequired, NotFound
 from kms.operations.sessions import TokenRequest
 from kms.operations.table import Nothing
 
+_MOST_PATHS = 50
 _POLICIES = ["default"]
 
 
@@ -197,7 +200,9 @@ def mount_of_path(asker: Asker, body: Body, mount: str, rest: str = "") -> Any:
 def capabilities_self(asker: Asker, body: PathsBody) -> Any:
     """What the caller may do at some paths, as far as a path says it."""
     given = body.path if isinstance(body.path, list) else [body.path]
-    paths = [path for path in (*body.paths, *given) if path][:1000]
+    paths = [path for path in (*body.paths, *given) if path]
+    if len(paths) > _MOST_PATHS:
+        raise Fault(f"at most {_MOST_PATHS} paths")
     found = {path: _capabilities(asker, path) for path in paths}
     first = found[paths[0]] if paths else []
     return {**found, "capabilities": first}
@@ -214,6 +219,10 @@ _NEEDS = {
 }
 
 
+def _of_no_key(caller: Caller, verb: str) -> list[str]:
+    return ["create"] if verb == "keys" and may(caller, Permission.KEYS_CREATE) else ["deny"]
+
+
 def _capabilities(asker: Asker, path: str) -> list[str]:
 
     parts = path.split("/")
@@ -223,8 +232,8 @@ def _capabilities(asker: Asker, path: str) -> list[str]:
     try:
         key = asker.service.keyring.key(parts[2])
     except NotFound:
-        return ["create"] if parts[1] == "keys" else ["deny"]
+        return _of_no_key(caller, parts[1])
     if not may_see_key(caller, key.owner, key.key_id):
-        return ["deny"]
+        return _of_no_key(caller, parts[1])  # the same, whether there is a key or not
     allowed = allows_on_key(caller, _NEEDS[parts[1]], key.owner, key.key_id)
     return (["read", "update"] if parts[1] == "keys" else ["update"]) if allowed else ["deny"]

@@ -43,6 +43,8 @@ class UseBody(Unit, kw_only=True):
 
 def units(body: UseBody) -> Sequence[Unit]:
     """The things that a request is about. Raises Fault for too many."""
+    if body.key_version or any(unit.key_version for unit in body.batch_input or ()):
+        raise Fault("key_version: the latest version is used, or the one that a ciphertext names")
     if body.batch_input is None:
         return [body]
     if not 1 <= len(body.batch_input) <= 1000:
@@ -75,8 +77,8 @@ def answer(body: UseBody, shown: list[dict[str, Any]]) -> Done:
             each["reference"] = unit.reference
     failed = any("error" in each for each in shown)
     status = (body.partial_failure_response_code or 400) if failed else 200
-    if failed and not 200 <= status < 600:
-        raise Fault("partial_failure_response_code must be an HTTP status")
+    if failed and status not in (200, 207) and not 400 <= status < 600:
+        raise Fault("partial_failure_response_code must be 200, 207 or that of a failure")
     return Done({"batch_results": shown}, status=status)
 
 
