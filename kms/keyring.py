@@ -64,13 +64,12 @@ class Keyring:
         """The key of that id or alias. Raises NotFound, and Unavailable without a lease."""
         return self._keys.get(key_id, lambda: self._load_key(key_id))
 
-    def exists(self, key_id: str) -> bool:
-        """Whether there is a key of that id or alias, which may be another's."""
+    def find(self, key_id: str) -> Key | None:
+        """As `key`, None where there is none."""
         try:
-            self.key(key_id)
+            return self.key(key_id)
         except NotFound:
-            return False
-        return True
+            return None
 
     def key_of_uid(self, uid: bytes) -> Key | None:
         """The key that has this uid, as a ciphertext names it. Raises Unavailable without a lease."""

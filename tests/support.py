@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 import json
 import socket
@@ -11,17 +12,20 @@ import uuid
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import psycopg
 from flask.testing import FlaskClient
 
-from kms.access import clients
+from kms.access import clients, sigv4
 from kms.access.model import Caller, Client, Role
+from kms.access.sigv4 import Signed
 from kms.crypto.keytype import KeyType
 from kms.keys.cryptoperiod import Cryptoperiods
 from kms.keys.model import Key
 from kms.operations import Service, provision
+from kms.secret import Secret
 from kms.vault.store import Change
 
 LEASE = timedelta(milliseconds=60)
@@ -148,3 +152,37 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def answer_of(world: World, environ: dict[str, Any], body: bytes) -> tuple[int, bytes]:
+    given = {
+        "SCRIPT_NAME": "", "QUERY_STRING": "", "CONTENT_LENGTH": str(len(body)), "HTTP_HOST": "localhost:8443",
+        "REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "localhost", "SERVER_PORT": "8443", "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "https", "wsgi.input": io.BytesIO(body), **environ,
+    }  # fmt: skip
+    started: list[str] = []
+    content = b"".join(world.http.application.wsgi_app(given, lambda status, _headers, *_: started.append(status)))
+    return int(started[0].split()[0]), content
+
+
+def signed(access: dict[str, str], clock: SteeredClock, action: str, body: bytes) -> dict[str, Any]:
+    """The variables of a request of the AWS dialect."""
+    amz_date = clock().astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    sent = {
+        "content-type": "application/x-amz-json-1.1",
+        "host": "localhost:8443",
+        "x-amz-date": amz_date,
+        "x-amz-target": f"TrentService.{action}",
+    }
+    scope = Signed(access["access_key_id"], amz_date[:8], "us-east-1", "kms", tuple(sorted(sent)), "")
+    key = sigv4.signing_key(Secret(access["secret_access_key"].encode()), scope)
+    signature = sigv4.signature(scope, key, "POST", "/", sent, amz_date, sha256(body).hexdigest())
+    return {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/",
+        "CONTENT_TYPE": sent["content-type"],
+        "HTTP_X_AMZ_DATE": amz_date,
+        "HTTP_X_AMZ_TARGET": sent["x-amz-target"],
+        "HTTP_AUTHORIZATION": f"AWS4-HMAC-SHA256 Credential={scope.access_key_id}/{scope.scope}, "
+        f"SignedHeaders={';'.join(scope.headers)}, Signature={signature}",
+    }

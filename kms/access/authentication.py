@@ -132,11 +132,9 @@ class Authenticator:
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, caller.token.token_hash) if caller.token else None
             key = snapshot.find(AccessKey, caller.access_key_id) if caller.access_key_id else None
-            client = snapshot.find(Client, caller.client_id)
-            is_gone = (caller.token and token is None) or (caller.access_key_id and key is None)
-            if is_gone or client is None or client.status is not ClientStatus.ENABLED:
+            if (caller.token and token is None) or (caller.access_key_id and key is None):
                 raise AuthenticationFailed(_FAILED)
-            now = _caller(snapshot, client, epoch)
+            now = _enabled_caller(snapshot, caller.client_id, epoch)
         return replace(now, token=token, access_key_id=caller.access_key_id)
 
     def issue(self, change: Change, caller: Caller) -> tuple[str, Token]:
@@ -157,21 +155,19 @@ class Authenticator:
         token_hash = credentials.token_hash(self._vault.keyring, given)
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, token_hash)
-            client = snapshot.find(Client, token.client_id) if token else None
-            if token is None or client is None or client.status is not ClientStatus.ENABLED:
+            if token is None:
                 raise AuthenticationFailed(_FAILED)
-            return replace(_caller(snapshot, client, epoch), token=token)
+            return replace(_enabled_caller(snapshot, token.client_id, epoch), token=token)
 
     def _load_access_key(self, access_key_id: str) -> SigningCaller:
         epoch = self._lease.require()
         with self._vault.read() as snapshot:
             key = snapshot.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
-            client = snapshot.find(Client, key.client_id) if key else None
             secret = access_keys.secret_of(snapshot.keyring, key) if key else None
-            if key is None or secret is None or client is None or client.status is not ClientStatus.ENABLED:
+            if key is None or secret is None:
                 raise AuthenticationFailed(_FAILED)
-            caller = replace(_caller(snapshot, client, epoch), access_key_id=access_key_id)
-            return SigningCaller(caller, key, secret)
+            caller = _enabled_caller(snapshot, key.client_id, epoch)
+            return SigningCaller(replace(caller, access_key_id=access_key_id), key, secret)
 
     def _second_factor(
         self, change: Change, client: Client | None, presented: Credentials, now: datetime
@@ -193,6 +189,13 @@ def totp_secret(snapshot: Snapshot, client: Client) -> str:
         return snapshot.keyring.open(client.totp_secret, ("totp", client.client_id)).decode()
     except SealBroken:
         raise AuthenticationFailed(_FAILED) from None
+
+
+def _enabled_caller(snapshot: Snapshot, client_id: str, epoch: int) -> Caller:
+    client = snapshot.find(Client, client_id)
+    if client is None or client.status is not ClientStatus.ENABLED:
+        raise AuthenticationFailed(_FAILED)
+    return _caller(snapshot, client, epoch)
 
 
 def _caller(snapshot: Snapshot, client: Client, epoch: int) -> Caller:

@@ -161,7 +161,7 @@ class _Table:
         for at in range(begin, begin + _PROBES * self._slot, self._slot):
             ends = self._words[at + _ENDS]
             if ends > now and self._words[at] == first and self._words[at + 1] == second:
-                self._remember(name, at)
+                self._remember(name, (at, first, second))
                 return at, ends
         return 0, 0
 
@@ -177,7 +177,7 @@ class _Table:
             words[at + _ENDS] = 0
             words[at], words[at + 1] = first, second
             words[at + _ENDS] = ends
-        self._remember(name, at)
+        self._remember(name, (at, first, second))
         return at, ends
 
     def _hash(self, name: str) -> tuple[int, int, int]:
@@ -186,10 +186,10 @@ class _Table:
         first, second = int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
         return first, second, _HEADER + first % (_SLOTS // _PROBES) * _PROBES * self._slot
 
-    def _remember(self, name: str, at: int) -> None:
+    def _remember(self, name: str, place: tuple[int, int, int]) -> None:
         if len(self._places) >= _NAMES_REMEMBERED:
             self._places.clear()
-        self._places[name] = (at, *self._hash(name)[:2])
+        self._places[name] = place
 
     def _claim_cells(self) -> int:
         """Take the first cells that no living process has; the kernel keeps them locked until this one ends."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from kms.access.policy import may_see_key
 from kms.access.ratelimit import RateClass, identity
 from kms.api.admission import Admission
+from kms.keys.model import Key
 from kms.operations import OPERATIONS, Call, Items, Request, Service, perform
+
+_NOTHING = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,11 @@ class Asker:
     service: Service
     call: Call
     admission: Admission
+
+    def key_seen(self, name: str) -> Key | None:
+        """The key of that id or alias, if there is one and the caller may know of it."""
+        key = self.service.keyring.find(name)
+        return key if key and may_see_key(self.call.known_caller, key.owner, key.key_id) else None
 
     def slow(self) -> AbstractContextManager[None]:
         """Hold one of the threads that what takes long may have. Raises Unavailable."""
@@ -35,9 +44,7 @@ class Asker:
         call = Call(operation, self.call.source, self.call.request_id, self.call.caller)
         declared = OPERATIONS[operation]
         try:
-            if declared.slow:
-                with self.slow():
-                    return perform(self.service, declared, call, lambda: request, path)
-            return perform(self.service, declared, call, lambda: request, path)
+            with self.slow() if declared.slow else _NOTHING:
+                return perform(self.service, declared, call, lambda: request, path)
         finally:
             self.call.recorded = call.recorded

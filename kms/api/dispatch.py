@@ -121,13 +121,9 @@ class Dispatch:
         except errors.Refusal as refusal:
             service.record(call, refusal)
             raise
-        service.rate_limits.hit(operation.rate_class, "client:" + caller.client_id)
+        service.rate_limits.hit(operation.rate_class, identity(caller, call.source))
         try:
-            entered = self.admission.enter(caller.client_id)
-            try:
-                body = requests.read(stream, length)
-            finally:
-                self.admission.leave(caller.client_id, entered)
+            body = requests.read_admitted(self.admission, caller.client_id, stream, length)
         except errors.Refusal as refusal:
             service.record(call, refusal)
             raise

@@ -13,6 +13,7 @@ import msgspec
 from flask import Request as HttpRequest
 
 from kms.access.authentication import Credentials
+from kms.api.admission import Admission
 from kms.errors import (
     AuthenticationFailed,
     MalformedRequest,
@@ -24,6 +25,7 @@ from kms.operations.table import MOST_ITEMS, Items, Operation, Request
 
 _AT = re.compile(r" - at `\$\.?(?P<where>.*)`$")
 LONGEST_HEADER = 1024
+_LONGEST_NUMBER = 18
 
 
 def presented(http: HttpRequest, operation: Operation) -> str | Credentials:
@@ -74,6 +76,26 @@ def body_of(http: HttpRequest, limit: int) -> bytes:
     if len(body) > limit:
         raise TooLarge(f"The body has more than {limit} bytes.")
     return body
+
+
+def content_length(text: str, limit: int) -> int:
+    """The number in a Content-Length header, 0 where there is none. Raises MalformedRequest, TooLarge."""
+    if not text:
+        return 0
+    if len(text) > _LONGEST_NUMBER or not (text.isascii() and text.isdigit()):
+        raise MalformedRequest("Content-Length is not a number.")
+    if int(text) > limit:
+        raise TooLarge(f"At most {limit} bytes are taken.")
+    return int(text)
+
+
+def read_admitted(admission: Admission, client: str, stream: BinaryIO, length: int) -> bytes:
+    """As `read`, holding one of the client's threads only while the body arrives. Raises Unavailable too."""
+    entered = admission.enter(client)
+    try:
+        return read(stream, length)
+    finally:
+        admission.leave(client, entered)
 
 
 def read(stream: BinaryIO, length: int) -> bytes:

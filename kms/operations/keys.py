@@ -37,7 +37,7 @@ Description = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\x00]*\Z
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Region = Annotated[str, msgspec.Meta(max_length=32, pattern=r"^(([a-z]+-){2,3}[0-9]+)?\Z")]
 KeyTypeName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KEY_TYPES)})]
-_SHORTEST_PERIOD, _LONGEST_PERIOD = timedelta(seconds=1), timedelta(days=36_500)
+_SHORTEST_PERIOD, LONGEST_PERIOD = timedelta(seconds=1), timedelta(days=36_500)
 
 
 class CreateKeyRequest(Request):
@@ -236,14 +236,14 @@ def stored(service: Service, call: Call, template: Template, material: provision
 
 
 def _activation(asked: datetime | None, now: datetime) -> datetime | None:
-    if asked is not None and not now - timedelta(minutes=5) <= asked <= now + _LONGEST_PERIOD:
+    if asked is not None and not now - timedelta(minutes=5) <= asked <= now + LONGEST_PERIOD:
         raise ValidationFailed("activate_at: must lie in the future, and within a century.")
     return asked
 
 
 def _require_periods(cryptoperiod: timedelta | None, rotation_period: timedelta | None) -> None:
     for member, period in (("cryptoperiod", cryptoperiod), ("rotation_period", rotation_period)):
-        if period is not None and not _SHORTEST_PERIOD <= period <= _LONGEST_PERIOD:
+        if period is not None and not _SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
             raise ValidationFailed(f"{member}: from a second to a century, such as P90D or PT1H.")
 
 

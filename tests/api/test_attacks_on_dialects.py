@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from api.test_dialects import answer_of, signed
 
 from kms.audit.spool import Spool
 from kms.errors import Unavailable
-from support import Api, SteeredClock, World, b64, kind_of
+from support import Api, SteeredClock, World, answer_of, b64, kind_of, signed
 
 
 @pytest.fixture

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import botocore.session
 import pytest
 from botocore.model import Shape
 
-from kms.access import sigv4
-from kms.access.sigv4 import Signed
 from kms.api.aws.asking import ACTIONS
 from kms.api.transit.routes import ROUTES
 from kms.operations import Service
-from kms.secret import Secret
-from support import Api, SteeredClock, World, b64
+from support import Api, SteeredClock, World, answer_of, b64, signed
 
 ODD: list[Any] = [
     None, True, 0, -1, 2**70, 1.5, "", "x", "\0", "é", "x" * 3000, "AAAA", [], [None], ["x"], {}, {"x": "y"},
@@ -41,40 +36,6 @@ def alice(world: World) -> Api:
     for key_id, body in KEYS.items():
         assert made.post("/api/v1/keys", {"key_id": key_id, **body}).status_code == 201
     return made
-
-
-def answer_of(world: World, environ: dict[str, Any], body: bytes) -> tuple[int, bytes]:
-    given = {
-        "SCRIPT_NAME": "", "QUERY_STRING": "", "CONTENT_LENGTH": str(len(body)), "HTTP_HOST": "localhost:8443",
-        "REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "localhost", "SERVER_PORT": "8443", "SERVER_PROTOCOL": "HTTP/1.1",
-        "wsgi.url_scheme": "https", "wsgi.input": io.BytesIO(body), **environ,
-    }  # fmt: skip
-    started: list[str] = []
-    content = b"".join(world.http.application.wsgi_app(given, lambda status, _headers, *_: started.append(status)))
-    return int(started[0].split()[0]), content
-
-
-def signed(access: dict[str, str], clock: SteeredClock, action: str, body: bytes) -> dict[str, Any]:
-    """The variables of a request of the AWS dialect."""
-    amz_date = clock().astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    sent = {
-        "content-type": "application/x-amz-json-1.1",
-        "host": "localhost:8443",
-        "x-amz-date": amz_date,
-        "x-amz-target": f"TrentService.{action}",
-    }
-    scope = Signed(access["access_key_id"], amz_date[:8], "us-east-1", "kms", tuple(sorted(sent)), "")
-    key = sigv4.signing_key(Secret(access["secret_access_key"].encode()), scope)
-    signature = sigv4.signature(scope, key, "POST", "/", sent, amz_date, sha256(body).hexdigest())
-    return {
-        "REQUEST_METHOD": "POST",
-        "PATH_INFO": "/",
-        "CONTENT_TYPE": sent["content-type"],
-        "HTTP_X_AMZ_DATE": amz_date,
-        "HTTP_X_AMZ_TARGET": sent["x-amz-target"],
-        "HTTP_AUTHORIZATION": f"AWS4-HMAC-SHA256 Credential={scope.access_key_id}/{scope.scope}, "
-        f"SignedHeaders={';'.join(scope.headers)}, Signature={signature}",
-    }
 
 
 def drawn(chance: random.Random, shape: Shape) -> Any:

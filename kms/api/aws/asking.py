@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 from kms.access.ratelimit import RateClass
 from kms.api.asker import Asker
+from kms.api.aws import specs
 from kms.api.aws.faults import Fault
 from kms.api.aws.names import Names
 from kms.api.aws.shapes import Input
 from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
 from kms.keys.ids import is_alias
-from kms.keys.model import Key
+from kms.keys.model import Key, Usage
 from kms.operations import Request
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -58,12 +59,9 @@ class Asking(Asker):
         try:
             answer = self.do(operation, request, key_id=key.key_id)
         except (KeyStateConflict, KeyRevoked, KeyExpired) as refusal:
-            arn = self.names.key_arn(key.key_id)
-            if key.deletion_at is not None:
-                raise Fault(
-                    "KMSInvalidStateException", f"{arn} is pending deletion.", problem=refusal.problem
-                ) from None
+            self.require_no_deletion(key)
             if isinstance(refusal, KeyStateConflict):
+                arn = self.names.key_arn(key.key_id)
                 raise Fault("DisabledException", f"{arn} is disabled.", problem=refusal.problem) from None
             raise
         if dry_run:
@@ -89,6 +87,25 @@ class Asking(Asker):
             arn = self.names.key_arn(key.key_id)
             raise Fault("KMSInvalidStateException", f"{arn} is pending deletion.", problem="key-state")
 
+    def require_usage(self, key: Key, usage: Usage, operation: str) -> None:
+        """Raise Fault for a key that was not made for what `operation` does."""
+        if usage not in key.usages:
+            arn = self.names.key_arn(key.key_id)
+            raise Fault(
+                "InvalidKeyUsageException",
+                f"{arn} key usage is {specs.usage_of(key)} which is not valid for {operation}.",
+                problem="operation-not-supported",
+            )
+
+    def incompatible(self, key: Key, algorithm: str) -> Fault:
+        """The fault of an algorithm that `key` does not have."""
+        arn = self.names.key_arn(key.key_id)
+        return Fault(
+            "InvalidKeyUsageException",
+            f"Algorithm {algorithm} and key spec {specs.spec_of(key.type)} are incompatible for key {arn}.",
+            problem="operation-not-supported",
+        )
+
     def require_marker(self, marker: str | None, *, numeric: bool = False) -> None:
         """Raise Fault for a marker that no list gave."""
         if marker is not None and not (_NUMBER.fullmatch(marker) if numeric else is_alias(marker)):
@@ -102,6 +119,12 @@ class Asking(Asker):
         except NotFound as refusal:
             arn = self.names.alias_arn(alias)
             raise Fault("NotFoundException", f"Alias {arn} is not found.", problem=refusal.problem) from None
+
+
+def refuse_recipient(recipient: dict[str, Any] | None) -> None:
+    """Raise Fault for an answer that shall go to an enclave."""
+    if recipient is not None:
+        raise Fault("UnsupportedOperationException", "There are no enclaves here that could attest themselves.")
 
 
 def seconds(moment: datetime) -> float:

@@ -20,7 +20,7 @@ from kms.access import sigv4
 from kms.access.authentication import SigningCaller
 from kms.access.ratelimit import RateClass, identity
 from kms.access.sigv4 import Signed
-from kms.api import problems, requests
+from kms.api import requests
 from kms.api.admission import Admission
 from kms.api.aws import encrypting, managing, naming, policies, rotating, signing  # noqa: F401  # they fill the table
 from kms.api.aws.asking import ACTIONS, Action, Asking
@@ -28,8 +28,9 @@ from kms.api.aws.faults import Fault, fault_of
 from kms.api.aws.names import Names
 from kms.api.aws.shapes import decoded
 from kms.api.dispatch import Environ, StartResponse, WsgiApp
+from kms.api.faults import long_request_id, recorded_fault
 from kms.api.headers import security_headers
-from kms.operations import Call, Service, new_request_id
+from kms.operations import Call, Service
 
 MEDIA_TYPE = "application/x-amz-json-1.1"
 _TARGET = "TrentService."
@@ -56,13 +57,15 @@ class AwsDoor:
             return self.behind(environ, start_response)
         began = time.perf_counter()
         action = ACTIONS.get(target.removeprefix(_TARGET))
-        call = Call(f"aws:{action.name}" if action else "aws", environ.get("REMOTE_ADDR") or "unknown", _request_id())
+        call = Call(
+            f"aws:{action.name}" if action else "aws", environ.get("REMOTE_ADDR") or "unknown", long_request_id()
+        )
         status, outcome = HTTPStatus.OK.value, "success"
         extra: list[tuple[str, str]] = []
         try:
             body = self._answer(action, call, environ)
         except Exception as error:  # noqa: BLE001  # every failure has its answer
-            fault = self._fault(error, call)
+            fault = recorded_fault(error, Fault, fault_of, self.service, call)
             status, outcome = fault.status, fault.problem
             body = msgspec.json.encode({"__type": fault.code, "message": fault.message})
             extra = [("x-amzn-ErrorType", fault.code)]
@@ -98,11 +101,7 @@ class AwsDoor:
 
     def _proven(self, call: Call, environ: Environ) -> tuple[SigningCaller, Signed, bytes]:
         """Who signed the request, and its body, which is read for those only who name an access key that there is."""
-        length = environ.get("CONTENT_LENGTH") or "0"
-        if not (length.isascii() and length.isdigit() and len(length) < 19):
-            raise errors.MalformedRequest("Content-Length is not a number.")
-        if int(length) > self.service.settings.max_body_bytes:
-            raise errors.TooLarge(f"At most {self.service.settings.max_body_bytes} bytes are taken.")
+        length = requests.content_length(environ.get("CONTENT_LENGTH", ""), self.service.settings.max_body_bytes)
         try:
             signer, signed, amz_date = self._presented(environ)
         except (Fault, errors.AuthenticationFailed):
@@ -111,7 +110,7 @@ class AwsDoor:
         # Whoever knows the id of an access key but not its secret can keep this client's signed requests waiting, and
         # none of the other doors.
         with self.admission.unproven(signer.caller.client_id):
-            body = requests.read(environ["wsgi.input"], int(length))
+            body = requests.read(environ["wsgi.input"], length)
         headers = {name: _header(environ, name) for name in signed.headers}
         key = signer.signing_keys.get(signed.scope)
         if key is None:
@@ -157,19 +156,6 @@ class AwsDoor:
             raise _unknown()
         return signer, signed, amz_date
 
-    def _fault(self, error: Exception, call: Call) -> Fault:
-        """The fault that is answered, after its entry is written."""
-        if not isinstance(error, (Fault, errors.Refusal)):
-            error = problems.refusal_of(error, call.request_id, self.service.metrics)
-        fault = error if isinstance(error, Fault) else fault_of(error)
-        if isinstance(error, errors.RateLimited):
-            return fault  # a flood must not fill the audit log
-        try:
-            self.service.record(call, fault)
-        except errors.Unavailable as unavailable:
-            return fault_of(unavailable)
-        return fault
-
 
 _SCOPES_REMEMBERED = 16
 
@@ -205,9 +191,3 @@ def _unknown() -> Fault:
         "The security token included in the request is invalid.",
         problem="authentication-failed",
     )
-
-
-def _request_id() -> str:
-    """A request id of the form that AWS's have."""
-    digits = new_request_id() + new_request_id()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

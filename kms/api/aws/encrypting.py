@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
-from kms.api.aws.asking import Asking, action
+from kms.api.aws.asking import Asking, action, refuse_recipient
 from kms.api.aws.context import associated_data
 from kms.api.aws.faults import Fault, invalid
 from kms.api.aws.shapes import Ciphertext, EncryptionContext, GrantTokens, Input, KeyName, Plaintext
@@ -111,7 +111,7 @@ def encrypt(asking: Asking, given: EncryptInput) -> Mapping[str, Any]:
 @action("Decrypt", DecryptInput, RateClass.USE)
 def decrypt(asking: Asking, given: DecryptInput) -> Mapping[str, Any]:
     """Decrypt what `Encrypt` or a data key call gave."""
-    _refuse_recipient(given.recipient)
+    refuse_recipient(given.recipient)
     algorithm = given.encryption_algorithm or specs.SYMMETRIC
     ciphertext = _ciphertext(given.ciphertext_blob)
     key = _source(asking, given.key_id, ciphertext, algorithm)
@@ -171,7 +171,7 @@ def generate_data_key_pair_without_plaintext(asking: Asking, given: DataKeyPairI
 @action("GenerateRandom", RandomInput, RateClass.USE)
 def generate_random(asking: Asking, given: RandomInput) -> Mapping[str, Any]:
     """Give random bytes."""
-    _refuse_recipient(given.recipient)
+    refuse_recipient(given.recipient)
     if given.custom_key_store_id is not None:
         raise Fault("UnsupportedOperationException", "There are no custom key stores here.")
     if given.number_of_bytes is None:
@@ -214,22 +214,10 @@ def _decrypt(
 def _require_algorithm(
     asking: Asking, key: Key, usage: Usage, algorithm: str, context: EncryptionContext | None
 ) -> None:
-    arn = asking.names.key_arn(key.key_id)
-    if usage not in key.usages:
-        operation = str(usage).capitalize()
-        raise Fault(
-            "InvalidKeyUsageException",
-            f"{arn} key usage is {specs.usage_of(key)} which is not valid for {operation}.",
-            problem="operation-not-supported",
-        )
+    asking.require_usage(key, usage, str(usage).capitalize())
     is_rsa = key.type.startswith("rsa")
     if (algorithm in specs.OAEP) != is_rsa or algorithm == "SM2PKE":
-        spec = specs.spec_of(key.type)
-        raise Fault(
-            "InvalidKeyUsageException",
-            f"Algorithm {algorithm} and key spec {spec} are incompatible for key {arn}.",
-            problem="operation-not-supported",
-        )
+        raise asking.incompatible(key, algorithm)
     if is_rsa and context:
         raise Fault(
             "ValidationException", "The encryption context is only for symmetric keys, and this one is asymmetric."
@@ -264,7 +252,7 @@ def _ciphertext(given: bytes | None) -> bytes:
 
 
 def _data_key(asking: Asking, given: DataKeyInput, *, with_plaintext: bool) -> Mapping[str, Any]:
-    _refuse_recipient(given.recipient)
+    refuse_recipient(given.recipient)
     if (given.number_of_bytes is None) == (given.key_spec is None):
         raise Fault("ValidationException", "Please specify either number of bytes or key spec.")
     key = asking.key(given.key_id)
@@ -281,7 +269,7 @@ def _data_key(asking: Asking, given: DataKeyInput, *, with_plaintext: bool) -> M
 
 
 def _data_key_pair(asking: Asking, given: DataKeyPairInput, *, with_plaintext: bool) -> Mapping[str, Any]:
-    _refuse_recipient(given.recipient)
+    refuse_recipient(given.recipient)
     native = specs.TYPES.get(given.key_pair_spec)
     if native is None:
         raise Fault("UnsupportedOperationException", f"{given.key_pair_spec} keys are not made here.")
@@ -299,8 +287,3 @@ def _data_key_pair(asking: Asking, given: DataKeyPairInput, *, with_plaintext: b
         "KeyId": asking.names.key_arn(key.key_id),
         "KeyPairSpec": given.key_pair_spec,
     }
-
-
-def _refuse_recipient(recipient: dict[str, Any] | None) -> None:
-    if recipient is not None:
-        raise Fault("UnsupportedOperationException", "There are no enclaves here that could attest themselves.")

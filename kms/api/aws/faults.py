@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from kms import errors
+from kms.api.faults import DialectFault
 
 
-class Fault(Exception):
-    """An error of the AWS dialect. `problem` is the problem type by which metrics and audit entries name it."""
+class Fault(DialectFault):
+    """An error of the AWS dialect; by its `code` clients choose the exception that they raise."""
 
-    def __init__(
-        self, code: str, message: str, *, status: int = HTTPStatus.BAD_REQUEST, problem: str = "validation-failed"
-    ) -> None:
-        super().__init__(message)
-        self.code, self.message, self.status, self.problem = code, message, int(status), problem
+    def __init__(self, code: str, message: str, *, status: int = 400, problem: str = "validation-failed") -> None:
+        super().__init__(message, status=status, problem=problem)
+        self.code = code
 
 
 _CODES: dict[type[errors.Refusal], tuple[str, int]] = {

@@ -15,12 +15,11 @@ from kms.api.aws.faults import Fault
 from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, truncated
 from kms.errors import KeyStateConflict
 from kms.keys.model import Key
-from kms.operations.keys import CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
+from kms.operations.keys import LONGEST_PERIOD, CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
 from kms.operations.life import DeleteKeyRequest
 from kms.operations.table import Nothing
 from kms.operations.views import KeyView
 
-_NO_END = timedelta(days=36_500)  # AWS's keys do not expire by themselves
 _SHORTEST_WINDOW, _USUAL_WINDOW, _LONGEST_WINDOW = 7, 30, 30
 
 KeySpec = Literal[
@@ -97,7 +96,7 @@ class ListResourceTagsInput(KeyInput, kw_only=True):
 def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
     """Make a key."""
     spec = given.key_spec or given.customer_master_key_spec or specs.SYMMETRIC
-    if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS",):
+    if given.custom_key_store_id or given.xks_key_id or given.origin != "AWS_KMS":
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
     if given.policy is not None:
         policies.require_ownership(asking, given.policy, asking.call.known_caller.client_id)
@@ -117,7 +116,7 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
     request = CreateKeyRequest(
         type=native,
         usages=specs.USAGES[usage],
-        cryptoperiod=_NO_END,
+        cryptoperiod=LONGEST_PERIOD,  # AWS's keys do not expire by themselves
         labels=_labels(given.tags),
         description=given.description or "",
         region=asking.names.region,
@@ -136,18 +135,10 @@ def describe_key(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
 def list_keys(asking: Asking, given: ListKeysInput) -> Mapping[str, Any]:
     """List the keys of this region that the caller may see."""
     asking.require_marker(given.marker)
-    found: list[str] = []
-    cursor = given.marker
-    while len(found) <= given.limit:
-        request = ListKeysRequest(limit=given.limit, cursor=cursor, region=asking.names.region)
-        page = asking.do("list_keys", request)
-        found += [each.key_id for each in page.items]
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    shown = found[: given.limit]
-    listed = [{"KeyId": key_id, "KeyArn": asking.names.key_arn(key_id)} for key_id in shown]
-    return {"Keys": listed, **truncated(shown[-1] if len(found) > len(shown) else None)}
+    request = ListKeysRequest(limit=given.limit, cursor=given.marker, region=asking.names.region)
+    page = asking.do("list_keys", request)
+    listed = [{"KeyId": each.key_id, "KeyArn": asking.names.key_arn(each.key_id)} for each in page.items]
+    return {"Keys": listed, **truncated(page.next_cursor)}
 
 
 @action("EnableKey", KeyInput)
@@ -213,8 +204,9 @@ def tag_resource(asking: Asking, given: TagResourceInput) -> None:
     """Add labels to a key, or change them."""
     key = asking.key_without_alias(given.key_id)
     asking.require_no_deletion(key)
-    _few({**key.labels, **_labels(given.tags)})
-    asking.do("update_key", UpdateKeyRequest(add_labels=_labels(given.tags)), key_id=key.key_id)
+    added = _labels(given.tags)
+    _few({**key.labels, **added})
+    asking.do("update_key", UpdateKeyRequest(add_labels=added), key_id=key.key_id)
 
 
 @action("UntagResource", UntagResourceInput)

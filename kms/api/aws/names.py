@@ -9,7 +9,6 @@ from kms.access.model import Caller
 from kms.access.policy import may_see_key
 from kms.api.aws.faults import Fault
 from kms.crypto import envelope
-from kms.errors import NotFound
 from kms.keys.ids import is_key_id
 from kms.keys.model import Key
 from kms.operations import Service
@@ -64,11 +63,11 @@ class Names:
         """
         resource = self._resource(given)
         is_alias = resource.startswith(ALIAS)
-        key = self._by_alias(resource) if is_alias else self._found(resource)
+        key = self._by_alias(resource) if is_alias else self.service.keyring.find(resource)
         if key is not None and not is_alias and key.key_id != resource:
             key = None  # a name that only looks like a key id here
         if key is None or not self.is_region(key.region) or not may_see_key(caller, key.owner, key.key_id):
-            raise _not_found(self.alias_arn(resource) if resource.startswith(ALIAS) else self.key_arn(resource))
+            raise _not_found(self.alias_arn(resource) if is_alias else self.key_arn(resource))
         return key
 
     def key_without_alias(self, given: str, caller: Caller) -> Key:
@@ -80,10 +79,6 @@ class Names:
     def is_region(self, region: str) -> bool:
         """Whether a key of that region is shown here; keys of no region are in that of the settings."""
         return (region or self.service.settings.aws_region) == self.region
-
-    def key_or_none(self, key_id: str) -> Key | None:
-        """The key of that id."""
-        return self._found(key_id)
 
     def key_of_uid(self, ciphertext: bytes, caller: Caller) -> Key | None:
         """The key that a ciphertext of ours names, if it is of this region and the caller may know of it."""
@@ -108,17 +103,12 @@ class Names:
         return resource
 
     def _by_alias(self, alias: str) -> Key | None:
-        key = self._found(self.stored_alias(alias))
+        key = self.service.keyring.find(self.stored_alias(alias))
         if key is None and self._is_default:
-            key = self._found(alias.removeprefix(ALIAS), only_alias=True)
+            ours = alias.removeprefix(ALIAS)
+            found = self.service.keyring.find(ours)
+            key = found if found and found.key_id != ours else None
         return key
-
-    def _found(self, name: str, *, only_alias: bool = False) -> Key | None:
-        try:
-            key = self.service.keyring.key(name)
-        except NotFound:
-            return None
-        return None if only_alias and key.key_id == name else key
 
     @property
     def _is_default(self) -> bool:

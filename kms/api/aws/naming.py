@@ -74,7 +74,7 @@ def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
         page = asking.do("list_aliases", ListAliasesRequest(limit=1000, cursor=cursor))
         for each in page.items:
             shown = asking.names.shown_alias(each.alias)
-            if shown is not None and key in (None, asking.names.key_or_none(each.key_id)):
+            if shown is not None and (key is None or key.key_id == each.key_id):
                 entry = {
                     "AliasName": shown,
                     "AliasArn": asking.names.alias_arn(shown),

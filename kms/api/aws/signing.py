@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
-from kms.api.aws.asking import Asking, action
+from kms.api.aws.asking import Asking, action, refuse_recipient
 from kms.api.aws.faults import Fault
 from kms.api.aws.shapes import Ciphertext, GrantTokens, Input, KeyName, Plaintext, PublicKey
 from kms.crypto.pkcs8 import der_of_pem, public_pem
@@ -176,10 +176,9 @@ def get_public_key(asking: Asking, given: GetPublicKeyInput) -> Mapping[str, Any
 @action("DeriveSharedSecret", DeriveSharedSecretInput, RateClass.USE)
 def derive_shared_secret(asking: Asking, given: DeriveSharedSecretInput) -> Mapping[str, Any]:
     """Agree on the raw secret Z with the holder of another key of the same curve."""
-    if given.recipient is not None:
-        raise Fault("UnsupportedOperationException", "There are no enclaves here that could attest themselves.")
+    refuse_recipient(given.recipient)
     key = asking.key(given.key_id)
-    _require_usage(asking, key, Usage.AGREE, "DeriveSharedSecret")
+    asking.require_usage(key, Usage.AGREE, "DeriveSharedSecret")
     request = AgreeRequest(peer_public_key=public_pem(given.public_key), kdf="none")
     answer = asking.use("agree", key, request, dry_run=given.dry_run)
     return {
@@ -194,7 +193,7 @@ def derive_shared_secret(asking: Asking, given: DeriveSharedSecretInput) -> Mapp
 def encapsulate(asking: Asking, given: EncapsulateInput) -> Mapping[str, Any]:
     """Make a shared secret for the holder of a key."""
     key = asking.key(given.key_id)
-    _require_usage(asking, key, Usage.ENCAPSULATE, "Encapsulate")
+    asking.require_usage(key, Usage.ENCAPSULATE, "Encapsulate")
     answer = asking.use("encapsulate", key, Nothing(), dry_run=given.dry_run)
     return {
         "KeyId": asking.names.key_arn(key.key_id),
@@ -208,7 +207,7 @@ def encapsulate(asking: Asking, given: EncapsulateInput) -> Mapping[str, Any]:
 def decapsulate(asking: Asking, given: DecapsulateInput) -> Mapping[str, Any]:
     """Get the shared secret out of a ciphertext."""
     key = asking.key(given.key_id)
-    _require_usage(asking, key, Usage.DECAPSULATE, "Decapsulate")
+    asking.require_usage(key, Usage.DECAPSULATE, "Decapsulate")
     request = DecapsulateRequest(ciphertext=given.shared_secret_ciphertext_blob)
     answer = asking.use("decapsulate", key, request, dry_run=given.dry_run)
     return {
@@ -228,10 +227,10 @@ def _message(key: Key, given: SignInput) -> tuple[bytes | None, bytes | None]:
 
 
 def _algorithm(asking: Asking, key: Key, given: SignInput) -> str:
-    _require_usage(asking, key, Usage.SIGN if type(given) is SignInput else Usage.VERIFY, type(given).__name__[:-5])
+    asking.require_usage(key, Usage.SIGN if type(given) is SignInput else Usage.VERIFY, type(given).__name__[:-5])
     native = specs.signing_algorithms(key.type).get(given.signing_algorithm)
     if native is None:
-        raise _incompatible(asking, key, given.signing_algorithm)
+        raise asking.incompatible(key, given.signing_algorithm)
     return native
 
 
@@ -240,25 +239,6 @@ def _form(key: Key) -> Literal["der", "p1363"]:
 
 
 def _require_mac(asking: Asking, key: Key, algorithm: str) -> None:
-    _require_usage(asking, key, Usage.MAC, "GenerateMac")
+    asking.require_usage(key, Usage.MAC, "GenerateMac")
     if specs.mac_algorithm(key.type) != algorithm:
-        raise _incompatible(asking, key, algorithm)
-
-
-def _require_usage(asking: Asking, key: Key, usage: Usage, operation: str) -> None:
-    if usage not in key.usages:
-        arn = asking.names.key_arn(key.key_id)
-        raise Fault(
-            "InvalidKeyUsageException",
-            f"{arn} key usage is {specs.usage_of(key)} which is not valid for {operation}.",
-            problem="operation-not-supported",
-        )
-
-
-def _incompatible(asking: Asking, key: Key, algorithm: str) -> Fault:
-    arn = asking.names.key_arn(key.key_id)
-    return Fault(
-        "InvalidKeyUsageException",
-        f"Algorithm {algorithm} and key spec {specs.spec_of(key.type)} are incompatible for key {arn}.",
-        problem="operation-not-supported",
-    )
+        raise asking.incompatible(key, algorithm)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from kms import errors
+from kms.api.faults import DialectFault
 
 
-class Fault(Exception):
-    """An error of the Vault dialect; `problem` is the problem type that metrics and audit entries name it by."""
+class Fault(DialectFault):
+    """An error of the Vault dialect."""
 
-    def __init__(self, message: str, *, status: int = 400, problem: str = "validation-failed") -> None:
-        super().__init__(message)
-        self.message, self.status, self.problem = message, status, problem
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        problem: str = "validation-failed",
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message, status=status, problem=problem, retry_after=retry_after)
 
 
 _STATUS: dict[type[errors.Refusal], int] = {
@@ -36,7 +43,8 @@ def fault_of(refusal: errors.Refusal) -> Fault:
         errors.DecryptionFailed: "cipher: message authentication failed",
     }
     message = words.get(type(refusal), refusal.detail)
-    return Fault(message, status=_STATUS.get(type(refusal), 400), problem=refusal.problem)
+    status = _STATUS.get(type(refusal), 400)
+    return Fault(message, status=status, problem=refusal.problem, retry_after=refusal.retry_after)
 
 
 def envelope(request_id: str, data: Any, auth: Any = None, warnings: list[str] | None = None) -> dict[str, Any]:

@@ -19,15 +19,16 @@ import msgspec
 from kms import errors
 from kms.access.lockout import network_of
 from kms.access.ratelimit import RateClass, identity
-from kms.api import problems, requests
+from kms.api import requests
 from kms.api.admission import Admission
 from kms.api.asker import Asker
 from kms.api.dispatch import Environ, StartResponse, WsgiApp
+from kms.api.faults import long_request_id, recorded_fault
 from kms.api.headers import JSON, security_headers
 from kms.api.transit import encrypting, managing, signing, system  # noqa: F401  # they fill the table
 from kms.api.transit.answers import Fault, envelope, fault_of
 from kms.api.transit.routes import DELETE, LIST, READ, ROUTES, WRITE, Body, Done, Route
-from kms.operations import Call, Service, new_request_id
+from kms.operations import Call, Service
 
 _PREFIX = "/v1/"
 _LONGEST_PATH = 512
@@ -53,15 +54,15 @@ class TransitDoor:
         if not path.startswith(_PREFIX):
             return self.behind(environ, start_response)
         began = time.perf_counter()
-        call = Call("transit", environ.get("REMOTE_ADDR") or "unknown", _request_id())
+        call = Call("transit", environ.get("REMOTE_ADDR") or "unknown", long_request_id())
         outcome, retry = "success", None
         try:
             done = self._answer(environ, path[len(_PREFIX) :], call)
             status = done.status
             body = b"" if status == HTTPStatus.NO_CONTENT else _encoded(call, done)
         except Exception as error:  # noqa: BLE001  # every failure has its answer
-            fault, retry = self._fault(error, call)
-            status, outcome = fault.status, fault.problem
+            fault = recorded_fault(error, Fault, fault_of, self.service, call)
+            status, outcome, retry = fault.status, fault.problem, fault.retry_after
             body = msgspec.json.encode({"errors": [fault.message] if fault.message else []}) + b"\n"
         self.service.metrics.count(call.operation, outcome, time.perf_counter() - began)
         headers = [*security_headers(environ.get("HTTP_HOST", "")), ("X-Request-Id", call.request_id)]
@@ -81,7 +82,7 @@ class TransitDoor:
         routed = self._routed(method, path) if is_plain else None
         if routed is not None:
             call.operation = f"transit:{routed[0].function.__name__.rstrip('_')}"
-        length = _length(environ, self.service.settings.max_body_bytes)
+        length = requests.content_length(environ.get("CONTENT_LENGTH", ""), self.service.settings.max_body_bytes)
         self._prove(environ, call, routed[0] if routed else None)
         if routed is None:
             raise Fault(f"unsupported path or method: {path[:80]}", status=404, problem="not-found")
@@ -94,8 +95,8 @@ class TransitDoor:
             body = self._public_body(route, call, length, stream)
             answer = route.function(asker, body, **variables)
         elif route.rate_class is RateClass.USE:
-            body = self._read(route, stream, length, call.caller.client_id)
-            answer = route.function(asker, body, **variables)
+            content = requests.read_admitted(self.admission, call.caller.client_id, stream, length)
+            answer = route.function(asker, _body(route.body, content), **variables)
         else:
             with self.admission.of_client(call.caller.client_id):
                 answer = route.function(asker, _body(route.body, requests.read(stream, length)), **variables)
@@ -111,15 +112,6 @@ class TransitDoor:
             raise errors.TooLarge(f"At most {_LONGEST_PUBLIC} bytes are taken without a token.")
         with self.admission.unproven(network_of(call.source)):
             content = requests.read(stream, length)
-        return _body(route.body, content)
-
-    def _read(self, route: Route, stream: Any, length: int, who: str) -> Body:
-        """The body; a use of a key holds one of the client's threads only while it arrives."""
-        entered = self.admission.enter(who)
-        try:
-            content = requests.read(stream, length)
-        finally:
-            self.admission.leave(who, entered)
         return _body(route.body, content)
 
     def _prove(self, environ: Environ, call: Call, route: Route | None) -> None:
@@ -143,35 +135,10 @@ class TransitDoor:
                 return route, found.groupdict()
         return None
 
-    def _fault(self, error: Exception, call: Call) -> tuple[Fault, int | None]:
-        """The fault that is answered, after its entry is written, and when to try again."""
-        if not isinstance(error, (Fault, errors.Refusal)):
-            error = problems.refusal_of(error, call.request_id, self.service.metrics)
-        if isinstance(error, Fault):
-            fault, retry = error, None
-        else:
-            fault, retry = fault_of(error), error.retry_after
-        if isinstance(error, errors.RateLimited):
-            return fault, retry  # a flood must not fill the audit log
-        try:
-            self.service.record(call, fault)
-        except errors.Unavailable as unavailable:
-            return fault_of(unavailable), unavailable.retry_after
-        return fault, retry
-
 
 def _encoded(call: Call, done: Done) -> bytes:
     shown = done.bare if done.bare is not None else envelope(call.request_id, done.data, done.auth)
     return msgspec.json.encode(shown) + b"\n"
-
-
-def _length(environ: Environ, limit: int) -> int:
-    text = environ.get("CONTENT_LENGTH") or "0"
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise errors.MalformedRequest("Content-Length is not a number.")
-    if int(text) > limit:
-        raise errors.TooLarge(f"At most {limit} bytes are taken.")
-    return int(text)
 
 
 @cache
@@ -194,9 +161,3 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Status"
-
-
-def _request_id() -> str:
-    """A request id of the form that Vault's have."""
-    digits = new_request_id() + new_request_id()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

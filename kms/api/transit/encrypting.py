@@ -10,6 +10,7 @@ from kms.access.ratelimit import RateClass
 from kms.api.asker import Asker
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
+from kms.api.transit.managing import new_key
 from kms.api.transit.routes import WRITE, Body, Done, route
 from kms.api.transit.units import (
     Unit,
@@ -27,7 +28,6 @@ from kms.api.transit.units import (
 from kms.errors import NotFound, Refusal
 from kms.keys.ids import is_key_id
 from kms.operations.encrypting import DecryptRequest, EncryptRequest, RewrapRequest
-from kms.operations.keys import CreateKeyRequest
 from kms.operations.stateless import HashRequest, RandomRequest
 
 
@@ -53,9 +53,9 @@ def encrypt(asker: Asker, body: UseBody, name: str) -> Done:
     try:
         results = each(asker, "encrypt", requests, name)
     except NotFound:
-        if not is_key_id(name) or asker.service.keyring.exists(name):
+        if not is_key_id(name) or asker.service.keyring.find(name) is not None:
             raise
-        asker.make_key(CreateKeyRequest(type=_type(body.type), key_id=name))
+        asker.make_key(new_key(body.type, name))
         results = each(asker, "encrypt", requests, name)
     shown = [failure(result) or _sealed(result) for result in results]
     return answer(body, shown)
@@ -147,13 +147,6 @@ def _rewrap_request(unit: Unit) -> RewrapRequest:
         associated_data=bytes_of(unit.associated_data, "associated_data"),
         format="raw",
     )
-
-
-def _type(name: str) -> str:
-    native = types.TYPES.get(name)
-    if native is None:
-        raise Fault(f"unknown key type {name[:40]}")
-    return native
 
 
 def _form(content: bytes, form: str) -> str:

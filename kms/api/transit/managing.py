@@ -16,13 +16,18 @@ from kms.api.transit.routes import DELETE, LIST, READ, WRITE, Body, Done, route
 from kms.errors import AlreadyExists, NotFound
 from kms.operations.backups import RestoreRequest
 from kms.operations.exporting import ExportKeyRequest
-from kms.operations.keys import CreateKeyRequest, ListKeysRequest, ListVersionsRequest, UpdateKeyRequest
+from kms.operations.keys import (
+    LONGEST_PERIOD,
+    CreateKeyRequest,
+    ListKeysRequest,
+    ListVersionsRequest,
+    UpdateKeyRequest,
+)
 from kms.operations.life import DeleteKeyRequest, TrimKeyRequest
 from kms.operations.table import Nothing
 from kms.operations.views import KeyView, VersionView
 
-_NO_END = timedelta(days=36_500)  # Vault's keys do not expire by themselves
-_EXPORTS = {"encryption-key": "encrypt", "signing-key": "sign", "hmac-key": "mac"}
+_EXPORTS = frozenset({"encryption-key", "signing-key", "hmac-key"})
 _DELETION = timedelta(days=1)
 
 
@@ -67,16 +72,8 @@ def create(asker: Asker, body: CreateBody, name: str) -> Any:
     """Make a key; as with Vault, one that is there already is left as it is."""
     if body.derived or body.convergent_encryption:
         raise Fault("derived and convergent keys are not supported")
-    native = types.TYPES.get(body.type)
-    if native is None:
-        raise Fault(f"unknown key type {body.type[:40]}")
-    request = CreateKeyRequest(
-        type=native,
-        key_id=name,
-        exportable=body.exportable,
-        cryptoperiod=_NO_END,
-        rotation_period=_period(body.auto_rotate_period),
-    )
+    request = new_key(body.type, name)
+    request.exportable, request.rotation_period = body.exportable, _period(body.auto_rotate_period)
     try:
         view = asker.do("create_key", request)
     except AlreadyExists:
@@ -205,6 +202,14 @@ def restore(asker: Asker, body: RestoreBody, name: str | None = None) -> Done:
         raise Fault("a key comes back under its own name, and never over another")
     asker.do("restore_key", RestoreRequest(backup=sealed))
     return Done(status=204)
+
+
+def new_key(type_name: str, name: str) -> CreateKeyRequest:
+    """The request for a key of one of Vault's types, which does not expire by itself. Raises Fault."""
+    native = types.TYPES.get(type_name)
+    if native is None:
+        raise Fault(f"unknown key type {type_name[:40]}")
+    return CreateKeyRequest(type=native, key_id=name, cryptoperiod=LONGEST_PERIOD)
 
 
 _DELETABLE = "vault.deletion_allowed"

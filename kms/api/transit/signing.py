@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from kms.access.policy import may_see_key, no_such_key
+from kms.access.policy import no_such_key
 from kms.access.ratelimit import RateClass
 from kms.api.asker import Asker
 from kms.api.transit import types
@@ -116,8 +116,8 @@ def _require_code_hash(key: Key, asked: str | None) -> None:
 
 
 def _key(asker: Asker, name: str) -> Key:
-    key = asker.service.keyring.key(name)
-    if not may_see_key(asker.call.known_caller, key.owner, key.key_id):
+    key = asker.key_seen(name)
+    if key is None:
         raise no_such_key(name)
     return key
 

@@ -10,8 +10,7 @@ from msgspec import field
 
 from kms import __version__
 from kms.access.authentication import Credentials
-from kms.access.model import Caller
-from kms.access.policy import Permission, allows_on_key, may, may_see_key
+from kms.access.policy import Permission, allows_on_key, may
 from kms.access.ratelimit import RateClass
 from kms.api.asker import Asker
 from kms.api.transit.answers import Fault
@@ -219,21 +218,14 @@ _NEEDS = {
 }
 
 
-def _of_no_key(caller: Caller, verb: str) -> list[str]:
-    return ["create"] if verb == "keys" and may(caller, Permission.KEYS_CREATE) else ["deny"]
-
-
 def _capabilities(asker: Asker, path: str) -> list[str]:
 
     parts = path.split("/")
     if len(parts) < 3 or parts[0] != asker.service.settings.transit_mount or parts[1] not in _NEEDS:
         return ["deny"]
     caller = asker.call.known_caller
-    try:
-        key = asker.service.keyring.key(parts[2])
-    except NotFound:
-        return _of_no_key(caller, parts[1])
-    if not may_see_key(caller, key.owner, key.key_id):
-        return _of_no_key(caller, parts[1])  # the same, whether there is a key or not
+    key = asker.key_seen(parts[2])
+    if key is None:  # the same for another's key as for none
+        return ["create"] if parts[1] == "keys" and may(caller, Permission.KEYS_CREATE) else ["deny"]
     allowed = allows_on_key(caller, _NEEDS[parts[1]], key.owner, key.key_id)
     return (["read", "update"] if parts[1] == "keys" else ["update"]) if allowed else ["deny"]

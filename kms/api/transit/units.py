@@ -71,11 +71,11 @@ def answer(body: UseBody, shown: list[dict[str, Any]]) -> Done:
         if "error" in only:
             raise Fault(only["error"], problem=only.pop("problem", "validation-failed"))
         return Done(only)
-    for unit, each in zip(body.batch_input, shown, strict=True):
-        each.pop("problem", None)
+    for unit, one in zip(body.batch_input, shown, strict=True):
+        one.pop("problem", None)
         if unit.reference is not None:
-            each["reference"] = unit.reference
-    failed = any("error" in each for each in shown)
+            one["reference"] = unit.reference
+    failed = any("error" in one for one in shown)
     status = (body.partial_failure_response_code or 400) if failed else 200
     if failed and status not in (200, 207) and not 400 <= status < 600:
         raise Fault("partial_failure_response_code must be 200, 207 or that of a failure")
