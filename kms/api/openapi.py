@@ -190,11 +190,16 @@ def _reference(kind: Any) -> dict[str, str]:
 
 
 def _standard(schema: Any) -> Any:
-    """Patterns as ECMA-262 writes them, which knows no \\Z; prose without the indentation of its source."""
+    """What is true in the words of the standard.
+
+    Patterns are as ECMA-262 writes them, which knows no \\Z; prose is without the indentation of its source; what is
+    a set here may name a member twice.
+    """
     if isinstance(schema, Mapping):
         return {
             name: inspect.cleandoc(value) if name == "description" and isinstance(value, str) else _standard(value)
             for name, value in schema.items()
+            if name != "uniqueItems"
         }
     if isinstance(schema, list):
         return [_standard(each) for each in schema]
