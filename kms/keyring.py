@@ -6,15 +6,17 @@ for something and until when. The epoch moves on with every change of what such 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from kms.access import policy
 from kms.access.model import Caller
 from kms.access.policy import Permission, no_such_key
 from kms.crypto.primitives import PRIMITIVES
 from kms.crypto.registry import key_type
-from kms.errors import NotFound, OperationNotSupported
+from kms.errors import NotFound, OperationNotSupported, PermissionDenied
 from kms.keys.lifecycle import in_force_until, require_in_force, require_in_range
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
 from kms.vault.lease import Lease, LeasedCache
@@ -49,6 +51,14 @@ class _Checked:
     until: datetime
 
 
+class AssociatedData(Protocol):
+    """A message that is bound to associated data."""
+
+    @property
+    def associated_data(self) -> bytes:
+        """What it is bound to."""
+
+
 class Keyring:
     """Keys by id and their loaded versions, read through from the vault."""
 
@@ -75,15 +85,28 @@ class Keyring:
         """The key that has this uid, as a ciphertext names it. Raises Unavailable without a lease."""
         return self._uids.get(uid, lambda: self._load_uid(uid))
 
-    def permitted(self, caller: Caller, permission: Permission, key_id: str) -> Key:
-        """As `key`, if `caller` may do this with it. Raises NotFound or PermissionDenied."""
+    def permitted(
+        self, caller: Caller, permission: Permission, key_id: str, bound: Sequence[AssociatedData] = ()
+    ) -> Key:
+        """As `key`, if `caller` may do this with it, or at least with the `bound` messages.
+
+        Raises NotFound or PermissionDenied.
+        """
 
         def decide() -> Key:
             key = self.key(key_id)
             policy.require_on_key(caller, permission, key.owner, key.key_id, asked_as=key_id)
             return key
 
-        return self._permitted.get((caller, permission, key_id), decide)
+        try:
+            return self._permitted.get((caller, permission, key_id), decide)
+        except PermissionDenied:
+            if not bound:
+                raise
+            key = self.key(key_id)
+            for each in bound:
+                policy.require_on_key(caller, permission, key.owner, key.key_id, key_id, each.associated_data)
+            return key
 
     def usable(
         self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from kms.access.encryption_context import context_of
 from kms.vault import tables
 from kms.vault.records import stored_in
 from kms.words import Word
@@ -60,13 +61,22 @@ class Token:
     expires_at: datetime
 
 
+class ContextRule(Word):
+    """What a grant asks of the encryption context of a message: nothing, to be its own, or to have its own in it."""
+
+    NONE = "none"
+    EQUALS = "equals"
+    SUBSET = "subset"
+
+
 @stored_in(tables.grants)
 @dataclass(frozen=True, slots=True)
 class Grant:
     """The owner of keys lets another client or a role use them.
 
     `subject` is `client:NAME` or `role:NAME`; `key_pattern` a key id, or the beginning of one and `*`. It
-    reaches only keys of `owner`.
+    reaches only keys of `owner`. `context`, where `context_rule` says so, limits it to what is encrypted with such
+    associated data. `retired_by` may give it back, beside its subject; `name` and `words` are AWS's for it.
     """
 
     grant_id: str
@@ -75,6 +85,28 @@ class Grant:
     permission: str
     key_pattern: str
     created_at: datetime
+    more_permissions: frozenset[str] = frozenset()
+    context_rule: ContextRule = ContextRule.NONE
+    context: dict[str, str] = field(default_factory=dict)
+    retired_by: str = ""
+    name: str = ""
+    words: frozenset[str] = frozenset()
+
+    @property
+    def permissions(self) -> frozenset[str]:
+        """Everything that it permits."""
+        return self.more_permissions | {self.permission}
+
+    def admits(self, associated_data: bytes | None) -> bool:
+        """Whether it is for what is bound to `associated_data`; None stands for whatever there is."""
+        if self.context_rule is ContextRule.NONE:
+            return True
+        given = context_of(associated_data) if associated_data is not None else None
+        if given is None:
+            return False
+        if self.context_rule is ContextRule.EQUALS:
+            return given == self.context
+        return self.context.items() <= given.items()
 
     def covers(self, owner: str, key_id: str) -> bool:
         """Whether this grant is about the key `key_id` of `owner`."""

@@ -115,6 +115,9 @@ ANY: dict[Role, frozenset[Permission]] = {
 GRANTABLE = USES | frozenset({P.KEYS_READ, P.KEYS_ROTATE})
 """What the owner of a key can let others do with it."""
 
+BOUND_BY_CONTEXT = frozenset({P.KEYS_ENCRYPT, P.KEYS_DECRYPT})
+"""What an encryption context can limit a grant of; a grant of anything else has no context."""
+
 GRANTED_BY_ADMINISTRATORS = frozenset({P.KEYS_RECOVER, P.KEYS_EXPORT_PLAINTEXT})
 """What only an administrator can let somebody do, the owner included, who then still needs the owner's part."""
 
@@ -131,25 +134,39 @@ def require(caller: Caller, permission: Permission, owner: str | None = None) ->
 
 
 def require_on_key(
-    caller: Caller, permission: Permission, owner: str, key_id: str, asked_as: str | None = None
+    caller: Caller,
+    permission: Permission,
+    owner: str,
+    key_id: str,
+    asked_as: str | None = None,
+    associated_data: bytes | None = None,
 ) -> None:
     """Return if `caller` may do this with the key, which was asked for under its id or another name.
+
+    Grants that ask for an encryption context count only where the `associated_data` is given.
 
     Raises NotFound, the same as for a key that is not there, to whom may not even see it, and
     PermissionDenied to others.
     """
-    if allows_on_key(caller, permission, owner, key_id):
+    if allows_on_key(caller, permission, owner, key_id, associated_data):
         return
     if not may_see_key(caller, owner, key_id):
         raise no_such_key(asked_as or key_id)
     raise PermissionDenied(f"{caller.client_id} may not do this with {key_id}: it needs {permission}.")
 
 
-def allows_on_key(caller: Caller, permission: Permission, owner: str, key_id: str) -> bool:
-    """Whether role, ownership or a grant lets `caller` do this with the key."""
+def allows_on_key(
+    caller: Caller, permission: Permission, owner: str, key_id: str, associated_data: bytes | None = None
+) -> bool:
+    """Whether role, ownership or a grant lets `caller` do this with the key, and with that associated data."""
     if _by_role(caller, permission, owner):
         return True
-    return any(grant.permission == permission and grant.covers(owner, key_id) for grant in caller.grants)
+    return any(
+        permission in grant.permissions
+        and grant.covers(owner, key_id)
+        and (permission not in BOUND_BY_CONTEXT or grant.admits(associated_data))
+        for grant in caller.grants
+    )
 
 
 def may_see_key(caller: Caller, owner: str, key_id: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -108,7 +108,7 @@ def _encrypt_several(
     service: Service, call: Call, items: Sequence[EncryptRequest | Refusal], key_id: str
 ) -> list[EncryptAnswer | Refusal]:
     """`encrypt` for each of the items that could be read."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, _read(items))
     try:
         number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher, messages=len(items))
     except Refusal as refusal:
@@ -138,7 +138,7 @@ def _decrypt_several(
     service: Service, call: Call, items: Sequence[DecryptRequest | Refusal], key_id: str
 ) -> list[DecryptAnswer | Refusal]:
     """`decrypt` for each of the items that could be read."""
-    key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id)
+    key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id, _read(items))
     require_usage(key, Usage.DECRYPT)
     opened: dict[bytes, tuple[int, Callable[[bytes, bytes], bytes]]] = {}  # by header: most have the same
     results: list[DecryptAnswer | Refusal] = []
@@ -176,7 +176,7 @@ def _decrypt_several(
 )
 def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) -> EncryptAnswer:
     """Encrypt with the latest version of a key."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
     number, sealed = _encrypt(service, call, key, request.plaintext, request.associated_data, request.format)
     return EncryptAnswer(key_id=key.key_id, version=number, ciphertext=sealed)
 
@@ -190,7 +190,7 @@ def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) 
 )
 def decrypt(service: Service, call: Call, request: DecryptRequest, key_id: str) -> DecryptAnswer:
     """Decrypt with the version that encrypted."""
-    key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id)
+    key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id, [request])
     number, plaintext = _decrypt(service, call, key, request)
     return DecryptAnswer(key_id=key.key_id, version=number, plaintext=plaintext)
 
@@ -221,7 +221,7 @@ def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) ->
 @use("data-key", Permission.KEYS_ENCRYPT, DataKeyRequest, example={"bits": 256})
 def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str) -> DataKeyAnswer:
     """Make a symmetric key for use outside, in plaintext and encrypted under this key."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
     plaintext = os.urandom(request.bits // 8)
     number, sealed = _encrypt(service, call, key, plaintext, request.associated_data, "kms")
     shown = plaintext if request.with_plaintext else UNSET
@@ -240,11 +240,11 @@ def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str)
 )
 def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key_id: str) -> DataKeyPairAnswer:
     """Make a key pair for use outside, its private key in plaintext and encrypted under this key."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
     require_usage(key, Usage.ENCRYPT)
     kind = key_type(request.type)
     plaintext = service.reserve.generate(kind)
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id)  # that took a while
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])  # that took a while
     public_key = kind.public_key(plaintext)
     if public_key is None:
         raise ValidationFailed(f"type: keys of type {kind.name} are no pairs; data-key makes symmetric ones.")
@@ -257,6 +257,11 @@ def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key
         plaintext=plaintext if request.with_plaintext else UNSET,
         ciphertext=sealed,
     )
+
+
+def _read(items: Sequence[Any]) -> Sequence[Any]:
+    """The items that could be read."""
+    return [item for item in items if not isinstance(item, Refusal)]
 
 
 def _encrypt(

@@ -4,45 +4,67 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from sqlalchemy import or_
 
 from kms.access import clients, policy
-from kms.access.model import Grant, Role
+from kms.access.model import Caller, ContextRule, Grant, Role
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
 from kms.vault import tables
+from kms.vault.store import Change
 
 KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_ID_PATTERN})?\*)\Z")]
+Context = Annotated[dict[str, str], msgspec.Meta(max_length=8)]
+AwsWord = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
 
 
 class CreateGrantRequest(Request):
     """`subject` is `client:NAME` or `role:NAME`; `key_pattern` a key id, or the beginning of one and `*`.
 
-    `owner` is whose keys it is about: the caller, except for `keys:recover`, which administrators grant.
+    It permits the `permission`, the `permissions`, or both. `owner` is whose keys it is about: the caller, except for
+    `keys:recover`, which administrators grant. `context_equals` or `context_subset` limit it to messages whose
+    associated data is an encryption context (docs/reference/aws.md) that is the same, or has at least these members.
+    `retired_by` may give it back, as its subject may. With a `name`, a repeated request gives the same grant again.
+    `aws_operations` are shown again and have no effect.
     """
 
     subject: Annotated[str, msgspec.Meta(pattern=rf"^(client:{CLIENT_ID_PATTERN}|role:(admin|user|auditor))\Z")]
-    permission: Permission
     key_pattern: KeyPattern
+    permission: Permission | None = None
+    permissions: frozenset[Permission] = frozenset()
     owner: ClientId | None = None
+    context_equals: Context | None = None
+    context_subset: Context | None = None
+    retired_by: Annotated[str, msgspec.Meta(pattern=rf"^client:{CLIENT_ID_PATTERN}\Z")] | None = None
+    name: Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[a-zA-Z0-9:/_-]*\Z")] = ""
+    aws_operations: frozenset[AwsWord] = frozenset()
 
 
 class GrantView(Answer):
-    """A grant; it reaches only keys of `owner`."""
+    """A grant; it reaches only keys of `owner`. `permission` is the first of its `permissions`."""
 
     grant_id: str
     owner: str
     subject: str
     permission: str
+    permissions: list[str]
     key_pattern: str
     created_at: datetime
+    context_equals: dict[str, str] | UnsetType = UNSET
+    context_subset: dict[str, str] | UnsetType = UNSET
+    retired_by: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    aws_operations: list[str] | UnsetType = UNSET
 
 
 class GrantList(Answer):
@@ -64,30 +86,38 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
     caller = call.known_caller
     owner = request.owner or caller.client_id
-    if request.permission in policy.GRANTED_BY_ADMINISTRATORS:
-        if Role.ADMIN not in caller.roles:
-            raise PermissionDenied(f"Only an administrator grants {request.permission}.")
-    elif request.permission not in policy.GRANTABLE:
-        raise ValidationFailed(f"permission: must be one of {', '.join(sorted(policy.GRANTABLE))}.")
-    elif owner != caller.client_id:
-        raise PermissionDenied("Only their owner grants the use of keys.")
+    permissions = request.permissions | ({request.permission} if request.permission else set())
+    _require_grantable(caller, permissions, owner)
+    rule, context = _context(request, permissions)
+    first, *more = sorted(permissions)
     grant = Grant(
         grant_id=secrets.token_hex(16),
         owner=owner,
         subject=request.subject,
-        permission=request.permission,
+        permission=first,
         key_pattern=request.key_pattern,
         created_at=service.clock(),
+        more_permissions=frozenset(more),
+        context_rule=rule,
+        context=context,
+        retired_by=request.retired_by or "",
+        name=request.name,
+        words=request.aws_operations,
     )
     with service.change(call) as change:
-        kind, _, name = request.subject.partition(":")
-        if kind == "client":
-            clients.get(change, name)
+        for subject in filter(None, (request.subject, request.retired_by)):
+            kind, _, name = subject.partition(":")
+            if kind == "client":
+                clients.get(change, name)
         clients.get(change, owner)
         call.target = request.subject
-        change.insert(grant)
-        change.outdates = True
-    return _view(grant)
+        same = _same(change, grant) if grant.name else None
+        if same is None:
+            change.insert(grant)
+            change.outdates = True
+        else:
+            call.abandoned = True
+    return _view(same or grant)
 
 
 @operation("GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, on_nothing=True)
@@ -107,11 +137,11 @@ def list_grants(service: Service, call: Call, request: Nothing) -> GrantList:
 
 @operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, on_nothing=True)
 def delete_grant(service: Service, call: Call, request: Nothing, grant_id: str) -> GrantView:
-    """Take back a grant of one's own; administrators can take back any."""
+    """Take back a grant of one's own, or give back what one was granted; administrators can take back any."""
     caller = call.known_caller
     with service.change(call) as change:
         grant = change.find(Grant, grant_id) if re.fullmatch("[0-9a-f]{32}", grant_id) else None
-        if grant is None or (grant.owner != caller.client_id and Role.ADMIN not in caller.roles):
+        if grant is None or not may_take_back(caller, grant):
             raise NotFound("There is no such grant.")
         call.target = grant.subject
         change.delete(grant)
@@ -119,12 +149,57 @@ def delete_grant(service: Service, call: Call, request: Nothing, grant_id: str) 
     return _view(grant)
 
 
+def may_take_back(caller: Caller, grant: Grant) -> bool:
+    """Whether `caller` may end the grant: who gave it, who holds it alone, who is to retire it, an administrator."""
+    me = f"client:{caller.client_id}"
+    return caller.client_id == grant.owner or me in (grant.subject, grant.retired_by) or Role.ADMIN in caller.roles
+
+
+def _require_grantable(caller: Caller, permissions: AbstractSet[Permission], owner: str) -> None:
+    """Raise where `caller` may not grant this on keys of `owner`: ValidationFailed or PermissionDenied."""
+    for_administrators = permissions & policy.GRANTED_BY_ADMINISTRATORS
+    if not permissions or permissions - policy.GRANTABLE - for_administrators:
+        raise ValidationFailed(f"permission: must be one of {', '.join(sorted(policy.GRANTABLE))}.")
+    if for_administrators and Role.ADMIN not in caller.roles:
+        raise PermissionDenied(f"Only an administrator grants {', '.join(sorted(for_administrators))}.")
+    if permissions - for_administrators and owner != caller.client_id:
+        raise PermissionDenied("Only their owner grants the use of keys.")
+
+
+def _context(request: CreateGrantRequest, permissions: AbstractSet[Permission]) -> tuple[ContextRule, dict[str, str]]:
+    """What the encryption context must be. Raises ValidationFailed."""
+    equals, subset = request.context_equals, request.context_subset
+    if equals is None and subset is None:
+        return ContextRule.NONE, {}
+    if equals is not None and subset is not None:
+        raise ValidationFailed("context_equals, context_subset: give one of them.")
+    if not permissions & policy.BOUND_BY_CONTEXT:
+        bound = ", ".join(sorted(policy.BOUND_BY_CONTEXT))
+        raise ValidationFailed(f"context_equals, context_subset: they limit {bound} and nothing else.")
+    return (ContextRule.EQUALS, equals) if equals is not None else (ContextRule.SUBSET, subset or {})
+
+
+def _same(change: Change, grant: Grant) -> Grant | None:
+    """The grant that says the same, if there is one already."""
+    column = tables.grants.c
+    given = change.select(Grant, column.owner == grant.owner, column.name == grant.name)
+    found = (each for each in given if replace(grant, grant_id=each.grant_id, created_at=each.created_at) == each)
+    return next(found, None)
+
+
 def _view(grant: Grant) -> GrantView:
+    has = grant.context_rule
     return GrantView(
         grant_id=grant.grant_id,
         owner=grant.owner,
         subject=grant.subject,
         permission=grant.permission,
+        permissions=sorted(grant.permissions),
         key_pattern=grant.key_pattern,
         created_at=grant.created_at,
+        context_equals=grant.context if has is ContextRule.EQUALS else UNSET,
+        context_subset=grant.context if has is ContextRule.SUBSET else UNSET,
+        retired_by=grant.retired_by or UNSET,
+        name=grant.name or UNSET,
+        aws_operations=sorted(grant.words) or UNSET,
     )

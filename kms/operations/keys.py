@@ -259,7 +259,7 @@ def _visible_to(caller: Caller) -> ColumnElement[bool]:
             else keys.key_id == grant.key_pattern,
         )
         for grant in caller.grants
-        if grant.permission == Permission.KEYS_READ
+        if Permission.KEYS_READ in grant.permissions
     )
     return or_(keys.owner == caller.client_id, *granted, false())
 

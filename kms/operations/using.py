@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -74,9 +74,9 @@ def authorised(snapshot: Snapshot, call: Call, permission: Permission, name: str
     return key
 
 
-def usable_key(service: Service, call: Call, permission: Permission, name: str) -> Key:
-    """As `authorised`, from memory under the lease."""
-    key = service.keyring.permitted(call.known_caller, permission, name)
+def usable_key(service: Service, call: Call, permission: Permission, name: str, bound: Sequence[Any] = ()) -> Key:
+    """As `authorised`, from memory under the lease; `bound` are the messages, where it may depend on them."""
+    key = service.keyring.permitted(call.known_caller, permission, name, bound)
     call.key_id = key.key_id
     return key
 

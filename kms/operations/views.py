@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -59,6 +60,7 @@ class KeySummary(Answer):
 
 
 _OF_THE_KEY = tuple(name for name in KeySummary.__struct_fields__ if name in {each.name for each in fields(Key)})
+_from_the_key = attrgetter(*_OF_THE_KEY)
 
 
 class KeyView(KeySummary):
@@ -91,7 +93,7 @@ def shown_now(service: Service, call: Call) -> KeyView:
 def summary_members(key: Key, latest: KeyVersion, now: datetime) -> dict[str, Any]:
     """The members of a `KeySummary`."""
     return {
-        **{name: getattr(key, name) for name in _OF_THE_KEY},
+        **dict(zip(_OF_THE_KEY, _from_the_key(key), strict=True)),
         "state": effective_state(latest, now),
         "usages": sorted(key.usages),
         "expires_at": latest.expires_at,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -43,6 +44,7 @@ T = TypeVar("T")
 
 _BUSY = "The database is busy or away; nothing was changed. Try again."
 _ROWS_AT_ONCE = 500
+_ROWS_REMEMBERED = 2000
 
 
 class Snapshot:
@@ -70,13 +72,9 @@ class Snapshot:
         limit: int | None = None,
     ) -> list[T]:
         """The values of `cls` that meet `criteria`. Raises IntegrityFailure."""
-        table = table_of(cls)
-        query = select(table).where(*criteria).order_by(order_by).limit(limit)
-        values = []
-        for row in self.connection.execute(query).all():
-            check_row(self.keyring, table, row)
-            values.append(from_values(cls, row))
-        return values
+        query = select(table_of(cls)).where(*criteria).order_by(order_by).limit(limit)
+        rows = self.connection.execute(query).all()
+        return [_checked(self.keyring, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 
     def key_by_id(self, key_id: str) -> Key | None:
         """The key of that id."""
@@ -115,6 +113,16 @@ class Snapshot:
     def epoch(self) -> int:
         """How many changes have made cached answers wrong. Raises IntegrityFailure."""
         return self.select(Epoch)[0].epoch
+
+
+@lru_cache(_ROWS_REMEMBERED)
+def _checked(keyring: RootKeyring, cls: type[T], row: tuple[Any, ...]) -> T:
+    """The value that a row with its code stores. It depends on nothing but the arguments, so it can be remembered.
+
+    Raises IntegrityFailure.
+    """
+    check_row(keyring, table_of(cls), row)
+    return from_values(cls, row)
 
 
 class Change(Snapshot):

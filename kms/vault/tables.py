@@ -168,6 +168,12 @@ grants = Table(
     Column("permission", String(32), nullable=False),
     Column("key_pattern", String(129), nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    _added("more_permissions", Text, ""),
+    _added("context_rule", String(16), "none"),
+    _added("context", Text, "{}"),
+    _added("retired_by", String(80), ""),
+    _added("name", String(256), ""),
+    _added("words", Text, ""),
     _mac(),
 )
 

@@ -65,12 +65,7 @@ class Asking(Asker):
                 raise Fault("DisabledException", f"{arn} is disabled.", problem=refusal.problem) from None
             raise
         if dry_run:
-            raise Fault(
-                "DryRunOperationException",
-                "The request would have succeeded, but the DryRun option is set.",
-                status=412,
-                problem="dry-run",
-            )
+            raise would_succeed()
         return answer
 
     def key(self, given: str) -> Key:
@@ -119,6 +114,16 @@ class Asking(Asker):
         except NotFound as refusal:
             arn = self.names.alias_arn(alias)
             raise Fault("NotFoundException", f"Alias {arn} is not found.", problem=refusal.problem) from None
+
+
+def would_succeed() -> Fault:
+    """The fault that tells a dry run that everything would have been permitted."""
+    return Fault(
+        "DryRunOperationException",
+        "The request would have succeeded, but the DryRun option is set.",
+        status=412,
+        problem="dry-run",
+    )
 
 
 def refuse_recipient(recipient: dict[str, Any] | None) -> None:

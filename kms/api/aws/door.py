@@ -22,7 +22,7 @@ from kms.access.ratelimit import RateClass, identity
 from kms.access.sigv4 import Signed
 from kms.api import requests
 from kms.api.admission import Admission
-from kms.api.aws import encrypting, managing, naming, policies, rotating, signing  # noqa: F401  # they fill the table
+from kms.api.aws import encrypting, granting, managing, naming, policies, rotating, signing  # noqa: F401  # they fill the table
 from kms.api.aws.asking import ACTIONS, Action, Asking
 from kms.api.aws.faults import Fault, fault_of
 from kms.api.aws.names import Names
@@ -92,6 +92,8 @@ class AwsDoor:
         self.service.rate_limits.hit(action.rate_class, identity(call.caller, call.source))
         asking = Asking(self.service, call, self.admission, Names(self.service, signed.region))
         request = decoded(action.input, body)
+        if tokens := getattr(request, "grant_tokens", None):
+            granting.require_tokens(tokens)
         if action.rate_class is RateClass.USE:
             answer = action.function(asking, request)
         else:

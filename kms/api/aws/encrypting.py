@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from kms.access.encryption_context import associated_data_of
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
 from kms.api.aws.asking import Asking, action, refuse_recipient
-from kms.api.aws.context import associated_data
 from kms.api.aws.faults import Fault, invalid
 from kms.api.aws.shapes import Ciphertext, EncryptionContext, GrantTokens, Input, KeyName, Plaintext
 from kms.crypto.pkcs8 import der_of_pem
@@ -189,7 +189,7 @@ def _encrypt(
 ) -> bytes:
     _require_algorithm(asking, key, Usage.ENCRYPT, algorithm, context)
     if algorithm == specs.SYMMETRIC:
-        request = EncryptRequest(plaintext=plaintext, associated_data=associated_data(context))
+        request = EncryptRequest(plaintext=plaintext, associated_data=associated_data_of(context))
     else:
         request = EncryptRequest(plaintext=plaintext, format=specs.OAEP[algorithm])
     return bytes(asking.use("encrypt", key, request, dry_run=dry_run).ciphertext)
@@ -205,7 +205,7 @@ def _decrypt(
 ) -> bytes:
     _require_algorithm(asking, key, Usage.DECRYPT, algorithm, context)
     if algorithm == specs.SYMMETRIC:
-        request = DecryptRequest(ciphertext=ciphertext, associated_data=associated_data(context))
+        request = DecryptRequest(ciphertext=ciphertext, associated_data=associated_data_of(context))
     else:
         request = DecryptRequest(ciphertext=ciphertext, format=specs.OAEP[algorithm])
     return bytes(asking.use("decrypt", key, request, dry_run=dry_run).plaintext)
@@ -261,7 +261,7 @@ def _data_key(asking: Asking, given: DataKeyInput, *, with_plaintext: bool) -> M
     request = DataKeyRequest(
         bits=length * 8,
         with_plaintext=with_plaintext,
-        associated_data=associated_data(given.encryption_context),
+        associated_data=associated_data_of(given.encryption_context),
     )
     answer = asking.use("data_key", key, request, dry_run=given.dry_run)
     shown = {"Plaintext": answer.plaintext} if with_plaintext else {}
@@ -276,7 +276,7 @@ def _data_key_pair(asking: Asking, given: DataKeyPairInput, *, with_plaintext: b
     key = asking.key(given.key_id)
     _require_algorithm(asking, key, Usage.ENCRYPT, specs.SYMMETRIC, given.encryption_context)
     request = DataKeyPairRequest(
-        type=native, with_plaintext=with_plaintext, associated_data=associated_data(given.encryption_context)
+        type=native, with_plaintext=with_plaintext, associated_data=associated_data_of(given.encryption_context)
     )
     answer = asking.use("data_key_pair", key, request, dry_run=given.dry_run)
     shown = {"PrivateKeyPlaintext": answer.plaintext} if with_plaintext else {}

@@ -38,6 +38,10 @@ class Names:
         """The ARN of a client, as a user of the account."""
         return f"arn:aws:iam::{self.account}:user/{client_id}"
 
+    def role_arn(self, role: str) -> str:
+        """The ARN of a role, which stands for every client that has it."""
+        return f"arn:aws:iam::{self.account}:role/{role}"
+
     def key_arn(self, key_id: str) -> str:
         """The ARN of a key."""
         return f"arn:aws:kms:{self.region}:{self.account}:key/{key_id}"
