@@ -76,7 +76,7 @@ class Grant:
 
     `subject` is `client:NAME` or `role:NAME`; `key_pattern` a key id, or the beginning of one and `*`. It
     reaches only keys of `owner`. `context`, where `context_rule` says so, limits it to what is encrypted with such
-    associated data. `retired_by` may give it back, beside its subject; `name` and `words` are AWS's for it.
+    associated data. `retired_by` may give it back; `name` and `words` are AWS's for it.
     """
 
     grant_id: str

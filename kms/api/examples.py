@@ -13,6 +13,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "capsule": {"type": "ml-kem-768"},
     "letterbox": {"type": "ml-kem-768-x25519"},
     "spare": {"type": "xaes-256-gcm"},
+    "mrk-00112233445566778899aabbccddeeff": {"type": "xaes-256-gcm"},
 }
 
 _KEY_OF = {
@@ -36,6 +37,7 @@ _KEY_OF = {
     "destroy_version": "spare",
     "delete_key": "spare",
     "cancel_deletion": "spare",
+    "set_regions": "mrk-00112233445566778899aabbccddeeff",
 }
 
 

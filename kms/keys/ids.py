@@ -56,6 +56,16 @@ def new_key_id() -> str:
     return str(uuid.uuid4())
 
 
+def is_multi_region_key_id(key_id: str) -> bool:
+    """Whether this is the id of a key that the AWS dialect may show in several regions, as AWS forms them."""
+    return re.fullmatch("mrk-[0-9a-f]{32}", key_id) is not None
+
+
+def new_multi_region_key_id() -> str:
+    """An id for such a key."""
+    return f"mrk-{secrets.token_hex(16)}"
+
+
 def new_key_uid() -> bytes:
     """16 random bytes that name a key for ever, also after its key id has been given to another."""
     return secrets.token_bytes(16)

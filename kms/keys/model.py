@@ -110,7 +110,7 @@ class Key:
 
     Versions below `oldest_version` were trimmed away; those below `min_protect_version` do not protect and those
     below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for. `region` is
-    the one it was made in through the AWS dialect, empty for that of the settings.
+    the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones.
     """
 
     uid: bytes
@@ -132,6 +132,7 @@ class Key:
     min_process_version: int = 1
     deletion_at: datetime | None = None
     region: str = ""
+    replicas: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from kms.operations import (  # noqa: F401  # they fill the table
     life,
     observe,
     public_keys,
+    regions,
     sessions,
     signing,
     stateless,

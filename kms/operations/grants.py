@@ -25,6 +25,7 @@ from kms.vault.store import Change
 
 KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_ID_PATTERN})?\*)\Z")]
 Context = Annotated[dict[str, str], msgspec.Meta(max_length=8)]
+_RETIRE = "RetireGrant"
 AwsWord = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
 
 
@@ -34,8 +35,8 @@ class CreateGrantRequest(Request):
     It permits the `permission`, the `permissions`, or both. `owner` is whose keys it is about: the caller, except for
     `keys:recover`, which administrators grant. `context_equals` or `context_subset` limit it to messages whose
     associated data is an encryption context (docs/reference/aws.md) that is the same, or has at least these members.
-    `retired_by` may give it back, as its subject may. With a `name`, a repeated request gives the same grant again.
-    `aws_operations` are shown again and have no effect.
+    `retired_by` may give it back. With a `name`, a repeated request gives the same grant again. `aws_operations` are
+    shown again; with `RetireGrant` among them the subject, too, may give it back.
     """
 
     subject: Annotated[str, msgspec.Meta(pattern=rf"^(client:{CLIENT_ID_PATTERN}|role:(admin|user|auditor))\Z")]
@@ -68,7 +69,7 @@ class GrantView(Answer):
 
 
 class GrantList(Answer):
-    """Grants given and held."""
+    """Grants given, held, and to be retired."""
 
     items: list[GrantView]
     next_cursor: str | None
@@ -122,14 +123,15 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
 
 @operation("GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, on_nothing=True)
 def list_grants(service: Service, call: Call, request: Nothing) -> GrantList:
-    """List the grants that the caller has given or holds."""
+    """List the grants that the caller has given, holds, or may retire."""
     caller = call.known_caller
-    subjects = [f"client:{caller.client_id}", *(f"role:{role}" for role in caller.roles)]
+    me = f"client:{caller.client_id}"
+    subjects = [me, *(f"role:{role}" for role in caller.roles)]
     column = tables.grants.c
     with service.vault.read() as snapshot:
         found = snapshot.select(
             Grant,
-            or_(column.owner == caller.client_id, column.subject.in_(subjects)),
+            or_(column.owner == caller.client_id, column.subject.in_(subjects), column.retired_by == me),
             order_by=column.created_at,
         )
     return GrantList(items=[_view(grant) for grant in found], next_cursor=None)
@@ -137,7 +139,7 @@ def list_grants(service: Service, call: Call, request: Nothing) -> GrantList:
 
 @operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, on_nothing=True)
 def delete_grant(service: Service, call: Call, request: Nothing, grant_id: str) -> GrantView:
-    """Take back a grant of one's own, or give back what one was granted; administrators can take back any."""
+    """Take back a grant of one's own, or give one back where it says so; administrators can take back any."""
     caller = call.known_caller
     with service.change(call) as change:
         grant = change.find(Grant, grant_id) if re.fullmatch("[0-9a-f]{32}", grant_id) else None
@@ -150,9 +152,10 @@ def delete_grant(service: Service, call: Call, request: Nothing, grant_id: str) 
 
 
 def may_take_back(caller: Caller, grant: Grant) -> bool:
-    """Whether `caller` may end the grant: who gave it, who holds it alone, who is to retire it, an administrator."""
+    """Whether `caller` may end the grant: who gave it, who may retire it, an administrator."""
     me = f"client:{caller.client_id}"
-    return caller.client_id == grant.owner or me in (grant.subject, grant.retired_by) or Role.ADMIN in caller.roles
+    retires = me == grant.retired_by or (me == grant.subject and _RETIRE in grant.words)
+    return retires or caller.client_id == grant.owner or Role.ADMIN in caller.roles
 
 
 def _require_grantable(caller: Caller, permissions: AbstractSet[Permission], owner: str) -> None:

@@ -272,7 +272,9 @@ def _filters(request: ListKeysRequest, now: datetime, default_region: str) -> li
     if request.owner is not None:
         criteria.append(keys.owner == request.owner)
     if request.region is not None:
-        criteria.append(keys.region.in_({request.region, "" if request.region == default_region else request.region}))
+        primary = keys.region.in_({request.region, "" if request.region == default_region else request.region})
+        replica = literal(" ").concat(keys.replicas).concat(" ").contains(f" {request.region} ", autoescape=True)
+        criteria.append(or_(primary, replica))
     if request.type is not None:
         criteria.append(keys.type == key_type(request.type).name)
     if request.prefix is not None:

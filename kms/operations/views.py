@@ -57,6 +57,7 @@ class KeySummary(Answer):
     labels: dict[str, str]
     description: str
     region: str
+    replicas: list[str]
 
 
 _OF_THE_KEY = tuple(name for name in KeySummary.__struct_fields__ if name in {each.name for each in fields(Key)})
@@ -96,6 +97,7 @@ def summary_members(key: Key, latest: KeyVersion, now: datetime) -> dict[str, An
         **dict(zip(_OF_THE_KEY, _from_the_key(key), strict=True)),
         "state": effective_state(latest, now),
         "usages": sorted(key.usages),
+        "replicas": sorted(key.replicas),
         "expires_at": latest.expires_at,
     }
 

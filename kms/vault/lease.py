@@ -24,6 +24,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _RENEWALS_PER_LEASE = 3
+_PATIENCE_SECONDS = 0.5
 
 
 class Lease:
@@ -58,10 +59,10 @@ class Lease:
         return steady_seconds() < self.ends
 
     def require(self) -> int:
-        """The epoch under a lease that is held now. Waits for one renewal at the most; raises Unavailable."""
+        """The epoch under a lease that is held now. Waits for one renewal, but not for ever; raises Unavailable."""
         if steady_seconds() >= self.ends:
             with self._changed:
-                if not self._changed.wait_for(lambda: self.held, timeout=self._seconds):
+                if not self._changed.wait_for(lambda: self.held, timeout=max(self._seconds, _PATIENCE_SECONDS)):
                     raise Unavailable("The database cannot be reached; keys are not used unchecked.", retry_after=1)
         return self.epoch
 

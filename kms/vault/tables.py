@@ -66,6 +66,7 @@ keys = Table(
     _added("min_process_version", Integer, 1),
     _added("deletion_at", BigInteger, None, index=True),
     _added("region", String(32), ""),
+    _added("replicas", Text, ""),
     _mac(),
 )
 

@@ -35,6 +35,7 @@ ON_A_KEY = [
     ("POST", f"{KEY}/trim", {"oldest_version": 1}),
     ("POST", f"{KEY}/versions/1/destroy", {}),
     ("POST", f"{KEY}/import", {"public_key": ""}),
+    ("POST", f"{KEY}/regions", {"add": "eu-central-1"}),
     ("POST", f"{KEY}/export", {}),
     ("POST", f"{KEY}/backup", {}),
     ("POST", f"{KEY}/rewrap", {"ciphertext": ""}),
@@ -112,7 +113,11 @@ def test_administrators_manage_and_do_not_use(world: World, alice: Api) -> None:
     admin = world.admin
     for method, path, body in ON_A_KEY:
         status, _ = call(admin, method, path, body)
-        if path.endswith(("import", "export", "backup")) or method == "PATCH" or path.rpartition("/")[2] in USES:
+        if (
+            path.endswith(("import", "export", "backup", "regions"))
+            or method == "PATCH"
+            or path.rpartition("/")[2] in USES
+        ):
             assert status == 403, path
         else:
             assert status in (200, 400, 403, 409), path

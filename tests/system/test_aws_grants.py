@@ -159,15 +159,24 @@ def test_grants_are_listed(kms: Kms, bob: Account) -> None:
 @pytest.mark.parametrize("how", ["token", "id"])
 def test_a_grant_is_retired_by_its_grantee(kms: Kms, bob: Account, eve: Kms, how: str) -> None:
     key, theirs = kms.key(), bob.kms()
-    made = granted(kms, key, "Encrypt")
+    kept = granted(kms, key, "Encrypt")["GrantId"]
+    made = granted(kms, key, "Encrypt", "RetireGrant")
     arn = f"arn:aws:kms:{REGION}:000000000000:key/{key}"
     which = {"GrantToken": made["GrantToken"]} if how == "token" else {"KeyId": arn, "GrantId": made["GrantId"]}
     assert eve.refusal("retire_grant", **which)[0] == "NotFoundException"
     assert theirs.refusal("retire_grant", **which, DryRun=True)[0] == "DryRunOperationException"
     assert theirs.encrypt(KeyId=key, Plaintext=b"x")
     theirs.retire_grant(**which)
-    assert theirs.refusal("encrypt", KeyId=key, Plaintext=b"x")[0] == "NotFoundException"
     assert theirs.refusal("retire_grant", **which)[0] == "NotFoundException"
+    assert theirs.refusal("retire_grant", KeyId=arn, GrantId=kept)[0] == "NotFoundException"
+    assert [each["GrantId"] for each in kms.list_grants(KeyId=key)["Grants"]] == [kept]
+
+
+def test_a_grant_is_retired_by_whom_it_names(service: Running, kms: Kms) -> None:
+    key, carol = kms.key(), Account(service, service.user("carol")).kms()
+    made = granted(kms, key, "Encrypt", RetiringPrincipal=f"{ACCOUNT}:user/carol")
+    carol.retire_grant(GrantToken=made["GrantToken"])
+    assert not kms.list_grants(KeyId=key)["Grants"]
 
 
 def test_what_cannot_be_granted(kms: Kms, bob: Account) -> None:

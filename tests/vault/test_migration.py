@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
+from kms.access.model import Grant
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import StartError
@@ -19,7 +20,9 @@ from support import make_key
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "min_process_version"]
-COLUMNS += ["deletion_at", "region"]
+COLUMNS += ["deletion_at", "region", "replicas"]
+OF_GRANTS = ["more_permissions", "context_rule", "context", "retired_by", "name", "words"]
+GRANT = Grant("0" * 32, "user1", "client:user1", "keys:encrypt", "*", NOW)
 TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys"]
 
 
@@ -29,6 +32,8 @@ def as_it_was(vault: Vault) -> None:
         connection.execute(text("DROP INDEX ix_keys_deletion_at"))
         for column in COLUMNS:
             connection.execute(text(f"ALTER TABLE keys DROP COLUMN {column}"))
+        for column in OF_GRANTS:
+            connection.execute(text(f"ALTER TABLE grants DROP COLUMN {column}"))
         for table in TABLES:
             connection.execute(text(f"DROP TABLE {table}"))
             connection.execute(text("DELETE FROM tallies WHERE table_name = :name"), {"name": table})
@@ -50,6 +55,7 @@ def test_old_rows_stay_good(tmp_path: Path, database_url: str) -> None:
     material = kind.generate()
     with vault.change() as change:
         make_key(change, "k", "user1", kind, material, NOW)
+        change.insert(GRANT)
     as_it_was(vault)
     forgotten(vault)
     vault.engine.dispose()
@@ -65,6 +71,7 @@ def test_old_rows_stay_good(tmp_path: Path, database_url: str) -> None:
                 1,
                 None,
             )
+            assert change.select(Grant) == [GRANT]
             (version,) = change.versions(key)
             assert change.material(key, version) == material
             make_key(change, f"k{attempt}", "user1", kind, material, NOW)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,8 +17,9 @@ from kms.api.aws.names import Names
 from kms.api.aws.shapes import Input
 from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
 from kms.keys.ids import is_alias
-from kms.keys.model import Key, Usage
+from kms.keys.model import Key, KeyState, Usage
 from kms.operations import Request
+from kms.operations.table import Nothing
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,6 +82,22 @@ class Asking(Asker):
         if key.deletion_at is not None:
             arn = self.names.key_arn(key.key_id)
             raise Fault("KMSInvalidStateException", f"{arn} is pending deletion.", problem="key-state")
+
+    def require_enabled(self, key: Key) -> None:
+        """Raise Fault for a key that is disabled or awaits its deletion."""
+        self.require_no_deletion(key)
+        if self.do("get_key", Nothing(), key_id=key.key_id).state is KeyState.SUSPENDED:
+            raise Fault("DisabledException", f"{self.names.key_arn(key.key_id)} is disabled.", problem="key-state")
+
+    def require_primary(self, key: Key) -> None:
+        """Raise Fault for what is a replica in this region, where it can be used but not changed."""
+        if self.names.primary_region(key.region) != self.names.region:
+            arn = self.names.key_arn(key.key_id)
+            raise Fault("UnsupportedOperationException", f"{arn} is a replica; ask in the region of its primary key.")
+
+    def in_region(self, region: str) -> Asking:
+        """The same request as it would be in another region."""
+        return replace(self, names=replace(self.names, region=region))
 
     def require_usage(self, key: Key, usage: Usage, operation: str) -> None:
         """Raise Fault for a key that was not made for what `operation` does."""

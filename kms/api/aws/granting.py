@@ -15,7 +15,7 @@ from kms.api.aws.asking import Asking, action, seconds, would_succeed
 from kms.api.aws.faults import Fault
 from kms.api.aws.shapes import GrantTokens, Input, ItemLimit, KeyInput, KeyName, Marker, truncated
 from kms.errors import NotFound
-from kms.keys.model import Key, KeyState
+from kms.keys.model import Key
 from kms.operations.grants import CreateGrantRequest, GrantView
 from kms.operations.table import Nothing
 
@@ -39,7 +39,7 @@ PERMISSIONS: dict[str, Permission] = {
     "GetPublicKey": P.KEYS_READ,
     "DescribeKey": P.KEYS_READ,
 }
-"""What an operation of a grant permits here. RetireGrant is there for every grantee, so it needs nothing."""
+"""What an operation of a grant permits here; RetireGrant lets the grantee give it back."""
 
 _NEEDS = {"ReEncryptFrom": "Decrypt", "ReEncryptTo": "Encrypt"}
 _RETIRE = "RetireGrant"
@@ -128,7 +128,7 @@ def create_grant(asking: Asking, given: CreateGrantInput) -> Mapping[str, Any]:
     if asking.call.known_caller.client_id != key.owner:
         arn = asking.names.key_arn(key.key_id)
         raise Fault("AccessDeniedException", f"Only its owner grants the use of {arn}.", problem="permission-denied")
-    _require_enabled(asking, key)
+    asking.require_enabled(key)
     if given.dry_run:
         raise would_succeed()
     request = CreateGrantRequest(
@@ -238,12 +238,6 @@ def _use(permission: Permission) -> str:
 def _require_no_services(*principals: str | None) -> None:
     if any(principals):
         raise Fault("UnsupportedOperationException", "There are no AWS services here that a grant could be for.")
-
-
-def _require_enabled(asking: Asking, key: Key) -> None:
-    asking.require_no_deletion(key)
-    if asking.do("get_key", Nothing(), key_id=key.key_id).state is KeyState.SUSPENDED:
-        raise Fault("DisabledException", f"{asking.names.key_arn(key.key_id)} is disabled.", problem="key-state")
 
 
 def _subject(asking: Asking, principal: str) -> str:

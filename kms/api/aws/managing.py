@@ -14,9 +14,11 @@ from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
 from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, truncated
 from kms.errors import KeyStateConflict
+from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
 from kms.keys.model import Key
 from kms.operations.keys import LONGEST_PERIOD, CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
 from kms.operations.life import DeleteKeyRequest
+from kms.operations.regions import SetRegionsRequest
 from kms.operations.table import Nothing
 from kms.operations.views import KeyView
 
@@ -100,8 +102,6 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
     if given.policy is not None:
         policies.require_ownership(asking, given.policy, asking.call.known_caller.client_id)
-    if given.multi_region:
-        raise Fault("UnsupportedOperationException", "Multi-region keys are not supported.")
     native = specs.TYPES.get(spec)
     if native is None:
         raise Fault("UnsupportedOperationException", f"KeySpec {spec} is not supported.")
@@ -115,9 +115,10 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
         raise Fault("ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {spec}.")
     request = CreateKeyRequest(
         type=native,
+        key_id=new_multi_region_key_id() if given.multi_region else None,
         usages=specs.USAGES[usage],
         cryptoperiod=LONGEST_PERIOD,  # AWS's keys do not expire by themselves
-        labels=_labels(given.tags),
+        labels=labels_of(given.tags),
         description=given.description or "",
         region=asking.names.region,
     )
@@ -169,12 +170,27 @@ def schedule_key_deletion(asking: Asking, given: ScheduleKeyDeletionInput) -> Ma
     days = given.pending_window_in_days
     if not _SHORTEST_WINDOW <= days <= _LONGEST_WINDOW:
         raise Fault("ValidationException", f"PendingWindowInDays must be {_SHORTEST_WINDOW} to {_LONGEST_WINDOW}.")
+    if asking.names.primary_region(key.region) != asking.names.region:
+        return _replica_removed(asking, key)
+    if key.replicas:
+        arn = asking.names.key_arn(key.key_id)
+        raise Fault("KMSInvalidStateException", f"{arn} has replicas. Delete those first.", problem="key-state")
     view = asking.do("delete_key", DeleteKeyRequest(waiting_period=timedelta(days=days)), key_id=key.key_id)
     return {
         "KeyId": asking.names.key_arn(key.key_id),
         "DeletionDate": seconds(view.deletion_at),
         "KeyState": "PendingDeletion",
         "PendingWindowInDays": days,
+    }
+
+
+def _replica_removed(asking: Asking, key: Key) -> Mapping[str, Any]:
+    """A replica goes at once: it is the same key elsewhere, and can be replicated again."""
+    asking.do("set_regions", SetRegionsRequest(remove=asking.names.region), key_id=key.key_id)
+    return {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "DeletionDate": seconds(asking.service.clock()),
+        "KeyState": "PendingDeletion",
     }
 
 
@@ -204,7 +220,7 @@ def tag_resource(asking: Asking, given: TagResourceInput) -> None:
     """Add labels to a key, or change them."""
     key = asking.key_without_alias(given.key_id)
     asking.require_no_deletion(key)
-    added = _labels(given.tags)
+    added = labels_of(given.tags)
     _few({**key.labels, **added})
     asking.do("update_key", UpdateKeyRequest(add_labels=added), key_id=key.key_id)
 
@@ -244,9 +260,20 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
         "KeyManager": "CUSTOMER",
         "CustomerMasterKeySpec": spec,
         "KeySpec": spec,
-        "MultiRegion": False,
+        "MultiRegion": is_multi_region_key_id(view.key_id),
         **specs.algorithms(view),
     }
+    if found["MultiRegion"]:
+        primary = asking.names.primary_region(view.region)
+        regions = [
+            {"Arn": asking.in_region(each).names.key_arn(view.key_id), "Region": each}
+            for each in (primary, *view.replicas)
+        ]
+        found["MultiRegionConfiguration"] = {
+            "MultiRegionKeyType": "PRIMARY" if primary == asking.names.region else "REPLICA",
+            "PrimaryKey": regions[0],
+            "ReplicaKeys": regions[1:],
+        }
     if view.deletion_at is not None:
         found["DeletionDate"] = seconds(view.deletion_at)
     return found
@@ -257,7 +284,8 @@ def _view(asking: Asking, key: Key) -> KeyView:
     return view
 
 
-def _labels(tags: list[Tag]) -> dict[str, str]:
+def labels_of(tags: list[Tag]) -> dict[str, str]:
+    """Tags as labels. Raises Fault."""
     if any(tag.tag_key.lower().startswith("aws:") for tag in tags):
         raise Fault("TagException", "Tag keys must not begin with aws:.")
     labels = {tag.tag_key: tag.tag_value for tag in tags}

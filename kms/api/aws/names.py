@@ -70,7 +70,7 @@ class Names:
         key = self._by_alias(resource) if is_alias else self.service.keyring.find(resource)
         if key is not None and not is_alias and key.key_id != resource:
             key = None  # a name that only looks like a key id here
-        if key is None or not self.is_region(key.region) or not may_see_key(caller, key.owner, key.key_id):
+        if key is None or not self.is_here(key) or not may_see_key(caller, key.owner, key.key_id):
             raise _not_found(self.alias_arn(resource) if is_alias else self.key_arn(resource))
         return key
 
@@ -80,15 +80,19 @@ class Names:
             raise Fault("ValidationException", f"Invalid keyId {given[:256]}: give a key id or its ARN.")
         return self.key(given, caller)
 
-    def is_region(self, region: str) -> bool:
-        """Whether a key of that region is shown here; keys of no region are in that of the settings."""
-        return (region or self.service.settings.aws_region) == self.region
+    def primary_region(self, region: str) -> str:
+        """The region of a key; keys of none are in that of the settings."""
+        return region or self.service.settings.aws_region
+
+    def is_here(self, key: Key) -> bool:
+        """Whether a key is shown in this region."""
+        return self.primary_region(key.region) == self.region or self.region in key.replicas
 
     def key_of_uid(self, ciphertext: bytes, caller: Caller) -> Key | None:
-        """The key that a ciphertext of ours names, if it is of this region and the caller may know of it."""
+        """The key that a ciphertext of ours names, if it is shown in this region and the caller may know of it."""
         parts = envelope.parse_or_none(ciphertext, envelope.ENCRYPTED)
         key = self.service.keyring.key_of_uid(parts.key_uid) if parts else None
-        return key if key and self.is_region(key.region) and may_see_key(caller, key.owner, key.key_id) else None
+        return key if key and self.is_here(key) and may_see_key(caller, key.owner, key.key_id) else None
 
     def _resource(self, given: str) -> str:
         """What an ARN names, or a name that is no ARN."""

@@ -62,14 +62,7 @@ def get_key_policy(asking: Asking, given: GetKeyPolicyInput) -> Mapping[str, Any
     _require_default(given.policy_name)
     key = asking.key_without_alias(given.key_id)
     asking.do("get_key", Nothing(), key_id=key.key_id)
-    statement = _Statement(
-        sid="The owner may do everything",
-        effect="Allow",
-        principal={"AWS": asking.names.client_arn(key.owner)},
-        action="kms:*",
-    )
-    document = _Document(version="2012-10-17", id="key-default-1", statement=[statement])
-    return {"Policy": msgspec.json.encode(document).decode(), "PolicyName": _NAME}
+    return {"Policy": document_of(asking, key.owner), "PolicyName": _NAME}
 
 
 @action("PutKeyPolicy", PutKeyPolicyInput)
@@ -87,6 +80,18 @@ def list_key_policies(asking: Asking, given: ListKeyPoliciesInput) -> Mapping[st
     key: Key = asking.key_without_alias(given.key_id)
     asking.do("get_key", Nothing(), key_id=key.key_id)
     return {"PolicyNames": [_NAME], **truncated(None)}
+
+
+def document_of(asking: Asking, owner: str) -> str:
+    """The policy of a key of `owner`."""
+    statement = _Statement(
+        sid="The owner may do everything",
+        effect="Allow",
+        principal={"AWS": asking.names.client_arn(owner)},
+        action="kms:*",
+    )
+    document = _Document(version="2012-10-17", id="key-default-1", statement=[statement])
+    return msgspec.json.encode(document).decode()
 
 
 def require_ownership(asking: Asking, policy: str, owner: str) -> None:

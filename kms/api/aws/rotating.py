@@ -107,6 +107,7 @@ def _material(version: int, key: Key) -> str:
 def _rotatable(asking: Asking, given: KeyInput) -> Key:
     key = asking.key_without_alias(given.key_id)
     asking.require_no_deletion(key)
+    asking.require_primary(key)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
         raise _not_rotatable(asking, key)
     return key

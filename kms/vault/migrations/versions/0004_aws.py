@@ -1,4 +1,4 @@
-"""What AWS clients know of grants: several permissions at once, an encryption context, who may retire them."""
+"""What AWS clients know: grants with several permissions, a context and a name; keys in several regions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,6 +9,7 @@ down_revision = "0003"
 
 def upgrade() -> None:
     """Add columns."""
+    op.add_column("keys", sa.Column("replicas", sa.Text, nullable=False, server_default=""))
     for name, kind, default in (
         ("more_permissions", sa.Text, ""),
         ("context_rule", sa.String(16), "none"),

@@ -1,0 +1,87 @@
+"""Multi-region keys in the AWS dialect: one key, shown in several regions.
+
+As it is one key, its state, description, tags and grants are the same in all of them: a key that is disabled in one
+region is disabled everywhere. Aliases are those of a region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, field
+
+from kms.api.aws.asking import Asking, action
+from kms.api.aws.faults import Fault
+from kms.api.aws.managing import Tag, labels_of, metadata
+from kms.api.aws.policies import document_of, require_ownership
+from kms.api.aws.shapes import Description, KeyInput
+from kms.errors import AlreadyExists, NotFound
+from kms.keys.ids import is_multi_region_key_id
+from kms.keys.model import Key
+from kms.operations.keys import UpdateKeyRequest
+from kms.operations.regions import SetRegionsRequest
+
+Region = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^([a-z]+-){2,3}[0-9]+\Z")]
+
+
+class ReplicateKeyInput(KeyInput, kw_only=True):
+    """ReplicateKey."""
+
+    replica_region: Region
+    policy: str | None = None
+    bypass_policy_lockout_safety_check: bool = False
+    description: Description | None = None
+    tags: list[Tag] = field(default_factory=list)
+
+
+class UpdatePrimaryRegionInput(KeyInput, kw_only=True):
+    """UpdatePrimaryRegion."""
+
+    primary_region: Region
+
+
+@action("ReplicateKey", ReplicateKeyInput)
+def replicate_key(asking: Asking, given: ReplicateKeyInput) -> Mapping[str, Any]:
+    """Show a key in one more region."""
+    key = _primary(asking, given.key_id)
+    if given.policy is not None:
+        require_ownership(asking, given.policy, key.owner)
+    labels = labels_of(given.tags)
+    there = asking.in_region(given.replica_region)
+    try:
+        view = asking.do("set_regions", SetRegionsRequest(add=given.replica_region), key_id=key.key_id)
+    except AlreadyExists:
+        arn = there.names.key_arn(key.key_id)
+        raise Fault("AlreadyExistsException", f"{arn} already exists.", problem="already-exists") from None
+    if labels or given.description is not None:
+        described = given.description if given.description is not None else UNSET
+        request = UpdateKeyRequest(add_labels=labels, description=described)
+        view = asking.do("update_key", request, key_id=key.key_id)
+    return {
+        "ReplicaKeyMetadata": metadata(there, view),
+        "ReplicaPolicy": document_of(asking, key.owner),
+        "ReplicaTags": [{"TagKey": name, "TagValue": value} for name, value in sorted(view.labels.items())],
+    }
+
+
+@action("UpdatePrimaryRegion", UpdatePrimaryRegionInput)
+def update_primary_region(asking: Asking, given: UpdatePrimaryRegionInput) -> None:
+    """Make another of a key's regions the one where it rotates and is replicated."""
+    key = _primary(asking, given.key_id)
+    try:
+        asking.do("set_regions", SetRegionsRequest(primary=given.primary_region), key_id=key.key_id)
+    except NotFound:
+        arn = asking.in_region(given.primary_region).names.key_arn(key.key_id)
+        raise Fault("NotFoundException", f"Key {arn} is not found.", problem="not-found") from None
+
+
+def _primary(asking: Asking, given: str) -> Key:
+    """The multi-region key of that name, which can be changed in this region. Raises Fault."""
+    key = asking.key_without_alias(given)
+    arn = asking.names.key_arn(key.key_id)
+    if not is_multi_region_key_id(key.key_id):
+        raise Fault("UnsupportedOperationException", f"{arn} is not a multi-Region key.")
+    asking.require_enabled(key)
+    asking.require_primary(key)
+    return key
