@@ -21,6 +21,17 @@ from kms.errors import DecryptionFailed, ValidationFailed
 PUBLIC_EXPONENT = 65537
 RSA_OAEP = "RSA-OAEP-256"
 RSA_AES = "RSA_AES_KEY_WRAP_SHA_256"
+_OAEP_DIGESTS: dict[str, hashes.HashAlgorithm] = {
+    RSA_OAEP: hashes.SHA256(),
+    "RSA-OAEP": hashes.SHA1(),  # noqa: S303  # collisions are no matter in OAEP; other services know no other
+    "RSA_AES_KEY_WRAP_SHA_1": hashes.SHA1(),  # noqa: S303
+    "RSA_AES_KEY_WRAP_SHA_224": hashes.SHA224(),
+    RSA_AES: hashes.SHA256(),
+    "RSA_AES_KEY_WRAP_SHA_384": hashes.SHA384(),
+    "RSA_AES_KEY_WRAP_SHA_512": hashes.SHA512(),
+}
+IMPORT_ALGORITHMS = tuple(_OAEP_DIGESTS)
+"""How keys come wrapped: with OAEP, or with OAEP of an AES key and AES-KWP under that."""
 
 
 class RsaKey(Cipher, Signer, KeyWrapper):
@@ -45,16 +56,18 @@ class RsaKey(Cipher, Signer, KeyWrapper):
         return _OaepSha1(self._private, self._public)
 
     def wrap(self, key: bytes, algorithm: str) -> bytes:
-        if algorithm == RSA_OAEP:
-            return self.encrypt(key, b"")
+        oaep = _oaep(b"", _OAEP_DIGESTS[algorithm])
+        if _is_bare(algorithm):
+            return _encrypt(self._public, key, oaep)
         kek = os.urandom(32)  # CKM_RSA_AES_KEY_WRAP of PKCS#11 v3: OAEP of a fresh AES key ‖ KWP under it
-        return self.encrypt(kek, b"") + AesKwp(kek).wrap(key, algorithm)
+        return _encrypt(self._public, kek, oaep) + AesKwp(kek).wrap(key, algorithm)
 
     def unwrap(self, wrapped: bytes, algorithm: str) -> bytes:
-        if algorithm == RSA_OAEP:
-            return self.decrypt(wrapped, b"")
+        oaep = _oaep(b"", _OAEP_DIGESTS[algorithm])
+        if _is_bare(algorithm):
+            return _decrypt(self._private, wrapped, oaep)
         modulus_bytes = self._public.key_size // 8
-        kek = self.decrypt(wrapped[:modulus_bytes], b"")
+        kek = _decrypt(self._private, wrapped[:modulus_bytes], oaep)
         if len(kek) not in {16, 24, 32}:
             raise DecryptionFailed
         return AesKwp(kek).unwrap(wrapped[modulus_bytes:], algorithm)
@@ -89,6 +102,11 @@ def generate(bits: int) -> rsa.RSAPrivateKey:
 def owns(bits: int, key: PublicKeyTypes) -> bool:
     """Whether `key` is an RSA key of exactly that size."""
     return isinstance(key, rsa.RSAPublicKey) and key.key_size == bits
+
+
+def _is_bare(algorithm: str) -> bool:
+    """Whether a key is encrypted as it is, without an AES key between."""
+    return algorithm.startswith("RSA-OAEP")
 
 
 def _oaep(label: bytes, digest: hashes.HashAlgorithm = hashes.SHA256()) -> padding.OAEP:  # noqa: B008

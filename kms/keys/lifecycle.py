@@ -42,8 +42,13 @@ def move(version: KeyVersion, to: KeyState, at: datetime, reason: RevocationReas
 
 
 def effective_state(version: KeyVersion, now: datetime) -> KeyState:
-    """The state at `now`: activation dates and the end of the originator-usage period act by themselves."""
+    """The state at `now`: activation dates and the end of the originator-usage period act by themselves.
+
+    What has no material, but can have it again, is not active.
+    """
     state = version.state
+    if awaits_material(version, now) and state in {KeyState.PRE_ACTIVATION, KeyState.ACTIVE}:
+        return KeyState.PRE_ACTIVATION
     if state is KeyState.PRE_ACTIVATION and version.activate_at <= now:
         state = KeyState.ACTIVE
     if state is KeyState.ACTIVE and version.expires_at <= now:
@@ -51,11 +56,19 @@ def effective_state(version: KeyVersion, now: datetime) -> KeyState:
     return state
 
 
+def awaits_material(version: KeyVersion, now: datetime) -> bool:
+    """Whether the material of `version` is kept elsewhere and is not here: not yet, or not any more."""
+    if version.material_until is not None and version.material_until <= now:
+        return True
+    return version.material is None and version.public_key is None and version.state is not KeyState.DESTROYED
+
+
 def in_force_until(version: KeyVersion, now: datetime) -> datetime:
     """Until when what `version` may be used for at `now` stays as it is, if nobody changes it."""
+    until = version.process_until
     if effective_state(version, now) is KeyState.ACTIVE:
-        return min(version.expires_at, version.process_until)
-    return version.process_until
+        until = min(version.expires_at, until)
+    return until if version.material_until is None else min(until, version.material_until)
 
 
 def require_in_range(key: Key, version: int, usage: Usage) -> None:
@@ -98,6 +111,8 @@ def require_usable(version: KeyVersion, usage: Usage, now: datetime, *, recoveri
         return
     if state is KeyState.COMPROMISED:
         raise KeyRevoked(f"{name} was revoked ({version.revocation_reason}). Generate a new version.")
+    if awaits_material(version, now):
+        raise KeyStateConflict(f"{name} waits for its material. Import that first.")
     if state not in {KeyState.ACTIVE, KeyState.DEACTIVATED}:
         advice = {
             KeyState.SUSPENDED: " Resume it first.",

@@ -142,6 +142,8 @@ class KeyVersion:
     `material` is sealed by the vault and None once destroyed, and where only a public key was imported;
     `public_key` is DER SubjectPublicKeyInfo.
     `expires_at` ends the originator-usage period (protecting), `process_until` the recipient-usage period.
+    `fingerprint` is a keyed hash of material that is kept elsewhere, by which it is known when it comes again;
+    `material_until` is for how long it was lent.
     """
 
     key_uid: bytes
@@ -156,6 +158,8 @@ class KeyVersion:
     public_key: bytes | None = None
     revocation_reason: RevocationReason | None = None
     changed_at: datetime | None = None
+    fingerprint: bytes | None = field(default=None, repr=False)
+    material_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from kms.operations import (  # noqa: F401  # they fill the table
     deriving,
     encrypting,
     exporting,
+    external,
     flat,
     grants,
     importing,

@@ -21,6 +21,7 @@ from kms.errors import AlreadyExists, DecryptionFailed, TooLarge
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.operations import provision
+from kms.operations.external import fingerprint_of
 from kms.operations.provision import require_free_name
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Earlier, Nothing, Request, operation
@@ -122,6 +123,8 @@ def _insert(change: Change, key: Key, contents: _Contents) -> None:
         version = from_row(KeyVersion, row)
         if version.material is not None:
             row["material"] = change.seal_material(key, version.version, version.type, version.material)
+        if version.fingerprint is not None:  # it is of the vault that the backup is from
+            row["fingerprint"] = fingerprint_of(change, key, version.material) if version.material else None
         change.insert(from_row(KeyVersion, row))
     for number, claimed in contents.counts:
         change.insert(MessageCount(key.uid, number, claimed))

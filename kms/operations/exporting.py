@@ -57,7 +57,7 @@ class ExportKeyAnswer(UsedKey, kw_only=True):
     permission=Permission.KEYS_EXPORT,
     rate_class=RateClass.GENERATE,
     request=ExportKeyRequest,
-    example={"recipient_public_key": Earlier("get_public_key", "public_key", "-----BEGIN PUBLIC KEY-----…")},
+    example={"recipient_public_key": Earlier("create_wrapping_key", "public_key", "-----BEGIN PUBLIC KEY-----…")},
 )
 def export_key(service: Service, call: Call, request: ExportKeyRequest, key_id: str) -> ExportKeyAnswer:
     """Give a key out, wrapped under a public key."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
@@ -13,7 +13,7 @@ from kms.crypto import pkcs8
 from kms.crypto.keytype import KeyType
 from kms.crypto.primitives import Hpke
 from kms.crypto.registry import key_type
-from kms.crypto.rsa import RSA_AES, RSA_OAEP, RsaKey
+from kms.crypto.rsa import IMPORT_ALGORITHMS, RsaKey
 from kms.errors import Conflict, IntegrityFailure, KeyRevoked, NotFound, ValidationFailed
 from kms.keys.ids import KeyId
 from kms.keys.model import Key, KeyState, KeyVersion, Origin
@@ -30,7 +30,8 @@ from kms.vault.sealing import Bound, SealBroken
 from kms.vault.store import Change
 
 HPKE, HPKE_HYBRID = "HPKE", "HPKE-MLKEM768-X25519"
-_TYPES = {RSA_AES: "rsa-3072", RSA_OAEP: "rsa-3072", HPKE: "x25519", HPKE_HYBRID: "ml-kem-768-x25519"}
+_TYPES = {HPKE: "x25519", HPKE_HYBRID: "ml-kem-768-x25519"}
+_TYPES |= dict.fromkeys(IMPORT_ALGORITHMS, "rsa-3072")  # which loads RSA keys of every size
 _LIFETIME = timedelta(days=1)
 
 Format = Literal["raw", "pkcs8", "jwk"]
@@ -41,12 +42,19 @@ class WrappingKeyRequest(Request):
     """How the key will be wrapped: RSA_AES_KEY_WRAP_SHA_256, RSA-OAEP-256 (only for short keys), or HPKE.
 
     HPKE is DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM with an empty info and associated data; its
-    post-quantum form takes the KEM MLKEM768-X25519.
+    post-quantum form takes the KEM MLKEM768-X25519. `bits` is the size of an RSA key. The forms with SHA-1 are for
+    programs that know no other.
     """
 
-    algorithm: Literal["RSA_AES_KEY_WRAP_SHA_256", "RSA-OAEP-256", "HPKE", "HPKE-MLKEM768-X25519"] = (
-        "RSA_AES_KEY_WRAP_SHA_256"
-    )
+    algorithm: Literal[
+        "RSA_AES_KEY_WRAP_SHA_256",
+        "RSA-OAEP-256",
+        "RSA_AES_KEY_WRAP_SHA_1",
+        "RSA-OAEP",
+        "HPKE",
+        "HPKE-MLKEM768-X25519",
+    ] = "RSA_AES_KEY_WRAP_SHA_256"
+    bits: Literal[2048, 3072, 4096] = 3072
 
 
 class WrappingKeyAnswer(Answer):
@@ -80,7 +88,9 @@ class ImportVersionRequest(Request):
 
 
 @dataclass(frozen=True)
-class _Arrival:
+class Arrival:
+    """Material from outside, and the wrapping key that it came under."""
+
     material: Material
     wrapping_key: WrappingKey | None
 
@@ -97,7 +107,8 @@ class _Arrival:
 )
 def create_wrapping_key(service: Service, call: Call, request: WrappingKeyRequest) -> WrappingKeyAnswer:
     """Give a public key under which one key can be imported."""
-    kind = key_type(_TYPES[request.algorithm])
+    is_rsa = request.algorithm in IMPORT_ALGORITHMS
+    kind = key_type(f"rsa-{request.bits}" if is_rsa else _TYPES[request.algorithm])
     material = service.reserve.generate(kind)
     public_key = kind.public_key(material)
     assert public_key is not None
@@ -131,7 +142,7 @@ def import_key(service: Service, call: Call, request: ImportKeyRequest) -> KeyVi
     template = replace(template_of(service, call, request), origin=Origin.IMPORTED)
     arrival = _arrival(service, call, request, template.type)
     with service.change(call) as change:
-        _consume(change, arrival)
+        consume(change, arrival)
         key, version = provision.new_key(change, service.cryptoperiods, template, arrival.material, service.clock())
         call.key_id, call.version = key.key_id, version.version
     return shown_now(service, call)
@@ -158,7 +169,7 @@ def import_version(service: Service, call: Call, request: ImportVersionRequest, 
         if arrival.material.private is None and any(usage.needs_private for usage in key.usages):
             raise Conflict(f"{key.key_id} was made for more than a public key can do.")
         _require_not_compromised(change, key, arrival.material)
-        _consume(change, arrival)
+        consume(change, arrival)
         made = provision.next_version(
             change, service.cryptoperiods, key, key_type(key.type), arrival.material, service.clock()
         )
@@ -178,18 +189,41 @@ def _require_not_compromised(change: Change, key: Key, material: Material) -> No
 
 def _arrival(
     service: Service, call: Call, request: ImportKeyRequest | ImportVersionRequest, kind: KeyType
-) -> _Arrival:
-    """The material in the request, checked. Raises ValidationFailed, NotFound, DecryptionFailed."""
+) -> Arrival:
+    """The material in the request, or a public key alone, checked. Raises as `arrival_of`."""
     if request.public_key is not None:
         if request.wrapped_key is not None or request.wrapping_key_id is not None or request.format is not None:
             raise ValidationFailed("public_key: comes alone, without wrapped_key, wrapping_key_id and format.")
         spki = pkcs8.der_of_pem(request.public_key, "public_key")
-        return _Arrival(Material(None, kind.checked_public(spki)), None)
+        return Arrival(Material(None, kind.checked_public(spki)), None)
     if request.wrapped_key is None or request.wrapping_key_id is None:
         raise ValidationFailed("wrapped_key, wrapping_key_id: give both, or a public_key.")
+    return arrival_of(service, call, request, kind)
+
+
+class Wrapped(Protocol):
+    """A request with a wrapped key."""
+
+    @property
+    def wrapping_key_id(self) -> str | None:
+        """Of which wrapping key."""
+
+    @property
+    def wrapped_key(self) -> bytes | None:
+        """What came under it."""
+
+    @property
+    def format(self) -> Format | None:
+        """What that is in."""
+
+
+def arrival_of(service: Service, call: Call, request: Wrapped, kind: KeyType) -> Arrival:
+    """The wrapped material in the request, checked. Raises ValidationFailed, NotFound, DecryptionFailed."""
+    assert request.wrapping_key_id is not None
+    assert request.wrapped_key is not None
     wrapping_key = _wrapping_key(service, call, request.wrapping_key_id)
     plain = _unwrapped(service, wrapping_key, request.wrapped_key)
-    return _Arrival(Material.of(kind, kind.imported(plain, request.format or kind.formats[0])), wrapping_key)
+    return Arrival(Material.of(kind, kind.imported(plain, request.format or kind.formats[0])), wrapping_key)
 
 
 def _wrapping_key(service: Service, call: Call, wrapping_key_id: str) -> WrappingKey:
@@ -214,7 +248,7 @@ def _unwrapped(service: Service, key: WrappingKey, wrapped: bytes) -> bytes:
     return primitive.open(wrapped, b"")
 
 
-def _consume(change: Change, arrival: _Arrival) -> None:
+def consume(change: Change, arrival: Arrival) -> None:
     """Use up the wrapping key, in the change that keeps what came under it."""
     if arrival.wrapping_key is not None:
         found = change.find(WrappingKey, arrival.wrapping_key.wrapping_key_id)

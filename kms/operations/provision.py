@@ -10,7 +10,7 @@ from kms.crypto.keytype import KeyType
 from kms.errors import AlreadyExists, Conflict, KeyRevoked, KeyStateConflict, ValidationFailed
 from kms.keys.cryptoperiod import Cryptoperiods
 from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
-from kms.keys.lifecycle import effective_state, move
+from kms.keys.lifecycle import awaits_material, effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
 from kms.vault.store import Change
 
@@ -121,7 +121,7 @@ def next_version(
 def usages_of(kind: KeyType, asked: frozenset[Usage] | None, material: Material) -> frozenset[Usage]:
     """The usages of a key of `kind`, all that it can have where none are asked for. Raises ValidationFailed."""
     purposes = kind.purposes
-    if material.private is None:
+    if material.public is not None and material.private is None:
         purposes = tuple(frozenset(each for each in purpose if not each.needs_private) for purpose in purposes)
         if not any(purposes):
             raise ValidationFailed(f"public_key: a public key of type {kind.name} alone does nothing here.")
@@ -156,6 +156,8 @@ def require_rotatable(change: Change, key: Key) -> None:
         return
     if latest.revocation_reason is not None and latest.state is not KeyState.SUSPENDED:
         raise KeyRevoked(f"{key.key_id} was revoked ({latest.revocation_reason}). Generate it anew instead.")
+    if latest.fingerprint is not None or awaits_material(latest, latest.created_at):
+        raise Conflict(f"The material of {key.key_id} is kept elsewhere and comes from there.")
     if latest.material is None and latest.state is not KeyState.DESTROYED:
         raise Conflict(f"{key.key_id} is a public key whose private half is elsewhere; import the next one.")
 

@@ -21,6 +21,7 @@ from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.operations import provision
+from kms.operations.external import forget_material
 from kms.operations.life import remove
 from kms.operations.service import Call, Service, new_request_id
 from kms.vault import tables
@@ -143,7 +144,7 @@ def delete_due_keys(service: Service, now: datetime) -> None:
 
 
 def remove_old_rows(service: Service, now: datetime) -> None:
-    """Remove expired sessions, access keys and wrapping keys, and forgotten login failures."""
+    """Remove expired sessions, access keys and wrapping keys, forgotten login failures, overdue material."""
     with service.vault.change() as change:
         expired = tables.tokens.c.expires_at < microseconds(now)
         change.delete(*change.select(Token, expired, limit=_ROWS_AT_ONCE))
@@ -152,6 +153,9 @@ def remove_old_rows(service: Service, now: datetime) -> None:
         stale = tables.wrapping_keys.c.expires_at < microseconds(now)
         change.delete(*change.select(WrappingKey, stale, limit=_ROWS_AT_ONCE))
         lockout.forget_old(change, now, _ROWS_AT_ONCE)
+        overdue = tables.key_versions.c.material_until < microseconds(now)
+        for version in change.select(KeyVersion, overdue, limit=_ROWS_AT_ONCE):
+            forget_material(change, version)
 
 
 def check_integrity(service: Service) -> None:

@@ -62,9 +62,9 @@ def from_values(cls: type[T], values: Sequence[Any]) -> T:
 
 
 def from_row(cls: type[T], row: Mapping[Any, Any]) -> T:
-    """The value of class `cls` that `row` stores."""
+    """The value of class `cls` that `row` stores, perhaps from before a column was added."""
     readers: _Readers = _readers(cls)  # type: ignore[arg-type]  # every class is hashable
-    return cls(**{name: read(row[name]) for name, read in readers})
+    return cls(**{name: read(row[name]) for name, read in readers if name in row})
 
 
 def _to_column(value: Any) -> Any:

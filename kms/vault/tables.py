@@ -114,6 +114,8 @@ key_versions = Table(
     Column("public_key", LargeBinary),
     Column("revocation_reason", String(32)),
     Column("changed_at", BigInteger),
+    _added("fingerprint", LargeBinary, None),
+    _added("material_until", BigInteger, None, index=True),
     _mac(),
 )
 

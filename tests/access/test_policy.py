@@ -35,6 +35,8 @@ ON_A_KEY = [
     ("POST", f"{KEY}/trim", {"oldest_version": 1}),
     ("POST", f"{KEY}/versions/1/destroy", {}),
     ("POST", f"{KEY}/import", {"public_key": ""}),
+    ("POST", f"{KEY}/material", {"wrapping_key_id": "x", "wrapped_key": ""}),
+    ("DELETE", f"{KEY}/material", {}),
     ("POST", f"{KEY}/regions", {"add": "eu-central-1"}),
     ("POST", f"{KEY}/export", {}),
     ("POST", f"{KEY}/backup", {}),
@@ -114,7 +116,7 @@ def test_administrators_manage_and_do_not_use(world: World, alice: Api) -> None:
     for method, path, body in ON_A_KEY:
         status, _ = call(admin, method, path, body)
         if (
-            path.endswith(("import", "export", "backup", "regions"))
+            path.endswith(("import", "export", "backup", "regions", "material"))
             or method == "PATCH"
             or path.rpartition("/")[2] in USES
         ):

@@ -13,7 +13,12 @@ from kms.api import examples, openapi, reference
 from kms.operations import OPERATIONS, Earlier, Operation
 from support import Api, World, b64
 
-BEFORE = ["get_public_key", "backup_key"]  # what others need, and what must come before the end
+BEFORE = [
+    "get_public_key",
+    "backup_key",
+    "create_wrapping_key",
+    "export_key",
+]  # what others need, and what must come before the end
 LAST = ["destroy_version", "trim_key", "revoke_key_versions", "delete_key", "cancel_deletion"]
 
 

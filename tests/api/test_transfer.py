@@ -7,30 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa, x448, x25519
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding, aes_key_wrap_with_padding
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x448, x25519
+from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_pem_public_key,
 )
 
 from kms.api.application import create_flask_app
 from kms.config import Settings
-from kms.crypto import xwing
-from kms.crypto.hpke import HpkeKey
-from kms.crypto.pkcs8 import der_of_pem, public_pem
+from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES
 from kms.operations import Service
 from support import Api, SteeredClock, World, b64, kind_of, unb64
+from transfer import OAEP, X25519_SUITE, wrapped_for
 from uses import exercise
-
-OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
-X25519_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 @pytest.fixture
@@ -40,28 +33,6 @@ def alice(world: World) -> Api:
 
 def pem(key: Any) -> str:
     return str(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
-
-
-def wrapped_for(api: Api, material: bytes, algorithm: str = "HPKE") -> dict[str, str]:
-    """The members of an import: a fresh wrapping key, and the material under it."""
-    given = api.post("/api/v1/keys/import-wrapping-key", {"algorithm": algorithm}).json
-    return {
-        "wrapping_key_id": given["wrapping_key_id"],
-        "wrapped_key": b64(wrap(given["public_key"], material, algorithm)),
-    }
-
-
-def wrap(public: str, material: bytes, algorithm: str) -> bytes:
-    """What a client does with the public key, by the library and not by our own code where it can."""
-    if algorithm == "HPKE-MLKEM768-X25519":
-        return HpkeKey(xwing.load_public(der_of_pem(public, ""), "")).seal(material, b"")
-    key: Any = load_pem_public_key(public.encode())
-    if algorithm == "HPKE":
-        return X25519_SUITE.encrypt(material, key, b"")
-    if algorithm == "RSA-OAEP-256":
-        return bytes(key.encrypt(material, OAEP))
-    kek = bytes(range(32))
-    return bytes(key.encrypt(kek, OAEP)) + aes_key_wrap_with_padding(kek, material)
 
 
 @pytest.mark.parametrize("algorithm", ["RSA_AES_KEY_WRAP_SHA_256", "RSA-OAEP-256", "HPKE", "HPKE-MLKEM768-X25519"])

@@ -32,8 +32,10 @@ def as_it_was(vault: Vault) -> None:
         connection.execute(text("DROP INDEX ix_keys_deletion_at"))
         for column in COLUMNS:
             connection.execute(text(f"ALTER TABLE keys DROP COLUMN {column}"))
-        for column in OF_GRANTS:
-            connection.execute(text(f"ALTER TABLE grants DROP COLUMN {column}"))
+        connection.execute(text("DROP INDEX ix_key_versions_material_until"))
+        for table, columns in {"grants": OF_GRANTS, "key_versions": ["fingerprint", "material_until"]}.items():
+            for column in columns:
+                connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         for table in TABLES:
             connection.execute(text(f"DROP TABLE {table}"))
             connection.execute(text("DELETE FROM tallies WHERE table_name = :name"), {"name": table})

@@ -17,9 +17,10 @@ from kms.api.aws.names import Names
 from kms.api.aws.shapes import Input
 from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
 from kms.keys.ids import is_alias
-from kms.keys.model import Key, KeyState, Usage
+from kms.keys.model import Key, KeyState, Origin, Usage
 from kms.operations import Request
 from kms.operations.table import Nothing
+from kms.operations.views import KeyView
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,6 +63,8 @@ class Asking(Asker):
         except (KeyStateConflict, KeyRevoked, KeyExpired) as refusal:
             self.require_no_deletion(key)
             if isinstance(refusal, KeyStateConflict):
+                if key.origin is Origin.IMPORTED:
+                    self.view_with_material(key)
                 arn = self.names.key_arn(key.key_id)
                 raise Fault("DisabledException", f"{arn} is disabled.", problem=refusal.problem) from None
             raise
@@ -84,10 +87,18 @@ class Asking(Asker):
             raise Fault("KMSInvalidStateException", f"{arn} is pending deletion.", problem="key-state")
 
     def require_enabled(self, key: Key) -> None:
-        """Raise Fault for a key that is disabled or awaits its deletion."""
+        """Raise Fault for a key that is disabled, waits for its material, or awaits its deletion."""
         self.require_no_deletion(key)
-        if self.do("get_key", Nothing(), key_id=key.key_id).state is KeyState.SUSPENDED:
+        if self.view_with_material(key).state is KeyState.SUSPENDED:
             raise Fault("DisabledException", f"{self.names.key_arn(key.key_id)} is disabled.", problem="key-state")
+
+    def view_with_material(self, key: Key) -> KeyView:
+        """How a key is shown. Raises Fault for one that waits for its material."""
+        view: KeyView = self.do("get_key", Nothing(), key_id=key.key_id)
+        if view.awaits_material:
+            arn = self.names.key_arn(key.key_id)
+            raise Fault("KMSInvalidStateException", f"{arn} is pending import.", problem="key-state")
+        return view
 
     def require_primary(self, key: Key) -> None:
         """Raise Fault for what is a replica in this region, where it can be used but not changed."""

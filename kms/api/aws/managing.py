@@ -12,6 +12,7 @@ from kms.access.ratelimit import RateClass
 from kms.api.aws import policies, specs
 from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
+from kms.api.aws.importing import expiration
 from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, truncated
 from kms.errors import KeyStateConflict
 from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
@@ -98,7 +99,7 @@ class ListResourceTagsInput(KeyInput, kw_only=True):
 def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
     """Make a key."""
     spec = given.key_spec or given.customer_master_key_spec or specs.SYMMETRIC
-    if given.custom_key_store_id or given.xks_key_id or given.origin != "AWS_KMS":
+    if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS", "EXTERNAL"):
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
     if given.policy is not None:
         policies.require_ownership(asking, given.policy, asking.call.known_caller.client_id)
@@ -122,7 +123,8 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
         description=given.description or "",
         region=asking.names.region,
     )
-    return {"KeyMetadata": metadata(asking, asking.do("create_key", request))}
+    operation = "create_external_key" if given.origin == "EXTERNAL" else "create_key"
+    return {"KeyMetadata": metadata(asking, asking.do(operation, request))}
 
 
 @action("DescribeKey", KeyInput)
@@ -147,7 +149,7 @@ def enable_key(asking: Asking, given: KeyInput) -> None:
     """Lift the hold on a key."""
     key = asking.key_without_alias(given.key_id)
     asking.require_no_deletion(key)
-    if metadata(asking, _view(asking, key))["KeyState"] == "Disabled":
+    if metadata(asking, asking.view_with_material(key))["KeyState"] == "Disabled":
         try:
             asking.do("resume_key", Nothing(), key_id=key.key_id)
         except KeyStateConflict as refusal:
@@ -159,6 +161,7 @@ def disable_key(asking: Asking, given: KeyInput) -> None:
     """Put a key on hold: it is refused everything, from when this answers."""
     key = asking.key_without_alias(given.key_id)
     asking.require_no_deletion(key)
+    asking.view_with_material(key)
     asking.do("suspend_key", Nothing(), key_id=key.key_id)
 
 
@@ -247,6 +250,8 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
     """KeyMetadata."""
     spec = specs.spec_of(view.type)
     state = "Enabled" if view.state in ("active", "pre-activation") else "Disabled"
+    if view.awaits_material:
+        state = "PendingImport"
     found: dict[str, Any] = {
         "AWSAccountId": asking.names.account,
         "KeyId": view.key_id,
@@ -262,6 +267,7 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
         "KeySpec": spec,
         "MultiRegion": is_multi_region_key_id(view.key_id),
         **specs.algorithms(view),
+        **expiration(view),
     }
     if found["MultiRegion"]:
         primary = asking.names.primary_region(view.region)

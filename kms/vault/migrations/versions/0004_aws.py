@@ -1,4 +1,4 @@
-"""What AWS clients know: grants with several permissions, a context and a name; keys in several regions."""
+"""What AWS clients know: grants of several permissions and with a context, keys in several regions, lent material."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,6 +9,9 @@ down_revision = "0003"
 
 def upgrade() -> None:
     """Add columns."""
+    op.add_column("key_versions", sa.Column("fingerprint", sa.LargeBinary))
+    op.add_column("key_versions", sa.Column("material_until", sa.BigInteger))
+    op.create_index("ix_key_versions_material_until", "key_versions", ["material_until"])
     op.add_column("keys", sa.Column("replicas", sa.Text, nullable=False, server_default=""))
     for name, kind, default in (
         ("more_permissions", sa.Text, ""),

@@ -1,0 +1,144 @@
+"""Keys of origin EXTERNAL in the AWS dialect: their material comes wrapped, can be deleted, and can come again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from kms.access.ratelimit import RateClass
+from kms.api.aws.asking import Asking, action, seconds
+from kms.api.aws.faults import Fault
+from kms.api.aws.shapes import Ciphertext, KeyInput
+from kms.crypto.pkcs8 import der_of_pem
+from kms.errors import Conflict, DecryptionFailed, NotFound, ValidationFailed
+from kms.keys.model import Key, Origin
+from kms.operations.external import LendMaterialRequest
+from kms.operations.importing import WrappingKeyRequest
+from kms.operations.table import Nothing
+from kms.operations.views import KeyView
+
+_ALGORITHMS = {
+    "RSAES_OAEP_SHA_1": "RSA-OAEP",
+    "RSAES_OAEP_SHA_256": "RSA-OAEP-256",
+    "RSA_AES_KEY_WRAP_SHA_1": "RSA_AES_KEY_WRAP_SHA_1",
+    "RSA_AES_KEY_WRAP_SHA_256": "RSA_AES_KEY_WRAP_SHA_256",
+}
+_BITS = {"RSA_2048": 2048, "RSA_3072": 3072, "RSA_4096": 4096}
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+MaterialId = Annotated[str, Meta(min_length=64, max_length=64, pattern=r"^[a-f0-9]+\Z")]
+
+
+class GetParametersForImportInput(KeyInput, kw_only=True):
+    """GetParametersForImport."""
+
+    wrapping_algorithm: Literal[
+        "RSAES_PKCS1_V1_5", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "RSA_AES_KEY_WRAP_SHA_1",
+        "RSA_AES_KEY_WRAP_SHA_256", "SM2PKE",
+    ]  # fmt: skip
+    wrapping_key_spec: Literal["RSA_2048", "RSA_3072", "RSA_4096", "SM2"]
+
+
+class ImportKeyMaterialInput(KeyInput, kw_only=True):
+    """ImportKeyMaterial."""
+
+    import_token: Ciphertext
+    encrypted_key_material: Ciphertext
+    valid_to: float | None = None
+    expiration_model: Literal["KEY_MATERIAL_EXPIRES", "KEY_MATERIAL_DOES_NOT_EXPIRE"] = "KEY_MATERIAL_EXPIRES"
+    import_type: Literal["NEW_KEY_MATERIAL", "EXISTING_KEY_MATERIAL"] | None = None
+    key_material_description: Annotated[str, Meta(max_length=256)] | None = None
+    key_material_id: MaterialId | None = None
+
+
+class DeleteImportedKeyMaterialInput(KeyInput, kw_only=True):
+    """DeleteImportedKeyMaterial."""
+
+    key_material_id: MaterialId | None = None
+
+
+@action("GetParametersForImport", GetParametersForImportInput, RateClass.GENERATE)
+def get_parameters_for_import(asking: Asking, given: GetParametersForImportInput) -> Mapping[str, Any]:
+    """Give a public key under which the material of this key can come, once, within a day."""
+    key = _external(asking, given.key_id)
+    algorithm, bits = _ALGORITHMS.get(given.wrapping_algorithm), _BITS.get(given.wrapping_key_spec)
+    if algorithm is None or bits is None:
+        wanted = f"{given.wrapping_algorithm} with {given.wrapping_key_spec}"
+        raise Fault("UnsupportedOperationException", f"Keys are not wrapped with {wanted} here.")
+    request = WrappingKeyRequest(algorithm=algorithm, bits=bits)  # type: ignore[arg-type]  # both come from the tables
+    answer = asking.do("create_wrapping_key", request)
+    return {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "ImportToken": f"{answer.wrapping_key_id}/{key.uid.hex()}".encode(),
+        "PublicKey": der_of_pem(answer.public_key, "public_key"),
+        "ParametersValidTo": seconds(answer.expires_at),
+    }
+
+
+@action("ImportKeyMaterial", ImportKeyMaterialInput, RateClass.GENERATE)
+def import_key_material(asking: Asking, given: ImportKeyMaterialInput) -> Mapping[str, Any]:
+    """Give a key its material: any at first, later the same again."""
+    key = _external(asking, given.key_id)
+    arn = asking.names.key_arn(key.key_id)
+    expires = given.expiration_model == "KEY_MATERIAL_EXPIRES"
+    if expires != (given.valid_to is not None):
+        raise Fault("ValidationException", "ValidTo comes with KEY_MATERIAL_EXPIRES, and with that only.")
+    if given.key_material_id is not None or given.key_material_description is not None:
+        raise Fault("UnsupportedOperationException", "A key has one material here, without id or description.")
+    token, _, uid = given.import_token.partition(b"/")
+    if uid != key.uid.hex().encode() or not token.isalnum():
+        raise Fault("InvalidImportTokenException", f"The import token is not one for {arn}.")
+    request = LendMaterialRequest(
+        wrapping_key_id=token.decode("ascii"),
+        wrapped_key=given.encrypted_key_material,
+        valid_until=_moment(given.valid_to) if given.valid_to is not None else None,
+    )
+    try:
+        asking.do("lend_material", request, key_id=key.key_id)
+    except NotFound:
+        raise Fault("ExpiredImportTokenException", "The import token was used, or it has expired.") from None
+    except DecryptionFailed:
+        raise Fault("InvalidCiphertextException", "", problem="decryption-failed") from None
+    except ValidationFailed as refusal:
+        raise Fault("IncorrectKeyMaterialException", refusal.detail) from None
+    except Conflict as refusal:
+        raise Fault("IncorrectKeyMaterialException", refusal.detail, problem=refusal.problem) from None
+    return {"KeyId": arn}
+
+
+@action("DeleteImportedKeyMaterial", DeleteImportedKeyMaterialInput)
+def delete_imported_key_material(asking: Asking, given: DeleteImportedKeyMaterialInput) -> Mapping[str, Any]:
+    """Forget the material of a key at once; it can come again."""
+    key = _external(asking, given.key_id)
+    if given.key_material_id is not None:
+        raise Fault("UnsupportedOperationException", "The material of a key has no id here.")
+    if not asking.do("get_key", Nothing(), key_id=key.key_id).awaits_material:
+        asking.do("take_material_back", Nothing(), key_id=key.key_id)
+    return {"KeyId": asking.names.key_arn(key.key_id)}
+
+
+def expiration(view: KeyView) -> dict[str, Any]:
+    """The members of KeyMetadata about the material of an external key that has it."""
+    until = view.versions[-1].material_until
+    if view.awaits_material or view.origin is not Origin.IMPORTED:
+        return {}
+    if not isinstance(until, datetime):
+        return {"ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}
+    return {"ExpirationModel": "KEY_MATERIAL_EXPIRES", "ValidTo": seconds(until)}
+
+
+def _external(asking: Asking, given: str) -> Key:
+    key = asking.key_without_alias(given)
+    asking.require_no_deletion(key)
+    if key.origin is not Origin.IMPORTED:
+        arn = asking.names.key_arn(key.key_id)
+        raise Fault("UnsupportedOperationException", f"{arn} is of origin AWS_KMS; this is for EXTERNAL.")
+    return key
+
+
+def _moment(at: float) -> datetime:
+    if not 0 <= at <= _LATEST:
+        raise Fault("ValidationException", "ValidTo must be a time.")
+    return datetime.fromtimestamp(at, UTC)

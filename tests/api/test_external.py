@@ -1,0 +1,133 @@
+"""Keys whose material is lent: it comes wrapped, ends when it was said to, and can be taken back and come again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from kms.keys.model import KeyVersion
+from kms.operations.life import remove
+from kms.operations.schedule import remove_old_rows
+from support import Api, SteeredClock, World, b64, kind_of
+from transfer import wrapped_for
+
+MATERIAL = bytes(range(32))
+KEY = "/api/v1/keys/lent"
+
+
+@pytest.fixture
+def alice(world: World) -> Api:
+    api = world.user("alice")
+    made = api.post("/api/v1/keys/external", {"key_id": "lent"})
+    assert (made.status_code, made.headers["Location"]) == (201, KEY)
+    assert (made.json["origin"], made.json["state"], made.json["awaits_material"]) == (
+        "imported",
+        "pre-activation",
+        True,
+    )
+    return api
+
+
+def lend(api: Api, material: bytes = MATERIAL, **more: Any) -> Any:
+    return api.post(f"{KEY}/material", {**wrapped_for(api, material), **more})
+
+
+def test_it_works_from_when_its_material_has_come(alice: Api) -> None:
+    plain = {"plaintext": b64(b"x")}
+    assert kind_of(alice.post(f"{KEY}/encrypt", plain)) == "key-state"
+    shown = lend(alice)
+    assert (shown.status_code, shown.json["state"], shown.json["awaits_material"]) == (200, "active", False)
+    sealed = alice.post(f"{KEY}/encrypt", plain).json["ciphertext"]
+    back = alice.delete(f"{KEY}/material")
+    assert (back.json["state"], back.json["awaits_material"]) == ("pre-activation", True)
+    for operation, body in (("encrypt", plain), ("decrypt", {"ciphertext": sealed})):
+        assert kind_of(alice.post(f"{KEY}/{operation}", body)) == "key-state"
+    assert kind_of(alice.delete(f"{KEY}/material")) == "key-state"
+    assert lend(alice).status_code == 200
+    assert alice.post(f"{KEY}/decrypt", {"ciphertext": sealed}).json["plaintext"] == plain["plaintext"]
+
+
+def test_only_the_same_material_comes_again(alice: Api, world: World) -> None:
+    assert lend(alice).status_code == 200
+    other = bytes(32)
+    assert kind_of(lend(alice, other)) == "conflict"
+    alice.delete(f"{KEY}/material")
+    assert kind_of(lend(alice, other)) == "conflict"
+    with world.service.vault.read() as snapshot:
+        assert all(version.material is None for version in snapshot.select(KeyVersion))
+    assert lend(alice).status_code == 200
+
+
+def test_material_is_lent_for_a_time(alice: Api, world: World, clock: SteeredClock) -> None:
+    until = (clock() + timedelta(minutes=20)).isoformat()
+    assert lend(alice, valid_until=until).json["versions"][0]["material_until"]
+    body = {"plaintext": ""}
+    clock.advance(minutes=19)
+    assert alice.post(f"{KEY}/encrypt", body).status_code == 200
+    clock.advance(minutes=1)
+    assert kind_of(alice.post(f"{KEY}/encrypt", body)) == "key-state"
+    assert alice.get(KEY).json["awaits_material"]
+    clock.advance(minutes=1)
+    remove_old_rows(world.service, clock())
+    with world.service.vault.read() as snapshot:
+        (version,) = snapshot.select(KeyVersion)
+    assert version.material is version.material_until is None
+    assert lend(alice).status_code == 200
+    assert kind_of(lend(alice, valid_until=until)) == "validation-failed"
+
+
+def test_a_suspended_key_stays_so_without_material_and_with_it(alice: Api) -> None:
+    lend(alice)
+    alice.post(f"{KEY}/suspend")
+    assert alice.delete(f"{KEY}/material").json["state"] == "suspended"
+    assert lend(alice).json["state"] == "suspended"
+    alice.post(f"{KEY}/resume")
+    assert alice.post(f"{KEY}/encrypt", {"plaintext": ""}).status_code == 200
+
+
+def test_what_is_compromised_or_about_to_go_takes_no_material(alice: Api) -> None:
+    lend(alice)
+    alice.delete(KEY)
+    assert kind_of(lend(alice)) == "key-state"
+    alice.post(f"{KEY}/cancel-deletion")
+    alice.post(f"{KEY}/revoke")
+    assert kind_of(lend(alice)) == "key-state"
+    assert kind_of(alice.delete(f"{KEY}/material")) == "key-state"
+
+
+def test_other_keys_lend_nothing_and_this_one_makes_no_versions(alice: Api) -> None:
+    alice.post("/api/v1/keys", {"key_id": "own"})
+    alice.post("/api/v1/keys/import", {"key_id": "imported", **wrapped_for(alice, MATERIAL)})
+    for key_id in ("own", "imported"):
+        body = wrapped_for(alice, MATERIAL)
+        assert kind_of(alice.post(f"/api/v1/keys/{key_id}/material", body)) == "conflict"
+        assert kind_of(alice.delete(f"/api/v1/keys/{key_id}/material")) == "conflict"
+    assert kind_of(alice.post(f"{KEY}/rotate")) == "conflict"
+    assert kind_of(alice.patch(KEY, {"rotation_period": "P90D"})) == "conflict"
+    lend(alice)
+    assert kind_of(alice.post(f"{KEY}/rotate")) == "conflict"
+
+
+@pytest.mark.parametrize("has_material", [True, False])
+def test_a_backup_keeps_it_as_it_is(world: World, alice: Api, has_material: bool) -> None:
+    lend(alice)
+    if not has_material:
+        alice.delete(f"{KEY}/material")
+    backup = alice.post(f"{KEY}/backup").json["backup"]
+    with world.service.vault.change() as change:
+        key = change.key_by_id("lent")
+        assert key is not None
+        remove(change, key)
+    restored = alice.post("/api/v1/keys/restore", {"backup": backup})
+    assert restored.json["awaits_material"] is not has_material
+    if has_material:
+        assert kind_of(lend(alice, bytes(32))) == "conflict"
+    assert lend(alice).status_code == 200
+
+
+@pytest.mark.parametrize("wrong", [MATERIAL[:-1], b""])
+def test_material_of_the_wrong_size_is_refused_and_spends_nothing(alice: Api, wrong: bytes) -> None:
+    assert kind_of(lend(alice, wrong)) == "validation-failed"
+    assert alice.get(KEY).json["awaits_material"]
