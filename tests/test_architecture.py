@@ -18,7 +18,7 @@ SOURCES = sorted((ROOT / "kms").rglob("*.py"))
 LEVELS = [
     {"keys"},
     {"vault", "crypto"},
-    {"access", "keyring", "messages", "revocation", "audit", "metrics"},
+    {"access", "keyring", "messages", "last_uses", "revocation", "audit", "metrics"},
     {"operations"},
     {"api", "server", "cli", "tls", "log", "__main__"},
 ]

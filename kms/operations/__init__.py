@@ -13,6 +13,7 @@ from kms.operations import (  # noqa: F401  # they fill the table
     grants,
     importing,
     keys,
+    last_use,
     life,
     observe,
     public_keys,

@@ -19,7 +19,7 @@ from kms.operations.using import VersionNumber, authorised
 from kms.operations.views import KeyView, shown_now
 from kms.revocation import revoke as revocation
 from kms.vault import tables
-from kms.vault.rows import MessageCount
+from kms.vault.rows import LastUse, MessageCount
 from kms.vault.store import Change
 
 _SHORTEST_WAIT, _USUAL_WAIT, _LONGEST_WAIT = timedelta(days=1), timedelta(days=30), timedelta(days=365)
@@ -170,6 +170,7 @@ def remove(change: Change, key: Key) -> None:
     """Delete `key` with all its versions and aliases; what the revocation list and the audit log say stays."""
     change.delete(*change.versions(key))
     _forget_counts(change, key)
+    change.delete(*change.select(LastUse, tables.last_uses.c.key_uid == key.uid))
     change.delete(*change.select(Alias, tables.aliases.c.key_uid == key.uid), key)
     change.outdates = True
 

@@ -42,6 +42,8 @@ def perform(
         service.record(call, InternalError(""))
         raise
     service.record(call)
+    if call.key_id is not None and operation.permission in policy.USES and call.succeeded:
+        service.last_uses.note(call.key_id, operation.name, call.request_id)
     return answer
 
 

@@ -60,6 +60,7 @@ class Schedule:
         now = self._service.clock()
         rotate_due_keys(self._service, now)
         delete_due_keys(self._service, now)
+        self._service.last_uses.write_if_due()
         if now >= self._next_cleaning:
             self._next_cleaning = now + _CLEANING_INTERVAL
             remove_old_rows(self._service, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import msgspec
@@ -17,9 +17,10 @@ from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.crypto.keytype import KeyType
-from kms.errors import AuthenticationFailed
+from kms.errors import AuthenticationFailed, Refusal
 from kms.keyring import Keyring
 from kms.keys.cryptoperiod import Cryptoperiods
+from kms.last_uses import LastUses
 from kms.messages import MessageCounts
 from kms.metrics import Metrics
 from kms.operations.bootstrap import enrol_first_admin
@@ -53,6 +54,11 @@ class Call(msgspec.Struct):
     abandoned: bool = False
 
     @property
+    def succeeded(self) -> bool:
+        """Whether anything that was asked for was done, once it was carried out."""
+        return self.items is None or self.refused != self.items
+
+    @property
     def known_caller(self) -> Caller:
         """The caller of an operation that is not public. Raises AuthenticationFailed."""
         if self.caller is None:
@@ -80,6 +86,7 @@ class Service:
         self.keyring = Keyring(vault, self.lease)
         self.authenticator = Authenticator(vault, self.lease, clock, settings.token_lifetime)
         self.messages = MessageCounts(vault, clock)
+        self.last_uses = LastUses(vault, clock)
         self.reserve = Reserve()
         self.publisher = Publisher(vault, self.lease)
         self.rate_limits = RateLimits(settings)
@@ -103,6 +110,8 @@ class Service:
 
     def close(self) -> None:
         """Stop answering and let go of the database."""
+        with suppress(Refusal):
+            self.last_uses.write()
         self.lease.stop()
         self.reserve.close()
         self.vault.engine.dispose()

@@ -37,6 +37,17 @@ class MessageCount:
     claimed: int
 
 
+@stored_in(tables.last_uses)
+@dataclass(frozen=True, slots=True)
+class LastUse:
+    """When a key was used last, by which operation and in which request."""
+
+    key_uid: bytes
+    operation: str
+    used_at: datetime
+    request_id: str
+
+
 @stored_in(tables.wrapping_keys)
 @dataclass(frozen=True, slots=True)
 class WrappingKey:

@@ -88,6 +88,16 @@ message_counts = Table(
     _mac(),
 )
 
+last_uses = Table(
+    "last_uses",
+    metadata,
+    Column("key_uid", LargeBinary(16), primary_key=True),
+    Column("operation", String(64), nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    Column("request_id", String(64), nullable=False),
+    _mac(),
+)
+
 wrapping_keys = Table(
     "wrapping_keys",
     metadata,

@@ -29,6 +29,7 @@ ON_A_KEY = [
     ("GET", KEY, None),
     ("GET", f"{KEY}/versions", None),
     ("GET", f"{KEY}/public-key", None),
+    ("GET", f"{KEY}/last-use", None),
     ("PATCH", KEY, {"labels": {}}),
     ("DELETE", KEY, {}),
     ("POST", f"{KEY}/cancel-deletion", {}),

@@ -466,6 +466,21 @@ def test_access_keys(service: Running, account: Account) -> None:
     assert gone.refusal("list_keys")[0] == "UnrecognizedClientException"
 
 
+def test_the_last_use_of_a_key(kms: Kms) -> None:
+    key = kms.key()
+    assert kms.get_key_last_usage(KeyId=key)["KeyLastUsage"] == {}
+    kms.encrypt(KeyId=key, Plaintext=b"x")
+    for _ in range(50):  # the other worker does not know for some minutes
+        last = kms.get_key_last_usage(KeyId=key)
+        if last["KeyLastUsage"]:
+            break
+        kms.client.close()
+        kms.encrypt(KeyId=key, Plaintext=b"x")
+    assert last["KeyLastUsage"]["Operation"] == "Encrypt"
+    assert last["TrackingStartDate"] == last["KeyCreationDate"]
+    assert kms.refusal("get_key_last_usage", KeyId="nothing")[0] == "NotFoundException"
+
+
 def test_an_entry_for_every_request(service: Running, kms: Kms) -> None:
     key = kms.key()
     kms.encrypt(KeyId=key, Plaintext=b"x")

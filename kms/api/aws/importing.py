@@ -93,7 +93,7 @@ def import_key_material(asking: Asking, given: ImportKeyMaterialInput) -> Mappin
     request = LendMaterialRequest(
         wrapping_key_id=token.decode("ascii"),
         wrapped_key=given.encrypted_key_material,
-        valid_until=_moment(given.valid_to) if given.valid_to is not None else None,
+        valid_until=_moment(asking, given.valid_to) if given.valid_to is not None else None,
     )
     try:
         asking.do("lend_material", request, key_id=key.key_id)
@@ -138,7 +138,7 @@ def _external(asking: Asking, given: str) -> Key:
     return key
 
 
-def _moment(at: float) -> datetime:
-    if not 0 <= at <= _LATEST:
-        raise Fault("ValidationException", "ValidTo must be a time.")
+def _moment(asking: Asking, at: float) -> datetime:
+    if not asking.service.clock().timestamp() < at <= _LATEST:
+        raise Fault("ValidationException", "ValidTo must be a time in the future.")
     return datetime.fromtimestamp(at, UTC)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, field
+from msgspec import UNSET, Meta, field
 
 from kms.access.ratelimit import RateClass
 from kms.api.aws import policies, specs
@@ -244,6 +244,27 @@ def list_resource_tags(asking: Asking, given: ListResourceTagsInput) -> Mapping[
     shown = names[: given.limit]
     tags = [{"TagKey": name, "TagValue": labels[name]} for name in shown]
     return {"Tags": tags, **truncated(shown[-1] if len(names) > len(shown) else None)}
+
+
+@action("GetKeyLastUsage", KeyInput)
+def get_key_last_usage(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+    """Say when and by which operation a key was used last; uses of the last five minutes may be missing."""
+    key = asking.key_without_alias(given.key_id)
+    last = asking.do("get_last_use", Nothing(), key_id=key.key_id)
+    found: dict[str, Any] = {
+        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyLastUsage": {},
+        "TrackingStartDate": seconds(last.tracked_since),
+        "KeyCreationDate": seconds(key.created_at),
+    }
+    if last.used_at is not UNSET:
+        found["KeyLastUsage"] = {
+            "Operation": specs.LAST_USES[last.operation],
+            "Timestamp": seconds(last.used_at),
+            "CloudTrailEventId": last.request_id,
+            "KmsRequestId": last.request_id,
+        }
+    return found
 
 
 def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:

@@ -55,6 +55,27 @@ _KEY_USAGES = {
     SYMMETRIC: ("ENCRYPT_DECRYPT",),
 }
 
+LAST_USES = {
+    "encrypt": "Encrypt",
+    "wrap": "Encrypt",
+    "seal": "Encrypt",
+    "decrypt": "Decrypt",
+    "unwrap": "Decrypt",
+    "open_sealed": "Decrypt",
+    "rewrap": "ReEncrypt",
+    "data_key": "GenerateDataKey",
+    "data_key_pair": "GenerateDataKeyPair",
+    "derive": "GenerateDataKey",
+    "sign": "Sign",
+    "verify": "Verify",
+    "mac": "GenerateMac",
+    "verify_mac": "VerifyMac",
+    "agree": "DeriveSharedSecret",
+    "encapsulate": "Encapsulate",
+    "decapsulate": "Decapsulate",
+}
+"""AWS's name for each use of a key, of those that it has the nearest."""
+
 _RSA_SIGNING = {
     **{f"RSASSA_PSS_SHA_{bits}": f"PS{bits}" for bits in (256, 384, 512)},
     **{f"RSASSA_PKCS1_V1_5_SHA_{bits}": f"RS{bits}" for bits in (256, 384, 512)},

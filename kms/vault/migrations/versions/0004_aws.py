@@ -1,4 +1,7 @@
-"""What AWS clients know: grants of several permissions and with a context, keys in several regions, lent material."""
+"""What AWS clients know.
+
+Grants of several permissions and with a context, keys in several regions, lent material, when a key was used last.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,3 +25,11 @@ def upgrade() -> None:
         ("words", sa.Text, ""),
     ):
         op.add_column("grants", sa.Column(name, kind, nullable=False, server_default=default))
+    op.create_table(
+        "last_uses",
+        sa.Column("key_uid", sa.LargeBinary(16), primary_key=True),
+        sa.Column("operation", sa.String(64), nullable=False),
+        sa.Column("used_at", sa.BigInteger, nullable=False),
+        sa.Column("request_id", sa.String(64), nullable=False),
+        sa.Column("mac", sa.LargeBinary, nullable=False),
+    )

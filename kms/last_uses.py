@@ -1,0 +1,83 @@
+"""When each key was used last, to the benefit of whoever wants to delete one.
+
+A worker remembers it and writes it down every few minutes: a use costs no access to the database. After a crash the
+uses of those minutes are missing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from kms.clock import Clock
+from kms.keys.model import Key
+from kms.vault import tables
+from kms.vault.rows import LastUse
+from kms.vault.store import Change, Vault
+
+_INTERVAL = timedelta(minutes=5)
+_MOST_REMEMBERED = 5000
+_ROWS_AT_ONCE = 500
+
+Use = tuple[datetime, str, str]
+"""When, by which operation, in which request."""
+
+BEGINNING = bytes(16)
+"""The uid under which is written since when uses are written down at all."""
+
+
+class LastUses:
+    """What this worker has not written down yet."""
+
+    def __init__(self, vault: Vault, clock: Clock) -> None:
+        self._vault = vault
+        self._clock = clock
+        self._seen: dict[str, Use] = {}
+        self.began = clock()
+        self._next_writing = self.began + _INTERVAL
+
+    def note(self, key_id: str, operation: str, request_id: str) -> None:
+        """Remember a use that succeeded."""
+        self._seen[key_id] = (self._clock(), operation, request_id)
+
+    def seen(self, key_id: str) -> Use | None:
+        """What this worker remembers of a key."""
+        return self._seen.get(key_id)
+
+    def write_if_due(self) -> None:
+        """Write everything down if it is time, or there is much of it. Raises Unavailable."""
+        if self._clock() >= self._next_writing or len(self._seen) > _MOST_REMEMBERED:
+            self.write()
+
+    def write(self) -> None:
+        """Write everything down. Raises Unavailable, and then keeps it."""
+        self._next_writing = self._clock() + _INTERVAL
+        seen, self._seen = self._seen, {}
+        uses = list(seen.items())
+        while uses:
+            some = dict(uses[-_ROWS_AT_ONCE:])
+            try:
+                with self._vault.change() as change:
+                    if change.find(LastUse, BEGINNING) is None:
+                        change.insert(LastUse(BEGINNING, "", self.began, ""))
+                    _write(change, some)
+            except BaseException:
+                self._seen = {**dict(uses), **self._seen}
+                raise
+            del uses[-_ROWS_AT_ONCE:]
+
+
+def _write(change: Change, uses: dict[str, Use]) -> None:
+    """Keep the later of each of `uses` and what is written already; keys that are gone meanwhile are passed over."""
+    keys = change.select(Key, tables.keys.c.key_id.in_(uses))
+    column = tables.last_uses.c.key_uid
+    before = {each.key_uid: each for each in change.select(LastUse, column.in_([key.uid for key in keys]))}
+    for key in keys:
+        used_at, operation, request_id = uses[key.key_id]
+        if used_at < key.created_at:
+            continue  # it was another key of that name
+        after = LastUse(key.uid, operation, used_at, request_id)
+        written = before.get(key.uid)
+        if written is None:
+            change.insert(after)
+        elif written.used_at < used_at:
+            change.replace(written, after)
