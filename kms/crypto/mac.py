@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
-from kms.crypto.hashing import SHA2
+from kms.crypto.hashing import DIGESTS
 from kms.crypto.primitives import Deriver, Mac
 from kms.errors import ValidationFailed
 
@@ -19,7 +19,7 @@ class HmacKey(Mac, Deriver):
     def __init__(self, bits: str, key: bytes) -> None:
         self._key = key
         self._name = f"sha{bits}"
-        self._digest = SHA2[bits]
+        self._digest = DIGESTS[f"SHA-{bits}"]
         self.derivations = (f"HKDF-SHA-{bits}", f"KBKDF-HMAC-SHA-{bits}")
 
     def mac(self, message: bytes) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
+from kms.errors import ValidationFailed
 from kms.keys.model import Usage
 
 
@@ -23,6 +24,10 @@ class Cipher(ABC):
     @abstractmethod
     def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
         """Give the plaintext back. Raises DecryptionFailed, never saying why."""
+
+    def in_context(self, context: bytes) -> Cipher:
+        """What encrypts in a context. Raises ValidationFailed where there is one key for all."""
+        raise ValidationFailed("context: only keys of a derived type have one.")
 
     def for_batch(self) -> Cipher:
         """What does the same for many messages in a row, by one thread, perhaps cheaper for each."""

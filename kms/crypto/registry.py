@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, mldsa, mlkem, x448, x25519
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from kms.crypto import dh, edwards, elliptic, goodkey, montgomery, rsa, symmetric, xwing
+from kms.crypto import derived, dh, edwards, elliptic, goodkey, montgomery, rsa, symmetric, xwing
 from kms.crypto.hpke import HpkeKey
 from kms.crypto.keytype import KeyPairType, KeyType, SecretKeyType
 from kms.crypto.keywrap import AesKw, AesKwp
@@ -18,6 +19,7 @@ from kms.errors import OperationNotSupported
 from kms.keys.model import Usage
 
 _AEAD = (frozenset({Usage.ENCRYPT, Usage.DECRYPT, Usage.WRAP, Usage.UNWRAP}),)
+_IN_CONTEXT = (frozenset({Usage.ENCRYPT, Usage.DECRYPT}),)
 _WRAPPING = (frozenset({Usage.WRAP, Usage.UNWRAP}),)
 _MAC = (frozenset({Usage.MAC, Usage.VERIFY_MAC}), frozenset({Usage.DERIVE}))
 _SIGNING = frozenset({Usage.SIGN, Usage.VERIFY})
@@ -81,6 +83,23 @@ _ALL: list[KeyType] = [
     ),
     *(
         SecretKeyType(
+            name=f"{name}-{'convergent' if convergent else 'derived'}",
+            title=f"{title}, under a key for each context{', equal messages equal' if convergent else ''}",
+            standard="RFC 5869, SP 800-38D" if name.startswith("aes") else "RFC 5869, RFC 8439",
+            purposes=_IN_CONTEXT,
+            primitive=partial(derived.DerivedCipher, aead, convergent=convergent),
+            key_bytes=size,
+            message_limit=_RANDOM_NONCE_LIMIT,
+        )
+        for name, title, aead, size in (
+            ("aes-128-gcm", "AES-128-GCM", AESGCM, 16),
+            ("aes-256-gcm", "AES-256-GCM", AESGCM, 32),
+            ("chacha20-poly1305", "ChaCha20-Poly1305", ChaCha20Poly1305, 32),
+        )
+        for convergent in (False, True)
+    ),
+    *(
+        SecretKeyType(
             name=f"aes-{bits}-{mode}",
             title=f"AES-{bits} key wrapping{', with padding' if mode == 'kwp' else ''}",
             standard="SP 800-38F",
@@ -101,7 +120,7 @@ _ALL: list[KeyType] = [
             key_bytes=int(bits) // 8,
             imports=range(_SHORTEST_HMAC_KEY, 513),
         )
-        for bits in ("256", "384", "512")
+        for bits in ("224", "256", "384", "512")
     ),
     *(
         KeyPairType(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -34,10 +34,12 @@ class EncryptRequest(Request):
 
     `format` is `kms`, which names key and version, or `raw`: what the algorithm gives and nothing else, with
     exactly the given associated data (for RSA the label). `rsa-oaep-sha1` is `raw` with SHA-1 in place of SHA-256.
+    `context`, such as a user's name, is for keys of the derived types and for no others.
     """
 
     plaintext: bytes
     associated_data: bytes = b""
+    context: bytes = b""
     format: Form = "kms"
 
 
@@ -52,6 +54,7 @@ class DecryptRequest(ProcessRequest, kw_only=True):
 
     ciphertext: bytes
     associated_data: bytes = b""
+    context: bytes = b""
     format: Form = "kms"
 
 
@@ -78,6 +81,7 @@ class DataKeyRequest(Request):
     bits: Annotated[int, msgspec.Meta(ge=128, le=8192, multiple_of=8)] = 256
     with_plaintext: bool = True
     associated_data: bytes = b""
+    context: bytes = b""
 
 
 class DataKeyAnswer(UsedKey, kw_only=True):
@@ -93,6 +97,7 @@ class DataKeyPairRequest(Request):
     type: KeyTypeName
     with_plaintext: bool = True
     associated_data: bytes = b""
+    context: bytes = b""
 
 
 class DataKeyPairAnswer(UsedKey, kw_only=True):
@@ -102,6 +107,18 @@ class DataKeyPairAnswer(UsedKey, kw_only=True):
     public_key: str
     plaintext: bytes | UnsetType = UNSET
     ciphertext: bytes
+
+
+class Bound(Protocol):
+    """What a message is bound to."""
+
+    @property
+    def associated_data(self) -> bytes:
+        """What must be given again to decrypt."""
+
+    @property
+    def context(self) -> bytes:
+        """Which of a derived key's keys it is under."""
 
 
 def _encrypt_several(
@@ -122,11 +139,10 @@ def _encrypt_several(
             results.append(item)
             continue
         try:
-            if item.format == "kms":
+            if item.format == "kms" and not item.context:
                 sealed = header + encrypt_one(item.plaintext, header + item.associated_data)
             else:
-                _require_foreign(key, item.associated_data)
-                sealed = _in_form(cipher, item.format).encrypt(item.plaintext, item.associated_data)
+                sealed = _sealed(cipher, key, number, item, item.plaintext, item.format)
         except ValidationFailed as refusal:
             results.append(refusal)
         else:
@@ -148,7 +164,7 @@ def _decrypt_several(
             results.append(item)
             continue
         try:
-            if item.format != "kms" or item.version is not None or item.recover:
+            if item.format != "kms" or item.version is not None or item.recover or item.context:
                 number, plaintext = _decrypt(service, call, key, item)
             else:
                 ciphertext = item.ciphertext
@@ -177,7 +193,7 @@ def _decrypt_several(
 def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) -> EncryptAnswer:
     """Encrypt with the latest version of a key."""
     key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
-    number, sealed = _encrypt(service, call, key, request.plaintext, request.associated_data, request.format)
+    number, sealed = _encrypt(service, call, key, request, request.plaintext, request.format)
     return EncryptAnswer(key_id=key.key_id, version=number, ciphertext=sealed)
 
 
@@ -213,8 +229,9 @@ def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) ->
             raise ValidationFailed("to_key_id: the same for all items of a batch.")
         call.key_id, call.target = key.key_id, target.key_id
     _, plaintext = _decrypt(service, call, key, request)
-    associated_data = request.associated_data if request.to_associated_data is UNSET else request.to_associated_data
-    number, sealed = _encrypt(service, call, target, plaintext, associated_data, request.format)
+    if request.to_associated_data is not UNSET:
+        request = msgspec.structs.replace(request, associated_data=request.to_associated_data)
+    number, sealed = _encrypt(service, call, target, request, plaintext, request.format)
     return EncryptAnswer(key_id=target.key_id, version=number, ciphertext=sealed)
 
 
@@ -223,7 +240,7 @@ def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str)
     """Make a symmetric key for use outside, in plaintext and encrypted under this key."""
     key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
     plaintext = os.urandom(request.bits // 8)
-    number, sealed = _encrypt(service, call, key, plaintext, request.associated_data, "kms")
+    number, sealed = _encrypt(service, call, key, request, plaintext)
     shown = plaintext if request.with_plaintext else UNSET
     return DataKeyAnswer(key_id=key.key_id, version=number, plaintext=shown, ciphertext=sealed)
 
@@ -248,7 +265,7 @@ def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key
     public_key = kind.public_key(plaintext)
     if public_key is None:
         raise ValidationFailed(f"type: keys of type {kind.name} are no pairs; data-key makes symmetric ones.")
-    number, sealed = _encrypt(service, call, key, plaintext, request.associated_data, "kms")
+    number, sealed = _encrypt(service, call, key, request, plaintext)
     return DataKeyPairAnswer(
         key_id=key.key_id,
         version=number,
@@ -265,19 +282,25 @@ def _read(items: Sequence[Any]) -> Sequence[Any]:
 
 
 def _encrypt(
-    service: Service, call: Call, key: Key, plaintext: bytes, associated_data: bytes, form: Form
+    service: Service, call: Call, key: Key, bound: Bound, plaintext: bytes, form: Form = "kms"
 ) -> tuple[int, bytes]:
     number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher)
-    if form != "kms":
-        _require_foreign(key, associated_data)
-        return number, _in_form(cipher, form).encrypt(plaintext, associated_data)
-    return number, envelope.seal(cipher, key.uid, number, plaintext, associated_data)
+    return number, _sealed(cipher, key, number, bound, plaintext, form)
+
+
+def _sealed(cipher: Cipher, key: Key, number: int, bound: Bound, plaintext: bytes, form: Form) -> bytes:
+    if bound.context:
+        cipher = cipher.in_context(bound.context)
+    if form == "kms":
+        return envelope.seal(cipher, key.uid, number, plaintext, bound.associated_data)
+    _require_foreign(key, bound.associated_data)
+    return _in_form(cipher, form).encrypt(plaintext, bound.associated_data)
 
 
 def _decrypt(service: Service, call: Call, key: Key, request: DecryptRequest) -> tuple[int, bytes]:
     if request.format != "kms":
         _require_foreign(key, request.associated_data)
-        number, cipher = processing(service, call, key, Usage.DECRYPT, request, Cipher)
+        number, cipher = _processing(service, call, key, request)
         if isinstance(cipher, KeyWrapper) and Usage.UNWRAP in key.usages and not request.associated_data:
             # RSA wraps keys as it encrypts, by OAEP without a label: who may open the one could open the other.
             policy.require_on_key(call.known_caller, Permission.KEYS_UNWRAP, key.owner, key.key_id)
@@ -311,4 +334,9 @@ def _opening(
     if request.version not in (None, parts.version):
         raise ValidationFailed("version: the ciphertext itself says which version made it.")
     named = msgspec.structs.replace(request, version=parts.version)
-    return processing(service, call, key, Usage.DECRYPT, named, Cipher)
+    return _processing(service, call, key, named)
+
+
+def _processing(service: Service, call: Call, key: Key, request: DecryptRequest) -> tuple[int, Cipher]:
+    number, cipher = processing(service, call, key, Usage.DECRYPT, request, Cipher)
+    return number, cipher.in_context(request.context) if request.context else cipher

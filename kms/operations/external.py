@@ -13,7 +13,7 @@ from kms.errors import Conflict, KeyStateConflict, ValidationFailed
 from kms.keys.ids import KeyId
 from kms.keys.lifecycle import awaits_material, effective_state
 from kms.keys.model import Key, KeyState, KeyVersion, Origin
-from kms.operations.importing import Format, arrival_of, consume
+from kms.operations.importing import Format, StandingAlgorithm, arrival_of, consume
 from kms.operations.keys import CreateKeyRequest, Moment, stored, template_of
 from kms.operations.provision import Material
 from kms.operations.service import Call, Service
@@ -30,6 +30,7 @@ class LendMaterialRequest(Request):
 
     wrapping_key_id: str
     wrapped_key: bytes
+    algorithm: StandingAlgorithm | None = None
     format: Format | None = None
     valid_until: Moment | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
 from kms.access.policy import Permission
@@ -13,7 +13,7 @@ from kms.crypto import pkcs8
 from kms.crypto.keytype import KeyType
 from kms.crypto.primitives import Hpke
 from kms.crypto.registry import key_type
-from kms.crypto.rsa import IMPORT_ALGORITHMS, RsaKey
+from kms.crypto.rsa import IMPORT_ALGORITHMS, RSA_AES, RsaKey
 from kms.errors import Conflict, IntegrityFailure, KeyRevoked, NotFound, ValidationFailed
 from kms.keys.ids import KeyId
 from kms.keys.model import Key, KeyState, KeyVersion, Origin
@@ -21,7 +21,7 @@ from kms.operations import provision
 from kms.operations.keys import CreateKeyRequest, template_of
 from kms.operations.provision import Material
 from kms.operations.service import Call, Service
-from kms.operations.table import Answer, Earlier, Request, operation
+from kms.operations.table import Answer, Earlier, Nothing, Request, operation
 from kms.operations.using import authorised
 from kms.operations.views import KeyView, shown_now
 from kms.vault import tables
@@ -33,8 +33,16 @@ HPKE, HPKE_HYBRID = "HPKE", "HPKE-MLKEM768-X25519"
 _TYPES = {HPKE: "x25519", HPKE_HYBRID: "ml-kem-768-x25519"}
 _TYPES |= dict.fromkeys(IMPORT_ALGORITHMS, "rsa-3072")  # which loads RSA keys of every size
 _LIFETIME = timedelta(days=1)
+STANDING = "standing"
+"""The id of the wrapping key that is for everybody and for any number of imports."""
+
+_FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 Format = Literal["raw", "pkcs8", "jwk"]
+StandingAlgorithm = Literal[
+    "RSA_AES_KEY_WRAP_SHA_1", "RSA_AES_KEY_WRAP_SHA_224", "RSA_AES_KEY_WRAP_SHA_256", "RSA_AES_KEY_WRAP_SHA_384",
+    "RSA_AES_KEY_WRAP_SHA_512",
+]  # fmt: skip
 _PEM = "-----BEGIN PUBLIC KEY-----…"
 
 
@@ -69,11 +77,13 @@ class WrappingKeyAnswer(Answer):
 class ImportKeyRequest(CreateKeyRequest, kw_only=True):
     """What the key shall be, as for a new one, and its material: wrapped, or a public key (PEM) alone.
 
-    `format` is that of what was wrapped: `raw` for symmetric keys, `pkcs8` for others, or `jwk`.
+    `format` is that of what was wrapped: `raw` for symmetric keys, `pkcs8` for others, or `jwk`. `algorithm` is how
+    it was wrapped under the standing wrapping key; other wrapping keys are for one algorithm.
     """
 
     wrapping_key_id: str | None = None
     wrapped_key: bytes | None = None
+    algorithm: StandingAlgorithm | None = None
     format: Format | None = None
     public_key: str | None = None
 
@@ -83,6 +93,7 @@ class ImportVersionRequest(Request):
 
     wrapping_key_id: str | None = None
     wrapped_key: bytes | None = None
+    algorithm: StandingAlgorithm | None = None
     format: Format | None = None
     public_key: str | None = None
 
@@ -123,6 +134,40 @@ def create_wrapping_key(service: Service, call: Call, request: WrappingKeyReques
         algorithm=request.algorithm,
         public_key=pkcs8.public_pem(public_key),
         expires_at=expires_at,
+    )
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/standing-wrapping-key",
+    permission=Permission.KEYS_CREATE,
+    rate_class=RateClass.GENERATE,
+    on_nothing=True,
+    slow=True,
+    example={},
+)
+def get_standing_wrapping_key(service: Service, call: Call, request: Nothing) -> WrappingKeyAnswer:
+    """Give the RSA key with the id `standing`, under which anybody imports as often as they like."""
+    with service.vault.read() as snapshot:
+        found = snapshot.find(WrappingKey, STANDING)
+    kind = key_type("rsa-4096")
+    if found is None:
+        material = service.reserve.generate(kind)
+        with service.change(call) as change:
+            found = change.find(WrappingKey, STANDING)
+            if found is None:
+                sealed = change.keyring.seal(material, _binding(STANDING, ""))
+                found = WrappingKey(STANDING, "", RSA_AES, sealed, _FOR_EVER)
+                change.insert(found)
+            else:
+                call.abandoned = True
+    public_key = kind.public_key(_material(service, found))
+    assert public_key is not None
+    return WrappingKeyAnswer(
+        wrapping_key_id=STANDING,
+        algorithm=RSA_AES,
+        public_key=pkcs8.public_pem(public_key),
+        expires_at=found.expires_at,
     )
 
 
@@ -213,6 +258,10 @@ class Wrapped(Protocol):
         """What came under it."""
 
     @property
+    def algorithm(self) -> str | None:
+        """How, where the wrapping key does not say it."""
+
+    @property
     def format(self) -> Format | None:
         """What that is in."""
 
@@ -222,7 +271,9 @@ def arrival_of(service: Service, call: Call, request: Wrapped, kind: KeyType) ->
     assert request.wrapping_key_id is not None
     assert request.wrapped_key is not None
     wrapping_key = _wrapping_key(service, call, request.wrapping_key_id)
-    plain = _unwrapped(service, wrapping_key, request.wrapped_key)
+    if (request.algorithm is not None) != (wrapping_key.wrapping_key_id == STANDING):
+        raise ValidationFailed("algorithm: is given with the standing wrapping key, and with that only.")
+    plain = _unwrapped(service, wrapping_key, request.wrapped_key, request.algorithm or wrapping_key.algorithm)
     return Arrival(Material.of(kind, kind.imported(plain, request.format or kind.formats[0])), wrapping_key)
 
 
@@ -231,26 +282,30 @@ def _wrapping_key(service: Service, call: Call, wrapping_key_id: str) -> Wrappin
     if wrapping_key_id.isascii() and wrapping_key_id.isalnum():
         with service.vault.read() as snapshot:
             found = snapshot.find(WrappingKey, wrapping_key_id)
-    if found is None or found.owner != call.known_caller.client_id or found.expires_at <= service.clock():
+    owners = ("", call.known_caller.client_id)
+    if found is None or found.owner not in owners or found.expires_at <= service.clock():
         raise NotFound("There is no such wrapping key: it was used, it expired, or it was made for another client.")
     return found
 
 
-def _unwrapped(service: Service, key: WrappingKey, wrapped: bytes) -> bytes:
+def _material(service: Service, key: WrappingKey) -> bytes:
     try:
-        material = service.vault.keyring.open(key.material, _binding(key.wrapping_key_id, key.owner))
+        return service.vault.keyring.open(key.material, _binding(key.wrapping_key_id, key.owner))
     except SealBroken:
         raise IntegrityFailure("The wrapping key was altered outside the service.") from None
-    primitive = key_type(_TYPES[key.algorithm]).load(material)
+
+
+def _unwrapped(service: Service, key: WrappingKey, wrapped: bytes, algorithm: str) -> bytes:
+    primitive = key_type(_TYPES[key.algorithm]).load(_material(service, key))
     if isinstance(primitive, RsaKey):
-        return primitive.unwrap(wrapped, key.algorithm)
+        return primitive.unwrap(wrapped, algorithm)
     assert isinstance(primitive, Hpke)
     return primitive.open(wrapped, b"")
 
 
 def consume(change: Change, arrival: Arrival) -> None:
     """Use up the wrapping key, in the change that keeps what came under it."""
-    if arrival.wrapping_key is not None:
+    if arrival.wrapping_key is not None and arrival.wrapping_key.wrapping_key_id != STANDING:
         found = change.find(WrappingKey, arrival.wrapping_key.wrapping_key_id)
         if found is None:
             raise NotFound("The wrapping key was used at the same moment.")

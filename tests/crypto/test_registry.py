@@ -14,7 +14,10 @@ from support import World, b64
 
 NAMES = [
     "xaes-256-gcm", "aes-128-gcm", "aes-256-gcm", "aes-256-gcm-siv", "aes-256-siv", "chacha20-poly1305",
-    "aes-128-kw", "aes-256-kw", "aes-128-kwp", "aes-256-kwp", "hmac-sha256", "hmac-sha384", "hmac-sha512",
+    "aes-128-gcm-derived", "aes-128-gcm-convergent", "aes-256-gcm-derived", "aes-256-gcm-convergent",
+    "chacha20-poly1305-derived", "chacha20-poly1305-convergent",
+    "aes-128-kw", "aes-256-kw", "aes-128-kwp", "aes-256-kwp",
+    "hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512",
     "rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384", "ec-p521", "ec-secp256k1", "ed25519", "ed448",
     "x25519", "x448", "ffdhe2048", "ffdhe3072", "ffdhe4096", "ffdhe6144", "ffdhe8192",
     "ml-kem-768", "ml-kem-1024", "ml-kem-768-x25519", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87",

@@ -348,13 +348,15 @@ def test_the_encryption_sdk_of_before_keyrings_reads_the_same_messages(
 
 @pytest.fixture(scope="module")
 def sops_program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The one on the path, or one that Go builds: minutes the first time, seconds from its cache."""
+    """The one on the path, or one that Go fetches and builds: minutes the first time, seconds from its cache."""
     found = shutil.which("sops")
     if found is None and shutil.which("go") is None:
         pytest.skip("there is neither sops nor Go to build it with")
     if found is None:
         folder = tmp_path_factory.mktemp("go")
-        subprocess.run(["go", "install", SOPS], env={**os.environ, "GOBIN": str(folder)}, check=True)
+        built = subprocess.run(["go", "install", SOPS], env={**os.environ, "GOBIN": str(folder)}, check=False)
+        if built.returncode:
+            pytest.skip("Go could not fetch sops")
         found = str(folder / "sops")
     return found
 

@@ -296,7 +296,7 @@ def test_what_does_not_fit_is_refused(service: Running, vault: hvac.Client, toke
     long = ["-d", json.dumps({"password": "x" * 5000})]
     assert service.curl("POST", "/v1/auth/userpass/login/x", None, *long, token="").status == 413
     with pytest.raises(InvalidRequest):
-        key(vault, "derived", derived=True)
+        key(vault, "neither", convergent_encryption=True)
     with pytest.raises(InvalidRequest):
         key(vault, "strange", "strange")
 

@@ -16,7 +16,7 @@ TYPES = {
     **{f"ECC_NIST_P{bits}": f"ec-p{bits}" for bits in (256, 384, 521)},
     "ECC_SECG_P256K1": "ec-secp256k1",
     "ECC_NIST_EDWARDS25519": "ed25519",
-    **{f"HMAC_{bits}": f"hmac-sha{bits}" for bits in (256, 384, 512)},
+    **{f"HMAC_{bits}": f"hmac-sha{bits}" for bits in (224, 256, 384, 512)},
     **{f"ML_DSA_{size}": f"ml-dsa-{size}" for size in (44, 65, 87)},
     **{f"ML_KEM_{size}": f"ml-kem-{size}" for size in (768, 1024)},
 }

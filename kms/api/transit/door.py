@@ -25,7 +25,7 @@ from kms.api.asker import Asker
 from kms.api.dispatch import Environ, StartResponse, WsgiApp
 from kms.api.faults import long_request_id, recorded_fault
 from kms.api.headers import JSON, security_headers
-from kms.api.transit import encrypting, managing, signing, system  # noqa: F401  # they fill the table
+from kms.api.transit import encrypting, managing, signing, system, transferring  # noqa: F401  # they fill the table
 from kms.api.transit.answers import Fault, envelope, fault_of
 from kms.api.transit.routes import DELETE, LIST, READ, ROUTES, WRITE, Body, Done, Route
 from kms.operations import Call, Service

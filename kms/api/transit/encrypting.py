@@ -18,9 +18,9 @@ from kms.api.transit.units import (
     answer,
     b64,
     bytes_of,
+    context_of,
     each,
     failure,
-    plain_only,
     read,
     taken_apart,
     units,
@@ -55,7 +55,8 @@ def encrypt(asker: Asker, body: UseBody, name: str) -> Done:
     except NotFound:
         if not is_key_id(name) or asker.service.keyring.find(name) is not None:
             raise
-        asker.make_key(new_key(body.type, name))
+        derived = any(unit.context for unit in units(body))
+        asker.make_key(new_key(body.type, name, derived=derived, convergent=body.convergent_encryption))
         results = each(asker, "encrypt", requests, name)
     shown = [failure(result) or _sealed(result) for result in results]
     return answer(body, shown)
@@ -83,9 +84,9 @@ def datakey(asker: Asker, body: UseBody, kind: str, name: str) -> Any:
         raise Fault("Invalid path, must be 'plaintext' or 'wrapped'")
     if body.bits not in (128, 256, 512):
         raise Fault("invalid bit length")
-    plain_only(body)
+    context = context_of(body)
     plaintext = asker.do("random", RandomRequest(length=body.bits // 8)).random
-    (made,) = each(asker, "encrypt", [EncryptRequest(plaintext=plaintext, format="raw")], name)
+    (made,) = each(asker, "encrypt", [EncryptRequest(plaintext=plaintext, format="raw", context=context)], name)
     if isinstance(made, Refusal):
         raise made
     shown = {"plaintext": b64(plaintext)} if kind == "plaintext" else {}
@@ -121,30 +122,35 @@ def _sealed(made: Any) -> dict[str, Any]:
 
 
 def _encrypt_request(unit: Unit) -> EncryptRequest:
-    plain_only(unit)
     if unit.plaintext is None:
         raise Fault("missing plaintext to encrypt")
     return EncryptRequest(
         plaintext=bytes_of(unit.plaintext, "plaintext"),
         associated_data=bytes_of(unit.associated_data, "associated_data"),
+        context=context_of(unit),
         format="raw",
     )
 
 
 def _decrypt_request(unit: Unit) -> DecryptRequest:
-    plain_only(unit)
     version, sealed = taken_apart(unit.ciphertext, "ciphertext")
     associated_data = bytes_of(unit.associated_data, "associated_data")
-    return DecryptRequest(ciphertext=sealed, version=version, associated_data=associated_data, format="raw")
+    return DecryptRequest(
+        ciphertext=sealed,
+        version=version,
+        associated_data=associated_data,
+        context=context_of(unit),
+        format="raw",
+    )
 
 
 def _rewrap_request(unit: Unit) -> RewrapRequest:
-    plain_only(unit)
     version, sealed = taken_apart(unit.ciphertext, "ciphertext")
     return RewrapRequest(
         ciphertext=sealed,
         version=version,
         associated_data=bytes_of(unit.associated_data, "associated_data"),
+        context=context_of(unit),
         format="raw",
     )
 

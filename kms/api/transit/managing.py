@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,8 +13,7 @@ from kms.api.transit import types
 from kms.api.transit.answers import Fault
 from kms.api.transit.routes import DELETE, LIST, READ, WRITE, Body, Done, route
 from kms.errors import AlreadyExists, NotFound
-from kms.operations.backups import RestoreRequest
-from kms.operations.exporting import ExportKeyRequest
+from kms.keys.model import Origin
 from kms.operations.keys import (
     LONGEST_PERIOD,
     CreateKeyRequest,
@@ -27,7 +25,6 @@ from kms.operations.life import DeleteKeyRequest, TrimKeyRequest
 from kms.operations.table import Nothing
 from kms.operations.views import KeyView, VersionView
 
-_EXPORTS = frozenset({"encryption-key", "signing-key", "hmac-key"})
 _DELETION = timedelta(days=1)
 
 
@@ -60,19 +57,10 @@ class TrimBody(Body, kw_only=True):
     min_available_version: int
 
 
-class RestoreBody(Body, kw_only=True):
-    """What `backup` gave."""
-
-    backup: str
-    force: bool = False
-
-
 @route(WRITE, "~/keys/<name>", CreateBody, RateClass.GENERATE)
 def create(asker: Asker, body: CreateBody, name: str) -> Any:
     """Make a key; as with Vault, one that is there already is left as it is."""
-    if body.derived or body.convergent_encryption:
-        raise Fault("derived and convergent keys are not supported")
-    request = new_key(body.type, name)
+    request = new_key(body.type, name, derived=body.derived, convergent=body.convergent_encryption)
     request.exportable, request.rotation_period = body.exportable, _period(body.auto_rotate_period)
     try:
         view = asker.do("create_key", request)
@@ -80,13 +68,13 @@ def create(asker: Asker, body: CreateBody, name: str) -> Any:
         view = asker.do("get_key", Nothing(), key_id=name)
         if view.owner != asker.call.known_caller.client_id:  # nobody shall take another's key for his own
             raise Fault(f"the name {name} is taken", problem="already-exists") from None
-    return _shown(asker, view)
+    return shown(asker, view)
 
 
 @route(READ, "~/keys/<name>")
 def read(asker: Asker, body: Body, name: str) -> Any:
     """Show a key."""
-    return _shown(asker, asker.do("get_key", Nothing(), key_id=name))
+    return shown(asker, asker.do("get_key", Nothing(), key_id=name))
 
 
 @route(LIST, "~/keys/?")
@@ -140,13 +128,16 @@ def configure(asker: Asker, body: ConfigBody, name: str) -> Any:
         request.add_labels = {_DELETABLE: str(body.deletion_allowed).lower()}
     if body.auto_rotate_period is not None:
         request.rotation_period = _period(body.auto_rotate_period)
-    return _shown(asker, asker.do("update_key", request, key_id=name))
+    return shown(asker, asker.do("update_key", request, key_id=name))
 
 
 @route(WRITE, "~/keys/<name>/rotate", rate_class=RateClass.GENERATE)
 def rotate(asker: Asker, body: Body, name: str) -> Any:
     """Make the next version."""
-    return _shown(asker, asker.do("rotate_key_version", Nothing(), key_id=name))
+    view = asker.do("get_key", Nothing(), key_id=name)
+    if view.origin is Origin.IMPORTED and view.labels.get(ROTATES) != "true":
+        raise Fault(_NO_ROTATION)
+    return shown(asker, asker.do("rotate_key_version", Nothing(), key_id=name))
 
 
 @route(WRITE, "~/keys/<name>/trim", TrimBody)
@@ -156,66 +147,36 @@ def trim(asker: Asker, body: TrimBody, name: str) -> Any:
     if body.min_available_version > view.min_process_version:
         raise Fault("cannot trim beyond min_decryption_version")
     request = TrimKeyRequest(oldest_version=max(1, body.min_available_version))
-    return _shown(asker, asker.do("trim_key", request, key_id=name))
+    return shown(asker, asker.do("trim_key", request, key_id=name))
 
 
-@route(READ, "~/export/<kind>/<name>", rate_class=RateClass.GENERATE)
-@route(READ, "~/export/<kind>/<name>/<version>", rate_class=RateClass.GENERATE)
-def export(asker: Asker, body: Body, kind: str, name: str, version: str | None = None) -> Any:
-    """Give an exportable key out in plaintext, which needs the permission that administrators grant for that."""
-    view = asker.do("get_key", Nothing(), key_id=name)
-    if kind == "public-key":
-        wanted = {each.version: each.public_key for each in view.versions if each.public_key is not UNSET}
-    elif kind in _EXPORTS:
-        wanted = {}
-        for each in view.versions:
-            if each.version >= view.min_process_version:
-                request = ExportKeyRequest(plaintext=True, version=each.version)
-                answer = asker.do("export_key", request, key_id=name)
-                wanted[each.version] = _exported(answer.key, answer.format)
-    else:
-        raise Fault("invalid export type")
-    if version is not None:
-        number = view.latest_version if version == "latest" else int(version) if version.isdecimal() else 0
-        wanted = {number: wanted[number]} if number in wanted else {}
-    if not wanted:
-        raise Fault("version does not exist or cannot be found")
-    return {"name": view.key_id, "type": types.name_of(view.type), "keys": {str(n): key for n, key in wanted.items()}}
-
-
-@route(READ, "~/backup/<name>", rate_class=RateClass.GENERATE)
-def backup(asker: Asker, body: Body, name: str) -> Any:
-    """Give a key with all its versions out, sealed so that only a restoration opens it."""
-    answer = asker.do("backup_key", Nothing(), key_id=name)
-    return {"backup": base64.b64encode(answer.backup).decode()}
-
-
-@route(WRITE, "~/restore", RestoreBody, RateClass.GENERATE)
-@route(WRITE, "~/restore/<name>", RestoreBody, RateClass.GENERATE)
-def restore(asker: Asker, body: RestoreBody, name: str | None = None) -> Done:
-    """Bring a key back from its backup, under its own name."""
-    try:
-        sealed = base64.b64decode(body.backup, validate=True)
-    except ValueError:
-        raise Fault("failed to base64-decode backup") from None
-    if name is not None or body.force:
-        raise Fault("a key comes back under its own name, and never over another")
-    asker.do("restore_key", RestoreRequest(backup=sealed))
-    return Done(status=204)
-
-
-def new_key(type_name: str, name: str) -> CreateKeyRequest:
+def new_key(type_name: str, name: str, *, derived: bool = False, convergent: bool = False) -> CreateKeyRequest:
     """The request for a key of one of Vault's types, which does not expire by itself. Raises Fault."""
-    native = types.TYPES.get(type_name)
+    return CreateKeyRequest(
+        type=native_type(type_name, derived=derived, convergent=convergent),
+        key_id=name,
+        cryptoperiod=LONGEST_PERIOD,
+    )
+
+
+def native_type(type_name: str, *, derived: bool, convergent: bool) -> str:
+    """Our type of key for one of Vault's. Raises Fault."""
+    if convergent and not derived:
+        raise Fault("convergent encryption requires derivation to be enabled")
+    native = types.native_of(type_name, derived=derived, convergent=convergent)
     if native is None:
-        raise Fault(f"unknown key type {type_name[:40]}")
-    return CreateKeyRequest(type=native, key_id=name, cryptoperiod=LONGEST_PERIOD)
+        raise Fault(f"unknown key type {type_name[:40]}, or one that is not derived here")
+    return native
 
 
 _DELETABLE = "vault.deletion_allowed"
+ROTATES = "vault.allow_rotation"
+"""The label of an imported key of which the service may make versions by itself."""
+
+_NO_ROTATION = "this key was imported without allow_rotation; import its next version"
 
 
-def _shown(asker: Asker, view: KeyView) -> dict[str, Any]:
+def shown(asker: Asker, view: KeyView) -> dict[str, Any]:
     """A key as Vault shows it."""
     versions = view.versions
     if view.latest_version - view.oldest_version >= len(versions):
@@ -229,7 +190,10 @@ def _shown(asker: Asker, view: KeyView) -> dict[str, Any]:
             cursor = int(page.next_cursor)
     usages = set(view.usages)
     lowest = view.min_process_version
+    derived = types.is_derived(view.type)
+    of_derived = {"kdf": "hkdf_sha256", "convergent_encryption": types.is_convergent(view.type)} if derived else {}
     return {
+        **of_derived,
         "name": view.key_id,
         "type": types.name_of(view.type),
         "keys": {str(each.version): _version(each) for each in sorted(versions, key=lambda each: each.version)},
@@ -239,14 +203,14 @@ def _shown(asker: Asker, view: KeyView) -> dict[str, Any]:
         "min_encryption_version": view.min_protect_version if view.min_protect_version > lowest else 0,
         "deletion_allowed": view.labels.get(_DELETABLE) == "true",
         "soft_deleted": view.deletion_at is not None,
-        "derived": False,
+        "derived": derived,
         "exportable": view.exportable,
         "allow_plaintext_backup": False,
         "auto_rotate_period": int(view.rotation_period.total_seconds()) if view.rotation_period else 0,
         "imported_key": view.origin == "imported",
         "supports_encryption": "encrypt" in usages,
         "supports_decryption": "decrypt" in usages,
-        "supports_derivation": False,
+        "supports_derivation": types.native_of(types.name_of(view.type), derived=True, convergent=False) is not None,
         "supports_signing": "sign" in usages,
     }
 
@@ -260,14 +224,6 @@ def _version(version: VersionView) -> Any:
 
 def _rfc3339(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _exported(material: bytes, form: str) -> str:
-    encoded = base64.b64encode(material).decode()
-    if form != "pkcs8":
-        return encoded
-    lines = [encoded[at : at + 64] for at in range(0, len(encoded), 64)]
-    return "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""])
 
 
 def _period(given: str | int) -> timedelta | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kms.crypto.registry import KEY_TYPES
+
 TYPES = {
     "aes128-gcm96": "aes-128-gcm",
     "aes256-gcm96": "aes-256-gcm",
@@ -13,7 +15,9 @@ TYPES = {
 }
 """The type of key for each of Vault's that there is here."""
 
-NAMES = {native: name for name, native in TYPES.items()} | {"hmac-sha384": "hmac", "hmac-sha512": "hmac"}
+NAMES = {native: name for name, native in TYPES.items()}
+NAMES |= dict.fromkeys(("hmac-sha224", "hmac-sha384", "hmac-sha512"), "hmac")
+_DERIVED, _CONVERGENT = "-derived", "-convergent"
 
 HASHES = {
     **{f"sha2-{bits}": f"SHA-{bits}" for bits in (224, 256, 384, 512)},
@@ -24,9 +28,29 @@ HASHES = {
 _CURVES = {"ec-p256": ("sha2-256", "ES256"), "ec-p384": ("sha2-384", "ES384"), "ec-p521": ("sha2-512", "ES512")}
 
 
+def native_of(name: str, *, derived: bool, convergent: bool) -> str | None:
+    """Our type of key for one of Vault's, None where there is none."""
+    native = TYPES.get(name)
+    if native is None or not derived:
+        return native
+    native += _CONVERGENT if convergent else _DERIVED
+    return native if native in KEY_TYPES else None
+
+
 def name_of(key_type: str) -> str:
     """Vault's name of a type of key; for types that it does not have, ours."""
-    return NAMES.get(key_type, key_type)
+    plain = key_type.removesuffix(_DERIVED).removesuffix(_CONVERGENT)
+    return NAMES.get(plain, key_type)
+
+
+def is_derived(key_type: str) -> bool:
+    """Whether keys of this type have another key for each context."""
+    return key_type.endswith((_DERIVED, _CONVERGENT))
+
+
+def is_convergent(key_type: str) -> bool:
+    """Whether equal messages give equal ciphertexts under keys of this type."""
+    return key_type.endswith(_CONVERGENT)
 
 
 def hash_of(key_type: str) -> str:

@@ -37,6 +37,7 @@ class UseBody(Unit, kw_only=True):
 
     batch_input: list[Unit] | None = None
     type: str = "aes256-gcm96"
+    convergent_encryption: bool = False
     bits: int = 256
     partial_failure_response_code: int | None = None
 
@@ -97,10 +98,11 @@ def read(as_request: Callable[[Unit], Any], unit: Unit) -> Any:
         return ValidationFailed(fault.message)
 
 
-def plain_only(unit: Unit) -> None:
-    """Raise Fault for what only derived keys take."""
-    if unit.context is not None or unit.nonce:
-        raise Fault("derived and convergent keys are not supported: leave out context and nonce")
+def context_of(unit: Unit) -> bytes:
+    """The context of a derived key. Raises Fault for a nonce, which clients do not choose here."""
+    if unit.nonce:
+        raise Fault("nonce: it is drawn, or taken from the message, and never given")
+    return bytes_of(unit.context or "", "context")
 
 
 def taken_apart(text: str | None, member: str) -> tuple[int, bytes]:
