@@ -20,10 +20,12 @@ from kms.errors import NotFound, OperationNotSupported, PermissionDenied
 from kms.keys.lifecycle import in_force_until, require_in_force, require_in_range
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
 from kms.vault.lease import Lease, LeasedCache
+from kms.vault.rows import Mount
 from kms.vault.store import Vault
 
 _KEYS_CACHED = 20_000
 _VERSIONS_CACHED = 20_000
+_MOUNTS_CACHED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Keyring:
         self._uids: LeasedCache[bytes, Key | None] = LeasedCache(lease, _KEYS_CACHED)
         self._keys: LeasedCache[str, Key] = LeasedCache(lease, _KEYS_CACHED)
         self._versions: LeasedCache[tuple[bytes, int], LoadedVersion] = LeasedCache(lease, _VERSIONS_CACHED)
+        self._mounts: LeasedCache[str, bool] = LeasedCache(lease, _MOUNTS_CACHED)
         self._permitted: LeasedCache[tuple[Caller, Permission, str], Key] = LeasedCache(lease, _KEYS_CACHED)
         self._checked: LeasedCache[tuple[bytes, int, Usage], _Checked] = LeasedCache(lease, _VERSIONS_CACHED)
 
@@ -84,6 +87,10 @@ class Keyring:
     def key_of_uid(self, uid: bytes) -> Key | None:
         """The key that has this uid, as a ciphertext names it. Raises Unavailable without a lease."""
         return self._uids.get(uid, lambda: self._load_uid(uid))
+
+    def is_mount(self, mount: str) -> bool:
+        """Whether there is a further mount of the Vault dialect of that name. Raises Unavailable without a lease."""
+        return self._mounts.get(mount, lambda: self._load_mount(mount))
 
     def permitted(
         self, caller: Caller, permission: Permission, key_id: str, bound: Sequence[AssociatedData] = ()
@@ -148,6 +155,10 @@ class Keyring:
         if key is None:
             raise no_such_key(key_id)
         return key
+
+    def _load_mount(self, mount: str) -> bool:
+        with self._vault.read() as snapshot:
+            return snapshot.find(Mount, mount) is not None
 
     def _load_uid(self, uid: bytes) -> Key | None:
         with self._vault.read() as snapshot:

@@ -40,6 +40,7 @@ class Permission(Word):
     REVOCATIONS_READ = "revocations:read"
     GRANTS_MANAGE = "grants:manage"
     SESSIONS_MANAGE = "sessions:manage"
+    MOUNTS_MANAGE = "mounts:manage"
     CLIENTS_READ = "clients:read"
     CLIENTS_MANAGE = "clients:manage"
     SECRETS_ROTATE = "secrets:rotate"
@@ -100,6 +101,7 @@ ANY: dict[Role, frozenset[Permission]] = {
             P.KEYS_ROTATE,
             P.KEYS_REVOKE,
             P.KEYS_DELETE,
+            P.MOUNTS_MANAGE,
             P.CLIENTS_READ,
             P.CLIENTS_MANAGE,
             P.SECRETS_ROTATE,

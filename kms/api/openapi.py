@@ -13,7 +13,7 @@ import msgspec
 from kms import __version__
 from kms.api import examples
 from kms.api.problems import MEDIA_TYPE, Problem
-from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN
+from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, MOUNT_PATTERN
 from kms.operations import OPERATIONS, Earlier, Operation, Text
 from kms.operations.table import MOST_ITEMS, Nothing
 
@@ -24,12 +24,14 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "client_id": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
     "grant_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "access_key_id": {"type": "string", "pattern": "^[A-Z0-9]{20}$"},
+    "mount": {"type": "string", "pattern": f"^{MOUNT_PATTERN}$"},
     "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
 }
 _SAMPLES = {
     "alias": "current",
     "client_id": "user1",
     "grant_id": "0" * 32,
+    "mount": "team1",
     "version": 1,
     "access_key_id": "AKIA" + "A" * 16,
 }

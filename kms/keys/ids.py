@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 CLIENT_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+MOUNT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 KEY_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 ALIAS_PATTERN = rf"(?:{KEY_ID_PATTERN}|[a-z0-9-]{{1,32}}:alias/[A-Za-z0-9/_-]{{1,200}})"
@@ -18,6 +19,11 @@ _FLAT_SUFFIXES = frozenset({"symmetric", "rsa", "ecc", "dh", "session"})
 
 ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID_PATTERN}\Z")]
 KeyId = Annotated[str, msgspec.Meta(pattern=rf"^{KEY_ID_PATTERN}\Z")]
+
+
+def is_mount(text: str) -> bool:
+    """Whether `text` has the form of a mount of the Vault dialect."""
+    return re.fullmatch(MOUNT_PATTERN, text, re.ASCII) is not None
 
 
 def is_client_id(text: str) -> bool:

@@ -15,6 +15,7 @@ from kms.operations import (  # noqa: F401  # they fill the table
     keys,
     last_use,
     life,
+    mounts,
     observe,
     public_keys,
     regions,

@@ -48,6 +48,16 @@ class LastUse:
     request_id: str
 
 
+@stored_in(tables.mounts)
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A further mount of the Vault dialect."""
+
+    mount: str
+    description: str
+    created_at: datetime
+
+
 @stored_in(tables.wrapping_keys)
 @dataclass(frozen=True, slots=True)
 class WrappingKey:

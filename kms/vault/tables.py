@@ -98,6 +98,15 @@ last_uses = Table(
     _mac(),
 )
 
+mounts = Table(
+    "mounts",
+    metadata,
+    Column("mount", String(32), primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    _mac(),
+)
+
 wrapping_keys = Table(
     "wrapping_keys",
     metadata,

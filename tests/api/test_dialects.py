@@ -93,13 +93,26 @@ def test_transit_requests_of_every_kind(world: World, alice: Api, route: Any) ->
         members = ()
     for _ in range(15):
         path = route.pattern.pattern.replace("~", "transit").replace("/?", "")
-        for part in ("name", "kind", "hash_name", "length", "source", "version", "client_id", "mount", "rest"):
+        for part in (
+            "name",
+            "kind",
+            "hash_name",
+            "length",
+            "source",
+            "version",
+            "client_id",
+            "mount",
+            "destination",
+            "rest",
+        ):
             choices = {
                 "name": ["k", "rsa", "ec", "mac", "gcm", "siv", "ed", "wrap", "nothing", "\u00e9", "a b", "\0"],
                 "kind": ["plaintext", "wrapped", "encryption-key", "signing-key", "hmac-key", "public-key", "x"],
                 "hash_name": ["sha2-256", "sha2-512", "sha3-256", "x"],
                 "length": ["1", "0", "-1", "70000", "x", "²"],
                 "version": ["1", "latest", "9", "²", "x"],
+                "destination": ["rsa", "k", "nothing", "\0"],
+                "mount": ["x", "transit", "team1", "sys", "a.b", "\u00e9", "\0"],
             }.get(part, ["x"])
             path = path.replace(f"(?P<{part}>[^/]+)", chance.choice(choices))
         values = [*ODD, b64(b"x"), "sha2-256", 1, 2, "1"]

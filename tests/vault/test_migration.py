@@ -23,7 +23,7 @@ COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "mi
 COLUMNS += ["deletion_at", "region", "replicas"]
 OF_GRANTS = ["more_permissions", "context_rule", "context", "retired_by", "name", "words"]
 GRANT = Grant("0" * 32, "user1", "client:user1", "keys:encrypt", "*", NOW)
-TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys", "last_uses"]
+TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys", "last_uses", "mounts"]
 
 
 def as_it_was(vault: Vault) -> None:

@@ -21,13 +21,14 @@ from kms.access.lockout import network_of
 from kms.access.ratelimit import RateClass, identity
 from kms.api import requests
 from kms.api.admission import Admission
-from kms.api.asker import Asker
 from kms.api.dispatch import Environ, StartResponse, WsgiApp
 from kms.api.faults import long_request_id, recorded_fault
 from kms.api.headers import JSON, security_headers
-from kms.api.transit import encrypting, managing, signing, system, transferring  # noqa: F401  # they fill the table
+from kms.api.transit import encrypting, managing, mounting, signing, system, transferring  # noqa: F401  # they fill the table
 from kms.api.transit.answers import Fault, envelope, fault_of
+from kms.api.transit.asking import Asking
 from kms.api.transit.routes import DELETE, LIST, READ, ROUTES, WRITE, Body, Done, Route
+from kms.keys.ids import is_mount
 from kms.operations import Call, Service
 
 _PREFIX = "/v1/"
@@ -45,7 +46,6 @@ class TransitDoor:
     admission: Admission
 
     def __post_init__(self) -> None:
-        self._mount = self.service.settings.transit_mount + "/"
         self._routed = lru_cache(maxsize=10_000)(self._route)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -84,13 +84,13 @@ class TransitDoor:
             call.operation = f"transit:{routed[0].function.__name__.rstrip('_')}"
         length = requests.content_length(environ.get("CONTENT_LENGTH", ""), self.service.settings.max_body_bytes)
         self._prove(environ, call, routed[0] if routed else None)
-        if routed is None:
+        if routed is None or (routed[2] and not self._is_mount(routed[2].removesuffix("."))):
             raise Fault(f"unsupported path or method: {path[:80]}", status=404, problem="not-found")
-        route, variables = routed
+        route, variables, prefix = routed
         if "HTTP_X_VAULT_WRAP_TTL" in environ:
             raise Fault("wrapping of answers is not supported")
         self.service.rate_limits.hit(route.rate_class, identity(call.caller, call.source))
-        asker, stream = Asker(self.service, call, self.admission), environ["wsgi.input"]
+        asker, stream = Asking(self.service, call, self.admission, prefix), environ["wsgi.input"]
         if call.caller is None:
             body = self._public_body(route, call, length, stream)
             answer = route.function(asker, body, **variables)
@@ -127,12 +127,20 @@ class TransitDoor:
             self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
             raise
 
-    def _route(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        below = "~/" + path.removeprefix(self._mount) if path.startswith(self._mount) else path
+    def _is_mount(self, mount: str) -> bool:
+        return is_mount(mount) and self.service.keyring.is_mount(mount)
+
+    def _route(self, method: str, path: str) -> tuple[Route, dict[str, str], str] | None:
+        """What serves `path`, the parts of it with names of keys as ids, and how the ids of the mount begin."""
+        mount, _, rest = path.partition("/")
+        prefix = "" if mount == self.service.settings.transit_mount else f"{mount}."
         for route in ROUTES:
-            found = route.pattern.fullmatch(below)
+            found = route.pattern.fullmatch(f"~/{rest}" if route.is_of_mount else path)
             if found and method in route.methods:
-                return route, found.groupdict()
+                parts = found.groupdict()
+                if route.is_of_mount:
+                    parts |= {part: prefix + parts[part] for part in ("name", "destination") if part in parts}
+                return route, parts, prefix if route.is_of_mount else ""
         return None
 
 

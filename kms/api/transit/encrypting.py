@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from kms.access.ratelimit import RateClass
-from kms.api.asker import Asker
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
+from kms.api.transit.asking import Asking
 from kms.api.transit.managing import new_key
 from kms.api.transit.routes import WRITE, Body, Done, route
 from kms.api.transit.units import (
@@ -47,7 +47,7 @@ class HashBody(Body, kw_only=True):
 
 
 @route(WRITE, "~/encrypt/<name>", UseBody, RateClass.USE)
-def encrypt(asker: Asker, body: UseBody, name: str) -> Done:
+def encrypt(asker: Asking, body: UseBody, name: str) -> Done:
     """Encrypt; as with Vault, a key that is not there is made, if the caller may make keys."""
     requests = [read(_encrypt_request, unit) for unit in units(body)]
     try:
@@ -63,7 +63,7 @@ def encrypt(asker: Asker, body: UseBody, name: str) -> Done:
 
 
 @route(WRITE, "~/decrypt/<name>", UseBody, RateClass.USE)
-def decrypt(asker: Asker, body: UseBody, name: str) -> Done:
+def decrypt(asker: Asking, body: UseBody, name: str) -> Done:
     """Decrypt what `encrypt` gave, here or in another installation for a key that was imported."""
     requests = [read(_decrypt_request, unit) for unit in units(body)]
     results = each(asker, "decrypt", requests, name)
@@ -71,14 +71,14 @@ def decrypt(asker: Asker, body: UseBody, name: str) -> Done:
 
 
 @route(WRITE, "~/rewrap/<name>", UseBody, RateClass.USE)
-def rewrap(asker: Asker, body: UseBody, name: str) -> Done:
+def rewrap(asker: Asking, body: UseBody, name: str) -> Done:
     """Encrypt anew with the latest version, without showing the plaintext."""
     requests = [read(_rewrap_request, unit) for unit in units(body)]
     return answer(body, [failure(result) or _sealed(result) for result in each(asker, "rewrap", requests, name)])
 
 
 @route(WRITE, "~/datakey/<kind>/<name>", UseBody, RateClass.USE)
-def datakey(asker: Asker, body: UseBody, kind: str, name: str) -> Any:
+def datakey(asker: Asking, body: UseBody, kind: str, name: str) -> Any:
     """Make a key for use outside, encrypted, and with `plaintext` also shown."""
     if kind not in ("plaintext", "wrapped"):
         raise Fault("Invalid path, must be 'plaintext' or 'wrapped'")
@@ -96,7 +96,7 @@ def datakey(asker: Asker, body: UseBody, kind: str, name: str) -> Any:
 @route(WRITE, "~/random", RandomBody, RateClass.USE)
 @route(WRITE, "~/random/<length>", RandomBody, RateClass.USE)
 @route(WRITE, "~/random/<source>/<length>", RandomBody, RateClass.USE)
-def random(asker: Asker, body: RandomBody, length: str | None = None, source: str = "platform") -> Any:
+def random(asker: Asking, body: RandomBody, length: str | None = None, source: str = "platform") -> Any:
     """Give random bytes."""
     if source not in ("platform", "seal", "all"):
         raise Fault(f'unsupported entropy source "{source[:20]}"; must be "platform" or "seal", or "all"')
@@ -108,7 +108,7 @@ def random(asker: Asker, body: RandomBody, length: str | None = None, source: st
 
 @route(WRITE, "~/hash", HashBody, RateClass.USE)
 @route(WRITE, "~/hash/<hash_name>", HashBody, RateClass.USE)
-def hash_input(asker: Asker, body: HashBody, hash_name: str | None = None) -> Any:
+def hash_input(asker: Asking, body: HashBody, hash_name: str | None = None) -> Any:
     """Give a digest."""
     algorithm = types.HASHES.get(hash_name or body.algorithm or "sha2-256")
     if algorithm is None:

@@ -8,9 +8,9 @@ from typing import Any
 from msgspec import UNSET
 
 from kms.access.ratelimit import RateClass
-from kms.api.asker import Asker
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
+from kms.api.transit.asking import Asking
 from kms.api.transit.routes import DELETE, LIST, READ, WRITE, Body, Done, route
 from kms.errors import AlreadyExists, NotFound
 from kms.keys.model import Origin
@@ -58,7 +58,7 @@ class TrimBody(Body, kw_only=True):
 
 
 @route(WRITE, "~/keys/<name>", CreateBody, RateClass.GENERATE)
-def create(asker: Asker, body: CreateBody, name: str) -> Any:
+def create(asker: Asking, body: CreateBody, name: str) -> Any:
     """Make a key; as with Vault, one that is there already is left as it is."""
     request = new_key(body.type, name, derived=body.derived, convergent=body.convergent_encryption)
     request.exportable, request.rotation_period = body.exportable, _period(body.auto_rotate_period)
@@ -72,19 +72,19 @@ def create(asker: Asker, body: CreateBody, name: str) -> Any:
 
 
 @route(READ, "~/keys/<name>")
-def read(asker: Asker, body: Body, name: str) -> Any:
+def read(asker: Asking, body: Body, name: str) -> Any:
     """Show a key."""
     return shown(asker, asker.do("get_key", Nothing(), key_id=name))
 
 
 @route(LIST, "~/keys/?")
-def list_(asker: Asker, body: Body) -> Any:
+def list_(asker: Asking, body: Body) -> Any:
     """List the keys that the caller may see."""
     found: list[str] = []
     cursor = None
     while True:
-        page = asker.do("list_keys", ListKeysRequest(limit=1000, cursor=cursor))
-        found += [each.key_id for each in page.items if each.deletion_at is None]
+        page = asker.do("list_keys", ListKeysRequest(limit=1000, cursor=cursor, prefix=asker.prefix or None))
+        found += [asker.name_of(each.key_id) for each in page.items if each.deletion_at is None]
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -96,24 +96,24 @@ def list_(asker: Asker, body: Body) -> Any:
 @route(DELETE, "~/keys/<name>")
 @route(DELETE, "~/keys/<name>/soft-delete")
 @route(WRITE, "~/keys/<name>/soft-delete")
-def delete(asker: Asker, body: Body, name: str) -> Done:
+def delete(asker: Asking, body: Body, name: str) -> Done:
     """Refuse a key every use at once; it and its versions are gone after a day, until which this can be undone."""
     view = asker.do("get_key", Nothing(), key_id=name)
-    if view.labels.get(_DELETABLE) != "true":
+    if view.labels.get(DELETABLE) != "true":
         raise Fault("deletion is not allowed for this key")
     asker.do("delete_key", DeleteKeyRequest(waiting_period=_DELETION), key_id=name)
     return Done(status=204)
 
 
 @route(WRITE, "~/keys/<name>/soft-delete-restore")
-def restore_deleted(asker: Asker, body: Body, name: str) -> Done:
+def restore_deleted(asker: Asking, body: Body, name: str) -> Done:
     """Keep a key that was to be deleted."""
     asker.do("cancel_deletion", Nothing(), key_id=name)
     return Done(status=204)
 
 
 @route(WRITE, "~/keys/<name>/config", ConfigBody)
-def configure(asker: Asker, body: ConfigBody, name: str) -> Any:
+def configure(asker: Asking, body: ConfigBody, name: str) -> Any:
     """Change from which version on a key works, whether it can be deleted, and when it rotates by itself."""
     if body.exportable or body.allow_plaintext_backup:
         raise Fault("a key can be made exportable only when it is made")
@@ -125,14 +125,14 @@ def configure(asker: Asker, body: ConfigBody, name: str) -> Any:
         protecting = body.min_encryption_version or view.min_protect_version
         request.min_protect_version = max(protecting, request.min_process_version)
     if body.deletion_allowed is not None:
-        request.add_labels = {_DELETABLE: str(body.deletion_allowed).lower()}
+        request.add_labels = {DELETABLE: str(body.deletion_allowed).lower()}
     if body.auto_rotate_period is not None:
         request.rotation_period = _period(body.auto_rotate_period)
     return shown(asker, asker.do("update_key", request, key_id=name))
 
 
 @route(WRITE, "~/keys/<name>/rotate", rate_class=RateClass.GENERATE)
-def rotate(asker: Asker, body: Body, name: str) -> Any:
+def rotate(asker: Asking, body: Body, name: str) -> Any:
     """Make the next version."""
     view = asker.do("get_key", Nothing(), key_id=name)
     if view.origin is Origin.IMPORTED and view.labels.get(ROTATES) != "true":
@@ -141,7 +141,7 @@ def rotate(asker: Asker, body: Body, name: str) -> Any:
 
 
 @route(WRITE, "~/keys/<name>/trim", TrimBody)
-def trim(asker: Asker, body: TrimBody, name: str) -> Any:
+def trim(asker: Asking, body: TrimBody, name: str) -> Any:
     """Remove old versions for ever."""
     view = asker.do("get_key", Nothing(), key_id=name)
     if body.min_available_version > view.min_process_version:
@@ -169,14 +169,16 @@ def native_type(type_name: str, *, derived: bool, convergent: bool) -> str:
     return native
 
 
-_DELETABLE = "vault.deletion_allowed"
+DELETABLE = "vault.deletion_allowed"
+"""The label of a key that may be deleted."""
+
 ROTATES = "vault.allow_rotation"
 """The label of an imported key of which the service may make versions by itself."""
 
 _NO_ROTATION = "this key was imported without allow_rotation; import its next version"
 
 
-def shown(asker: Asker, view: KeyView) -> dict[str, Any]:
+def shown(asker: Asking, view: KeyView) -> dict[str, Any]:
     """A key as Vault shows it."""
     versions = view.versions
     if view.latest_version - view.oldest_version >= len(versions):
@@ -194,14 +196,14 @@ def shown(asker: Asker, view: KeyView) -> dict[str, Any]:
     of_derived = {"kdf": "hkdf_sha256", "convergent_encryption": types.is_convergent(view.type)} if derived else {}
     return {
         **of_derived,
-        "name": view.key_id,
+        "name": asker.name_of(view.key_id),
         "type": types.name_of(view.type),
         "keys": {str(each.version): _version(each) for each in sorted(versions, key=lambda each: each.version)},
         "latest_version": view.latest_version,
         "min_available_version": view.oldest_version if view.oldest_version > 1 else 0,
         "min_decryption_version": lowest,
         "min_encryption_version": view.min_protect_version if view.min_protect_version > lowest else 0,
-        "deletion_allowed": view.labels.get(_DELETABLE) == "true",
+        "deletion_allowed": view.labels.get(DELETABLE) == "true",
         "soft_deleted": view.deletion_at is not None,
         "derived": derived,
         "exportable": view.exportable,

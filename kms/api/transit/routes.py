@@ -39,9 +39,14 @@ class Route:
     rate_class: RateClass
     is_public: bool
 
+    @property
+    def is_of_mount(self) -> bool:
+        """Whether it is below a mount."""
+        return self.pattern.pattern.startswith("~")
+
 
 ROUTES: list[Route] = []
-"""Every route, those of keys below the mount."""
+"""Every route, those of keys below a mount."""
 
 READ, WRITE, LIST, DELETE = ("GET",), ("POST", "PUT"), ("LIST",), ("DELETE",)
 
@@ -56,7 +61,8 @@ def route(
 ) -> Callable[[F], F]:
     """Declare the decorated function as what serves `path`, in which `<name>` stands for a part of it.
 
-    It is called with the asker, the body, and the parts. Paths that begin with `~` are below the mount.
+    It is called with the asker, the body, and the parts. Paths that begin with `~` are below a mount; their `name` is
+    the id of a key by then.
     """
     pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", path)
 

@@ -6,9 +6,9 @@ import base64
 
 from kms.access.policy import no_such_key
 from kms.access.ratelimit import RateClass
-from kms.api.asker import Asker
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
+from kms.api.transit.asking import Asking
 from kms.api.transit.routes import WRITE, Done, route
 from kms.api.transit.units import Unit, UseBody, answer, b64, bytes_of, each, failure, read, taken_apart, units
 from kms.keys.model import Key
@@ -27,7 +27,7 @@ class SignBody(UseBody, kw_only=True):
 
 @route(WRITE, "~/sign/<name>", SignBody, RateClass.USE)
 @route(WRITE, "~/sign/<name>/<hash_name>", SignBody, RateClass.USE)
-def sign(asker: Asker, body: SignBody, name: str, hash_name: str | None = None) -> Done:
+def sign(asker: Asking, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Sign."""
     key = _key(asker, name)
     prefix = [_sign_request(key, body, hash_name, _input(unit)) for unit in units(body)]
@@ -46,7 +46,7 @@ def sign(asker: Asker, body: SignBody, name: str, hash_name: str | None = None) 
 
 @route(WRITE, "~/verify/<name>", SignBody, RateClass.USE)
 @route(WRITE, "~/verify/<name>/<hash_name>", SignBody, RateClass.USE)
-def verify(asker: Asker, body: SignBody, name: str, hash_name: str | None = None) -> Done:
+def verify(asker: Asking, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Verify a signature or an HMAC."""
     key = _key(asker, name)
     given = units(body)
@@ -62,7 +62,7 @@ def verify(asker: Asker, body: SignBody, name: str, hash_name: str | None = None
 
 @route(WRITE, "~/hmac/<name>", SignBody, RateClass.USE)
 @route(WRITE, "~/hmac/<name>/<hash_name>", SignBody, RateClass.USE)
-def hmac(asker: Asker, body: SignBody, name: str, hash_name: str | None = None) -> Done:
+def hmac(asker: Asking, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Make a message authentication code."""
     _require_code_hash(_key(asker, name), hash_name or body.algorithm or body.hash_algorithm)
     requests = [MacRequest(message=bytes_of(_input(unit), "input")) for unit in units(body)]
@@ -115,7 +115,7 @@ def _require_code_hash(key: Key, asked: str | None) -> None:
         raise Fault(f"this key makes codes with {own}")
 
 
-def _key(asker: Asker, name: str) -> Key:
+def _key(asker: Asking, name: str) -> Key:
     key = asker.key_seen(name)
     if key is None:
         raise no_such_key(name)

@@ -12,10 +12,11 @@ from kms import __version__
 from kms.access.authentication import Credentials
 from kms.access.policy import Permission, allows_on_key, may
 from kms.access.ratelimit import RateClass
-from kms.api.asker import Asker
 from kms.api.transit.answers import Fault
+from kms.api.transit.asking import Asking
 from kms.api.transit.routes import READ, WRITE, Body, Done, route
-from kms.errors import MfaRequired, NotFound
+from kms.errors import MfaRequired
+from kms.keys.ids import is_mount
 from kms.operations.sessions import TokenRequest
 from kms.operations.table import Nothing
 
@@ -45,7 +46,7 @@ class RenewBody(Body, kw_only=True):
 
 
 @route(WRITE, "auth/userpass/login/<client_id>", LoginBody, RateClass.AUTHENTICATE, is_public=True)
-def login(asker: Asker, body: LoginBody, client_id: str) -> Done:
+def login(asker: Asking, body: LoginBody, client_id: str) -> Done:
     """Give out a session token for a secret and a second factor."""
     service, call = asker.service, asker.call
     code = body.totp or body.passcode
@@ -73,7 +74,7 @@ def login(asker: Asker, body: LoginBody, client_id: str) -> Done:
 
 
 @route(READ, "auth/token/lookup-self")
-def lookup_self(asker: Asker, body: Body) -> Any:
+def lookup_self(asker: Asking, body: Body) -> Any:
     """Show what the token is."""
     token = asker.call.known_caller.token
     assert token is not None  # there is no other way in
@@ -100,7 +101,7 @@ def lookup_self(asker: Asker, body: Body) -> Any:
 
 
 @route(WRITE, "auth/token/renew-self", RenewBody)
-def renew_self(asker: Asker, body: RenewBody) -> Done:
+def renew_self(asker: Asking, body: RenewBody) -> Done:
     """Say how long the token still lasts; that was fixed when it was issued."""
     token = asker.call.known_caller.token
     assert token is not None
@@ -121,14 +122,14 @@ def renew_self(asker: Asker, body: RenewBody) -> Done:
 
 
 @route(WRITE, "auth/token/revoke-self")
-def revoke_self(asker: Asker, body: Body) -> Done:
+def revoke_self(asker: Asking, body: Body) -> Done:
     """End the session, on every worker, before this answers."""
     asker.do("end_session", Nothing())
     return Done(status=204)
 
 
 @route(READ, "sys/health", is_public=True)
-def health(asker: Asker, body: Body) -> Done:
+def health(asker: Asking, body: Body) -> Done:
     """Whether this worker can answer."""
     asker.service.lease.require()
     return Done(
@@ -145,13 +146,13 @@ def health(asker: Asker, body: Body) -> Done:
 
 
 @route(READ, "sys/init", is_public=True)
-def initialized(asker: Asker, body: Body) -> Done:
+def initialized(asker: Asking, body: Body) -> Done:
     """A service that runs has a vault."""
     return Done(bare={"initialized": True})
 
 
 @route(READ, "sys/seal-status", is_public=True)
-def seal_status(asker: Asker, body: Body) -> Done:
+def seal_status(asker: Asking, body: Body) -> Done:
     """A process that serves is unsealed."""
     return Done(
         bare={
@@ -169,34 +170,8 @@ def seal_status(asker: Asker, body: Body) -> Done:
     )
 
 
-@route(READ, "sys/mounts")
-def mounts(asker: Asker, body: Body) -> Any:
-    """The one mount there is."""
-    mount = {
-        "type": "transit",
-        "description": "keys of this service",
-        "accessor": "transit",
-        "config": {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False},
-        "local": False,
-        "seal_wrap": False,
-        "options": None,
-        "uuid": "",
-    }
-    return {f"{asker.service.settings.transit_mount}/": mount}
-
-
-@route(READ, "sys/internal/ui/mounts/<mount>")
-@route(READ, "sys/internal/ui/mounts/<mount>/<rest>")
-def mount_of_path(asker: Asker, body: Body, mount: str, rest: str = "") -> Any:
-    """The mount of a path, as the command line asks for it."""
-    name = asker.service.settings.transit_mount
-    if mount != name:
-        raise NotFound("There is no such mount.")
-    return {"path": f"{name}/", "type": "transit", "options": None}
-
-
 @route(WRITE, "sys/capabilities-self", PathsBody)
-def capabilities_self(asker: Asker, body: PathsBody) -> Any:
+def capabilities_self(asker: Asking, body: PathsBody) -> Any:
     """What the caller may do at some paths, as far as a path says it."""
     given = body.path if isinstance(body.path, list) else [body.path]
     paths = [path for path in (*body.paths, *given) if path]
@@ -218,13 +193,15 @@ _NEEDS = {
 }
 
 
-def _capabilities(asker: Asker, path: str) -> list[str]:
-
+def _capabilities(asker: Asking, path: str) -> list[str]:
     parts = path.split("/")
-    if len(parts) < 3 or parts[0] != asker.service.settings.transit_mount or parts[1] not in _NEEDS:
+    if len(parts) < 3 or parts[1] not in _NEEDS:
+        return ["deny"]
+    is_first = parts[0] == asker.service.settings.transit_mount
+    if not is_first and not (is_mount(parts[0]) and asker.service.keyring.is_mount(parts[0])):
         return ["deny"]
     caller = asker.call.known_caller
-    key = asker.key_seen(parts[2])
+    key = asker.key_seen(parts[2] if is_first else f"{parts[0]}.{parts[2]}")
     if key is None:  # the same for another's key as for none
         return ["create"] if parts[1] == "keys" and may(caller, Permission.KEYS_CREATE) else ["deny"]
     allowed = allows_on_key(caller, _NEEDS[parts[1]], key.owner, key.key_id)

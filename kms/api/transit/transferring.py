@@ -8,9 +8,9 @@ from typing import Any
 from msgspec import UNSET
 
 from kms.access.ratelimit import RateClass
-from kms.api.asker import Asker
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
+from kms.api.transit.asking import Asking
 from kms.api.transit.managing import ROTATES, native_type
 from kms.api.transit.routes import READ, WRITE, Body, Done, route
 from kms.api.transit.units import b64, bytes_of
@@ -47,13 +47,13 @@ class RestoreBody(Body, kw_only=True):
 
 
 @route(READ, "~/wrapping_key", rate_class=RateClass.GENERATE)
-def wrapping_key(asker: Asker, body: Body) -> Any:
+def wrapping_key(asker: Asking, body: Body) -> Any:
     """Give the public key under which keys are imported."""
     return {"public_key": asker.do("get_standing_wrapping_key", Nothing()).public_key}
 
 
 @route(WRITE, "~/keys/<name>/import", ImportBody, RateClass.GENERATE)
-def import_(asker: Asker, body: ImportBody, name: str) -> Done:
+def import_(asker: Asking, body: ImportBody, name: str) -> Done:
     """Make a key of material that was wrapped by RSA-OAEP and AES-KWP, or of a public key alone."""
     request = ImportKeyRequest(
         type=native_type(body.type, derived=body.derived, convergent=body.convergent_encryption),
@@ -68,7 +68,7 @@ def import_(asker: Asker, body: ImportBody, name: str) -> Done:
 
 
 @route(WRITE, "~/keys/<name>/import_version", ImportBody, RateClass.GENERATE)
-def import_version(asker: Asker, body: ImportBody, name: str) -> Done:
+def import_version(asker: Asking, body: ImportBody, name: str) -> Done:
     """Make the next version of an imported key."""
     asker.do("import_version", ImportVersionRequest(**_arriving(body)), key_id=name)
     return Done(status=204)
@@ -76,7 +76,7 @@ def import_version(asker: Asker, body: ImportBody, name: str) -> Done:
 
 @route(READ, "~/byok-export/<destination>/<name>", rate_class=RateClass.GENERATE)
 @route(READ, "~/byok-export/<destination>/<name>/<version>", rate_class=RateClass.GENERATE)
-def byok_export(asker: Asker, body: Body, destination: str, name: str, version: str | None = None) -> Any:
+def byok_export(asker: Asking, body: Body, destination: str, name: str, version: str | None = None) -> Any:
     """Give an exportable key out under an RSA key, which is another key store's wrapping key."""
     to = asker.do("get_key", Nothing(), key_id=destination)
     if not to.type.startswith("rsa"):
@@ -88,12 +88,12 @@ def byok_export(asker: Asker, body: Body, destination: str, name: str, version: 
         if each.version >= view.min_process_version:
             request = ExportKeyRequest(recipient_public_key=public_key, version=each.version)
             wanted[each.version] = b64(asker.do("export_key", request, key_id=name).wrapped_key)
-    return _versions(view, wanted, version)
+    return _versions(asker, view, wanted, version)
 
 
 @route(READ, "~/export/<kind>/<name>", rate_class=RateClass.GENERATE)
 @route(READ, "~/export/<kind>/<name>/<version>", rate_class=RateClass.GENERATE)
-def export(asker: Asker, body: Body, kind: str, name: str, version: str | None = None) -> Any:
+def export(asker: Asking, body: Body, kind: str, name: str, version: str | None = None) -> Any:
     """Give an exportable key out in plaintext, which needs the permission that administrators grant for that."""
     view = asker.do("get_key", Nothing(), key_id=name)
     if kind == "public-key":
@@ -107,11 +107,11 @@ def export(asker: Asker, body: Body, kind: str, name: str, version: str | None =
                 wanted[each.version] = _exported(answer.key, answer.format)
     else:
         raise Fault("invalid export type")
-    return _versions(view, wanted, version)
+    return _versions(asker, view, wanted, version)
 
 
 @route(READ, "~/backup/<name>", rate_class=RateClass.GENERATE)
-def backup(asker: Asker, body: Body, name: str) -> Any:
+def backup(asker: Asking, body: Body, name: str) -> Any:
     """Give a key with all its versions out, sealed so that only a restoration opens it."""
     answer = asker.do("backup_key", Nothing(), key_id=name)
     return {"backup": base64.b64encode(answer.backup).decode()}
@@ -119,7 +119,7 @@ def backup(asker: Asker, body: Body, name: str) -> Any:
 
 @route(WRITE, "~/restore", RestoreBody, RateClass.GENERATE)
 @route(WRITE, "~/restore/<name>", RestoreBody, RateClass.GENERATE)
-def restore(asker: Asker, body: RestoreBody, name: str | None = None) -> Done:
+def restore(asker: Asking, body: RestoreBody, name: str | None = None) -> Done:
     """Bring a key back from its backup, under its own name."""
     try:
         sealed = base64.b64decode(body.backup, validate=True)
@@ -146,14 +146,18 @@ def _arriving(body: ImportBody) -> dict[str, Any]:
     }
 
 
-def _versions(view: KeyView, keys: dict[int, Any], version: str | None) -> dict[str, Any]:
+def _versions(asker: Asking, view: KeyView, keys: dict[int, Any], version: str | None) -> dict[str, Any]:
     """All of `keys`, or the version that was asked for. Raises Fault."""
     if version is not None:
         number = view.latest_version if version == "latest" else int(version) if version.isdecimal() else 0
         keys = {number: keys[number]} if number in keys else {}
     if not keys:
         raise Fault("version does not exist or cannot be found")
-    return {"name": view.key_id, "type": types.name_of(view.type), "keys": {str(n): key for n, key in keys.items()}}
+    return {
+        "name": asker.name_of(view.key_id),
+        "type": types.name_of(view.type),
+        "keys": {str(n): key for n, key in keys.items()},
+    }
 
 
 def _exported(material: bytes, form: str) -> str:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kms.api.asker import Asker
 from kms.api.transit.answers import Fault, fault_of
+from kms.api.transit.asking import Asking
 from kms.api.transit.routes import Body, Done
 from kms.errors import Refusal, ValidationFailed
 from kms.operations import Items
@@ -53,7 +53,7 @@ def units(body: UseBody) -> Sequence[Unit]:
     return body.batch_input
 
 
-def each(asker: Asker, operation: str, requests: Sequence[Any], name: str) -> Sequence[Any]:
+def each(asker: Asking, operation: str, requests: Sequence[Any], name: str) -> Sequence[Any]:
     """The answer or the refusal of each request, all in one operation."""
     if len(requests) == 1 and not isinstance(requests[0], Refusal):
         try:

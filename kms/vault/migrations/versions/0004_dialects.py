@@ -1,6 +1,7 @@
-"""What AWS clients know.
+"""What AWS and Vault clients know.
 
-Grants of several permissions and with a context, keys in several regions, lent material, when a key was used last.
+Grants of several permissions and with a context, keys in several regions, lent material, when a key was used last;
+further mounts.
 """
 
 import sqlalchemy as sa
@@ -31,5 +32,12 @@ def upgrade() -> None:
         sa.Column("operation", sa.String(64), nullable=False),
         sa.Column("used_at", sa.BigInteger, nullable=False),
         sa.Column("request_id", sa.String(64), nullable=False),
+        sa.Column("mac", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "mounts",
+        sa.Column("mount", sa.String(32), primary_key=True),
+        sa.Column("description", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("mac", sa.LargeBinary, nullable=False),
     )
