@@ -220,6 +220,9 @@ def test_rotation(kms: Kms) -> None:
     assert len(first["Rotations"] + second["Rotations"]) == 3
     rsa = kms.key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")
     assert kms.refusal("rotate_key_on_demand", KeyId=rsa)[0] == "UnsupportedOperationException"
+    kms.disable_key(KeyId=key)
+    for call in ("enable_key_rotation", "disable_key_rotation", "rotate_key_on_demand"):
+        assert kms.refusal(call, KeyId=key)[0] == "DisabledException"
 
 
 def test_aliases(kms: Kms) -> None:
