@@ -244,6 +244,11 @@ def test_aliases(kms: Kms) -> None:
         assert kms.refusal(call, AliasName="alias/shop/orders", **extra)[0] == "NotFoundException"
     assert kms.refusal("describe_key", KeyId=arn)[0] == "NotFoundException"
     assert kms.refusal("create_alias", AliasName="orders", TargetKeyId=one)[0] == "ValidationException"
+    kms.create_alias(AliasName="alias/orders", TargetKeyId=one)
+    for name in ("alias/orders", arn.replace("shop/", "")):
+        assert kms.refusal("disable_key", KeyId=name)[0] == "InvalidArnException"
+        assert kms.refusal("create_alias", AliasName="alias/x", TargetKeyId=name)[0] == "ValidationException"
+    kms.delete_alias(AliasName="alias/orders")
     assert kms.refusal("create_alias", AliasName="alias/aws/x", TargetKeyId=one)[0] == "NotAuthorizedException"
     for number in range(5):
         kms.create_alias(AliasName=f"alias/many/{number}", TargetKeyId=one)

@@ -77,7 +77,7 @@ class Names:
     def key_without_alias(self, given: str, caller: Caller) -> Key:
         """As `key`, for operations that take no alias."""
         if self._resource(given).startswith(ALIAS):
-            raise Fault("ValidationException", f"Invalid keyId {given[:256]}: give a key id or its ARN.")
+            raise Fault("InvalidArnException", "Key Aliases are not supported for this operation.")
         return self.key(given, caller)
 
     def primary_region(self, region: str) -> str:

@@ -92,6 +92,8 @@ def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
 
 
 def _set(asking: Asking, given: SetAliasInput, *, exists: bool) -> None:
+    if ALIAS in given.target_key_id:
+        raise Fault("ValidationException", "Aliases must refer to keys. Not aliases.")
     key = asking.key_without_alias(given.target_key_id)
     asking.require_no_deletion(key)
     request = SetAliasRequest(key_id=key.key_id, exists=exists)
