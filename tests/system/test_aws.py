@@ -85,6 +85,8 @@ def test_data_keys(kms: Kms) -> None:
 
 def test_rsa(kms: Kms) -> None:
     key = kms.key(KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")
+    signing = kms.create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["SigningAlgorithms"]
+    assert signing == sorted(signing)
     public = serialization.load_der_public_key(kms.get_public_key(KeyId=key)["PublicKey"])
     for algorithm, digest in (("RSAES_OAEP_SHA_1", hashes.SHA1()), ("RSAES_OAEP_SHA_256", hashes.SHA256())):
         oaep = padding.OAEP(padding.MGF1(digest), digest, None)

@@ -77,8 +77,8 @@ LAST_USES = {
 """AWS's name for each use of a key, of those that it has the nearest."""
 
 _RSA_SIGNING = {
-    **{f"RSASSA_PSS_SHA_{bits}": f"PS{bits}" for bits in (256, 384, 512)},
     **{f"RSASSA_PKCS1_V1_5_SHA_{bits}": f"RS{bits}" for bits in (256, 384, 512)},
+    **{f"RSASSA_PSS_SHA_{bits}": f"PS{bits}" for bits in (256, 384, 512)},
 }
 OAEP: dict[str, Form] = {"RSAES_OAEP_SHA_1": "rsa-oaep-sha1", "RSAES_OAEP_SHA_256": "raw"}
 """The format of ciphertexts for each algorithm of RSA."""
