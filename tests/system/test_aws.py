@@ -238,6 +238,9 @@ def test_aliases(kms: Kms) -> None:
         assert kms.encrypt(KeyId=name, Plaintext=b"x")["KeyId"].endswith(one)
     kms.update_alias(AliasName="alias/shop/orders", TargetKeyId=two)
     assert kms.describe_key(KeyId=arn)["KeyMetadata"]["KeyId"] == two
+    for spec, usage in (("RSA_2048", "ENCRYPT_DECRYPT"), ("ECC_NIST_P256", "SIGN_VERIFY")):
+        other = {"AliasName": "alias/shop/orders", "TargetKeyId": kms.key(KeySpec=spec, KeyUsage=usage)}
+        assert kms.refusal("update_alias", **other)[0] == "ValidationException"
     (listed,) = kms.list_aliases(KeyId=two)["Aliases"]
     assert (listed["AliasName"], listed["AliasArn"], listed["TargetKeyId"]) == ("alias/shop/orders", arn, two)
     kms.delete_alias(AliasName="alias/shop/orders")

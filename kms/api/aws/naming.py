@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from kms.api.aws import specs
 from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
 from kms.api.aws.names import ALIAS
 from kms.api.aws.shapes import AliasName, Input, ItemLimit, KeyName, Marker, truncated
 from kms.errors import AlreadyExists
+from kms.keys.model import Key
 from kms.operations.aliases import ListAliasesRequest, SetAliasRequest
 from kms.operations.table import Nothing
 
@@ -52,7 +54,10 @@ def create_alias(asking: Asking, given: SetAliasInput) -> None:
 
 @action("UpdateAlias", SetAliasInput)
 def update_alias(asking: Asking, given: SetAliasInput) -> None:
-    """Give the name to another key."""
+    """Give the name to another key of the same type and usage."""
+    _stored(asking, given.alias_name)
+    if _kind(asking.key(given.alias_name)) != _kind(_target(asking, given)):
+        raise Fault("ValidationException", "The alias can only go to a key of the same type and the same key usage.")
     with asking.alias_not_found(given.alias_name):
         _set(asking, given, exists=True)
 
@@ -92,12 +97,21 @@ def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
 
 
 def _set(asking: Asking, given: SetAliasInput, *, exists: bool) -> None:
-    if ALIAS in given.target_key_id:
-        raise Fault("ValidationException", "Aliases must refer to keys. Not aliases.")
-    key = asking.key_without_alias(given.target_key_id)
+    key = _target(asking, given)
     asking.require_no_deletion(key)
     request = SetAliasRequest(key_id=key.key_id, exists=exists)
     asking.do("set_alias", request, alias=_stored(asking, given.alias_name))
+
+
+def _target(asking: Asking, given: SetAliasInput) -> Key:
+    if ALIAS in given.target_key_id:
+        raise Fault("ValidationException", "Aliases must refer to keys. Not aliases.")
+    return asking.key_without_alias(given.target_key_id)
+
+
+def _kind(key: Key) -> tuple[str, bool]:
+    """What all keys that an alias goes through have in common."""
+    return specs.usage_of(key), specs.spec_of(key.type) == specs.SYMMETRIC
 
 
 def _stored(asking: Asking, alias: str) -> str:
