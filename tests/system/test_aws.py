@@ -302,7 +302,8 @@ def test_lists_go_on(service: Running, kms: Kms) -> None:
     pages = list(kms.client.get_paginator("list_keys").paginate(PaginationConfig={"PageSize": 2}))
     assert all(len(page["Keys"]) <= 2 for page in pages)
     assert made <= {each["KeyId"] for page in pages for each in page["Keys"]}
-    assert kms.refusal("list_keys", Marker="not a marker")[0] == "InvalidMarkerException"
+    for call in ("list_keys", "list_aliases"):
+        assert kms.refusal(call, Marker="not a marker")[0] == "InvalidMarkerException"
 
 
 def test_regions_are_apart(account: Account) -> None:

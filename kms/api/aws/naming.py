@@ -72,6 +72,7 @@ def delete_alias(asking: Asking, given: DeleteAliasInput) -> None:
 @action("ListAliases", ListAliasesInput)
 def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
     """List the aliases of this region, or of one key."""
+    asking.require_marker(given.marker)
     key = asking.key(given.key_id) if given.key_id is not None else None
     found: list[tuple[str, dict[str, Any]]] = []
     cursor = given.marker
