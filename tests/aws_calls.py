@@ -80,6 +80,8 @@ def members(value: Any, ids: list[str], path: str) -> Iterator[tuple[str, Any]]:
     elif name == "Policy":
         (statement,) = json.loads(value)["Statement"]
         yield inner, [statement[each] for each in ("Effect", "Action", "Resource")]
+    elif name.endswith("MaterialId"):
+        yield inner, "a material"
     elif name == "NextMarker":
         yield inner, "a marker"
     elif isinstance(value, str):

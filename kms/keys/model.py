@@ -111,6 +111,7 @@ class Key:
     Versions below `oldest_version` were trimmed away; those below `min_protect_version` do not protect and those
     below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for. `region` is
     the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones.
+    `policy` is how an AWS client wrote down what ownership says anyway.
     """
 
     uid: bytes
@@ -133,6 +134,7 @@ class Key:
     deletion_at: datetime | None = None
     region: str = ""
     replicas: frozenset[str] = frozenset()
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

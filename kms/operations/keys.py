@@ -34,6 +34,7 @@ LabelValue = Annotated[str, msgspec.Meta(max_length=256)]
 _MOST_LABELS = 64
 Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=_MOST_LABELS)]
 Description = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\x00]*\Z")]  # PostgreSQL keeps no NUL
+PolicyText = Annotated[str, msgspec.Meta(max_length=32_768, pattern=r"^[^\x00]*\Z")]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Region = Annotated[str, msgspec.Meta(max_length=32, pattern=r"^(([a-z]+-){2,3}[0-9]+)?\Z")]
 KeyTypeName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KEY_TYPES)})]
@@ -45,7 +46,8 @@ class CreateKeyRequest(Request):
 
     `usages` are all that the type can have by default, `owner` the caller. `cryptoperiod` is how long a version
     protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D. `region` is
-    the AWS region in which the AWS dialect shows the key, that of the settings where it is empty.
+    the AWS region in which the AWS dialect shows the key, that of the settings where it is empty. `policy` is kept
+    for AWS clients, and of no effect.
     """
 
     type: KeyTypeName = "xaes-256-gcm"
@@ -59,6 +61,7 @@ class CreateKeyRequest(Request):
     labels: Labels = msgspec.field(default_factory=dict)
     description: Description = ""
     region: Region = ""
+    policy: PolicyText = ""
 
 
 class ListKeysRequest(Request):
@@ -89,6 +92,7 @@ class UpdateKeyRequest(Request):
 
     `labels` takes the place of all, `add_labels` and `remove_labels` change some.
     Versions below `min_process_version` are refused everything, those below `min_protect_version` protection.
+    `policy` is kept for AWS clients, and of no effect.
     """
 
     rotation_period: timedelta | UnsetType | None = UNSET
@@ -99,6 +103,7 @@ class UpdateKeyRequest(Request):
     description: Description | UnsetType = UNSET
     min_protect_version: VersionNumber | UnsetType = UNSET
     min_process_version: VersionNumber | UnsetType = UNSET
+    policy: PolicyText | UnsetType = UNSET
 
 
 class KeyList(Answer):
@@ -222,6 +227,7 @@ def template_of(service: Service, call: Call, request: CreateKeyRequest) -> Temp
         labels=request.labels,
         description=request.description,
         region=request.region,
+        policy=request.policy,
     )
 
 

@@ -44,6 +44,7 @@ class Template:
     description: str = ""
     origin: Origin = Origin.GENERATED
     region: str = ""
+    policy: str = ""
 
 
 def new_key(
@@ -77,6 +78,7 @@ def new_key(
         description=template.description,
         origin=template.origin,
         region=template.region,
+        policy=template.policy,
     )
     version = _version(change, key, 1, material, now, template.activate_at or now, periods)
     change.insert(key, version)

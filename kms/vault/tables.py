@@ -67,6 +67,7 @@ keys = Table(
     _added("deletion_at", BigInteger, None, index=True),
     _added("region", String(32), ""),
     _added("replicas", Text, ""),
+    _added("policy", Text, ""),
     _mac(),
 )
 

@@ -279,6 +279,16 @@ def test_policies(kms: Kms) -> None:
     (statement,) = json.loads(policy)["Statement"]
     assert statement["Principal"] == {"AWS": "arn:aws:iam::000000000000:user/amy"}
     kms.put_key_policy(KeyId=key, Policy=policy)
+    root = {
+        "Effect": "Allow",
+        "Principal": {"AWS": "arn:aws:iam::000000000000:root"},
+        "Action": "kms:*",
+        "Resource": "*",
+    }
+    put = json.dumps({"Version": "2012-10-17", "Statement": [root]}, indent=1)
+    kms.put_key_policy(KeyId=key, Policy=put)
+    assert kms.get_key_policy(KeyId=key)["Policy"] == put
+    assert kms.get_key_policy(KeyId=kms.key(Policy=put))["Policy"] == put
     assert kms.list_key_policies(KeyId=key)["PolicyNames"] == ["default"]
     root = {**statement, "Principal": {"AWS": "arn:aws:iam::000000000000:root"}}
     assert kms.key(Policy=json.dumps({"Version": "2012-10-17", "Statement": [root]}))

@@ -13,7 +13,7 @@ from kms.access.ratelimit import RateClass
 from kms.api.asker import Asker
 from kms.api.aws import specs
 from kms.api.aws.faults import Fault
-from kms.api.aws.names import Names
+from kms.api.aws.names import INVALID_ARN, Names, not_found
 from kms.api.aws.shapes import Input
 from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
 from kms.keys.ids import is_alias
@@ -73,7 +73,17 @@ class Asking(Asker):
         return answer
 
     def key(self, given: str) -> Key:
-        """The key of an id, an alias name or an ARN. Raises Fault, the same for one that the caller may not see."""
+        """The key of an id, an alias name or an ARN, to use it.
+
+        Raises Fault, the same for one that the caller may not see and, as AWS has it, for what is no ARN.
+        """
+        try:
+            return self.key_to_show(given)
+        except Fault as fault:
+            raise not_found(given[:256]) if fault.code == INVALID_ARN else fault from None
+
+    def key_to_show(self, given: str) -> Key:
+        """As `key`, for operations that tell what is no ARN from what is not there."""
         return self.names.key(given, self.call.known_caller)
 
     def key_without_alias(self, given: str) -> Key:
@@ -99,6 +109,10 @@ class Asking(Asker):
             arn = self.names.key_arn(key.key_id)
             raise Fault("KMSInvalidStateException", f"{arn} is pending import.", problem="key-state")
         return view
+
+    def material(self, key: Key, version: int, member: str = "KeyMaterialId") -> dict[str, str]:
+        """The member that names which material was used, for symmetric keys."""
+        return {member: self.names.material_id(key, version)} if specs.spec_of(key.type) == specs.SYMMETRIC else {}
 
     def require_primary(self, key: Key) -> None:
         """Raise Fault for what is a replica in this region, where it can be used but not changed."""

@@ -22,7 +22,18 @@ from kms.access.ratelimit import RateClass, identity
 from kms.access.sigv4 import Signed
 from kms.api import requests
 from kms.api.admission import Admission
-from kms.api.aws import encrypting, granting, importing, managing, naming, policies, regions, rotating, signing  # noqa: F401  # they fill the table
+from kms.api.aws import (  # noqa: F401  # they fill the table
+    encrypting,
+    granting,
+    importing,
+    managing,
+    naming,
+    policies,
+    regions,
+    rotating,
+    signing,
+    tagging,
+)
 from kms.api.aws.asking import ACTIONS, Action, Asking
 from kms.api.aws.faults import Fault, fault_of
 from kms.api.aws.names import Names

@@ -16,7 +16,14 @@ from kms.api.aws.shapes import Ciphertext, EncryptionContext, GrantTokens, Input
 from kms.crypto.pkcs8 import der_of_pem
 from kms.errors import DecryptionFailed
 from kms.keys.model import Key, Usage
-from kms.operations.encrypting import DataKeyPairRequest, DataKeyRequest, DecryptRequest, EncryptRequest
+from kms.operations.encrypting import (
+    DataKeyPairRequest,
+    DataKeyRequest,
+    DecryptAnswer,
+    DecryptRequest,
+    EncryptAnswer,
+    EncryptRequest,
+)
 from kms.operations.stateless import RandomRequest
 
 EncryptionAlgorithm = Literal["SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"]
@@ -102,7 +109,7 @@ def encrypt(asking: Asking, given: EncryptInput) -> Mapping[str, Any]:
     algorithm = given.encryption_algorithm or specs.SYMMETRIC
     sealed = _encrypt(asking, key, given.plaintext, given.encryption_context, algorithm, given.dry_run)
     return {
-        "CiphertextBlob": sealed,
+        "CiphertextBlob": sealed.ciphertext,
         "KeyId": asking.names.key_arn(key.key_id),
         "EncryptionAlgorithm": algorithm,
     }
@@ -115,11 +122,12 @@ def decrypt(asking: Asking, given: DecryptInput) -> Mapping[str, Any]:
     algorithm = given.encryption_algorithm or specs.SYMMETRIC
     ciphertext = _ciphertext(given.ciphertext_blob)
     key = _source(asking, given.key_id, ciphertext, algorithm)
-    plaintext = _decrypt(asking, key, ciphertext, given.encryption_context, algorithm, given.dry_run)
+    opened = _decrypt(asking, key, ciphertext, given.encryption_context, algorithm, given.dry_run)
     return {
-        "Plaintext": plaintext,
+        "Plaintext": opened.plaintext,
         "KeyId": asking.names.key_arn(key.key_id),
         "EncryptionAlgorithm": algorithm,
+        **asking.material(key, opened.version),
     }
 
 
@@ -131,16 +139,18 @@ def re_encrypt(asking: Asking, given: ReEncryptInput) -> Mapping[str, Any]:
     ciphertext = _ciphertext(given.ciphertext_blob)
     source = _source(asking, given.source_key_id, ciphertext, source_algorithm)
     target = asking.key(given.destination_key_id)
-    plaintext = _decrypt(asking, source, ciphertext, given.source_encryption_context, source_algorithm)
+    opened = _decrypt(asking, source, ciphertext, given.source_encryption_context, source_algorithm)
     sealed = _encrypt(
-        asking, target, plaintext, given.destination_encryption_context, target_algorithm, given.dry_run
+        asking, target, opened.plaintext, given.destination_encryption_context, target_algorithm, given.dry_run
     )
     return {
-        "CiphertextBlob": sealed,
+        "CiphertextBlob": sealed.ciphertext,
         "SourceKeyId": asking.names.key_arn(source.key_id),
         "KeyId": asking.names.key_arn(target.key_id),
         "SourceEncryptionAlgorithm": source_algorithm,
         "DestinationEncryptionAlgorithm": target_algorithm,
+        **asking.material(source, opened.version, "SourceKeyMaterialId"),
+        **asking.material(target, sealed.version, "DestinationKeyMaterialId"),
     }
 
 
@@ -186,13 +196,14 @@ def _encrypt(
     context: EncryptionContext | None,
     algorithm: str,
     dry_run: bool | None = None,
-) -> bytes:
+) -> EncryptAnswer:
     _require_algorithm(asking, key, Usage.ENCRYPT, algorithm, context)
     if algorithm == specs.SYMMETRIC:
         request = EncryptRequest(plaintext=plaintext, associated_data=associated_data_of(context))
     else:
         request = EncryptRequest(plaintext=plaintext, format=specs.OAEP[algorithm])
-    return bytes(asking.use("encrypt", key, request, dry_run=dry_run).ciphertext)
+    answer: EncryptAnswer = asking.use("encrypt", key, request, dry_run=dry_run)
+    return answer
 
 
 def _decrypt(
@@ -202,13 +213,14 @@ def _decrypt(
     context: EncryptionContext | None,
     algorithm: str,
     dry_run: bool | None = None,
-) -> bytes:
+) -> DecryptAnswer:
     _require_algorithm(asking, key, Usage.DECRYPT, algorithm, context)
     if algorithm == specs.SYMMETRIC:
         request = DecryptRequest(ciphertext=ciphertext, associated_data=associated_data_of(context))
     else:
         request = DecryptRequest(ciphertext=ciphertext, format=specs.OAEP[algorithm])
-    return bytes(asking.use("decrypt", key, request, dry_run=dry_run).plaintext)
+    answer: DecryptAnswer = asking.use("decrypt", key, request, dry_run=dry_run)
+    return answer
 
 
 def _require_algorithm(
@@ -265,7 +277,12 @@ def _data_key(asking: Asking, given: DataKeyInput, *, with_plaintext: bool) -> M
     )
     answer = asking.use("data_key", key, request, dry_run=given.dry_run)
     shown = {"Plaintext": answer.plaintext} if with_plaintext else {}
-    return {**shown, "CiphertextBlob": answer.ciphertext, "KeyId": asking.names.key_arn(key.key_id)}
+    return {
+        **shown,
+        "CiphertextBlob": answer.ciphertext,
+        "KeyId": asking.names.key_arn(key.key_id),
+        **asking.material(key, answer.version),
+    }
 
 
 def _data_key_pair(asking: Asking, given: DataKeyPairInput, *, with_plaintext: bool) -> Mapping[str, Any]:
@@ -286,4 +303,5 @@ def _data_key_pair(asking: Asking, given: DataKeyPairInput, *, with_plaintext: b
         "PublicKey": der_of_pem(answer.public_key, "public_key"),
         "KeyId": asking.names.key_arn(key.key_id),
         "KeyPairSpec": given.key_pair_spec,
+        **asking.material(key, answer.version),
     }

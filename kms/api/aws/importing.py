@@ -85,8 +85,9 @@ def import_key_material(asking: Asking, given: ImportKeyMaterialInput) -> Mappin
     expires = given.expiration_model == "KEY_MATERIAL_EXPIRES"
     if expires != (given.valid_to is not None):
         raise Fault("ValidationException", "ValidTo comes with KEY_MATERIAL_EXPIRES, and with that only.")
-    if given.key_material_id is not None or given.key_material_description is not None:
-        raise Fault("UnsupportedOperationException", "A key has one material here, without id or description.")
+    _require_material(asking, key, given.key_material_id)
+    if given.key_material_description is not None:
+        raise Fault("UnsupportedOperationException", "Material has no description here.")
     token, _, uid = given.import_token.partition(b"/")
     if uid != key.uid.hex().encode() or not token.isalnum():
         raise Fault("InvalidImportTokenException", f"The import token is not one for {arn}.")
@@ -105,18 +106,17 @@ def import_key_material(asking: Asking, given: ImportKeyMaterialInput) -> Mappin
         raise Fault("IncorrectKeyMaterialException", refusal.detail) from None
     except Conflict as refusal:
         raise Fault("IncorrectKeyMaterialException", refusal.detail, problem=refusal.problem) from None
-    return {"KeyId": arn}
+    return {"KeyId": arn, **asking.material(key, key.latest_version)}
 
 
 @action("DeleteImportedKeyMaterial", DeleteImportedKeyMaterialInput)
 def delete_imported_key_material(asking: Asking, given: DeleteImportedKeyMaterialInput) -> Mapping[str, Any]:
     """Forget the material of a key at once; it can come again."""
     key = _external(asking, given.key_id)
-    if given.key_material_id is not None:
-        raise Fault("UnsupportedOperationException", "The material of a key has no id here.")
+    _require_material(asking, key, given.key_material_id)
     if not asking.do("get_key", Nothing(), key_id=key.key_id).awaits_material:
         asking.do("take_material_back", Nothing(), key_id=key.key_id)
-    return {"KeyId": asking.names.key_arn(key.key_id)}
+    return {"KeyId": asking.names.key_arn(key.key_id), **asking.material(key, key.latest_version)}
 
 
 def expiration(view: KeyView) -> dict[str, Any]:
@@ -127,6 +127,13 @@ def expiration(view: KeyView) -> dict[str, Any]:
     if not isinstance(until, datetime):
         return {"ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}
     return {"ExpirationModel": "KEY_MATERIAL_EXPIRES", "ValidTo": seconds(until)}
+
+
+def _require_material(asking: Asking, key: Key, named: str | None) -> None:
+    """Raise Fault for the name of other material than the one that a key has here."""
+    if named not in (None, asking.names.material_id(key, key.latest_version)):
+        arn = asking.names.key_arn(key.key_id)
+        raise Fault("NotFoundException", f"{arn} has no material {named}.", problem="not-found")
 
 
 def _external(asking: Asking, given: str) -> Key:

@@ -14,6 +14,7 @@ from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
 from kms.api.aws.importing import expiration
 from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, truncated
+from kms.api.aws.tagging import Tag, labels_of
 from kms.errors import KeyStateConflict
 from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
 from kms.keys.model import Key
@@ -30,31 +31,28 @@ KeySpec = Literal[
     "SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512", "SM2", "ML_DSA_44", "ML_DSA_65",
     "ML_DSA_87", "ECC_NIST_EDWARDS25519", "ML_KEM_512", "ML_KEM_768", "ML_KEM_1024",
 ]  # fmt: skip
+CustomerMasterKeySpec = Literal[
+    "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1",
+    "SYMMETRIC_DEFAULT", "HMAC_224", "HMAC_256", "HMAC_384", "HMAC_512", "SM2",
+]  # fmt: skip
 KeyUsage = Literal[
     "SIGN_VERIFY", "ENCRYPT_DECRYPT", "GENERATE_VERIFY_MAC", "KEY_AGREEMENT", "ENCAPSULATE_DECAPSULATE"
 ]
 
 
-class Tag(Input, kw_only=True):
-    """A label."""
-
-    tag_key: Annotated[str, Meta(min_length=1, max_length=128)]
-    tag_value: Annotated[str, Meta(max_length=256)]
-
-
 class CreateKeyInput(Input, kw_only=True):
     """CreateKey."""
 
-    policy: str | None = None
+    policy: policies.Policy | None = None
     description: Description | None = None
     key_usage: KeyUsage | None = None
-    customer_master_key_spec: KeySpec | None = None
+    customer_master_key_spec: CustomerMasterKeySpec | None = None
     key_spec: KeySpec | None = None
     origin: Literal["AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"] = "AWS_KMS"
-    custom_key_store_id: str | None = None
+    custom_key_store_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     tags: list[Tag] = field(default_factory=list)
     multi_region: bool | None = None
-    xks_key_id: str | None = None
+    xks_key_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
 
 class ListKeysInput(Input, kw_only=True):
@@ -76,28 +74,11 @@ class UpdateKeyDescriptionInput(KeyInput, kw_only=True):
     description: Description
 
 
-class TagResourceInput(KeyInput, kw_only=True):
-    """TagResource."""
-
-    tags: list[Tag]
-
-
-class UntagResourceInput(KeyInput, kw_only=True):
-    """UntagResource."""
-
-    tag_keys: list[Annotated[str, Meta(min_length=1, max_length=128)]]
-
-
-class ListResourceTagsInput(KeyInput, kw_only=True):
-    """ListResourceTags."""
-
-    limit: ItemLimit = 50
-    marker: Marker | None = None
-
-
 @action("CreateKey", CreateKeyInput, RateClass.GENERATE)
 def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
     """Make a key."""
+    if given.key_spec is not None and given.customer_master_key_spec not in (None, given.key_spec):
+        raise Fault("ValidationException", "Give KeySpec or CustomerMasterKeySpec, not both.")
     spec = given.key_spec or given.customer_master_key_spec or specs.SYMMETRIC
     if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS", "EXTERNAL"):
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
@@ -122,6 +103,7 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
         labels=labels_of(given.tags),
         description=given.description or "",
         region=asking.names.region,
+        policy=given.policy or "",
     )
     operation = "create_external_key" if given.origin == "EXTERNAL" else "create_key"
     return {"KeyMetadata": metadata(asking, asking.do(operation, request))}
@@ -130,7 +112,7 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
 @action("DescribeKey", KeyInput)
 def describe_key(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
     """Show a key."""
-    key = asking.key(given.key_id)
+    key = asking.key_to_show(given.key_id)
     return {"KeyMetadata": metadata(asking, _view(asking, key))}
 
 
@@ -218,34 +200,6 @@ def update_key_description(asking: Asking, given: UpdateKeyDescriptionInput) -> 
     asking.do("update_key", UpdateKeyRequest(description=given.description), key_id=key.key_id)
 
 
-@action("TagResource", TagResourceInput)
-def tag_resource(asking: Asking, given: TagResourceInput) -> None:
-    """Add labels to a key, or change them."""
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
-    added = labels_of(given.tags)
-    _few({**key.labels, **added})
-    asking.do("update_key", UpdateKeyRequest(add_labels=added), key_id=key.key_id)
-
-
-@action("UntagResource", UntagResourceInput)
-def untag_resource(asking: Asking, given: UntagResourceInput) -> None:
-    """Take labels from a key."""
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
-    asking.do("update_key", UpdateKeyRequest(remove_labels=given.tag_keys), key_id=key.key_id)
-
-
-@action("ListResourceTags", ListResourceTagsInput)
-def list_resource_tags(asking: Asking, given: ListResourceTagsInput) -> Mapping[str, Any]:
-    """List the labels of a key."""
-    labels = _view(asking, asking.key_without_alias(given.key_id)).labels
-    names = sorted(name for name in labels if given.marker is None or name > given.marker)
-    shown = names[: given.limit]
-    tags = [{"TagKey": name, "TagValue": labels[name]} for name in shown]
-    return {"Tags": tags, **truncated(shown[-1] if len(names) > len(shown) else None)}
-
-
 @action("GetKeyLastUsage", KeyInput)
 def get_key_last_usage(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
     """Say when and by which operation a key was used last; uses of the last five minutes may be missing."""
@@ -290,6 +244,9 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
         **specs.algorithms(view),
         **expiration(view),
     }
+    if not view.awaits_material:
+        key = asking.service.keyring.key(view.key_id)
+        found |= asking.material(key, view.latest_version, "CurrentKeyMaterialId")
     if found["MultiRegion"]:
         primary = asking.names.primary_region(view.region)
         regions = [
@@ -309,19 +266,3 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
 def _view(asking: Asking, key: Key) -> KeyView:
     view: KeyView = asking.do("get_key", Nothing(), key_id=key.key_id)
     return view
-
-
-def labels_of(tags: list[Tag]) -> dict[str, str]:
-    """Tags as labels. Raises Fault."""
-    if any(tag.tag_key.lower().startswith("aws:") for tag in tags):
-        raise Fault("TagException", "Tag keys must not begin with aws:.")
-    labels = {tag.tag_key: tag.tag_value for tag in tags}
-    if len(labels) < len(tags):
-        raise Fault("TagException", "Duplicate tag keys.")
-    return _few(labels)
-
-
-def _few(labels: dict[str, str]) -> dict[str, str]:
-    if len(labels) > 50:
-        raise Fault("TagException", "Too many tags: at most 50.")
-    return labels

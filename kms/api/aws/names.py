@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 
 from kms.access.model import Caller
 from kms.access.policy import may_see_key
@@ -14,6 +15,7 @@ from kms.keys.model import Key
 from kms.operations import Service
 
 ALIAS = "alias/"
+INVALID_ARN = "InvalidArnException"
 _ARN = re.compile(r"arn:aws:kms:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):(?P<resource>.+)", re.DOTALL)
 
 
@@ -71,14 +73,18 @@ class Names:
         if key is not None and not is_alias and key.key_id != resource:
             key = None  # a name that only looks like a key id here
         if key is None or not self.is_here(key) or not may_see_key(caller, key.owner, key.key_id):
-            raise _not_found(self.alias_arn(resource) if is_alias else self.key_arn(resource))
+            raise not_found(self.alias_arn(resource) if is_alias else self.key_arn(resource))
         return key
 
     def key_without_alias(self, given: str, caller: Caller) -> Key:
         """As `key`, for operations that take no alias."""
         if self._resource(given).startswith(ALIAS):
-            raise Fault("InvalidArnException", "Key Aliases are not supported for this operation.")
+            raise Fault(INVALID_ARN, "Key Aliases are not supported for this operation.")
         return self.key(given, caller)
+
+    def material_id(self, key: Key, version: int) -> str:
+        """The name of the material of one version: 64 hexadecimal digits that say nothing of it."""
+        return sha256(key.uid + version.to_bytes(4)).hexdigest()
 
     def primary_region(self, region: str) -> str:
         """The region of a key; keys of none are in that of the settings."""
@@ -100,14 +106,14 @@ class Names:
             return given
         found = _ARN.fullmatch(given)
         if found is None:
-            raise Fault("InvalidArnException", f"Invalid arn {given[:256]}")
+            raise Fault(INVALID_ARN, f"Invalid arn {given[:256]}")
         if found["region"] != self.region or found["account"] != self.account:
-            raise _not_found(given[:512])
+            raise not_found(given[:512])
         resource = found["resource"]
         if resource.startswith("key/"):
             return resource.removeprefix("key/")
         if not resource.startswith(ALIAS):
-            raise Fault("InvalidArnException", f"Invalid arn {given[:256]}")
+            raise Fault(INVALID_ARN, f"Invalid arn {given[:256]}")
         return resource
 
     def _by_alias(self, alias: str) -> Key | None:
@@ -123,6 +129,7 @@ class Names:
         return self.region == self.service.settings.aws_region
 
 
-def _not_found(what: str) -> Fault:
+def not_found(what: str) -> Fault:
+    """The fault of a name that is none of a key that the caller may know of."""
     kind = "Alias" if ":alias/" in what else "Key"
     return Fault("NotFoundException", f"{kind} {what} is not found.", problem="not-found")

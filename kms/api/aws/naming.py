@@ -73,7 +73,7 @@ def delete_alias(asking: Asking, given: DeleteAliasInput) -> None:
 def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
     """List the aliases of this region, or of one key."""
     asking.require_marker(given.marker)
-    key = asking.key(given.key_id) if given.key_id is not None else None
+    key = asking.key_to_show(given.key_id) if given.key_id is not None else None
     found: list[tuple[str, dict[str, Any]]] = []
     cursor = given.marker
     while len(found) <= given.limit:
@@ -107,7 +107,7 @@ def _set(asking: Asking, given: SetAliasInput, *, exists: bool) -> None:
 def _target(asking: Asking, given: SetAliasInput) -> Key:
     if ALIAS in given.target_key_id:
         raise Fault("ValidationException", "Aliases must refer to keys. Not aliases.")
-    return asking.key_without_alias(given.target_key_id)
+    return asking.key(given.target_key_id)
 
 
 def _kind(key: Key) -> tuple[str, bool]:

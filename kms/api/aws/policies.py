@@ -1,4 +1,4 @@
-"""Key policies in the AWS dialect: the one that ownership gives every key, and no other.
+"""Key policies in the AWS dialect: what ownership gives every key, in whatever words, and nothing else.
 
 A document that says anything else is refused as malformed, so that nobody believes in what is not enforced.
 """
@@ -19,6 +19,7 @@ from kms.operations.keys import UpdateKeyRequest
 from kms.operations.table import Nothing
 
 _NAME = "default"
+Policy = Annotated[str, Meta(min_length=1, max_length=32_768, pattern=r"^[\t\n\r -\xff]+\Z")]
 PolicyName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^\w+\Z")]
 
 
@@ -31,7 +32,7 @@ class GetKeyPolicyInput(KeyInput, kw_only=True):
 class PutKeyPolicyInput(GetKeyPolicyInput, kw_only=True):
     """PutKeyPolicy."""
 
-    policy: Annotated[str, Meta(min_length=1, max_length=131_072)]
+    policy: Policy
     bypass_policy_lockout_safety_check: bool = False
 
 
@@ -62,16 +63,16 @@ def get_key_policy(asking: Asking, given: GetKeyPolicyInput) -> Mapping[str, Any
     _require_default(given.policy_name)
     key = asking.key_without_alias(given.key_id)
     asking.do("get_key", Nothing(), key_id=key.key_id)
-    return {"Policy": document_of(asking, key.owner), "PolicyName": _NAME}
+    return {"Policy": document_of(asking, key), "PolicyName": _NAME}
 
 
 @action("PutKeyPolicy", PutKeyPolicyInput)
 def put_key_policy(asking: Asking, given: PutKeyPolicyInput) -> None:
-    """Take the policy that the key has; refuse every other."""
+    """Keep a policy that says what ownership says; refuse every other."""
     _require_default(given.policy_name)
     key = asking.key_without_alias(given.key_id)
     require_ownership(asking, given.policy, key.owner)
-    asking.do("update_key", UpdateKeyRequest(), key_id=key.key_id)
+    asking.do("update_key", UpdateKeyRequest(policy=given.policy), key_id=key.key_id)
 
 
 @action("ListKeyPolicies", ListKeyPoliciesInput)
@@ -82,12 +83,14 @@ def list_key_policies(asking: Asking, given: ListKeyPoliciesInput) -> Mapping[st
     return {"PolicyNames": [_NAME], **truncated(None)}
 
 
-def document_of(asking: Asking, owner: str) -> str:
-    """The policy of a key of `owner`."""
+def document_of(asking: Asking, key: Key) -> str:
+    """The policy of a key, as it was put, or as AWS's own first one is."""
+    if key.policy:
+        return key.policy
     statement = _Statement(
         sid="The owner may do everything",
         effect="Allow",
-        principal={"AWS": asking.names.client_arn(owner)},
+        principal={"AWS": asking.names.client_arn(key.owner)},
         action="kms:*",
     )
     document = _Document(version="2012-10-17", id="key-default-1", statement=[statement])

@@ -13,9 +13,10 @@ from msgspec import UNSET, Meta, field
 
 from kms.api.aws.asking import Asking, action
 from kms.api.aws.faults import Fault
-from kms.api.aws.managing import Tag, labels_of, metadata
-from kms.api.aws.policies import document_of, require_ownership
+from kms.api.aws.managing import metadata
+from kms.api.aws.policies import Policy, document_of, require_ownership
 from kms.api.aws.shapes import Description, KeyInput
+from kms.api.aws.tagging import Tag, labels_of
 from kms.errors import AlreadyExists, NotFound
 from kms.keys.ids import is_multi_region_key_id
 from kms.keys.model import Key
@@ -29,7 +30,7 @@ class ReplicateKeyInput(KeyInput, kw_only=True):
     """ReplicateKey."""
 
     replica_region: Region
-    policy: str | None = None
+    policy: Policy | None = None
     bypass_policy_lockout_safety_check: bool = False
     description: Description | None = None
     tags: list[Tag] = field(default_factory=list)
@@ -60,7 +61,7 @@ def replicate_key(asking: Asking, given: ReplicateKeyInput) -> Mapping[str, Any]
         view = asking.do("update_key", request, key_id=key.key_id)
     return {
         "ReplicaKeyMetadata": metadata(there, view),
-        "ReplicaPolicy": document_of(asking, key.owner),
+        "ReplicaPolicy": document_of(asking, key),
         "ReplicaTags": [{"TagKey": name, "TagValue": value} for name, value in sorted(view.labels.items())],
     }
 

@@ -61,7 +61,7 @@ def get_key_rotation_status(asking: Asking, given: KeyInput) -> Mapping[str, Any
         "KeyId": asking.names.key_arn(key.key_id),
         "KeyRotationEnabled": view.rotation_period is not None and view.deletion_at is None,
     }
-    if view.rotation_period is not None and view.next_rotation_at is not None:
+    if status["KeyRotationEnabled"] and view.next_rotation_at is not None:
         status["RotationPeriodInDays"] = max(1, view.rotation_period // timedelta(days=1))
         status["NextRotationDate"] = seconds(view.next_rotation_at)
     return status
@@ -93,6 +93,7 @@ def list_key_rotations(asking: Asking, given: ListKeyRotationsInput) -> Mapping[
             "KeyId": asking.names.key_arn(key.key_id),
             "RotationDate": seconds(each.created_at),
             "RotationType": "ON_DEMAND",
+            **asking.material(key, each.version),
             **({"KeyMaterialState": _material(each.version, key)} if with_first else {}),
         }
         for each in page.items

@@ -153,7 +153,7 @@ def verify_mac(asking: Asking, given: VerifyMacInput) -> Mapping[str, Any]:
 @action("GetPublicKey", GetPublicKeyInput)
 def get_public_key(asking: Asking, given: GetPublicKeyInput) -> Mapping[str, Any]:
     """Show the public half of a key pair."""
-    key = asking.key(given.key_id)
+    key = asking.key_to_show(given.key_id)
     arn = asking.names.key_arn(key.key_id)
     if key.type.startswith(("hmac", "aes", "xaes", "chacha")):
         raise Fault(

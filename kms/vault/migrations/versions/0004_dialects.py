@@ -16,7 +16,8 @@ def upgrade() -> None:
     op.add_column("key_versions", sa.Column("fingerprint", sa.LargeBinary))
     op.add_column("key_versions", sa.Column("material_until", sa.BigInteger))
     op.create_index("ix_key_versions_material_until", "key_versions", ["material_until"])
-    op.add_column("keys", sa.Column("replicas", sa.Text, nullable=False, server_default=""))
+    for name in ("replicas", "policy"):
+        op.add_column("keys", sa.Column(name, sa.Text, nullable=False, server_default=""))
     for name, kind, default in (
         ("more_permissions", sa.Text, ""),
         ("context_rule", sa.String(16), "none"),

@@ -1,0 +1,86 @@
+"""Tags in the AWS dialect: the labels of a key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from kms.api.aws.asking import Asking, action
+from kms.api.aws.faults import Fault
+from kms.api.aws.shapes import Input, ItemLimit, KeyInput, Marker, truncated
+from kms.operations.keys import UpdateKeyRequest
+from kms.operations.table import Nothing
+
+
+class Tag(Input, kw_only=True):
+    """A label."""
+
+    tag_key: Annotated[str, Meta(min_length=1, max_length=128)]
+    tag_value: Annotated[str, Meta(max_length=256)]
+
+
+class TagResourceInput(KeyInput, kw_only=True):
+    """TagResource."""
+
+    tags: list[Tag]
+
+
+class UntagResourceInput(KeyInput, kw_only=True):
+    """UntagResource."""
+
+    tag_keys: list[Annotated[str, Meta(min_length=1, max_length=128)]]
+
+
+class ListResourceTagsInput(KeyInput, kw_only=True):
+    """ListResourceTags."""
+
+    limit: ItemLimit = 50
+    marker: Marker | None = None
+
+
+@action("TagResource", TagResourceInput)
+def tag_resource(asking: Asking, given: TagResourceInput) -> None:
+    """Add labels to a key, or change them."""
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    added = labels_of(given.tags)
+    _few({**key.labels, **added})
+    asking.do("update_key", UpdateKeyRequest(add_labels=added), key_id=key.key_id)
+
+
+@action("UntagResource", UntagResourceInput)
+def untag_resource(asking: Asking, given: UntagResourceInput) -> None:
+    """Take labels from a key."""
+    key = asking.key_without_alias(given.key_id)
+    asking.require_no_deletion(key)
+    asking.do("update_key", UpdateKeyRequest(remove_labels=given.tag_keys), key_id=key.key_id)
+
+
+@action("ListResourceTags", ListResourceTagsInput)
+def list_resource_tags(asking: Asking, given: ListResourceTagsInput) -> Mapping[str, Any]:
+    """List the labels of a key."""
+    labels = asking.do("get_key", Nothing(), key_id=asking.key_without_alias(given.key_id).key_id).labels
+    if given.marker is not None and given.marker not in labels:
+        raise Fault("InvalidMarkerException", "The marker is not one that a list gave.")
+    names = sorted(name for name in labels if given.marker is None or name > given.marker)
+    shown = names[: given.limit]
+    tags = [{"TagKey": name, "TagValue": labels[name]} for name in shown]
+    return {"Tags": tags, **truncated(shown[-1] if len(names) > len(shown) else None)}
+
+
+def labels_of(tags: list[Tag]) -> dict[str, str]:
+    """Tags as labels. Raises Fault."""
+    if any(tag.tag_key.lower().startswith("aws:") for tag in tags):
+        raise Fault("TagException", "Tag keys must not begin with aws:.")
+    labels = {tag.tag_key: tag.tag_value for tag in tags}
+    if len(labels) < len(tags):
+        raise Fault("TagException", "Duplicate tag keys.")
+    return _few(labels)
+
+
+def _few(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > 50:
+        raise Fault("TagException", "Too many tags: at most 50.")
+    return labels
