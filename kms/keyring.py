@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any
 
 from kms.access import policy
 from kms.access.model import Caller
 from kms.access.policy import Permission, no_such_key
 from kms.crypto.primitives import PRIMITIVES
 from kms.crypto.registry import key_type
-from kms.errors import NotFound, OperationNotSupported, PermissionDenied
+from kms.errors import NotFound, OperationNotSupported, PermissionDenied, Refusal
 from kms.keys.lifecycle import in_force_until, require_in_force, require_in_range
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
 from kms.vault.lease import Lease, LeasedCache
@@ -53,14 +53,6 @@ class _Checked:
     until: datetime
 
 
-class AssociatedData(Protocol):
-    """A message that is bound to associated data."""
-
-    @property
-    def associated_data(self) -> bytes:
-        """What it is bound to."""
-
-
 class Keyring:
     """Keys by id and their loaded versions, read through from the vault."""
 
@@ -92,10 +84,8 @@ class Keyring:
         """Whether there is a further mount of the Vault dialect of that name. Raises Unavailable without a lease."""
         return self._mounts.get(mount, lambda: self._load_mount(mount))
 
-    def permitted(
-        self, caller: Caller, permission: Permission, key_id: str, bound: Sequence[AssociatedData] = ()
-    ) -> Key:
-        """As `key`, if `caller` may do this with it, or at least with the `bound` messages.
+    def permitted(self, caller: Caller, permission: Permission, key_id: str, bound: Sequence[Any] = ()) -> Key:
+        """As `key`, if `caller` may do this with it, or at least with the `bound` messages and their associated data.
 
         Raises NotFound or PermissionDenied.
         """
@@ -112,6 +102,8 @@ class Keyring:
                 raise
             key = self.key(key_id)
             for each in bound:
+                if isinstance(each, Refusal):
+                    continue  # a message that could not be read
                 policy.require_on_key(caller, permission, key.owner, key.key_id, key_id, each.associated_data)
             return key
 

@@ -6,16 +6,43 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import compatibility
 from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.operations import Service
 from support import LEASE, SteeredClock, World, free_port, new_database, wait_for_postgres
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tables", action="store_true", help="write docs/reference/compatibility.md anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # here, and not in each of several processes
+        os.environ[compatibility.RESULTS] = tempfile.mkdtemp(prefix="kms-test-results-")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Hold the page of what clients can do to what they did, where all of them were there and all went well."""
+    if hasattr(session.config, "workerinput"):
+        return
+    results = compatibility.gathered()
+    shutil.rmtree(os.environ[compatibility.RESULTS], ignore_errors=True)
+    if exitstatus or set(results) != compatibility.MODULES:
+        return
+    page = compatibility.page(results)
+    if session.config.getoption("--tables"):
+        compatibility.PAGE.write_text(page)
+    elif compatibility.PAGE.read_text() != page:
+        print(f"\n{compatibility.PAGE.name} is not what came out; write it anew with --tables")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -125,7 +125,7 @@ def _encrypt_several(
     service: Service, call: Call, items: Sequence[EncryptRequest | Refusal], key_id: str
 ) -> list[EncryptAnswer | Refusal]:
     """`encrypt` for each of the items that could be read."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, _read(items))
+    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, items)
     try:
         number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher, messages=len(items))
     except Refusal as refusal:
@@ -154,7 +154,7 @@ def _decrypt_several(
     service: Service, call: Call, items: Sequence[DecryptRequest | Refusal], key_id: str
 ) -> list[DecryptAnswer | Refusal]:
     """`decrypt` for each of the items that could be read."""
-    key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id, _read(items))
+    key = usable_key(service, call, Permission.KEYS_DECRYPT, key_id, items)
     require_usage(key, Usage.DECRYPT)
     opened: dict[bytes, tuple[int, Callable[[bytes, bytes], bytes]]] = {}  # by header: most have the same
     results: list[DecryptAnswer | Refusal] = []
@@ -274,11 +274,6 @@ def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key
         plaintext=plaintext if request.with_plaintext else UNSET,
         ciphertext=sealed,
     )
-
-
-def _read(items: Sequence[Any]) -> Sequence[Any]:
-    """The items that could be read."""
-    return [item for item in items if not isinstance(item, Refusal)]
 
 
 def _encrypt(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import compatibility
 from running import Running, Start
 from support import free_port, new_database
 
@@ -18,7 +19,7 @@ _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "AWS_C
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+def start(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts services; stops what is still running when the module's tests are over."""
     running: list[Running] = []
 
@@ -52,6 +53,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
     yield go
     for service in running:
+        compatibility.gather(service, request.module.__name__)
         if service.process.poll() is None:
             service.stop()
 

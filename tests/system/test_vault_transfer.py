@@ -25,6 +25,7 @@ from hvac.exceptions import InvalidRequest
 from running import Running, Start
 from support import b64, unb64
 
+SHARED = "k" * 43  # what both installations know
 DIGESTS: dict[str, hashes.HashAlgorithm] = {
     "SHA1": hashes.SHA1(),
     "SHA224": hashes.SHA224(),
@@ -36,7 +37,14 @@ DIGESTS: dict[str, hashes.HashAlgorithm] = {
 
 @pytest.fixture(scope="module")
 def service(start: Start) -> Running:
-    return start("--workers", "2", "--rate-limit", "off")
+    return start("--workers", "2", "--rate-limit", "off", KMS_BACKUP_KEY=SHARED)
+
+
+@pytest.fixture(scope="module")
+def there(start: Start) -> hvac.Client:
+    """A client of another installation, which shares nothing with the first but the key of backups."""
+    service = start("--workers", "1", "--rate-limit", "off", KMS_BACKUP_KEY=SHARED)
+    return hvac.Client(url=service.url, token=service.user("vera"), verify=str(service.folder / "server.crt"))
 
 
 @pytest.fixture(scope="module")
@@ -164,13 +172,7 @@ def test_versions_of_an_imported_key(vault: hvac.Client) -> None:
     transit.rotate_key(name="rotates")
 
 
-def test_a_key_goes_from_one_key_store_to_another(start: Start, vault: hvac.Client) -> None:
-    there_service = start("--workers", "1", "--rate-limit", "off")
-    there = hvac.Client(
-        url=there_service.url,
-        token=there_service.user("walt"),
-        verify=str(there_service.folder / "server.crt"),
-    )
+def test_a_key_goes_from_one_key_store_to_another(there: hvac.Client, vault: hvac.Client) -> None:
     wrapping = there.read("transit/wrapping_key")["data"]["public_key"]
     vault.write_data("transit/keys/there/import", data={"type": "rsa-4096", "public_key": wrapping})
     transit = vault.secrets.transit
@@ -183,6 +185,17 @@ def test_a_key_goes_from_one_key_store_to_another(start: Start, vault: hvac.Clie
     assert opened(there, "moved", sealed) == b"x"
     latest = vault.read("transit/byok-export/there/moving/latest")["data"]["keys"]
     assert list(latest) == ["1"]
+
+
+def test_a_backup_is_restored_elsewhere(there: hvac.Client, vault: hvac.Client) -> None:
+    transit = vault.secrets.transit
+    transit.create_key(name="saved", exportable=True, allow_plaintext_backup=True)
+    sealed = transit.encrypt_data(name="saved", plaintext=b64(b"x"))["data"]["ciphertext"]
+    backup = transit.backup_key(name="saved")["data"]["backup"]
+    there.secrets.transit.restore_key(backup=backup)
+    assert opened(there, "saved", sealed) == b"x"
+    with pytest.raises(InvalidRequest):
+        transit.restore_key(backup=backup)
 
 
 def test_what_is_not_imported_or_given_out(vault: hvac.Client) -> None:
