@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cryptography.x509 import load_pem_x509_csr
+
 from kms.crypto.keytype import KeyType
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES, key_type
@@ -50,6 +52,8 @@ def exercise(post: Post, name: str, usages: frozenset[Usage], message: bytes, as
         check = {"message": text, "signature": signed["signature"], "algorithm": signed["algorithm"]}
         assert post("verify", check)["valid"] is True
         assert post("verify", {**check, "message": b64(message + b"x")})["valid"] is False
+        request = post("certificate-request", {"subject": "CN=x"})["certificate_request"]
+        assert load_pem_x509_csr(request.encode()).is_signature_valid
     if Usage.MAC in usages:
         code = post("mac", {"message": text})["mac"]
         assert post("verify-mac", {"message": text, "mac": code})["valid"] is True
@@ -81,6 +85,7 @@ OPERATION_OF: dict[str, tuple[Usage, dict[str, Any]]] = {
     "data-key": (Usage.ENCRYPT, {}),
     "data-key-pair": (Usage.ENCRYPT, {"type": "x25519"}),
     "sign": (Usage.SIGN, {"message": ""}),
+    "certificate-request": (Usage.SIGN, {"subject": "CN=x"}),
     "verify": (Usage.VERIFY, {"message": "", "signature": ""}),
     "mac": (Usage.MAC, {"message": ""}),
     "verify-mac": (Usage.VERIFY_MAC, {"message": "", "mac": ""}),

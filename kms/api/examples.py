@@ -19,6 +19,7 @@ KEYS: dict[str, dict[str, Any]] = {
 _KEY_OF = {
     "sign": "signer",
     "verify": "signer",
+    "certificate_request": "signer",
     "get_public_key": "signer",
     "mac": "coder",
     "verify_mac": "coder",

@@ -7,6 +7,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509 import CertificateSigningRequest, CertificateSigningRequestBuilder
 
 from kms.crypto.pkcs8 import halves
 from kms.crypto.primitives import Scheme, Signer
@@ -33,6 +34,9 @@ class EddsaKey(Signer):
         except InvalidSignature:
             return False
         return True
+
+    def request_certificate(self, builder: CertificateSigningRequestBuilder) -> CertificateSigningRequest:
+        return builder.sign(self._private, None)
 
 
 _P25519 = 2**255 - 19

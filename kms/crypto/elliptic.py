@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
+from cryptography.x509 import CertificateSigningRequest, CertificateSigningRequestBuilder
 
 from kms.crypto.hashing import SHA2, check_digest
 from kms.crypto.hpke import HpkeKey
@@ -55,6 +56,9 @@ class EcKey(Signer, Agreement):
         except (InvalidSignature, ValueError):
             return False
         return True
+
+    def request_certificate(self, builder: CertificateSigningRequestBuilder) -> CertificateSigningRequest:
+        return builder.sign(self._private, self._digest)
 
     def exchange(self, peer: PublicKeyTypes) -> bytes:
         assert isinstance(peer, ec.EllipticCurvePublicKey)

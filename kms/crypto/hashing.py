@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives import hashes
 
 from kms.errors import ValidationFailed
 
-SHA2: dict[str, hashes.HashAlgorithm] = {
+SHA2: dict[str, hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
     "256": hashes.SHA256(),
     "384": hashes.SHA384(),
     "512": hashes.SHA512(),

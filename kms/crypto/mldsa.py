@@ -6,6 +6,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import mldsa
+from cryptography.x509 import CertificateSigningRequest, CertificateSigningRequestBuilder
 
 from kms.crypto.pkcs8 import halves
 from kms.crypto.primitives import Scheme, Signer
@@ -44,6 +45,9 @@ class MlDsaKey(Signer):
         except InvalidSignature:
             return False
         return True
+
+    def request_certificate(self, builder: CertificateSigningRequestBuilder) -> CertificateSigningRequest:
+        return builder.sign(self._private, None)
 
 
 def _check(message: bytes, scheme: Scheme) -> None:

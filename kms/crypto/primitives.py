@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509 import CertificateSigningRequest, CertificateSigningRequestBuilder
 
 from kms.errors import ValidationFailed
 from kms.keys.model import Usage
@@ -62,6 +63,10 @@ class Signer(ABC):
     @abstractmethod
     def verify(self, message: bytes, signature: bytes, scheme: Scheme) -> bool:
         """Whether `signature` is valid; malformed signatures are simply not."""
+
+    @abstractmethod
+    def request_certificate(self, builder: CertificateSigningRequestBuilder) -> CertificateSigningRequest:
+        """A request for a certificate (RFC 2986), signed by this key."""
 
 
 class Mac(ABC):

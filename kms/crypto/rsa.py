@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.x509 import CertificateSigningRequest, CertificateSigningRequestBuilder
 
 from kms.crypto.hashing import SHA2, check_digest
 from kms.crypto.keywrap import AesKwp
@@ -81,6 +82,9 @@ class RsaKey(Cipher, Signer, KeyWrapper):
         except InvalidSignature:
             return False
         return True
+
+    def request_certificate(self, builder: CertificateSigningRequestBuilder) -> CertificateSigningRequest:
+        return builder.sign(self._private, hashes.SHA256())
 
 
 class _OaepSha1(Cipher):

@@ -4,6 +4,7 @@ from kms.operations import (  # noqa: F401  # they fill the table
     access_keys,
     aliases,
     backups,
+    certifying,
     clients,
     deriving,
     encrypting,

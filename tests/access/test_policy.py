@@ -24,7 +24,7 @@ USES = {
     "unwrap",
     "derive",
 }
-USES |= {"agree", "encapsulate", "decapsulate", "seal", "open"}
+USES |= {"certificate-request", "agree", "encapsulate", "decapsulate", "seal", "open"}
 ON_A_KEY = [
     ("GET", KEY, None),
     ("GET", f"{KEY}/versions", None),
@@ -41,6 +41,7 @@ ON_A_KEY = [
     ("POST", f"{KEY}/regions", {"add": "eu-central-1"}),
     ("POST", f"{KEY}/export", {}),
     ("POST", f"{KEY}/backup", {}),
+    ("POST", f"{KEY}/certificate-request", {"subject": "CN=x"}),
     ("POST", f"{KEY}/rewrap", {"ciphertext": ""}),
     ("POST", f"{KEY}/data-key", {}),
     ("POST", f"{KEY}/data-key-pair", {"type": "ec-p256"}),

@@ -8,6 +8,7 @@ from typing import Any
 
 import hvac
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -196,6 +197,29 @@ def test_a_backup_is_restored_elsewhere(there: hvac.Client, vault: hvac.Client) 
     assert opened(there, "saved", sealed) == b"x"
     with pytest.raises(InvalidRequest):
         transit.restore_key(backup=backup)
+
+
+def test_a_certificate_is_asked_for(vault: hvac.Client) -> None:
+    vault.write_data("transit/keys/shop", data={"type": "ecdsa-p256"})
+    made = vault.write_data("transit/keys/shop/csr", data={})["data"]
+    assert (made["name"], made["type"]) == ("shop", "ecdsa-p256")
+    assert x509.load_pem_x509_csr(made["csr"].encode()).subject.rfc4514_string() == "CN=shop"
+    other = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name.from_rfc4514_string("CN=shop.example.org,O=Example")
+    names = x509.SubjectAlternativeName([x509.DNSName("shop.example.org")])
+    template = x509.CertificateSigningRequestBuilder(subject).add_extension(names, critical=False)
+    pem = template.sign(other, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    asked = vault.write_data("transit/keys/shop/csr", data={"csr": pem})["data"]["csr"]
+    request = x509.load_pem_x509_csr(asked.encode())
+    assert request.is_signature_valid
+    assert (request.subject, [each.value for each in request.extensions]) == (subject, [names])
+    shown = vault.secrets.transit.read_key(name="shop")["data"]["keys"]["1"]["public_key"]
+    assert request.public_key() == load_pem_public_key(shown.encode())
+    constrained = template.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    wrong = constrained.sign(other, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    for body in ({"csr": "x"}, {"csr": wrong}, {"version": 2}):
+        with pytest.raises(InvalidRequest):
+            vault.write_data("transit/keys/shop/csr", data=body)
 
 
 def test_what_is_not_imported_or_given_out(vault: hvac.Client) -> None:

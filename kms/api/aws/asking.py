@@ -65,8 +65,7 @@ class Asking(Asker):
             if isinstance(refusal, KeyStateConflict):
                 if key.origin is Origin.IMPORTED:
                     self.view_with_material(key)
-                arn = self.names.key_arn(key.key_id)
-                raise Fault("DisabledException", f"{arn} is disabled.", problem=refusal.problem) from None
+                raise self.disabled(key) from None
             raise
         if dry_run:
             raise would_succeed()
@@ -100,7 +99,11 @@ class Asking(Asker):
         """Raise Fault for a key that is disabled, waits for its material, or awaits its deletion."""
         self.require_no_deletion(key)
         if self.view_with_material(key).state is KeyState.SUSPENDED:
-            raise Fault("DisabledException", f"{self.names.key_arn(key.key_id)} is disabled.", problem="key-state")
+            raise self.disabled(key)
+
+    def disabled(self, key: Key) -> Fault:
+        """The fault of a key that is disabled."""
+        return Fault("DisabledException", f"{self.names.key_arn(key.key_id)} is disabled.", problem="key-state")
 
     def view_with_material(self, key: Key) -> KeyView:
         """How a key is shown. Raises Fault for one that waits for its material."""

@@ -37,7 +37,7 @@ class ListKeyRotationsInput(KeyInput, kw_only=True):
 def enable_key_rotation(asking: Asking, given: EnableKeyRotationInput) -> None:
     """Make new versions by schedule."""
     key = _rotatable(asking, given)
-    _require_enabled(asking, key)
+    asking.require_enabled(key)
     request = UpdateKeyRequest(rotation_period=timedelta(days=given.rotation_period_in_days))
     asking.do("update_key", request, key_id=key.key_id)
 
@@ -46,7 +46,7 @@ def enable_key_rotation(asking: Asking, given: EnableKeyRotationInput) -> None:
 def disable_key_rotation(asking: Asking, given: KeyInput) -> None:
     """Make no more versions by schedule."""
     key = _rotatable(asking, given)
-    _require_enabled(asking, key)
+    asking.require_enabled(key)
     asking.do("update_key", UpdateKeyRequest(rotation_period=None), key_id=key.key_id)
 
 
@@ -74,7 +74,7 @@ def rotate_key_on_demand(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
     try:
         asking.do("rotate_key_version", Nothing(), key_id=key.key_id)
     except KeyStateConflict:
-        raise _disabled(asking, key) from None
+        raise asking.disabled(key) from None
     return {"KeyId": asking.names.key_arn(key.key_id)}
 
 
@@ -113,15 +113,6 @@ def _rotatable(asking: Asking, given: KeyInput) -> Key:
     if specs.spec_of(key.type) != specs.SYMMETRIC:
         raise _not_rotatable(asking, key)
     return key
-
-
-def _require_enabled(asking: Asking, key: Key) -> None:
-    if asking.do("get_key", Nothing(), key_id=key.key_id).state not in ("active", "pre-activation"):
-        raise _disabled(asking, key)
-
-
-def _disabled(asking: Asking, key: Key) -> Fault:
-    return Fault("DisabledException", f"{asking.names.key_arn(key.key_id)} is disabled.", problem="key-state")
 
 
 def _not_rotatable(asking: Asking, key: Key) -> Fault:

@@ -67,6 +67,7 @@ LAST_USES = {
     "data_key_pair": "GenerateDataKeyPair",
     "derive": "GenerateDataKey",
     "sign": "Sign",
+    "certificate_request": "Sign",
     "verify": "Verify",
     "mac": "GenerateMac",
     "verify_mac": "VerifyMac",

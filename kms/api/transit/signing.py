@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
+
+import msgspec
+from cryptography import x509
 
 from kms.access.policy import no_such_key
 from kms.access.ratelimit import RateClass
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
 from kms.api.transit.asking import Asking
-from kms.api.transit.routes import WRITE, Done, route
+from kms.api.transit.routes import WRITE, Body, Done, route
 from kms.api.transit.units import Unit, UseBody, answer, b64, bytes_of, each, failure, read, taken_apart, units
 from kms.keys.model import Key
+from kms.operations.certifying import CertificateRequestRequest
 from kms.operations.signing import MacRequest, SignRequest, VerifyMacRequest, VerifyRequest
 
 
@@ -23,6 +28,13 @@ class SignBody(UseBody, kw_only=True):
     prehashed: bool = False
     signature_algorithm: str = "pss"
     marshaling_algorithm: str = "asn1"
+
+
+class CsrBody(Body, kw_only=True):
+    """A template, and the version."""
+
+    csr: str = ""
+    version: int = 0
 
 
 @route(WRITE, "~/sign/<name>", SignBody, RateClass.USE)
@@ -42,6 +54,36 @@ def sign(asker: Asking, body: SignBody, name: str, hash_name: str | None = None)
             one = {"signature": f"vault:v{result.version}:{encoded}", "key_version": result.version}
         shown.append(one)
     return answer(body, shown)
+
+
+@route(WRITE, "~/keys/<name>/csr", CsrBody, RateClass.USE)
+def csr(asker: Asking, body: CsrBody, name: str) -> Any:
+    """Ask for a certificate with the subject and the names of a template, or else with the name of the key."""
+    if body.version:
+        raise Fault("version: a request is signed by the latest version")
+    shown = asker.name_of(name)
+    subject, names = _template(body.csr) if body.csr else (f"CN={shown}", [])
+    try:
+        request = msgspec.convert({"subject": subject, "dns_names": names}, CertificateRequestRequest)
+    except msgspec.ValidationError as error:
+        raise Fault(str(error)) from None
+    answer = asker.do("certificate_request", request, key_id=name)
+    return {"name": shown, "type": types.name_of(_key(asker, name).type), "csr": answer.certificate_request}
+
+
+def _template(pem: str) -> tuple[str, list[str]]:
+    """Subject and DNS names of a request. Raises Fault."""
+    try:
+        template = x509.load_pem_x509_csr(pem.encode())
+        others = [each for each in template.extensions if not isinstance(each.value, x509.SubjectAlternativeName)]
+        found = [each.value for each in template.extensions if isinstance(each.value, x509.SubjectAlternativeName)]
+        subject = template.subject.rfc4514_string()
+    except ValueError:
+        raise Fault("csr: not a certificate signing request in PEM") from None
+    names = [name for each in found for name in each]
+    if others or any(not isinstance(name, x509.DNSName) for name in names):
+        raise Fault("csr: a template has a subject and DNS names, and nothing else")
+    return subject, [str(name.value) for name in names]
 
 
 @route(WRITE, "~/verify/<name>", SignBody, RateClass.USE)
