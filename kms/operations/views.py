@@ -23,7 +23,7 @@ VERSIONS_SHOWN = 100
 class VersionView(Answer):
     """One version; `public_key` is PEM. After `expires_at` it no longer protects, after `process_until` nothing.
 
-    `material_until` is for how long its material was lent.
+    `lent_until` is for how long its material was lent.
     """
 
     version: int
@@ -34,12 +34,12 @@ class VersionView(Answer):
     expires_at: datetime
     process_until: datetime
     revocation_reason: str | UnsetType = UNSET
-    material_until: datetime | UnsetType = UNSET
+    lent_until: datetime | UnsetType = UNSET
     public_key: str | UnsetType = UNSET
 
 
 class KeySummary(Answer):
-    """A key without its versions. `state`, `expires_at` and `awaits_material` are those of the latest version."""
+    """A key without its versions. `state`, `expires_at` and `pending_import` are those of the latest version."""
 
     key_id: str
     type: str
@@ -48,7 +48,7 @@ class KeySummary(Answer):
     usages: list[Usage]
     exportable: bool
     origin: Origin
-    awaits_material: bool
+    pending_import: bool
     latest_version: int
     oldest_version: int
     min_protect_version: int
@@ -104,7 +104,7 @@ def summary_members(key: Key, latest: KeyVersion, now: datetime) -> dict[str, An
         "usages": sorted(key.usages),
         "replicas": sorted(key.replicas),
         "expires_at": latest.expires_at,
-        "awaits_material": awaits_material(latest, now),
+        "pending_import": awaits_material(latest, now),
     }
 
 
@@ -119,6 +119,6 @@ def version_view(version: KeyVersion, now: datetime) -> VersionView:
         expires_at=version.expires_at,
         process_until=version.process_until,
         revocation_reason=version.revocation_reason or UNSET,
-        material_until=version.material_until or UNSET,
+        lent_until=version.material_until or UNSET,
         public_key=public_pem(version.public_key) if version.public_key else UNSET,
     )

@@ -22,7 +22,7 @@ def alice(world: World) -> Api:
     api = world.user("alice")
     made = api.post("/api/v1/keys/external", {"key_id": "lent"})
     assert (made.status_code, made.headers["Location"]) == (201, KEY)
-    assert (made.json["origin"], made.json["state"], made.json["awaits_material"]) == (
+    assert (made.json["origin"], made.json["state"], made.json["pending_import"]) == (
         "imported",
         "pre-activation",
         True,
@@ -38,10 +38,10 @@ def test_it_works_from_when_its_material_has_come(alice: Api) -> None:
     plain = {"plaintext": b64(b"x")}
     assert kind_of(alice.post(f"{KEY}/encrypt", plain)) == "key-state"
     shown = lend(alice)
-    assert (shown.status_code, shown.json["state"], shown.json["awaits_material"]) == (200, "active", False)
+    assert (shown.status_code, shown.json["state"], shown.json["pending_import"]) == (200, "active", False)
     sealed = alice.post(f"{KEY}/encrypt", plain).json["ciphertext"]
     back = alice.delete(f"{KEY}/material")
-    assert (back.json["state"], back.json["awaits_material"]) == ("pre-activation", True)
+    assert (back.json["state"], back.json["pending_import"]) == ("pre-activation", True)
     for operation, body in (("encrypt", plain), ("decrypt", {"ciphertext": sealed})):
         assert kind_of(alice.post(f"{KEY}/{operation}", body)) == "key-state"
     assert kind_of(alice.delete(f"{KEY}/material")) == "key-state"
@@ -62,13 +62,13 @@ def test_only_the_same_material_comes_again(alice: Api, world: World) -> None:
 
 def test_material_is_lent_for_a_time(alice: Api, world: World, clock: SteeredClock) -> None:
     until = (clock() + timedelta(minutes=20)).isoformat()
-    assert lend(alice, valid_until=until).json["versions"][0]["material_until"]
+    assert lend(alice, valid_until=until).json["versions"][0]["lent_until"]
     body = {"plaintext": ""}
     clock.advance(minutes=19)
     assert alice.post(f"{KEY}/encrypt", body).status_code == 200
     clock.advance(minutes=1)
     assert kind_of(alice.post(f"{KEY}/encrypt", body)) == "key-state"
-    assert alice.get(KEY).json["awaits_material"]
+    assert alice.get(KEY).json["pending_import"]
     clock.advance(minutes=1)
     remove_old_rows(world.service, clock())
     with world.service.vault.read() as snapshot:
@@ -121,7 +121,7 @@ def test_a_backup_keeps_it_as_it_is(world: World, alice: Api, has_material: bool
         assert key is not None
         remove(change, key)
     restored = alice.post("/api/v1/keys/restore", {"backup": backup})
-    assert restored.json["awaits_material"] is not has_material
+    assert restored.json["pending_import"] is not has_material
     if has_material:
         assert kind_of(lend(alice, bytes(32))) == "conflict"
     assert lend(alice).status_code == 200
@@ -130,4 +130,4 @@ def test_a_backup_keeps_it_as_it_is(world: World, alice: Api, has_material: bool
 @pytest.mark.parametrize("wrong", [MATERIAL[:-1], b""])
 def test_material_of_the_wrong_size_is_refused_and_spends_nothing(alice: Api, wrong: bytes) -> None:
     assert kind_of(lend(alice, wrong)) == "validation-failed"
-    assert alice.get(KEY).json["awaits_material"]
+    assert alice.get(KEY).json["pending_import"]

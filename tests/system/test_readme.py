@@ -55,7 +55,7 @@ def test_every_endpoint_has_its_line() -> None:
 def test_one_command_runs_and_one_tests() -> None:
     (install_and_run,), (install_and_test,) = blocks("README.md", "Run it"), blocks("README.md", "Test it")
     assert install_and_run.endswith("pip install -r requirements.txt && python app.py\n")
-    assert install_and_test.endswith("pip install -r requirements-dev.txt && python -m pytest\n")
+    assert install_and_test.endswith("pip install -r requirements-dev.txt && python -m pytest -n 2 --dist loadfile\n")
 
 
 def test_what_the_readme_links_to_is_there() -> None:

@@ -27,13 +27,13 @@ from kms.revocation.revoke import revoke
 from kms.vault import tables
 from kms.vault.opening import open_vault
 from kms.vault.records import table_of
-from kms.vault.rows import Epoch, MessageCount, OutboxEntry, WrappingKey
+from kms.vault.rows import Epoch, LastUse, MessageCount, Mount, OutboxEntry, WrappingKey
 from kms.vault.store import Vault
 from support import make_key, make_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
-PROTECTED += [LoginFailures, Epoch, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey]
+PROTECTED += [LoginFailures, Epoch, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,8 @@ def fill(opened: Vault) -> None:
         change.insert(
             Alias("another_name", key.uid, NOW),
             MessageCount(key.uid, 1, 65536),
+            LastUse(key.uid, "encrypt", NOW, "0" * 16),
+            Mount("team1", "of team 1", NOW),
             WrappingKey("0" * 32, "user1", "HPKE", b"sealed", NOW),
             AccessKey("A" * 20, "user1", b"sealed", None, NOW, NOW),
         )

@@ -108,7 +108,7 @@ class Asking(Asker):
     def view_with_material(self, key: Key) -> KeyView:
         """How a key is shown. Raises Fault for one that waits for its material."""
         view: KeyView = self.do("get_key", Nothing(), key_id=key.key_id)
-        if view.awaits_material:
+        if view.pending_import:
             arn = self.names.key_arn(key.key_id)
             raise Fault("KMSInvalidStateException", f"{arn} is pending import.", problem="key-state")
         return view

@@ -114,15 +114,15 @@ def delete_imported_key_material(asking: Asking, given: DeleteImportedKeyMateria
     """Forget the material of a key at once; it can come again."""
     key = _external(asking, given.key_id)
     _require_material(asking, key, given.key_material_id)
-    if not asking.do("get_key", Nothing(), key_id=key.key_id).awaits_material:
+    if not asking.do("get_key", Nothing(), key_id=key.key_id).pending_import:
         asking.do("take_material_back", Nothing(), key_id=key.key_id)
     return {"KeyId": asking.names.key_arn(key.key_id), **asking.material(key, key.latest_version)}
 
 
 def expiration(view: KeyView) -> dict[str, Any]:
     """The members of KeyMetadata about the material of an external key that has it."""
-    until = view.versions[-1].material_until
-    if view.awaits_material or view.origin is not Origin.IMPORTED:
+    until = view.versions[-1].lent_until
+    if view.pending_import or view.origin is not Origin.IMPORTED:
         return {}
     if not isinstance(until, datetime):
         return {"ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}

@@ -225,7 +225,7 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
     """KeyMetadata."""
     spec = specs.spec_of(view.type)
     state = "Enabled" if view.state in ("active", "pre-activation") else "Disabled"
-    if view.awaits_material:
+    if view.pending_import:
         state = "PendingImport"
     found: dict[str, Any] = {
         "AWSAccountId": asking.names.account,
@@ -244,7 +244,7 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
         **specs.algorithms(view),
         **expiration(view),
     }
-    if not view.awaits_material:
+    if not view.pending_import:
         key = asking.service.keyring.key(view.key_id)
         found |= asking.material(key, view.latest_version, "CurrentKeyMaterialId")
     if found["MultiRegion"]:
