@@ -17,6 +17,8 @@ def create_app(settings: Settings | None = None, root_key: Secret | None = None)
     Without `settings` they come from KMS_* variables, and without `root_key` it comes from the seal.
     Raises kms.errors.StartError.
     """
+    from multiprocessing.util import Finalize
+
     from kms.api.application import create_flask_app
     from kms.config import load
     from kms.log import configure_logging
@@ -27,6 +29,7 @@ def create_app(settings: Settings | None = None, root_key: Secret | None = None)
     service = Service.open(settings, root_key=root_key)
     schedule = Schedule(service)
     schedule.start()
+    Finalize(None, service.last_uses.write_at_the_end, exitpriority=1)  # also where workers end without `atexit`
     app = create_flask_app(service)
     app.extensions["kms.schedule"] = schedule
     return app

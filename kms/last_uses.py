@@ -6,9 +6,11 @@ uses of those minutes are missing.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from kms.clock import Clock
+from kms.errors import Refusal
 from kms.keys.model import Key
 from kms.vault import tables
 from kms.vault.rows import LastUse
@@ -46,6 +48,11 @@ class LastUses:
     def write_if_due(self) -> None:
         """Write everything down if it is time, or there is much of it. Raises Unavailable."""
         if self._clock() >= self._next_writing or len(self._seen) > _MOST_REMEMBERED:
+            self.write()
+
+    def write_at_the_end(self) -> None:
+        """Write everything down, if that can be done."""
+        with suppress(Refusal):
             self.write()
 
     def write(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -17,7 +17,7 @@ from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.crypto.keytype import KeyType
-from kms.errors import AuthenticationFailed, Refusal
+from kms.errors import AuthenticationFailed
 from kms.keyring import Keyring
 from kms.keys.cryptoperiod import Cryptoperiods
 from kms.last_uses import LastUses
@@ -110,8 +110,7 @@ class Service:
 
     def close(self) -> None:
         """Stop answering and let go of the database."""
-        with suppress(Refusal):
-            self.last_uses.write()
+        self.last_uses.write_at_the_end()
         self.lease.stop()
         self.reserve.close()
         self.vault.engine.dispose()

@@ -168,6 +168,16 @@ def _write_pair(folder: Path, form: str = "pkcs8", passphrase: str = "") -> None
     (folder / "new.key").unlink()
 
 
+def test_sigterm_writes_down_when_keys_were_used(start: Start) -> None:
+    service = start("--workers", "2")
+    service.curl("POST", "/api/v1/keys", {"key_id": "used"})
+    service.curl("POST", "/api/v1/keys/used/encrypt", {"plaintext": ""})
+    service.stop()
+    again = start("--workers", "2", folder=service.folder, login=False)
+    again.token = service.token
+    assert again.curl("GET", "/api/v1/keys/used/last-use").json["operation"] == "encrypt"
+
+
 def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_when_it_is_bad(start: Start) -> None:
     service = start("--workers", "2")
     before = _served_certificate(service)
