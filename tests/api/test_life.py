@@ -151,6 +151,7 @@ def test_versions_are_listed_in_pages(alice: Api) -> None:
     assert rest["next_cursor"] is None
 
 
+@pytest.mark.slow
 def test_ten_thousand_versions_neither_slow_nor_break_a_rotation(
     world: World, alice: Api, clock: SteeredClock
 ) -> None:

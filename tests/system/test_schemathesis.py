@@ -39,6 +39,7 @@ def schemathesis(service: Running, *options: str, without: tuple[str, ...] = (),
     return done.stdout
 
 
+@pytest.mark.slow
 def test_examples_and_boundaries(service: Running) -> None:
     schemathesis(service, "--phases", "examples,coverage", without=EXCEPT)
     assert service.curl("GET", "/readyz").status == 200
