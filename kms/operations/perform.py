@@ -10,6 +10,7 @@ from kms.access.ratelimit import identity
 from kms.errors import InternalError, Refusal
 from kms.operations.service import Call, Service
 from kms.operations.table import Items, Operation, Request, Results
+from kms.operations.using import usable_key
 
 _AT_ONCE = 100  # items between two looks at whether the caller still may
 
@@ -58,6 +59,8 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
             call.caller = service.authenticator.current(call.known_caller)
             results += operation.several(service, call, request.items[begin : begin + _AT_ONCE], **path)
         return _counted(call, results)
+    if "key_id" in path and operation.permission is not None:  # also where no item can be read
+        usable_key(service, call, operation.permission, path["key_id"], request.items)
     for item in request.items:
         if isinstance(item, Refusal):
             results.append(item)

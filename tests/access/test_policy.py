@@ -105,6 +105,13 @@ def test_another_user_gets_the_answer_for_a_key_that_is_not_there(
     assert alice.get(KEY).json["latest_version"] == 1
 
 
+@pytest.mark.parametrize("path", [op.path for op in OPERATIONS.values() if op.batch and "<key_id>" in op.path])
+def test_a_batch_with_nothing_to_read_tells_nothing_of_a_key(world: World, alice: Api, path: str) -> None:
+    mallory = world.user("mallory")
+    for key_id in ("alice_symmetric", "nobody_symmetric", "%5D%C3%A9"):
+        assert call(mallory, "POST", path.replace("<key_id>", key_id), {"items": [[], 5]})[0] == 404
+
+
 def test_lists_show_what_is_one_s_own(world: World, alice: Api) -> None:
     mallory = world.user("mallory")
     assert mallory.get("/api/v1/keys").json["items"] == []
