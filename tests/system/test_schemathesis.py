@@ -18,7 +18,7 @@ OF_CLIENTS = ("disable_client", "delete_client", "rotate_client_secret", "reset_
 """What may end the session in use when it is the turn of `admin`."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def service(start: Start) -> Running:
     running = start("--workers", "2", "--rate-limit", "off")
     for key_id, body in examples.KEYS.items():
@@ -31,10 +31,7 @@ def schemathesis(service: Running, *options: str, without: tuple[str, ...] = (),
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG), "run"]
     command += [f"{service.url}/openapi.json", "--tls-verify", str(service.folder / "server.crt"), "--checks", "all"]
     command += ["-H", f"Authorization: Bearer {service.token}", *options]
-    command += [
-        "--seed",
-        os.environ.get("KMS_TEST_SEED", "1"),
-    ]  # the same requests each time
+    command += ["--seed", os.environ.get("KMS_TEST_SEED", "1")]  # of the same requests each time
     command += [part for name in without for part in ("--exclude-operation-id", name)]
     command += [part for name in only for part in ("--include-operation-id", name)]
     done = subprocess.run(
@@ -45,14 +42,9 @@ def schemathesis(service: Running, *options: str, without: tuple[str, ...] = (),
 
 
 @pytest.mark.slow
-def test_examples_and_boundaries(service: Running) -> None:
-    schemathesis(service, "--phases", "examples,coverage", without=EXCEPT)
-    assert service.curl("GET", "/readyz").status == 200
-
-
-@pytest.mark.slow
-def test_many_random_requests(service: Running) -> None:
-    fuzzing = ("--phases", "fuzzing", "--max-examples", "60")
-    assert "Authentication failed" not in schemathesis(service, *fuzzing, without=EXCEPT + OF_CLIENTS)
-    schemathesis(service, *fuzzing, only=OF_CLIENTS)
+@pytest.mark.parametrize("phases", ["examples,coverage", "fuzzing"])
+def test_requests_of_every_kind(service: Running, phases: str) -> None:
+    options = ("--phases", phases, "--max-examples", "60")
+    assert "Authentication failed" not in schemathesis(service, *options, without=EXCEPT + OF_CLIENTS)
+    schemathesis(service, *options, only=OF_CLIENTS)
     assert service.curl("GET", "/readyz").status == 200
