@@ -20,6 +20,9 @@ from kms.operations.views import KeyView, shown
 Named = Annotated[Region, msgspec.Meta(min_length=1)]
 
 
+_MOST_REGIONS = 64
+
+
 class SetRegionsRequest(Request):
     """The region that is `primary` from now on, which must be one of the key's, and one to `add` or to `remove`."""
 
@@ -46,6 +49,8 @@ def set_regions(service: Service, call: Call, request: SetRegionsRequest, key_id
         if request.add is not UNSET:
             if request.add in regions:
                 raise AlreadyExists(f"{key.key_id} is in {request.add} already.")
+            if len(regions) >= _MOST_REGIONS:
+                raise Conflict(f"A key is in {_MOST_REGIONS} regions at the most.")
             regions.add(request.add)
         if request.primary is not UNSET:
             if request.primary not in regions:

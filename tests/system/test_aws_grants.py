@@ -186,6 +186,7 @@ def test_what_cannot_be_granted(kms: Kms, bob: Account) -> None:
         ("InvalidArnException", {"GranteePrincipal": f"{ACCOUNT}:user/nobody"}),
         ("InvalidArnException", {"GranteePrincipal": "arn:aws:iam::111111111111:user/bob"}),
         ("InvalidArnException", {"RetiringPrincipal": f"{ACCOUNT}:root"}),
+        ("InvalidArnException", {"RetiringPrincipal": f"{ACCOUNT}:role/user"}),
         ("ValidationException", {"Operations": ["Dance"]}),
         ("ValidationException", {"Operations": []}),
         ("ValidationException", {"Operations": ["Sign"]}),
@@ -198,6 +199,7 @@ def test_what_cannot_be_granted(kms: Kms, bob: Account) -> None:
             "ValidationException",
             {"Constraints": {"EncryptionContextEquals": {}, "EncryptionContextSubset": {}}},
         ),
+        ("ValidationException", {"Constraints": {"EncryptionContextSubset": {str(n): "" for n in range(9)}}}),
         ("InvalidGrantTokenException", {"GrantTokens": ["x"]}),
         ("DryRunOperationException", {"DryRun": True}),
     ):

@@ -16,7 +16,7 @@ from kms.api.aws.faults import Fault
 from kms.api.aws.shapes import GrantTokens, Input, ItemLimit, KeyInput, KeyName, Marker, truncated
 from kms.errors import NotFound
 from kms.keys.model import Key
-from kms.operations.grants import CreateGrantRequest, GrantView
+from kms.operations.grants import Context, CreateGrantRequest, GrantView
 from kms.operations.table import Nothing
 
 P = Permission
@@ -60,8 +60,8 @@ GrantToken = Annotated[str, Meta(min_length=1, max_length=8192)]
 class Constraints(Input, kw_only=True):
     """With which encryption context a grant is good."""
 
-    encryption_context_subset: dict[str, str] | None = None
-    encryption_context_equals: dict[str, str] | None = None
+    encryption_context_subset: Context | None = None
+    encryption_context_equals: Context | None = None
     source_arn: str | None = None
 
 
@@ -125,6 +125,9 @@ def create_grant(asking: Asking, given: CreateGrantInput) -> Mapping[str, Any]:
     constraints = given.constraints or Constraints()
     if constraints.source_arn is not None:
         raise Fault("UnsupportedOperationException", "A grant cannot be limited to a SourceArn here.")
+    retiring = _subject(asking, given.retiring_principal) if given.retiring_principal else None
+    if retiring is not None and not retiring.startswith("client:"):
+        raise _no_principal()
     if asking.call.known_caller.client_id != key.owner:
         arn = asking.names.key_arn(key.key_id)
         raise Fault("AccessDeniedException", f"Only its owner grants the use of {arn}.", problem="permission-denied")
@@ -137,7 +140,7 @@ def create_grant(asking: Asking, given: CreateGrantInput) -> Mapping[str, Any]:
         permissions=frozenset(PERMISSIONS[each] for each in given.operations if each != _RETIRE),
         context_equals=constraints.encryption_context_equals,
         context_subset=constraints.encryption_context_subset,
-        retired_by=_subject(asking, given.retiring_principal) if given.retiring_principal else None,
+        retired_by=retiring,
         name=given.name or "",
         aws_operations=frozenset(given.operations),
     )
