@@ -1,0 +1,54 @@
+"""Keys are listed in each of their regions, on either database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kms.api.application import create_flask_app
+from kms.config import Settings
+from kms.operations import Service
+from support import LEASE, Api, SteeredClock, World, kind_of
+
+KEY = "mrk-00112233445566778899aabbccddeeff"
+
+
+@pytest.fixture
+def alice(tmp_path: Path, database_url: str, clock: SteeredClock) -> Iterator[Api]:
+    opened = Service.open(Settings(data_dir=tmp_path / "data", database_url=database_url, lease=LEASE), clock)
+    world = World(opened, create_flask_app(opened).test_client())
+    yield world.user("alice")
+    opened.close()
+
+
+def listed(api: Api, region: str) -> list[str]:
+    return [each["key_id"] for each in api.get(f"/api/v1/keys?region={region}").json["items"]]
+
+
+def test_a_key_is_listed_where_it_is(alice: Api) -> None:
+    alice.post("/api/v1/keys", {"key_id": KEY})
+    alice.post("/api/v1/keys", {"key_id": "other", "region": "eu-central-1"})
+    for region in ("eu-central-1", "us-east-11"):
+        assert alice.post(f"/api/v1/keys/{KEY}/regions", {"add": region}).status_code == 200
+    assert listed(alice, "us-east-1") == listed(alice, "us-east-11") == [KEY]
+    assert listed(alice, "eu-central-1") == [KEY, "other"]
+    assert listed(alice, "eu-central-11") == listed(alice, "us-east-2") == []
+    moved = alice.post(f"/api/v1/keys/{KEY}/regions", {"primary": "eu-central-1", "remove": "us-east-1"}).json
+    assert (moved["region"], moved["replicas"]) == ("eu-central-1", ["us-east-11"])
+    assert listed(alice, "us-east-1") == []
+
+
+def test_regions_that_a_key_cannot_have(alice: Api) -> None:
+    alice.post("/api/v1/keys", {"key_id": KEY})
+    alice.post("/api/v1/keys", {"key_id": "other"})
+    for kind, key_id, body in (
+        ("conflict", "other", {"add": "eu-central-1"}),
+        ("already-exists", KEY, {"add": "us-east-1"}),
+        ("not-found", KEY, {"primary": "eu-central-1"}),
+        ("not-found", KEY, {"remove": "us-east-1"}),
+        ("validation-failed", KEY, {"add": "nowhere"}),
+        ("validation-failed", KEY, {"add": ""}),
+    ):
+        assert kind_of(alice.post(f"/api/v1/keys/{key_id}/regions", body)) == kind, body
