@@ -17,7 +17,7 @@ from kms.access.policy import Permission, no_such_key
 from kms.crypto.primitives import PRIMITIVES
 from kms.crypto.registry import key_type
 from kms.errors import NotFound, OperationNotSupported, PermissionDenied, Refusal
-from kms.keys.lifecycle import in_force_until, require_in_force, require_in_range
+from kms.keys.lifecycle import in_force_until, require_in_force, require_in_range, require_usage
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
 from kms.vault.lease import Lease, LeasedCache
 from kms.vault.rows import Mount
@@ -53,6 +53,15 @@ class _Checked:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The latest version of a key, which somebody may use for something until a moment, unless something changes."""
+
+    key: Key
+    loaded: LoadedVersion
+    until: datetime
+
+
 class Keyring:
     """Keys by id and their loaded versions, read through from the vault."""
 
@@ -64,6 +73,7 @@ class Keyring:
         self._mounts: LeasedCache[str, bool] = LeasedCache(lease, _MOUNTS_CACHED)
         self._permitted: LeasedCache[tuple[Caller, Permission, str], Key] = LeasedCache(lease, _KEYS_CACHED)
         self._checked: LeasedCache[tuple[bytes, int, Usage], _Checked] = LeasedCache(lease, _VERSIONS_CACHED)
+        self._ready: LeasedCache[tuple[Caller, Usage, str], Ready] = LeasedCache(lease, _KEYS_CACHED)
 
     def key(self, key_id: str) -> Key:
         """The key of that id or alias. Raises NotFound, and Unavailable without a lease."""
@@ -89,7 +99,9 @@ class Keyring:
 
         Raises NotFound or PermissionDenied.
         """
+        return self._permitted.find((caller, permission, key_id)) or self._permit(caller, permission, key_id, bound)
 
+    def _permit(self, caller: Caller, permission: Permission, key_id: str, bound: Sequence[Any]) -> Key:
         def decide() -> Key:
             key = self.key(key_id)
             policy.require_on_key(caller, permission, key.owner, key.key_id, asked_as=key_id)
@@ -107,21 +119,43 @@ class Keyring:
                 policy.require_on_key(caller, permission, key.owner, key.key_id, key_id, each.associated_data)
             return key
 
+    def ready(self, caller: Caller, usage: Usage, key_id: str, now: datetime) -> Ready:
+        """The latest version of a key, if `caller` may use it for `usage` whatever the message.
+
+        Raises as `permitted` and `usable` do.
+        """
+        asked = caller, usage, key_id
+        found = self._ready.find(asked)
+        if found is None or now >= found.until:
+            self._ready.forget(asked)
+            found = self._ready.get(asked, lambda: self._prepare(caller, usage, key_id, now))
+        return found
+
+    def _prepare(self, caller: Caller, usage: Usage, key_id: str, now: datetime) -> Ready:
+        key = self.key(key_id)
+        policy.require_on_key(caller, policy.PERMISSION[usage], key.owner, key.key_id, asked_as=key_id)
+        checked = self._check(key, key.latest_version, usage, now)
+        return Ready(key, checked.loaded, checked.until)
+
     def usable(
         self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False
     ) -> LoadedVersion:
         """A version of `key` for `usage`, whose primitive is one of those of the usage.
 
-        Raises OperationNotSupported, and as `require_in_range` and `require_in_force` do.
+        Raises as `require_usage`, `require_in_range` and `require_in_force` do.
         """
         if recovering:
             return self._check(key, version, usage, now, recovering=True).loaded
         name = key.uid, version, usage
-        checked = self._checked.get(name, lambda: self._check(key, version, usage, now))
-        if now >= checked.until:
+        checked = self._checked.find(name)
+        if checked is None or now >= checked.until:
             self._checked.forget(name)
-            checked = self._checked.get(name, lambda: self._check(key, version, usage, now))
+            checked = self._load_checked(name, key, now)
         return checked.loaded
+
+    def _load_checked(self, name: tuple[bytes, int, Usage], key: Key, now: datetime) -> _Checked:
+        _, version, usage = name
+        return self._checked.get(name, lambda: self._check(key, version, usage, now))
 
     def _check(self, seen: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False) -> _Checked:
         # What is decided is remembered for everybody, so it is decided on the key as it is now: `seen` may be from
@@ -129,6 +163,7 @@ class Keyring:
         key = self.key_of_uid(seen.uid)
         if key is None:
             raise no_such_key(seen.key_id)
+        require_usage(key, usage)
         require_in_range(key, version, usage)  # before it is looked for
         loaded = self._version(key, version)
         latest = loaded if version == key.latest_version else self._version(key, key.latest_version)

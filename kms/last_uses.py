@@ -37,9 +37,9 @@ class LastUses:
         self.began = clock()
         self._next_writing = self.began + _INTERVAL
 
-    def note(self, key_id: str, operation: str, request_id: str) -> None:
+    def note(self, key_id: str, *use: *Use) -> None:
         """Remember a use that succeeded."""
-        self._seen[key_id] = (self._clock(), operation, request_id)
+        self._seen[key_id] = use
 
     def seen(self, key_id: str) -> Use | None:
         """What this worker remembers of a key."""

@@ -145,7 +145,7 @@ def _worker_app(settings: Settings, root_key: Secret, parent: int) -> Any:
     from app import create_app
 
     threading.Thread(target=_end_with, args=(parent,), name="parent watch", daemon=True).start()
-    return create_app(settings, root_key)
+    return create_app(settings, root_key).wsgi_app  # what Flask itself would call, one call later
 
 
 def _end_with(parent: int) -> None:

@@ -102,7 +102,7 @@ class Authenticator:
     def session(self, token: str) -> Caller:
         """The caller behind a session token. Raises AuthenticationFailed, and Unavailable without a lease."""
         # By the token itself: hashing it would cost more than the rest, and memory holds it anyway.
-        caller = self._sessions.get(token, lambda: self._load_session(token))
+        caller = self._sessions.find(token) or self._sessions.get(token, lambda: self._load_session(token))
         if caller.token is None or caller.token.expires_at <= self._clock():
             raise AuthenticationFailed(_FAILED)
         return caller

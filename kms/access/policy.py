@@ -6,6 +6,7 @@ from functools import cache
 
 from kms.access.model import Caller, Role
 from kms.errors import NotFound, PermissionDenied
+from kms.keys.model import Usage
 from kms.words import Word
 
 
@@ -70,6 +71,9 @@ USES = frozenset(
     }
 )
 """What is done with a key rather than to it."""
+
+PERMISSION: dict[Usage, Permission] = {usage: Permission(f"keys:{usage}") for usage in Usage}
+"""What it takes to use a key for something."""
 
 _OWNER = USES | frozenset(
     {

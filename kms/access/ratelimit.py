@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
@@ -18,6 +20,7 @@ from kms.files import private_directory
 from kms.words import Word
 
 _NAMES_CACHED = 20_000
+_Count = Callable[[int, int], int]  # seconds of a window, how much to count: how much there is in the window then
 
 
 class RateClass(Word):
@@ -49,7 +52,7 @@ class RateLimits:
     """The limits in force. Where they are switched off every hit passes."""
 
     def __init__(self, settings: Settings) -> None:
-        self._names: dict[tuple[RateClass, str], str] = {}
+        self._counters: dict[tuple[RateClass, str], _Count] = {}
         self.enabled = settings.rate_limit == "on"
         try:
             limits = {name: parse(getattr(settings, f"rate_limit_{name}")) for name in RateClass}
@@ -57,8 +60,6 @@ class RateLimits:
             raise StartError(f"A rate limit is wrong: {error}. Write for example 60/minute.") from None
         self._in_force = {name: (item, item.amount, item.get_expiry()) for name, item in limits.items()}
         self.strategy = FixedWindowRateLimiter(storage_from_string(storage_uri(settings), wrap_exceptions=True))
-        storage = self.strategy.storage
-        self._count = storage.add if isinstance(storage, SharedCounters) else storage.incr
 
     def require_storage(self) -> None:
         """Raise StartError where counts cannot be kept."""
@@ -70,18 +71,22 @@ class RateLimits:
         if not self.enabled:
             return
         item, amount, seconds = self._in_force[rate_class]
-        name = self._names.get((rate_class, who))
-        if name is None:
-            if len(self._names) >= _NAMES_CACHED:
-                self._names.clear()
-            name = self._names[rate_class, who] = item.key_for(who, rate_class)
+        # As FixedWindowRateLimiter.hit does it, which builds the name anew each time.
+        count = self._counters.get((rate_class, who)) or self._counter(item, rate_class, who)
         try:
-            # As FixedWindowRateLimiter.hit does it, which builds the name anew each time.
-            if self._count(name, seconds, cost) > amount:
+            if count(seconds, cost) > amount:
                 ends = self.strategy.get_window_stats(item, who, rate_class).reset_time
                 raise limited(rate_class, item, ends)
         except (StorageError, OSError):
             raise Unavailable("The rate limits cannot be counted. Try again.", retry_after=1) from None
+
+    def _counter(self, item: RateLimitItem, rate_class: RateClass, who: str) -> _Count:
+        name, storage = item.key_for(who, rate_class), self.strategy.storage
+        count = storage.counter(name).add if isinstance(storage, SharedCounters) else partial(storage.incr, name)
+        if len(self._counters) >= _NAMES_CACHED:
+            self._counters.clear()
+        self._counters[rate_class, who] = count
+        return count
 
 
 def limited(rate_class: str, item: RateLimitItem, window_ends: float) -> RateLimited:

@@ -52,7 +52,6 @@ class SharedCounters(Storage):
         parts = urlparse(uri)
         (processes,) = parse_qs(parts.query).get("processes", [str(_DEFAULT_PROCESSES)])
         self._table = _table(parts.path, int(processes))
-        self.add = self._table.add  # `incr` without what the library wraps around it
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -61,7 +60,11 @@ class SharedCounters(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add `amount` to the counter, starting a window of `expiry` seconds where none is open."""
-        return self._table.add(key, expiry, amount)
+        return self._table.counter(key).add(expiry, amount)
+
+    def counter(self, key: str) -> Counter:
+        """What counts under that name, for whoever does so often."""
+        return self._table.counter(key)
 
     def get(self, key: str) -> int:
         """The count of the open window, or 0."""
@@ -91,119 +94,123 @@ class _Table:
         self._slot = _CELLS + 2 * processes
         size = (_HEADER + _SLOTS * self._slot) * _WORD
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._threads = threading.Lock()
-        self._places: dict[str, tuple[int, int, int]] = {}
+        self.threads = threading.Lock()
+        self._counters: dict[str, Counter] = {}
         with self._shared_lock():
             if os.fstat(self._file).st_size == 0:
                 os.posix_fallocate(self._file, 0, size)  # a hole would kill the process once the disk is full
                 os.pwrite(self._file, os.urandom(_KEY_BYTES), 0)
             self._map = mmap.mmap(self._file, size)
             self._key = self._map[:_KEY_BYTES]
-            self._words = memoryview(self._map).cast("Q")
+            self.words = memoryview(self._map).cast("Q")
         self._most = processes
-        self._mine = 0  # where its cells are in each slot, once it has counted something
+        self.mine = 0  # where its cells are in each slot, once it has counted something
 
-    def add(self, name: str, seconds: int, amount: int) -> int:
+    def counter(self, name: str) -> Counter:
+        """The counter of that name."""
+        found = self._counters.get(name)
+        if found is None:
+            if len(self._counters) >= _NAMES_REMEMBERED:
+                self._counters.clear()
+            found = self._counters[name] = Counter(self, name)
+        return found
+
+    def count(self, name: str) -> int:
+        """What all processes have counted in the open window."""
+        at, ends = self.open_slot(*self.hashed(name), time.time_ns() // 1000)
+        return self.total(at, ends) if ends else 0
+
+    def ends(self, name: str) -> float:
+        """When the open window ends, in seconds since 1970; 0 where there is none."""
+        return self.open_slot(*self.hashed(name), time.time_ns() // 1000)[1] / 1_000_000
+
+    def close_window(self, name: str) -> None:
+        """End the window of `name`, if there is one."""
+        with self.threads, self._shared_lock():
+            at, ends = self.open_slot(*self.hashed(name), time.time_ns() // 1000)
+            if ends:
+                self.words[at + _ENDS] = 0
+
+    def total(self, at: int, ends: int) -> int:
+        """What all processes have counted in the slot `at`, in the window that ends at `ends`."""
+        cells = self.words[at + _CELLS : at + _CELLS + 2 * self.words[_PROCESSES]].tolist()
+        return sum(count for window, count in zip(cells[::2], cells[1::2], strict=True) if window == ends)
+
+    def hashed(self, name: str) -> tuple[int, int, int]:
+        """The two halves of the hash of `name`, and where the slots begin that it may take."""
+        digest = blake2b(name.encode("utf-8", "surrogateescape"), key=self._key, digest_size=16).digest()
+        first, second = int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
+        return first, second, _HEADER + first % (_SLOTS // _PROBES) * _PROBES * self._slot
+
+    def open_slot(self, first: int, second: int, begin: int, now: int) -> tuple[int, int]:
+        """Where the slot of a hashed name is and when its window ends; (0, 0) where no window is open."""
+        words = self.words
+        for at in range(begin, begin + _PROBES * self._slot, self._slot):
+            ends = words[at + _ENDS]  # before the name, which is written before it
+            if ends > now and words[at] == first and words[at + 1] == second:
+                return at, ends
+        return 0, 0
+
+    def begin(self, first: int, second: int, begin: int, now: int, ends: int) -> tuple[int, int]:
+        """Begin a window that ends at `ends`, unless another process has just done it."""
+        words = self.words
+        with self._shared_lock():
+            at, found = self.open_slot(first, second, begin, now)
+            if found:
+                return at, found
+            at = min(range(begin, begin + _PROBES * self._slot, self._slot), key=lambda each: words[each + _ENDS])
+            words[at + _ENDS] = 0
+            words[at], words[at + 1] = first, second
+            words[at + _ENDS] = ends
+        return at, ends
+
+    def claim_cells(self) -> int:
+        """Take the first cells that no living process has; the kernel keeps them locked until this one ends."""
+        with self._shared_lock():
+            for number in range(self._most):
+                with suppress(OSError):
+                    fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _SHARED_LOCK + 1 + number)
+                    self.words[_PROCESSES] = max(self.words[_PROCESSES], number + 1)
+                    self.mine = _CELLS + 2 * number
+                    return self.mine
+        raise OSError(f"more than {self._most} processes count here")
+
+    def _shared_lock(self) -> _RecordLock:
+        return _RecordLock(self._file)
+
+
+class Counter:
+    """What counts under one name, and remembers its slot from one time to the next."""
+
+    __slots__ = ("_at", "_hash", "_table")
+
+    def __init__(self, table: _Table, name: str) -> None:
+        self._table = table
+        self._hash = table.hashed(name)
+        self._at = self._hash[2]
+
+    def add(self, seconds: int, amount: int) -> int:
         """Count `amount`, in a new window of `seconds` where none is open; give the count of all processes.
 
         Raises OSError where there are no cells for one more process.
         """
-        words, now = self._words, time.time_ns() // 1000
-        with self._threads:
-            at, ends = self._open_slot(name, now)
-            if not ends:
-                at, ends = self._begin(name, now, now + seconds * 1_000_000)
-            cell = at + (self._mine or self._claim_cells())
+        table, at, (first, second, begin) = self._table, self._at, self._hash
+        words, now = table.words, time.time_ns() // 1000
+        with table.threads:
+            ends = words[at + _ENDS]  # before the name, which is written before it
+            if ends <= now or words[at] != first or words[at + 1] != second:
+                at, ends = table.open_slot(first, second, begin, now)
+                if not ends:
+                    at, ends = table.begin(first, second, begin, now, now + seconds * 1_000_000)
+                self._at = at
+            cell = at + (table.mine or table.claim_cells())
             if words[cell] == ends:
                 words[cell + 1] = count = words[cell + 1] + amount
             else:
                 words[cell] = 0  # while the two halves do not belong together
                 words[cell + 1] = count = amount
                 words[cell] = ends
-        return count if words[_PROCESSES] == 1 else self._sum(at, ends)
-
-    def count(self, name: str) -> int:
-        """What all processes have counted in the open window."""
-        with self._threads:
-            at, ends = self._open_slot(name, time.time_ns() // 1000)
-            return self._sum(at, ends) if ends else 0
-
-    def ends(self, name: str) -> float:
-        """When the open window ends, in seconds since 1970; 0 where there is none."""
-        with self._threads:
-            return self._open_slot(name, time.time_ns() // 1000)[1] / 1_000_000
-
-    def close_window(self, name: str) -> None:
-        """End the window of `name`, if there is one."""
-        now = time.time_ns() // 1000
-        with self._threads, self._shared_lock():
-            at, ends = self._open_slot(name, now)
-            if ends:
-                self._words[at + _ENDS] = 0
-
-    def _sum(self, at: int, ends: int) -> int:
-        cells = self._words[at + _CELLS : at + _CELLS + 2 * self._words[_PROCESSES]].tolist()
-        return sum(count for window, count in zip(cells[::2], cells[1::2], strict=True) if window == ends)
-
-    def _open_slot(self, name: str, now: int) -> tuple[int, int]:
-        """Where the slot of `name` is and when its window ends; (0, 0) where no window is open."""
-        words = self._words
-        place = self._places.get(name)
-        if place is not None:
-            at, first, second = place
-            ends = words[at + _ENDS]  # before the name, which is written before it
-            if ends > now and words[at] == first and words[at + 1] == second:
-                return at, ends
-        return self._found(name, now)
-
-    def _found(self, name: str, now: int) -> tuple[int, int]:
-        first, second, begin = self._hash(name)
-        for at in range(begin, begin + _PROBES * self._slot, self._slot):
-            ends = self._words[at + _ENDS]
-            if ends > now and self._words[at] == first and self._words[at + 1] == second:
-                self._remember(name, (at, first, second))
-                return at, ends
-        return 0, 0
-
-    def _begin(self, name: str, now: int, ends: int) -> tuple[int, int]:
-        """Begin a window that ends at `ends`, unless another process has just done it."""
-        words = self._words
-        with self._shared_lock():
-            at, found = self._found(name, now)
-            if found:
-                return at, found
-            first, second, begin = self._hash(name)
-            at = min(range(begin, begin + _PROBES * self._slot, self._slot), key=lambda each: words[each + _ENDS])
-            words[at + _ENDS] = 0
-            words[at], words[at + 1] = first, second
-            words[at + _ENDS] = ends
-        self._remember(name, (at, first, second))
-        return at, ends
-
-    def _hash(self, name: str) -> tuple[int, int, int]:
-        """The two halves of the hash of `name`, and where the slots begin that it may take."""
-        digest = blake2b(name.encode("utf-8", "surrogateescape"), key=self._key, digest_size=16).digest()
-        first, second = int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
-        return first, second, _HEADER + first % (_SLOTS // _PROBES) * _PROBES * self._slot
-
-    def _remember(self, name: str, place: tuple[int, int, int]) -> None:
-        if len(self._places) >= _NAMES_REMEMBERED:
-            self._places.clear()
-        self._places[name] = place
-
-    def _claim_cells(self) -> int:
-        """Take the first cells that no living process has; the kernel keeps them locked until this one ends."""
-        with self._shared_lock():
-            for number in range(self._most):
-                with suppress(OSError):
-                    fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _SHARED_LOCK + 1 + number)
-                    self._words[_PROCESSES] = max(self._words[_PROCESSES], number + 1)
-                    self._mine = _CELLS + 2 * number
-                    return self._mine
-        raise OSError(f"more than {self._most} processes count here")
-
-    def _shared_lock(self) -> _RecordLock:
-        return _RecordLock(self._file)
+        return count if words[_PROCESSES] == 1 else table.total(at, ends)
 
 
 class _RecordLock:

@@ -63,9 +63,8 @@ def create_flask_app(service: Service) -> Flask:
     _route(app, "openapi", "GET", "/openapi.json", public(door.openapi))
     _route(app, "docs", "GET", "/docs", public(door.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(door.problem))
-    dispatch = Dispatch(cast(WsgiApp, app.wsgi_app), service, door.admission)
-    front = AwsDoor(TransitDoor(dispatch, service, door.admission), service, door.admission)
-    app.wsgi_app = front  # type: ignore[method-assign]  # Flask's own hook
+    dialects = AwsDoor(TransitDoor(cast(WsgiApp, app.wsgi_app), service, door.admission), service, door.admission)
+    app.wsgi_app = Dispatch(dialects, service, door.admission)  # type: ignore[method-assign]  # Flask's own hook
     return app
 
 

@@ -28,6 +28,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _KEY_PATH = re.compile(r"/api/v1/keys/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/([a-z-]+)")
+_BEARER = "Bearer "
 _LONGEST_KEY_ID = 128
 _LONGEST_NUMBER = 19
 _ROUTES_CACHED = 20_000
@@ -71,14 +72,14 @@ class Dispatch:
         """Serve the request here, or have it served behind."""
         path = environ["PATH_INFO"]
         routed = self._routed(path) if len(path) <= self._longest else None
-        scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        token = token.strip()
+        authorization = environ.get("HTTP_AUTHORIZATION", "")
+        is_bearer = authorization.startswith(_BEARER)
+        token = authorization[len(_BEARER) : requests.LONGEST_HEADER].strip() if is_bearer else ""
         text = environ.get("CONTENT_LENGTH", "")
         length = _length(text) if len(text) < _LONGEST_NUMBER else None
         if (
             routed is None
             or not token
-            or scheme != "Bearer"
             or length is None
             or length > self.service.settings.max_body_bytes
             or environ.get("CONTENT_TYPE") != JSON
@@ -113,7 +114,7 @@ class Dispatch:
     ) -> bytes:
         service = self.service
         try:
-            call.caller = caller = service.authenticator.session(token[: requests.LONGEST_HEADER])
+            call.caller = caller = service.authenticator.session(token)
         except errors.AuthenticationFailed as refusal:
             service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
             service.record(call, refusal)

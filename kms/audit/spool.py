@@ -47,16 +47,17 @@ class Spool:
         """
         try:
             with self._writing:
-                newline = self._at + len(line)
-                if newline >= self._room:
-                    self._allocate(len(line) + 1)
-                    newline = self._at + len(line)
-                window = self._window
-                window[self._at : newline] = line  # type: ignore[index]  # there is one, since there is room
+                begin, length = self._at, len(line)
+                if begin + length >= self._room:
+                    self._allocate(length + 1)
+                    begin = self._at
+                window, newline = self._window, begin + length
+                window[begin:newline] = line  # type: ignore[index]  # there is one, since there is room
                 window[newline] = _NEWLINE  # type: ignore[index]  # last: a line without it was not finished
                 self._at = newline + 1
-                self._written += 1
-                mine = self._written
+                if self._fsync:
+                    self._written += 1
+                    mine = self._written
             if self._fsync:
                 self._sync_up_to(mine)
         except OSError:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
-
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
@@ -18,12 +17,14 @@ class HmacKey(Mac, Deriver):
 
     def __init__(self, bits: str, key: bytes) -> None:
         self._key = key
-        self._name = f"sha{bits}"
         self._digest = DIGESTS[f"SHA-{bits}"]
+        self._keyed = HMAC(key, self._digest)  # copying it costs less than finding algorithm and key anew
         self.derivations = (f"HKDF-SHA-{bits}", f"KBKDF-HMAC-SHA-{bits}")
 
     def mac(self, message: bytes) -> bytes:
-        return hmac.digest(self._key, message, self._name)
+        code = self._keyed.copy()
+        code.update(message)
+        return code.finalize()
 
     def derive(self, algorithm: str, salt: bytes, label: bytes, context: bytes, length: int) -> bytes:
         if algorithm.startswith("HKDF"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from itertools import count
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
@@ -13,9 +15,10 @@ from kms.crypto.primitives import Cipher
 from kms.errors import DecryptionFailed
 
 TAG_BYTES = 16
-_BATCH_PREFIX = 20
-_FIRST_BLOCK = b"\x00\x01X\x00"  # counter 1, label "X", separator (SP 800-108r1, section 4.1)
-_SECOND_BLOCK = (0x01 ^ 0x02) << 112  # what differs between the inputs of the two halves of a message key
+_MESSAGES_OF_A_RUN = 256
+# The inputs of the two halves of a message key (SP 800-108r1, section 4.1): counter, label "X", separator, nonce.
+_INPUTS = int.from_bytes(b"\x00\x01X\x00" + bytes(12) + b"\x00\x02X\x00" + bytes(12))
+_TWICE = (1 << 128) | 1  # times this, one block becomes two equal ones
 
 
 class Xaes256Gcm(Cipher):
@@ -24,6 +27,9 @@ class Xaes256Gcm(Cipher):
     From the key K and the first 12 bytes of the nonce a message key is derived by CMAC in counter mode
     (SP 800-108r1); AES-256-GCM under it takes the last 12 bytes. There is no practical limit of messages.
     Ciphertexts are nonce (24 bytes) ‖ ciphertext ‖ tag (16 bytes).
+
+    Deriving a message key costs more than all the rest, so up to `_MESSAGES_OF_A_RUN` messages share one, and with it
+    the first half of their nonces; the second half is drawn for each (docs/decisions/0015).
     """
 
     NONCE_BYTES = 24
@@ -31,11 +37,17 @@ class Xaes256Gcm(Cipher):
     def __init__(self, key: bytes) -> None:
         self._block = BlockCipher(algorithms.AES256(key), modes.ECB())  # noqa: S305  # CMAC is built on single blocks
         self._idle: list[CipherContext] = []  # making a context costs more than the blocks it encrypts
-        self._k1 = int.from_bytes(_double(self._block.encryptor().update(bytes(16))))
+        self._run: _Run | None = None
+        self._mask = _INPUTS ^ int.from_bytes(_double(self._block.encryptor().update(bytes(16)))) * _TWICE
 
     def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        nonce = os.urandom(24)
-        return nonce + self.message_cipher(nonce).encrypt(nonce[12:], plaintext, associated_data)
+        run = self._run
+        if run is None or run.left <= 0:
+            prefix = os.urandom(12)
+            self._run = run = _Run(prefix, self.message_cipher(prefix))
+        run.left -= 1  # of two threads one may go uncounted: a message more does no harm
+        inner = os.urandom(12)
+        return run.prefix + inner + run.seal(inner, plaintext, associated_data)
 
     def encrypt_with_nonce(self, plaintext: bytes, associated_data: bytes, nonce: bytes) -> bytes:
         """Encrypt under a nonce of the caller's, which must never repeat for this key."""
@@ -50,54 +62,55 @@ class Xaes256Gcm(Cipher):
         except InvalidTag:
             raise DecryptionFailed from None
 
-    def for_batch(self) -> Cipher:
-        return _XaesBatch(self)
+    def encryptor(self) -> Callable[[bytes, bytes], bytes]:
+        # Nonces of 20 bytes drawn at random, the same for all, and a counter of 4: as long as 20 random bytes do not
+        # repeat, no nonce does. So nothing is drawn for each message.
+        prefix = os.urandom(20)
+        inner, seal, numbers = prefix[12:], self.message_cipher(prefix).encrypt, count()
+
+        def encrypt(plaintext: bytes, associated_data: bytes) -> bytes:
+            number = next(numbers).to_bytes(4)  # there are far fewer than 2^32
+            return prefix + number + seal(inner + number, plaintext, associated_data)
+
+        return encrypt
+
+    def decryptor(self) -> Callable[[bytes, bytes], bytes]:
+        prefix = bytes(12)
+        open_ = self.message_cipher(prefix).decrypt
+
+        def decrypt(ciphertext: bytes, associated_data: bytes) -> bytes:
+            nonlocal prefix, open_
+            if len(ciphertext) < self.NONCE_BYTES + TAG_BYTES:
+                raise DecryptionFailed
+            if not ciphertext.startswith(prefix):  # what was encrypted together is often decrypted together
+                prefix = ciphertext[:12]
+                open_ = self.message_cipher(prefix).decrypt
+            try:
+                return open_(ciphertext[12:24], ciphertext[24:], associated_data)
+            except InvalidTag:
+                raise DecryptionFailed from None
+
+        return decrypt
 
     def message_cipher(self, nonce: bytes) -> AESGCM:
         """AES-256-GCM under the key that the first 12 bytes of the nonce give."""
-        first = int.from_bytes(_FIRST_BLOCK + nonce[:12]) ^ self._k1
+        blocks = (int.from_bytes(nonce[:12]) * _TWICE ^ self._mask).to_bytes(32)
         try:
             context = self._idle.pop()
         except IndexError:
             context = self._block.encryptor()
-        key = context.update(first.to_bytes(16) + (first ^ _SECOND_BLOCK).to_bytes(16))
+        key = context.update(blocks)
         self._idle.append(context)  # ECB keeps nothing from one call to the next
         return AESGCM(key)
 
 
-class _XaesBatch(Cipher):
-    """One XAES key for many messages: the message key is derived once, not for each.
+class _Run:
+    """Messages under one message key, and how many more there may be."""
 
-    The nonces of a batch are 20 random bytes, the same for all, and a counter of 4: as long as 20 random bytes do
-    not repeat, no nonce does. What is decrypted need not come from one batch.
-    """
+    __slots__ = ("left", "prefix", "seal")
 
-    def __init__(self, key: Xaes256Gcm) -> None:
-        self._key = key
-        self._prefix = os.urandom(_BATCH_PREFIX)
-        self._inner_prefix = self._prefix[12:]
-        self._count = 0
-        cipher = key.message_cipher(self._prefix)
-        self._seal = cipher.encrypt
-        self._opening = (self._prefix[:12], cipher.decrypt)
-
-    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
-        count = self._count.to_bytes(4)  # a batch has far fewer than 2^32 messages
-        self._count += 1
-        return self._prefix + count + self._seal(self._inner_prefix + count, plaintext, associated_data)
-
-    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
-        if len(ciphertext) < Xaes256Gcm.NONCE_BYTES + TAG_BYTES:
-            raise DecryptionFailed
-        prefix, open_ = self._opening
-        if not ciphertext.startswith(prefix):
-            prefix = ciphertext[:12]
-            open_ = self._key.message_cipher(prefix).decrypt
-            self._opening = (prefix, open_)
-        try:
-            return open_(ciphertext[12:24], ciphertext[24:], associated_data)
-        except InvalidTag:
-            raise DecryptionFailed from None
+    def __init__(self, prefix: bytes, cipher: AESGCM) -> None:
+        self.prefix, self.seal, self.left = prefix, cipher.encrypt, _MESSAGES_OF_A_RUN
 
 
 class Aead(Cipher):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from kms.clock import rfc3339
-from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, ValidationFailed
+from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, OperationNotSupported, ValidationFailed
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason, Usage
 
 TRANSITIONS: dict[KeyState, frozenset[KeyState]] = {
@@ -69,6 +69,13 @@ def in_force_until(version: KeyVersion, now: datetime) -> datetime:
     if effective_state(version, now) is KeyState.ACTIVE:
         until = min(version.expires_at, until)
     return until if version.material_until is None else min(until, version.material_until)
+
+
+def require_usage(key: Key, usage: Usage) -> None:
+    """Raise OperationNotSupported unless `key` was made for `usage`."""
+    if usage not in key.usages:
+        made_for = ", ".join(sorted(key.usages))
+        raise OperationNotSupported(f"{key.key_id} is a key of type {key.type} for {made_for}, not for {usage}.")
 
 
 def require_in_range(key: Key, version: int, usage: Usage) -> None:

@@ -33,7 +33,7 @@ def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock = utc_now) 
         if change.select(Client, limit=1):
             return
         enrolment = clients.create(change, FIRST_ADMIN, frozenset({Role.ADMIN}), clock())
-        entry = AuditEntry(1, timestamp(clock), "bootstrap", "bootstrap", SUCCESS, "local", target=FIRST_ADMIN)
+        entry = AuditEntry(1, timestamp(clock()), "bootstrap", "bootstrap", SUCCESS, "local", target=FIRST_ADMIN)
         change.record(entry.line().decode())
         on_terminal = settings.bootstrap_file is None and sys.stderr.isatty()
         if not on_terminal:

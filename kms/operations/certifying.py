@@ -14,7 +14,7 @@ from kms.errors import ValidationFailed
 from kms.keys.model import Usage
 from kms.operations.service import Call, Service
 from kms.operations.table import Request
-from kms.operations.using import UsedKey, protecting, usable_key, use
+from kms.operations.using import UsedKey, protecting, use
 
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 DnsName = Annotated[str, msgspec.Meta(max_length=253, pattern=rf"^(\*\.)?{_LABEL}(\.{_LABEL})*\Z")]
@@ -43,8 +43,7 @@ def certificate_request(
     service: Service, call: Call, request: CertificateRequestRequest, key_id: str
 ) -> CertificateRequestAnswer:
     """Ask a certification authority for a certificate for the latest version of a key."""
-    key = usable_key(service, call, Permission.KEYS_SIGN, key_id)
-    number, signer = protecting(service, call, key, Usage.SIGN, Signer)
+    key, number, signer = protecting(service, call, key_id, Usage.SIGN, Signer)
     try:
         subject = x509.Name.from_rfc4514_string(request.subject)
     except ValueError:

@@ -150,8 +150,7 @@ def agree(service: Service, call: Call, request: AgreeRequest, key_id: str) -> D
 @use("encapsulate", Permission.KEYS_ENCAPSULATE, Nothing, example={})
 def encapsulate(service: Service, call: Call, request: Nothing, key_id: str) -> EncapsulateAnswer:
     """Make a shared secret that only the holder of this key can get from the ciphertext."""
-    key = usable_key(service, call, Permission.KEYS_ENCAPSULATE, key_id)
-    number, kem = protecting(service, call, key, Usage.ENCAPSULATE, Kem)
+    key, number, kem = protecting(service, call, key_id, Usage.ENCAPSULATE, Kem)
     ciphertext, secret = kem.encapsulate()
     return EncapsulateAnswer(key_id=key.key_id, version=number, ciphertext=ciphertext, shared_secret=secret)
 
@@ -173,8 +172,7 @@ def decapsulate(service: Service, call: Call, request: DecapsulateRequest, key_i
 @use("seal", Permission.KEYS_SEAL, SealRequest, example={"plaintext": "aGVsbG8=", "info": "b3JkZXIgNDI="})
 def seal(service: Service, call: Call, request: SealRequest, key_id: str) -> SealAnswer:
     """Encrypt to the public half of this key with HPKE (RFC 9180), as anybody who has it can."""
-    key = usable_key(service, call, Permission.KEYS_SEAL, key_id)
-    number, hpke = protecting(service, call, key, Usage.SEAL, Hpke)
+    key, number, hpke = protecting(service, call, key_id, Usage.SEAL, Hpke)
     sealed = hpke.seal(request.plaintext, request.info)
     return SealAnswer(key_id=key.key_id, version=number, suite=hpke.suite, ciphertext=sealed)
 

@@ -19,11 +19,12 @@ from kms.crypto.registry import key_type
 from kms.crypto.rsa import RsaKey
 from kms.errors import DecryptionFailed, Refusal, ValidationFailed
 from kms.keys.ids import KeyId
+from kms.keys.lifecycle import require_usage
 from kms.keys.model import Key, Usage
 from kms.operations.keys import KeyTypeName
 from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Request, operation
-from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key, use
+from kms.operations.using import ProcessRequest, UsedKey, latest, processing, protecting, usable_key, use
 
 Form = Literal["kms", "raw", "rsa-oaep-sha1"]
 _SAMPLE = "AYfCIj4XjJ3dq8EAAAABq5mLw7tKmQ=="
@@ -125,14 +126,15 @@ def _encrypt_several(
     service: Service, call: Call, items: Sequence[EncryptRequest | Refusal], key_id: str
 ) -> list[EncryptAnswer | Refusal]:
     """`encrypt` for each of the items that could be read."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, items)
     try:
-        number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher, messages=len(items))
+        key, number, cipher = protecting(
+            service, call, key_id, Usage.ENCRYPT, Cipher, bound=items, messages=len(items)
+        )
     except Refusal as refusal:
         if not refusal.of_item:
             raise
         return [item if isinstance(item, Refusal) else refusal for item in items]
-    encrypt_one, header, named = cipher.for_batch().encrypt, envelope.header(key.uid, number), key.key_id
+    encrypt_one, header, named = cipher.encryptor(), envelope.header(key.uid, number), key.key_id
     results: list[EncryptAnswer | Refusal] = []
     for item in items:
         if isinstance(item, Refusal):
@@ -171,7 +173,7 @@ def _decrypt_several(
                 header = ciphertext[: envelope.HEADER_BYTES]
                 if header not in opened:
                     number, cipher = _opening(service, call, key, item, envelope.parse(ciphertext))
-                    opened[header] = number, cipher.for_batch().decrypt
+                    opened[header] = number, cipher.decryptor()
                 number, decrypt_one = opened[header]
                 plaintext = decrypt_one(ciphertext[envelope.HEADER_BYTES :], header + item.associated_data)
         except Refusal as refusal:
@@ -192,8 +194,8 @@ def _decrypt_several(
 )
 def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) -> EncryptAnswer:
     """Encrypt with the latest version of a key."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
-    number, sealed = _encrypt(service, call, key, request, request.plaintext, request.format)
+    key, number, cipher = protecting(service, call, key_id, Usage.ENCRYPT, Cipher, bound=[request])
+    sealed = _sealed(cipher, key, number, request, request.plaintext, request.format)
     return EncryptAnswer(key_id=key.key_id, version=number, ciphertext=sealed)
 
 
@@ -231,16 +233,17 @@ def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) ->
     _, plaintext = _decrypt(service, call, key, request)
     if request.to_associated_data is not UNSET:
         request = msgspec.structs.replace(request, associated_data=request.to_associated_data)
-    number, sealed = _encrypt(service, call, target, request, plaintext, request.format)
+    number, cipher = latest(service, call, target, Usage.ENCRYPT, Cipher)
+    sealed = _sealed(cipher, target, number, request, plaintext, request.format)
     return EncryptAnswer(key_id=target.key_id, version=number, ciphertext=sealed)
 
 
 @use("data-key", Permission.KEYS_ENCRYPT, DataKeyRequest, example={"bits": 256})
 def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str) -> DataKeyAnswer:
     """Make a symmetric key for use outside, in plaintext and encrypted under this key."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
+    key, number, cipher = protecting(service, call, key_id, Usage.ENCRYPT, Cipher, bound=[request])
     plaintext = os.urandom(request.bits // 8)
-    number, sealed = _encrypt(service, call, key, request, plaintext)
+    sealed = _sealed(cipher, key, number, request, plaintext)
     shown = plaintext if request.with_plaintext else UNSET
     return DataKeyAnswer(key_id=key.key_id, version=number, plaintext=shown, ciphertext=sealed)
 
@@ -261,11 +264,12 @@ def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key
     require_usage(key, Usage.ENCRYPT)
     kind = key_type(request.type)
     plaintext = service.reserve.generate(kind)
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])  # that took a while
+    call.at = service.clock()  # that took a while
     public_key = kind.public_key(plaintext)
     if public_key is None:
         raise ValidationFailed(f"type: keys of type {kind.name} are no pairs; data-key makes symmetric ones.")
-    number, sealed = _encrypt(service, call, key, request, plaintext)
+    key, number, cipher = protecting(service, call, key_id, Usage.ENCRYPT, Cipher, bound=[request])
+    sealed = _sealed(cipher, key, number, request, plaintext)
     return DataKeyPairAnswer(
         key_id=key.key_id,
         version=number,
@@ -276,14 +280,7 @@ def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key
     )
 
 
-def _encrypt(
-    service: Service, call: Call, key: Key, bound: Bound, plaintext: bytes, form: Form = "kms"
-) -> tuple[int, bytes]:
-    number, cipher = protecting(service, call, key, Usage.ENCRYPT, Cipher)
-    return number, _sealed(cipher, key, number, bound, plaintext, form)
-
-
-def _sealed(cipher: Cipher, key: Key, number: int, bound: Bound, plaintext: bytes, form: Form) -> bytes:
+def _sealed(cipher: Cipher, key: Key, number: int, bound: Bound, plaintext: bytes, form: Form = "kms") -> bytes:
     if bound.context:
         cipher = cipher.in_context(bound.context)
     if form == "kms":

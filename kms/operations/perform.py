@@ -29,6 +29,7 @@ def perform(
     """
     try:
         call.caller = service.authenticator.current(call.known_caller)  # whose body may have taken its time
+        call.at = at = service.clock()
         if operation.permission is not None and operation.on_nothing:
             policy.require(call.caller, operation.permission)
         request = read_request()
@@ -44,7 +45,7 @@ def perform(
         raise
     service.record(call)
     if call.key_id is not None and operation.permission in policy.USES and call.succeeded:
-        service.last_uses.note(call.key_id, operation.name, call.request_id)
+        service.last_uses.note(call.key_id, at, operation.name, call.request_id)
     return answer
 
 
@@ -56,7 +57,7 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
     results: list[Any] = []
     if operation.several is not None:
         for begin in range(0, len(request.items), _AT_ONCE):
-            call.caller = service.authenticator.current(call.known_caller)
+            call.caller, call.at = service.authenticator.current(call.known_caller), service.clock()
             results += operation.several(service, call, request.items[begin : begin + _AT_ONCE], **path)
         return _counted(call, results)
     if "key_id" in path and operation.permission is not None:  # also where no item can be read
@@ -66,7 +67,7 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
             results.append(item)
             continue
         call.recorded = False  # what an item before it changed has its entry
-        call.caller = service.authenticator.current(call.known_caller)
+        call.caller, call.at = service.authenticator.current(call.known_caller), service.clock()
         try:
             results.append(operation.function(service, call, item, **path))
         except Refusal as refusal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -37,13 +38,15 @@ class Call(msgspec.Struct):
     """One request on its way: who asks for what, and what its audit entry will say.
 
     `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
-    `items` of a batch were carried out, `refused` of them not. An `abandoned` change found nothing left to do.
+    `at` is when its body was read and it began. `items` of a batch were carried out, `refused` of them not. An
+    `abandoned` change found nothing left to do.
     """
 
     operation: str
     source: str
     request_id: str
     caller: Caller | None = None
+    at: datetime | None = None
     key_id: str | None = None
     version: int | None = None
     target: str | None = None
@@ -122,19 +125,20 @@ class Service:
         with self.vault.change() as change:
             yield change
             if not call.abandoned:
-                change.record(self._entry(call, SUCCESS).decode())
+                change.record(self._entry(call, SUCCESS, self.clock()).decode())
         call.recorded = True
 
     def record(self, call: Call, refusal: _Refused | None = None) -> None:
         """Leave the audit entry of a call that changed nothing. Raises Unavailable where it cannot be written."""
         if not call.recorded:
-            self.spool.append(self._entry(call, SUCCESS if refusal is None else refusal.problem))
+            outcome = SUCCESS if refusal is None else refusal.problem
+            self.spool.append(self._entry(call, outcome, call.at or self.clock()))
             call.recorded = True
 
-    def _entry(self, call: Call, outcome: str) -> bytes:
+    def _entry(self, call: Call, outcome: str, at: datetime) -> bytes:
         return AuditEntry(
             1,
-            timestamp(self.clock),
+            timestamp(at),
             call.request_id,
             call.operation,
             outcome,
@@ -151,4 +155,4 @@ class Service:
 
 def new_request_id() -> str:
     """A name for one request, in its answer, the log and the audit log."""
-    return f"{random.getrandbits(64):016x}"  # it need not be hard to guess, only new
+    return random.getrandbits(64).to_bytes(8).hex()  # it need not be hard to guess, only new

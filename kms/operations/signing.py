@@ -78,8 +78,7 @@ class VerifyMacRequest(ProcessRequest, kw_only=True):
 @use("sign", Permission.KEYS_SIGN, SignRequest, example={"message": "aGVsbG8="})
 def sign(service: Service, call: Call, request: SignRequest, key_id: str) -> SignAnswer:
     """Sign with the latest version of a key."""
-    key = usable_key(service, call, Permission.KEYS_SIGN, key_id)
-    number, signer = protecting(service, call, key, Usage.SIGN, Signer)
+    key, number, signer = protecting(service, call, key_id, Usage.SIGN, Signer)
     message, scheme = _scheme(signer, request)
     signature = signer.sign(message, scheme)
     return SignAnswer(key_id=key.key_id, version=number, algorithm=scheme.algorithm, signature=signature)
@@ -103,8 +102,7 @@ def verify(service: Service, call: Call, request: VerifyRequest, key_id: str) ->
 @use("mac", Permission.KEYS_MAC, MacRequest, example={"message": "aGVsbG8="})
 def mac(service: Service, call: Call, request: MacRequest, key_id: str) -> MacAnswer:
     """Make a message authentication code with the latest version of a key."""
-    key = usable_key(service, call, Permission.KEYS_MAC, key_id)
-    number, primitive = protecting(service, call, key, Usage.MAC, Mac)
+    key, number, primitive = protecting(service, call, key_id, Usage.MAC, Mac)
     return MacAnswer(key_id=key.key_id, version=number, mac=primitive.mac(request.message))
 
 

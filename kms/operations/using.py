@@ -10,7 +10,7 @@ import msgspec
 from kms.access import policy
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
-from kms.errors import OperationNotSupported
+from kms.errors import Refusal
 from kms.keyring import LoadedVersion
 from kms.keys.model import Key, Usage
 from kms.operations.service import Call, Service
@@ -82,46 +82,63 @@ def usable_key(service: Service, call: Call, permission: Permission, name: str, 
 
 
 def protecting(
+    service: Service,
+    call: Call,
+    name: str,
+    usage: Usage,
+    *primitives: type[P],
+    bound: Sequence[Any] = (),
+    messages: int = 1,
+) -> tuple[Key, int, P]:
+    """The key of that id or alias, its latest version and what computes with that, for so many messages.
+
+    `bound` are the messages, where it may depend on them whether the caller may. `primitives` names, for the type
+    checker, those of the usage. Raises what `usable_key` and the keyring raise.
+    """
+    try:
+        ready = service.keyring.ready(call.known_caller, usage, name, call.at or service.clock())
+    except Refusal:  # once more, step by step: how far it comes is to be recorded, and a message may yet allow it
+        key = usable_key(service, call, policy.PERMISSION[usage], name, bound)
+        return key, *latest(service, call, key, usage, *primitives, messages=messages)
+    key, loaded = ready.key, ready.loaded
+    call.key_id, call.version = key.key_id, key.latest_version
+    if loaded.message_limit is not None:
+        loaded = _counted(service, call, key, usage, loaded, messages)
+    return key, key.latest_version, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
+
+
+def latest(
     service: Service, call: Call, key: Key, usage: Usage, *primitives: type[P], messages: int = 1
 ) -> tuple[int, P]:
-    """The latest version of `key` and what computes with it, for so many messages.
+    """As `protecting`, where it was already decided that the caller may."""
+    call.version = key.latest_version
+    loaded = service.keyring.usable(key, key.latest_version, usage, call.at or service.clock())
+    if loaded.message_limit is not None:
+        loaded = _counted(service, call, key, usage, loaded, messages)
+    return key.latest_version, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
 
-    `primitives` names, for the type checker, those of the usage. Raises OperationNotSupported, and what the keyring
-    raises for versions that may not be used.
-    """
-    number = key.latest_version
-    loaded = _loaded(service, call, key, usage, number)
-    limit = loaded.message_limit
-    if limit is not None and service.messages.take(key, number, limit, messages):
-        # It waited for the database: what was checked before may have been revoked meanwhile.
-        loaded = _loaded(service, call, service.keyring.key(key.key_id), usage, number)
-    return number, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
+
+def _counted(
+    service: Service, call: Call, key: Key, usage: Usage, loaded: LoadedVersion, messages: int
+) -> LoadedVersion:
+    """The version again, so many messages counted of the limit that it has."""
+    assert loaded.message_limit is not None
+    if not service.messages.take(key, key.latest_version, loaded.message_limit, messages):
+        return loaded
+    # It waited for the database: what was checked before may have been revoked meanwhile.
+    key_now = service.keyring.key(key.key_id)
+    return service.keyring.usable(key_now, key.latest_version, usage, call.at or service.clock())
 
 
 def processing(
     service: Service, call: Call, key: Key, usage: Usage, request: ProcessRequest, *primitives: type[P]
 ) -> tuple[int, P]:
-    """As `protecting`, for undoing it: with the version that the request names."""
+    """As `latest`, for undoing it: with the version that the request names."""
     number = request.version or key.latest_version
     if request.recover:
         call.recovery = True
         policy.require_on_key(call.known_caller, Permission.KEYS_RECOVER, key.owner, key.key_id)
-    loaded = _loaded(service, call, key, usage, number, recovering=request.recover)
-    return number, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
-
-
-def require_usage(key: Key, usage: Usage) -> None:
-    """Raise OperationNotSupported unless `key` was made for `usage`."""
-    if usage not in key.usages:
-        made_for = ", ".join(sorted(key.usages))
-        raise OperationNotSupported(f"{key.key_id} is a key of type {key.type} for {made_for}, not for {usage}.")
-
-
-def _loaded(
-    service: Service, call: Call, key: Key, usage: Usage, number: int, *, recovering: bool = False
-) -> LoadedVersion:
-    if usage not in key.usages:
-        require_usage(key, usage)
     if number <= key.latest_version:
         call.version = number
-    return service.keyring.usable(key, number, usage, service.clock(), recovering=recovering)
+    loaded = service.keyring.usable(key, number, usage, call.at or service.clock(), recovering=request.recover)
+    return number, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that

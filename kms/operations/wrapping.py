@@ -10,10 +10,11 @@ from kms.access.policy import Permission
 from kms.crypto import envelope
 from kms.crypto.primitives import Cipher, KeyWrapper
 from kms.errors import DecryptionFailed, ValidationFailed
+from kms.keys.lifecycle import require_usage
 from kms.keys.model import Usage
 from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Request
-from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, require_usage, usable_key, use
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, usable_key, use
 
 
 class WrapRequest(Request):
@@ -49,8 +50,7 @@ class UnwrapAnswer(UsedKey, kw_only=True):
 @use("wrap", Permission.KEYS_WRAP, WrapRequest, example={"key": "AAECAwQFBgcICQoLDA0ODw=="})
 def wrap(service: Service, call: Call, request: WrapRequest, key_id: str) -> WrapAnswer:
     """Wrap a key with the latest version of this one."""
-    key = usable_key(service, call, Permission.KEYS_WRAP, key_id)
-    number, wrapper = protecting(service, call, key, Usage.WRAP, KeyWrapper, Cipher)
+    key, number, wrapper = protecting(service, call, key_id, Usage.WRAP, KeyWrapper, Cipher)
     algorithm = _algorithm(wrapper, request.algorithm)
     if isinstance(wrapper, KeyWrapper):
         wrapped = wrapper.wrap(request.key, algorithm)

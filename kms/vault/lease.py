@@ -109,18 +109,24 @@ class LeasedCache(Generic[K, V]):
         self._values: OrderedDict[K, V] = OrderedDict()
         lease._caches.append(self)
 
-    def get(self, key: K, load: Callable[[], V]) -> V:
-        """The cached value of `key`, or what `load` reads now. Raises Unavailable without a lease."""
-        lease = self._lease
-        epoch = lease.epoch if steady_seconds() < lease.ends else lease.require()
+    def find(self, key: K) -> V | None:
+        """The cached value of `key`; None where there is none, and without a lease."""
+        if steady_seconds() >= self._lease.ends:  # first: what is found after it was good at this moment
+            return None
         value = self._values.get(key)
+        if value is not None and len(self._values) > self._half:  # before that nothing is dropped
+            with suppress(KeyError):  # another thread may have dropped it; the value in hand is still good
+                self._values.move_to_end(key)
+        return value
+
+    def get(self, key: K, load: Callable[[], V]) -> V:
+        """As `find`, or what `load` reads now. Raises Unavailable without a lease."""
+        epoch = self._lease.require()
+        value = self.find(key)
         if value is not None:
-            if len(self._values) > self._half:  # before that nothing is dropped, and order does not matter
-                with suppress(KeyError):  # another thread may have dropped it; the value in hand is still good
-                    self._values.move_to_end(key)
             return value
         loaded = load()
-        lease.keep(epoch, lambda: self._store(key, loaded))
+        self._lease.keep(epoch, lambda: self._store(key, loaded))
         return loaded
 
     def forget(self, key: K) -> None:

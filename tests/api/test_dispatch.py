@@ -13,9 +13,7 @@ import msgspec
 import pytest
 
 from kms.api.application import create_flask_app
-from kms.api.aws.door import AwsDoor
 from kms.api.dispatch import Dispatch
-from kms.api.transit.door import TransitDoor
 from kms.audit.spool import latest_lines
 from kms.config import Settings
 from kms.operations import OPERATIONS, Service
@@ -63,10 +61,7 @@ class Doors:
 
 def doors_of(service: Service) -> Doors:
     app = create_flask_app(service)
-    door = app.wsgi_app
-    assert isinstance(door, AwsDoor)
-    assert isinstance(door.behind, TransitDoor)
-    dispatch = door.behind.behind
+    dispatch = app.wsgi_app
     assert isinstance(dispatch, Dispatch)
     world = World(service, app.test_client())
     return Doors(service, dispatch, world, world.user("alice"))

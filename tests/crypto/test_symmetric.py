@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -77,3 +79,26 @@ def test_any_altered_bit_is_noticed(plaintext: bytes, aad: bytes, data: st.DataO
 def test_nonces_do_not_repeat() -> None:
     cipher = Xaes256Gcm(os.urandom(32))
     assert len({cipher.encrypt(b"", b"")[:24] for _ in range(1000)}) == 1000
+
+
+def test_no_nonce_comes_twice_and_a_message_key_serves_256() -> None:
+    key = os.urandom(32)
+    cipher, other, third = Xaes256Gcm(key), Xaes256Gcm(key), Xaes256Gcm(key)
+    of_run = [cipher.encrypt(b"m", b"a") for _ in range(1000)] + [other.encrypt(b"m", b"a")]
+    of_batch = [seal(b"m", b"a") for seal in (cipher.encryptor(), cipher.encryptor()) for _ in range(300)]
+    nonces = [each[:24] for each in of_run + of_batch]
+    assert len(set(nonces)) == len(nonces)
+    assert sorted(Counter(each[:12] for each in of_run).values()) == [1, 1000 - 3 * 256, 256, 256, 256]
+    assert len({each[12:24] for each in of_run}) == len(of_run)  # the second half is drawn for each
+    for sealed in of_run + of_batch:
+        assert third.encrypt_with_nonce(b"m", b"a", sealed[:24]) == sealed
+
+
+def test_many_threads_share_a_run() -> None:
+    key = os.urandom(32)
+    cipher = Xaes256Gcm(key)
+    with ThreadPoolExecutor(8) as pool:
+        sealed = list(pool.map(lambda number: cipher.encrypt(b"%d" % number, b""), range(4000)))
+    assert len({each[:24] for each in sealed}) == len(sealed)
+    assert [Xaes256Gcm(key).decrypt(each, b"") for each in sealed] == [b"%d" % number for number in range(4000)]
+    assert max(Counter(each[:12] for each in sealed).values()) < 256 + 8
