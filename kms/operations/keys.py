@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from sqlalchemy import ColumnElement, and_, case, false, literal, or_, select
+from sqlalchemy import ColumnElement, and_, case, false, literal, or_
 
 from kms.access import policy
 from kms.access.model import Caller
@@ -17,7 +17,7 @@ from kms.access.ratelimit import RateClass
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.errors import ValidationFailed
 from kms.keys.ids import ClientId, KeyId
-from kms.keys.model import Key, KeyState, KeyVersion, Usage
+from kms.keys.model import KeyState, Usage
 from kms.operations import provision
 from kms.operations.provision import Template
 from kms.operations.service import Call, Service
@@ -26,7 +26,6 @@ from kms.operations.using import VersionNumber, authorised
 from kms.operations.views import KeySummary, KeyView, VersionView, shown, shown_now, summary_members, version_view
 from kms.vault import tables
 from kms.vault.records import microseconds
-from kms.vault.store import Snapshot
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Label = Annotated[str, msgspec.Meta(max_length=128)]
@@ -143,16 +142,14 @@ def create_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyVi
 )
 def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList:
     """List the keys that the caller may see."""
-    keys = tables.keys.c
     now = service.clock()
     with service.vault.read() as snapshot:
         criteria = [_visible_to(call.known_caller), *_filters(request, now, service.settings.aws_region)]
-        found = snapshot.select(Key, *criteria, order_by=keys.key_id, limit=request.limit + 1)
-        page = found[: request.limit]
-        latest = latest_of_each(snapshot, page)
+        found = snapshot.keys_with_latest(*criteria, order_by=tables.keys.c.key_id, limit=request.limit + 1)
+    page = found[: request.limit]
     return KeyList(
-        items=[KeySummary(**summary_members(key, latest[key.uid], now)) for key in page],
-        next_cursor=page[-1].key_id if len(found) > len(page) else None,
+        items=[KeySummary(**summary_members(key, latest, now)) for key, latest in page],
+        next_cursor=page[-1][0].key_id if len(found) > len(page) else None,
     )
 
 
@@ -302,19 +299,8 @@ def _state_at(now: datetime) -> ColumnElement[str]:
     """`effective_state` of a key's latest version, as an expression."""
     version, moment = tables.key_versions.c, microseconds(now)
     active = case((version.expires_at <= moment, str(KeyState.DEACTIVATED)), else_=str(KeyState.ACTIVE))
-    state = case(
+    return case(
         (version.state == KeyState.ACTIVE, active),
         (and_(version.state == KeyState.PRE_ACTIVATION, version.activate_at <= moment), active),
         else_=version.state,
     )
-    is_latest = and_(version.key_uid == tables.keys.c.uid, version.version == tables.keys.c.latest_version)
-    return select(state).where(is_latest).scalar_subquery()
-
-
-def latest_of_each(snapshot: Snapshot, keys: list[Key]) -> dict[bytes, KeyVersion]:
-    """The latest version of each of the keys, by the uid of its key."""
-    versions = tables.key_versions.c
-    newest = select(tables.keys.c.latest_version).where(tables.keys.c.uid == versions.key_uid).scalar_subquery()
-    uids = [key.uid for key in keys]
-    found = snapshot.select(KeyVersion, versions.key_uid.in_(uids), versions.version == newest)
-    return {version.key_uid: version for version in found}

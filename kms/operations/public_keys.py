@@ -14,8 +14,7 @@ from kms.crypto import jwk, pkcs8
 from kms.errors import OperationNotSupported, Refusal, ValidationFailed
 from kms.keys.ids import is_client_id
 from kms.keys.lifecycle import require_in_force, require_in_range
-from kms.keys.model import Key, KeyVersion, Usage
-from kms.operations.keys import latest_of_each
+from kms.keys.model import KeyVersion, Usage
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Request, operation
 from kms.operations.using import VersionNumber, authorised
@@ -91,16 +90,15 @@ def verification_keys(service: Service, owner: str) -> dict[str, Any]:
             order_by=versions.created_at.desc(),
             limit=_KEYS_PUBLISHED,
         )
-        of_these = snapshot.select(Key, keys.uid.in_({version.key_uid for version in found}))
-        latest = latest_of_each(snapshot, of_these)
-    key_of = {key.uid: key for key in of_these}
+        of_these = snapshot.keys_with_latest(keys.uid.in_({version.key_uid for version in found}))
+    key_of = {key.uid: (key, latest) for key, latest in of_these}
     for version in found:
-        key = key_of.get(version.key_uid)
-        if key is None or key.uid not in latest:
-            continue  # deleted between two of the queries
+        if version.key_uid not in key_of:
+            continue  # deleted between the two queries
+        key, latest = key_of[version.key_uid]
         try:
             require_in_range(key, version.version, Usage.VERIFY)
-            require_in_force(key, version, latest[key.uid], Usage.VERIFY, now)
+            require_in_force(key, version, latest, Usage.VERIFY, now)
         except Refusal:
             continue
         published.append({**jwk.public(version.public_key or b""), "use": "sig"})

@@ -90,6 +90,22 @@ class Snapshot:
         alias = self.find(Alias, name)
         return self.find(Key, alias.key_uid) if alias else None
 
+    def keys_with_latest(
+        self, *criteria: ColumnElement[bool], order_by: Any = None, limit: int | None = None
+    ) -> list[tuple[Key, KeyVersion]]:
+        """The keys that meet `criteria`, which may be about the latest version too, each with that version."""
+        keys, versions = tables.keys, tables.key_versions
+        is_latest = and_(versions.c.key_uid == keys.c.uid, versions.c.version == keys.c.latest_version)
+        joined = keys.outerjoin(versions, is_latest)
+        query = select(keys, versions).select_from(joined).where(*criteria).order_by(order_by).limit(limit)
+        of_the_key, found = len(keys.columns), []
+        for row in map(tuple, self.connection.execute(query)):
+            if row[of_the_key] is None:
+                raise IntegrityFailure("The latest version of a key was removed outside the service.")
+            key = _checked(self.keyring, Key, row[:of_the_key])
+            found.append((key, _checked(self.keyring, KeyVersion, row[of_the_key:])))
+        return found
+
     def versions(self, key: Key) -> list[KeyVersion]:
         """All versions of `key`, oldest first."""
         column = tables.key_versions.c

@@ -243,3 +243,19 @@ def test_sqlite_is_as_durable_as_asked(vault: Vault) -> None:
     with vault.engine.connect() as connection:
         for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2), ("secure_delete", 1)):
             assert connection.execute(text(f"PRAGMA {pragma}")).scalar() == expected
+
+
+def test_a_key_whose_latest_version_was_removed_is_not_listed_as_if_it_had_one(vault: Vault) -> None:
+    rows = raw_rows(vault, tables.key_versions)
+    with vault.read() as snapshot:
+        key = snapshot.key_by_id("user1_symmetric")
+        assert key is not None
+        assert key.latest_version == 2
+        listed = snapshot.keys_with_latest(order_by=tables.keys.c.key_id)
+        assert [(each.key_id, latest.version) for each, latest in listed] == [("other", 1), ("user1_symmetric", 2)]
+    try:
+        overwrite(vault, tables.key_versions, [row for row in rows if (row["key_uid"], row["version"]) != (key.uid, 2)])
+        with vault.read() as snapshot, pytest.raises(IntegrityFailure):
+            snapshot.keys_with_latest()
+    finally:
+        overwrite(vault, tables.key_versions, rows)
