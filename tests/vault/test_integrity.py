@@ -253,8 +253,9 @@ def test_a_key_whose_latest_version_was_removed_is_not_listed_as_if_it_had_one(v
         assert key.latest_version == 2
         listed = snapshot.keys_with_latest(order_by=tables.keys.c.key_id)
         assert [(each.key_id, latest.version) for each, latest in listed] == [("other", 1), ("user1_symmetric", 2)]
+    left = [row for row in rows if (row["key_uid"], row["version"]) != (key.uid, 2)]
     try:
-        overwrite(vault, tables.key_versions, [row for row in rows if (row["key_uid"], row["version"]) != (key.uid, 2)])
+        overwrite(vault, tables.key_versions, left)
         with vault.read() as snapshot, pytest.raises(IntegrityFailure):
             snapshot.keys_with_latest()
     finally:
