@@ -145,7 +145,7 @@ class Keyring:
         Raises as `require_usage`, `require_in_range` and `require_in_force` do.
         """
         if recovering:
-            return self._check(key, version, usage, now, recovering=True).loaded
+            return self._check_anew(key, version, usage, now, recovering=True).loaded
         name = key.uid, version, usage
         checked = self._checked.find(name)
         if checked is None or now >= checked.until:
@@ -155,14 +155,19 @@ class Keyring:
 
     def _load_checked(self, name: tuple[bytes, int, Usage], key: Key, now: datetime) -> _Checked:
         _, version, usage = name
-        return self._checked.get(name, lambda: self._check(key, version, usage, now))
+        return self._checked.get(name, lambda: self._check_anew(key, version, usage, now))
 
-    def _check(self, seen: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False) -> _Checked:
+    def _check_anew(
+        self, seen: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False
+    ) -> _Checked:
         # What is decided is remembered for everybody, so it is decided on the key as it is now: `seen` may be from
         # before a change that its holder has not noticed yet.
         key = self.key_of_uid(seen.uid)
         if key is None:
             raise no_such_key(seen.key_id)
+        return self._check(key, version, usage, now, recovering=recovering)
+
+    def _check(self, key: Key, version: int, usage: Usage, now: datetime, *, recovering: bool = False) -> _Checked:
         require_usage(key, usage)
         require_in_range(key, version, usage)  # before it is looked for
         loaded = self._version(key, version)
