@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 
+import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kms.crypto.symmetric import Xaes256Gcm
 
@@ -42,8 +44,27 @@ def _xaes() -> Callable[[], object]:
     return lambda: cipher.encrypt(_MESSAGE, b"")
 
 
+class _Items(msgspec.Struct):
+    items: list[dict[str, bytes]]
+
+
+def _batch() -> Callable[[], object]:
+    """What an answer to a batch takes at least: JSON in, AES-256-GCM under one key, JSON out."""
+    body = msgspec.json.encode({"items": [{"plaintext": _MESSAGE}] * 100})
+    decode, cipher = msgspec.json.Decoder(_Items).decode, AESGCM(os.urandom(32))
+    nonces = [os.urandom(12) for _ in range(100)]
+
+    def answer() -> bytes:
+        items = zip(nonces, decode(body).items, strict=True)
+        sealed = [{"ciphertext": nonce + cipher.encrypt(nonce, each["plaintext"], None)} for nonce, each in items]
+        return msgspec.json.encode({"items": sealed})
+
+    return answer
+
+
 PRIMITIVES = {
     "encrypt 32 B": _xaes,
+    "encrypt 100 at once": _batch,
     "sign RSA-2048": _rsa,
     "sign P-256": _p256,
     "sign Ed25519": _ed25519,

@@ -62,31 +62,34 @@ class Xaes256Gcm(Cipher):
         except InvalidTag:
             raise DecryptionFailed from None
 
-    def encryptor(self) -> Callable[[bytes, bytes], bytes]:
+    def encryptor(self, header: bytes) -> Callable[[bytes, bytes], bytes]:
         # Nonces of 20 bytes drawn at random, the same for all, and a counter of 4: as long as 20 random bytes do not
         # repeat, no nonce does. So nothing is drawn for each message.
         prefix = os.urandom(20)
-        inner, seal, numbers = prefix[12:], self.message_cipher(prefix).encrypt, count()
+        start, inner = header + prefix, prefix[12:]
+        seal, numbers = self.message_cipher(prefix).encrypt, count()
 
         def encrypt(plaintext: bytes, associated_data: bytes) -> bytes:
             number = next(numbers).to_bytes(4)  # there are far fewer than 2^32
-            return prefix + number + seal(inner + number, plaintext, associated_data)
+            return start + number + seal(inner + number, plaintext, header + associated_data)
 
         return encrypt
 
-    def decryptor(self) -> Callable[[bytes, bytes], bytes]:
+    def decryptor(self, header: bytes) -> Callable[[bytes, bytes], bytes]:
         prefix = bytes(12)
         open_ = self.message_cipher(prefix).decrypt
+        begin = len(header)
+        middle, end = begin + 12, begin + 24
 
-        def decrypt(ciphertext: bytes, associated_data: bytes) -> bytes:
+        def decrypt(sealed: bytes, associated_data: bytes) -> bytes:
             nonlocal prefix, open_
-            if len(ciphertext) < self.NONCE_BYTES + TAG_BYTES:
+            if len(sealed) < end + TAG_BYTES:
                 raise DecryptionFailed
-            if not ciphertext.startswith(prefix):  # what was encrypted together is often decrypted together
-                prefix = ciphertext[:12]
+            if not sealed.startswith(prefix, begin):  # what was encrypted together is often decrypted together
+                prefix = sealed[begin:middle]
                 open_ = self.message_cipher(prefix).decrypt
             try:
-                return open_(ciphertext[12:24], ciphertext[24:], associated_data)
+                return open_(sealed[middle:end], sealed[end:], header + associated_data)
             except InvalidTag:
                 raise DecryptionFailed from None
 

@@ -134,7 +134,7 @@ def _encrypt_several(
         if not refusal.of_item:
             raise
         return [item if isinstance(item, Refusal) else refusal for item in items]
-    encrypt_one, header, named = cipher.encryptor(), envelope.header(key.uid, number), key.key_id
+    encrypt_one, named = cipher.encryptor(envelope.header(key.uid, number)), key.key_id
     results: list[EncryptAnswer | Refusal] = []
     for item in items:
         if isinstance(item, Refusal):
@@ -142,7 +142,7 @@ def _encrypt_several(
             continue
         try:
             if item.format == "kms" and not item.context:
-                sealed = header + encrypt_one(item.plaintext, header + item.associated_data)
+                sealed = encrypt_one(item.plaintext, item.associated_data)
             else:
                 sealed = _sealed(cipher, key, number, item, item.plaintext, item.format)
         except ValidationFailed as refusal:
@@ -173,9 +173,9 @@ def _decrypt_several(
                 header = ciphertext[: envelope.HEADER_BYTES]
                 if header not in opened:
                     number, cipher = _opening(service, call, key, item, envelope.parse(ciphertext))
-                    opened[header] = number, cipher.decryptor()
+                    opened[header] = number, cipher.decryptor(header)
                 number, decrypt_one = opened[header]
-                plaintext = decrypt_one(ciphertext[envelope.HEADER_BYTES :], header + item.associated_data)
+                plaintext = decrypt_one(ciphertext, item.associated_data)
         except Refusal as refusal:
             if not refusal.of_item:
                 raise
