@@ -17,8 +17,8 @@ from kms.vault.rows import LastUse
 from kms.vault.store import Change, Vault
 
 _INTERVAL = timedelta(minutes=5)
-_MOST_REMEMBERED = 5000
-_ROWS_AT_ONCE = 500
+_MOST_REMEMBERED = 20_000
+_ROWS_AT_ONCE = 200  # more would keep requests waiting
 
 Use = tuple[datetime, str, str]
 """When, by which operation, in which request."""
@@ -34,6 +34,7 @@ class LastUses:
         self._vault = vault
         self._clock = clock
         self._seen: dict[str, Use] = {}
+        self._due: list[str] = []
         self.began = clock()
         self._next_writing = self.began + _INTERVAL
 
@@ -46,9 +47,14 @@ class LastUses:
         return self._seen.get(key_id)
 
     def write_if_due(self) -> None:
-        """Write everything down if it is time, or there is much of it. Raises Unavailable."""
-        if self._clock() >= self._next_writing or len(self._seen) > _MOST_REMEMBERED:
+        """Write a part down if it is time, and everything if there is too much of it. Raises Unavailable."""
+        if len(self._seen) > _MOST_REMEMBERED:
             self.write()
+        elif self._due:
+            self._write_some()
+        elif self._clock() >= self._next_writing:
+            self._begin()
+            self._write_some()
 
     def write_at_the_end(self) -> None:
         """Write everything down, if that can be done."""
@@ -57,20 +63,27 @@ class LastUses:
 
     def write(self) -> None:
         """Write everything down. Raises Unavailable, and then keeps it."""
+        self._begin()
+        while self._due:
+            self._write_some()
+
+    def _begin(self) -> None:
         self._next_writing = self._clock() + _INTERVAL
-        seen, self._seen = self._seen, {}
-        uses = list(seen.items())
-        while uses:
-            some = dict(uses[-_ROWS_AT_ONCE:])
-            try:
-                with self._vault.change() as change:
-                    if change.find(LastUse, BEGINNING) is None:
-                        change.insert(LastUse(BEGINNING, "", self.began, ""))
-                    _write(change, some)
-            except BaseException:
-                self._seen = {**dict(uses), **self._seen}
-                raise
-            del uses[-_ROWS_AT_ONCE:]
+        self._due = list(self._seen)
+
+    def _write_some(self) -> None:
+        taken = ((key_id, self._seen.pop(key_id, None)) for key_id in self._due[-_ROWS_AT_ONCE:])
+        some = {key_id: use for key_id, use in taken if use is not None}
+        try:
+            with self._vault.change() as change:
+                if change.find(LastUse, BEGINNING) is None:
+                    change.insert(LastUse(BEGINNING, "", self.began, ""))
+                _write(change, some)
+        except BaseException:
+            for key_id, use in some.items():
+                self._seen.setdefault(key_id, use)
+            raise
+        del self._due[-_ROWS_AT_ONCE:]
 
 
 def _write(change: Change, uses: dict[str, Use]) -> None:
@@ -78,6 +91,7 @@ def _write(change: Change, uses: dict[str, Use]) -> None:
     keys = change.select(Key, tables.keys.c.key_id.in_(uses))
     column = tables.last_uses.c.key_uid
     before = {each.key_uid: each for each in change.select(LastUse, column.in_([key.uid for key in keys]))}
+    first, later = [], []
     for key in keys:
         used_at, operation, request_id = uses[key.key_id]
         if used_at < key.created_at:
@@ -85,6 +99,8 @@ def _write(change: Change, uses: dict[str, Use]) -> None:
         after = LastUse(key.uid, operation, used_at, request_id)
         written = before.get(key.uid)
         if written is None:
-            change.insert(after)
+            first.append(after)
         elif written.used_at < used_at:
-            change.replace(written, after)
+            later.append((written, after))
+    change.insert(*first)
+    change.replace_all(later)

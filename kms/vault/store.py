@@ -9,10 +9,11 @@ ended (see `lease`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Engine,
     Table,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -151,26 +153,36 @@ class Change(Snapshot):
 
     def insert(self, *values: object) -> None:
         """Add rows. Raises AlreadyExists where another call was faster."""
-        for value in values:
-            table, row = self._row_of(value)
-            self._count(table, row, +1)
-            self.connection.execute(insert(table).values(authenticated(self.keyring, table, row)))
+        for cls, some in groupby(values, type):
+            table, rows = table_of(cls), [to_row(value) for value in some]
+            for row in rows:
+                self._count(table, row, +1)
+            self.connection.execute(insert(table), [authenticated(self.keyring, table, row) for row in rows])
 
     def replace(self, old: T, new: T) -> T:
         """Put `new` where `old`, read in this change, stands. Gives `new` back."""
-        table, row = self._row_of(new)
-        _, before = self._row_of(old)
-        self._count(table, before, -1)
-        self._count(table, row, +1)
-        self.connection.execute(
-            update(table).where(_is(table, before)).values(authenticated(self.keyring, table, row))
-        )
+        self.replace_all([(old, new)])
         return new
+
+    def replace_all(self, pairs: Sequence[tuple[T, T]]) -> None:
+        """`replace` for each of the pairs, all of one class."""
+        if not pairs:
+            return
+        table, rows = table_of(type(pairs[0][0])), []
+        keys = {column: f"old_{column.name}" for column in table.primary_key.columns}
+        for old, new in pairs:
+            before, after = to_row(old), to_row(new)
+            self._count(table, before, -1)
+            self._count(table, after, +1)
+            place = {parameter: before[column.name] for column, parameter in keys.items()}
+            rows.append(authenticated(self.keyring, table, after) | place)
+        statement = update(table).where(*(column == bindparam(parameter) for column, parameter in keys.items()))
+        self.connection.execute(statement.values({each.name: bindparam(each.name) for each in table.columns}), rows)
 
     def delete(self, *values: object) -> None:
         """Remove rows read in this change."""
         for value in values:
-            table, row = self._row_of(value)
+            table, row = table_of(type(value)), to_row(value)
             self._count(table, row, -1)
             self.connection.execute(delete(table).where(_is(table, row)))
 
@@ -195,9 +207,6 @@ class Change(Snapshot):
         """Count this change; workers drop what they have cached when they see it."""
         (before,) = self.select(Epoch)
         return self.replace(before, Epoch(before.id, before.epoch + 1)).epoch
-
-    def _row_of(self, value: object) -> tuple[Table, Row]:
-        return table_of(type(value)), to_row(value)
 
     def _count(self, table: Table, row: Row, sign: int) -> None:
         term = self.keyring.tally_term(canonical(table, in_order(table, row)))

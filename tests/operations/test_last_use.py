@@ -117,3 +117,28 @@ def test_nobody_else_sees_it(world: World, alice: Api) -> None:
 
 def test_aws_has_a_word_for_every_use() -> None:
     assert set(specs.LAST_USES) == {each.name for each in OPERATIONS.values() if each.permission in USES}
+
+
+def test_much_is_written_a_part_at_a_time(
+    alice: Api, world: World, clock: SteeredClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kms.last_uses._ROWS_AT_ONCE", 2)
+    uses, names = world.service.last_uses, [f"k{number}" for number in range(5)]
+    for round_ in range(2):  # rows that are new, then rows that are there
+        for name in names:
+            alice.post("/api/v1/keys", {"key_id": name})
+            alice.post(f"/api/v1/keys/{name}/encrypt", {"plaintext": ""})
+        clock.advance(minutes=5)
+        left = []
+        for _ in range(3):
+            uses.write_if_due()
+            left.append(sum(uses.seen(name) is not None for name in names))
+        assert left == [3, 1, 0]
+        shown = [alice.get(f"/api/v1/keys/{name}/last-use").json for name in names]
+        assert [each["operation"] for each in shown] == ["encrypt"] * 5
+        assert world.service.vault.check_tallies() == [], round_
+    monkeypatch.setattr("kms.last_uses._MOST_REMEMBERED", 4)
+    for name in names:
+        alice.post(f"/api/v1/keys/{name}/encrypt", {"plaintext": ""})
+    uses.write_if_due()
+    assert not any(uses.seen(name) for name in names)
