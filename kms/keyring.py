@@ -21,7 +21,7 @@ from kms.keys.lifecycle import in_force_until, require_in_force, require_in_rang
 from kms.keys.model import Key, KeyState, KeyVersion, Usage
 from kms.vault.lease import Lease, LeasedCache
 from kms.vault.rows import Mount
-from kms.vault.store import Vault
+from kms.vault.store import Vault, unwrapped
 
 _KEYS_CACHED = 20_000
 _VERSIONS_CACHED = 20_000
@@ -68,7 +68,7 @@ class Keyring:
     def __init__(self, vault: Vault, lease: Lease) -> None:
         self._vault = vault
         self._uids: LeasedCache[bytes, Key | None] = LeasedCache(lease, _KEYS_CACHED)
-        self._keys: LeasedCache[str, Key] = LeasedCache(lease, _KEYS_CACHED)
+        self._keys: LeasedCache[str, tuple[Key, KeyVersion]] = LeasedCache(lease, _KEYS_CACHED)
         self._versions: LeasedCache[tuple[bytes, int], LoadedVersion] = LeasedCache(lease, _VERSIONS_CACHED)
         self._mounts: LeasedCache[str, bool] = LeasedCache(lease, _MOUNTS_CACHED)
         self._permitted: LeasedCache[tuple[Caller, Permission, str], Key] = LeasedCache(lease, _KEYS_CACHED)
@@ -77,7 +77,7 @@ class Keyring:
 
     def key(self, key_id: str) -> Key:
         """The key of that id or alias. Raises NotFound, and Unavailable without a lease."""
-        return self._keys.get(key_id, lambda: self._load_key(key_id))
+        return self._with_latest(key_id)[0]
 
     def find(self, key_id: str) -> Key | None:
         """As `key`, None where there is none."""
@@ -132,8 +132,9 @@ class Keyring:
         return found
 
     def _prepare(self, caller: Caller, usage: Usage, key_id: str, now: datetime) -> Ready:
-        key = self.key(key_id)
+        key, latest = self._with_latest(key_id)
         policy.require_on_key(caller, policy.PERMISSION[usage], key.owner, key.key_id, asked_as=key_id)
+        self._versions.get((key.uid, latest.version), lambda: self._loaded(key, latest))  # it need not be looked for
         checked = self._check(key, key.latest_version, usage, now)
         return Ready(key, checked.loaded, checked.until)
 
@@ -181,12 +182,15 @@ class Keyring:
     def _version(self, key: Key, version: int) -> LoadedVersion:
         return self._versions.get((key.uid, version), lambda: self._load_version(key, version))
 
-    def _load_key(self, key_id: str) -> Key:
+    def _with_latest(self, key_id: str) -> tuple[Key, KeyVersion]:
+        return self._keys.get(key_id, lambda: self._load_key(key_id))
+
+    def _load_key(self, key_id: str) -> tuple[Key, KeyVersion]:
         with self._vault.read() as snapshot:
-            key = snapshot.key_named(key_id)
-        if key is None:
+            found = snapshot.key_with_latest(key_id)
+        if found is None:
             raise no_such_key(key_id)
-        return key
+        return found
 
     def _load_mount(self, mount: str) -> bool:
         with self._vault.read() as snapshot:
@@ -199,10 +203,13 @@ class Keyring:
     def _load_version(self, key: Key, version: int) -> LoadedVersion:
         with self._vault.read() as snapshot:
             found = snapshot.find(KeyVersion, key.uid, version)
-            if found is None:
-                raise NotFound(f"{key.key_id} has no version {version}.")
-            kind = key_type(found.type)
-            if found.material is not None:
-                return LoadedVersion(found, kind.load(snapshot.material(key, found)), kind.message_limit)
+        if found is None:
+            raise NotFound(f"{key.key_id} has no version {version}.")
+        return self._loaded(key, found)
+
+    def _loaded(self, key: Key, found: KeyVersion) -> LoadedVersion:
+        kind = key_type(found.type)
+        if found.material is not None:
+            return LoadedVersion(found, kind.load(unwrapped(self._vault.keyring, key, found)), kind.message_limit)
         is_public = found.public_key is not None and found.state is not KeyState.DESTROYED
         return LoadedVersion(found, kind.load_public(found.public_key or b"") if is_public else None, None)

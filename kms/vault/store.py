@@ -47,6 +47,7 @@ T = TypeVar("T")
 _BUSY = "The database is busy or away; nothing was changed. Try again."
 _ROWS_AT_ONCE = 500
 _ROWS_REMEMBERED = 2000
+_COLUMNS_OF_KEYS = len(tables.keys.columns)
 
 
 class Snapshot:
@@ -78,6 +79,14 @@ class Snapshot:
         rows = self.connection.execute(query).all()
         return [_checked(self.keyring, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 
+    def key_with_latest(self, name: str) -> tuple[Key, KeyVersion] | None:
+        """The key of that id or alias, with its latest version."""
+        column = tables.keys.c
+        found = self.keys_with_latest(column.key_id == name) if is_key_id(name) else []
+        if not found and is_alias(name) and (alias := self.find(Alias, name)) is not None:
+            found = self.keys_with_latest(column.uid == alias.key_uid)
+        return found[0] if found else None
+
     def key_by_id(self, key_id: str) -> Key | None:
         """The key of that id."""
         if not is_key_id(key_id):  # PostgreSQL would refuse some of them, such as one with a NUL, as faults
@@ -96,16 +105,13 @@ class Snapshot:
         self, *criteria: ColumnElement[bool], order_by: Any = None, limit: int | None = None
     ) -> list[tuple[Key, KeyVersion]]:
         """The keys that meet `criteria`, which may be about the latest version too, each with that version."""
-        keys, versions = tables.keys, tables.key_versions
-        is_latest = and_(versions.c.key_uid == keys.c.uid, versions.c.version == keys.c.latest_version)
-        joined = keys.outerjoin(versions, is_latest)
-        query = select(keys, versions).select_from(joined).where(*criteria).order_by(order_by).limit(limit)
-        of_the_key, found = len(keys.columns), []
+        query = tables.keys_with_latest.where(*criteria).order_by(order_by).limit(limit)
+        found = []
         for row in map(tuple, self.connection.execute(query)):
-            if row[of_the_key] is None:
+            if row[_COLUMNS_OF_KEYS] is None:
                 raise IntegrityFailure("The latest version of a key was removed outside the service.")
-            key = _checked(self.keyring, Key, row[:of_the_key])
-            found.append((key, _checked(self.keyring, KeyVersion, row[of_the_key:])))
+            key = _checked(self.keyring, Key, row[:_COLUMNS_OF_KEYS])
+            found.append((key, _checked(self.keyring, KeyVersion, row[_COLUMNS_OF_KEYS:])))
         return found
 
     def versions(self, key: Key) -> list[KeyVersion]:
@@ -120,13 +126,8 @@ class Snapshot:
         return self.select(KeyVersion, *criteria, order_by=column.version.desc(), limit=limit)[::-1]
 
     def material(self, key: Key, version: KeyVersion) -> bytes:
-        """The unwrapped material of one version: the one door through which key material leaves the vault."""
-        if version.material is None:
-            raise IntegrityFailure("This version has no material.")
-        try:
-            return self.keyring.open(version.material, material_binding(key, version.version, version.type))
-        except SealBroken:
-            raise IntegrityFailure("The material of this version was altered outside the service.") from None
+        """The unwrapped material of one version. Raises IntegrityFailure."""
+        return unwrapped(self.keyring, key, version)
 
     def epoch(self) -> int:
         """How many changes have made cached answers wrong. Raises IntegrityFailure."""
@@ -290,6 +291,16 @@ class Vault:
 def material_binding(key: Key, version: int, key_type: str) -> Bound:
     """What the material of a version is bound to."""
     return ("key version", key.uid, key.key_id, version, key_type)
+
+
+def unwrapped(keyring: RootKeyring, key: Key, version: KeyVersion) -> bytes:
+    """The material of one version: the one door through which it leaves the vault. Raises IntegrityFailure."""
+    if version.material is None:
+        raise IntegrityFailure("This version has no material.")
+    try:
+        return keyring.open(version.material, material_binding(key, version.version, version.type))
+    except SealBroken:
+        raise IntegrityFailure("The material of this version was altered outside the service.") from None
 
 
 def read_tally(snapshot: Snapshot, table: str) -> Tally:

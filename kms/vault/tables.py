@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, String, Table, Text, and_, select
 
 metadata = MetaData()
 
@@ -239,6 +239,10 @@ audit_outbox = Table(
     Column("entry", Text, nullable=False),
     _mac(),
 )
+
+_is_latest = and_(key_versions.c.key_uid == keys.c.uid, key_versions.c.version == keys.c.latest_version)
+keys_with_latest = select(keys, key_versions).select_from(keys.outerjoin(key_versions, _is_latest))
+"""Keys, each with its latest version."""
 
 
 def authenticated_tables() -> list[Table]:
