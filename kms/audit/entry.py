@@ -16,10 +16,10 @@ SUCCESS = "success"
 class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who did what to what, from where, and how it ended.
 
-    `time`, RFC 3339 in UTC with microseconds, is when a change was made, or when the body of another request was read.
-    `outcome` is `success` or the problem type of the refusal; `target` names what was acted on where that is not a key,
-    such as another client. Of a batch there are `items` and how many of them were `refused`. `recovery` marks the use of
-    a version revoked for compromise.
+    `time`, RFC 3339 in UTC with microseconds, is when a change was made or the body of another request was read.
+    `outcome` is `success` or the problem type of the refusal; `target` names what was acted on where that is not a
+    key, such as another client. Of a batch there are `items` and how many of them were `refused`. `recovery` marks
+    the use of a version revoked for compromise.
     """
 
     v: int
