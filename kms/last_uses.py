@@ -50,10 +50,9 @@ class LastUses:
         """Write a part down if it is time, and everything if there is too much of it. Raises Unavailable."""
         if len(self._seen) > _MOST_REMEMBERED:
             self.write()
-        elif self._due:
-            self._write_some()
-        elif self._clock() >= self._next_writing:
+        elif not self._due and self._clock() >= self._next_writing:
             self._begin()
+        if self._due:
             self._write_some()
 
     def write_at_the_end(self) -> None:

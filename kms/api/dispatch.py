@@ -2,7 +2,7 @@
 
 Flask with its request objects and Flask-Limiter costs several times what encrypting costs. So this WSGI
 application takes the plain form of a hot request (POST, JSON of a known length, a session token as Bearer) and
-hands everything else to the Flask application behind it, which serves the same operations by the same
+hands everything else on, in the end to the Flask application, which serves the same operations by the same
 functions: what they answer is the same, byte for byte, and a test holds them to it.
 """
 

@@ -9,10 +9,10 @@ ended (see `lease`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -79,14 +79,6 @@ class Snapshot:
         rows = self.connection.execute(query).all()
         return [_checked(self.keyring, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 
-    def key_with_latest(self, name: str) -> tuple[Key, KeyVersion] | None:
-        """The key of that id or alias, with its latest version."""
-        column = tables.keys.c
-        found = self.keys_with_latest(column.key_id == name) if is_key_id(name) else []
-        if not found and is_alias(name) and (alias := self.find(Alias, name)) is not None:
-            found = self.keys_with_latest(column.uid == alias.key_uid)
-        return found[0] if found else None
-
     def key_by_id(self, key_id: str) -> Key | None:
         """The key of that id."""
         if not is_key_id(key_id):  # PostgreSQL would refuse some of them, such as one with a NUL, as faults
@@ -95,11 +87,18 @@ class Snapshot:
 
     def key_named(self, name: str) -> Key | None:
         """The key of that id or alias."""
-        key = self.key_by_id(name)
-        if key is not None or not is_alias(name):
-            return key
-        alias = self.find(Alias, name)
-        return self.find(Key, alias.key_uid) if alias else None
+        return self._named(name, partial(self.first, Key))
+
+    def key_with_latest(self, name: str) -> tuple[Key, KeyVersion] | None:
+        """The key of that id or alias, with its latest version."""
+        return self._named(name, lambda criterion: next(iter(self.keys_with_latest(criterion)), None))
+
+    def _named(self, name: str, find: Callable[[ColumnElement[bool]], T | None]) -> T | None:
+        column = tables.keys.c
+        found = find(column.key_id == name) if is_key_id(name) else None
+        if found is None and is_alias(name) and (alias := self.find(Alias, name)) is not None:
+            found = find(column.uid == alias.key_uid)
+        return found
 
     def keys_with_latest(
         self, *criteria: ColumnElement[bool], order_by: Any = None, limit: int | None = None
