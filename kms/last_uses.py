@@ -14,7 +14,8 @@ from kms.errors import Refusal
 from kms.keys.model import Key
 from kms.vault import tables
 from kms.vault.rows import LastUse
-from kms.vault.store import Change, Vault
+from kms.vault.store import Vault
+from kms.vault.transaction import Change
 
 _INTERVAL = timedelta(minutes=5)
 _MOST_REMEMBERED = 20_000

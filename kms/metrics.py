@@ -45,6 +45,12 @@ class Metrics:
         self.integrity_failures = library.Counter(
             "kms_integrity_failures", "Tables found altered outside the service.", registry=None
         )
+        self.integrity_checked = library.Gauge(
+            "kms_integrity_checked_timestamp_seconds",
+            "When the whole vault was last compared with its head.",
+            registry=None,
+            multiprocess_mode="max",
+        )
         self._finished: deque[tuple[str, str, float]] = deque()
         self._adding = threading.Lock()
         self.requests.labels("start", "success").inc()

@@ -26,7 +26,7 @@ from kms.keys.cryptoperiod import Cryptoperiods
 from kms.keys.model import Key
 from kms.operations import Service, provision
 from kms.secret import Secret
-from kms.vault.store import Change
+from kms.vault.transaction import Change
 
 LEASE = timedelta(milliseconds=60)
 

@@ -18,7 +18,7 @@ SOURCES = sorted((ROOT / "kms").rglob("*.py"))
 LEVELS = [
     {"keys"},
     {"vault", "crypto"},
-    {"access", "keyring", "messages", "last_uses", "revocation", "audit", "metrics"},
+    {"access", "key_cache", "messages", "last_uses", "revocation", "audit", "metrics"},
     {"operations"},
     {"api", "server", "cli", "tls", "log", "__main__"},
 ]
@@ -108,7 +108,7 @@ def test_secrets_are_revealed_in_few_places() -> None:
         for path in SOURCES
         if re.search(r"\bsnapshot\.material\(|\bunwrapped\(", path.read_text())
     }
-    assert doors == {"vault/store.py", "keyring.py", "operations/exporting.py", "operations/backups.py"}
+    assert doors == {"vault/transaction.py", "key_cache.py", "operations/exporting.py", "operations/backups.py"}
 
 
 def test_nothing_names_a_machine_or_a_workplace() -> None:

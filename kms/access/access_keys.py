@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kms.secret import Secret
-from kms.vault import tables
+from kms.vault import names, tables
 from kms.vault.records import stored_in
-from kms.vault.sealing import RootKeyring, SealBroken
-from kms.vault.store import Change
+from kms.vault.sealing import DerivedKeys, SealBroken
+from kms.vault.transaction import Change
 
 _FORM = re.compile(r"[A-Z0-9]{20}")
 
@@ -32,6 +32,9 @@ class AccessKey:
     session_token_hash: bytes | None
     created_at: datetime
     expires_at: datetime
+
+
+names.bears(AccessKey, lambda key: names.of_access_key(key.access_key_id))
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def is_access_key_id(text: str) -> bool:
     return _FORM.fullmatch(text) is not None
 
 
-def secret_of(keyring: RootKeyring, key: AccessKey) -> Secret | None:
+def secret_of(keyring: DerivedKeys, key: AccessKey) -> Secret | None:
     """The unsealed secret, None where it was altered."""
     try:
         return Secret(keyring.open(key.secret, ("access key", key.access_key_id, key.client_id)))
@@ -76,11 +79,11 @@ def secret_of(keyring: RootKeyring, key: AccessKey) -> Secret | None:
         return None
 
 
-def session_token_hash(keyring: RootKeyring, token: str) -> bytes:
+def session_token_hash(keyring: DerivedKeys, token: str) -> bytes:
     """What is stored of a session token."""
     return keyring.credential_hash("session token", token.encode("utf-8", "surrogateescape"))
 
 
 def of_client(change: Change, client_id: str) -> list[AccessKey]:
     """Every access key of the client."""
-    return change.select(AccessKey, tables.access_keys.c.client_id == client_id)
+    return change.matching(AccessKey, client_id=client_id)

@@ -6,18 +6,17 @@ import hmac
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_
-
 from kms.access import access_keys, clients, credentials, lockout, totp
 from kms.access.access_keys import AccessKey
 from kms.access.model import Caller, Client, ClientStatus, Grant, RecoveryCode, Token
-from kms.clock import Clock, steady_seconds
+from kms.clock import Clock
 from kms.errors import AuthenticationFailed, MfaRequired
 from kms.secret import Secret
-from kms.vault.lease import Lease, LeasedCache
+from kms.vault import names
+from kms.vault.memory import Cache, Memory, Names
 from kms.vault.sealing import SealBroken
-from kms.vault.store import Change, Snapshot, Vault
-from kms.vault.tables import grants
+from kms.vault.store import Vault
+from kms.vault.transaction import Change, Snapshot
 
 _FAILED = "The credentials are not valid. A code works once; wait for the next one before trying again."
 _SESSIONS_CACHED = 10_000
@@ -51,15 +50,15 @@ class SigningCaller:
 class Authenticator:
     """Proves callers against the vault."""
 
-    def __init__(self, vault: Vault, lease: Lease, clock: Clock, token_lifetime: timedelta) -> None:
+    def __init__(self, vault: Vault, memory: Memory, clock: Clock, token_lifetime: timedelta) -> None:
         self._vault = vault
-        self._lease = lease
+        self._memory = memory
         self._clock = clock
         self._lifetime = token_lifetime
         self._secrets = credentials.SecretVerifier(vault.keyring)
         self._nobody = totp.new_secret()
-        self._signers: LeasedCache[str, SigningCaller] = LeasedCache(lease, _SESSIONS_CACHED)
-        self._sessions: LeasedCache[str, Caller] = LeasedCache(lease, _SESSIONS_CACHED)
+        self._signers: Cache[str, SigningCaller] = Cache(memory, _SESSIONS_CACHED)
+        self._sessions: Cache[str, Caller] = Cache(memory, _SESSIONS_CACHED)
 
     def prove(self, presented: Credentials, source: str) -> Caller:
         """The caller behind a secret and a second factor, each code accepted once over all workers and nodes.
@@ -73,7 +72,7 @@ class Authenticator:
             known = clients.find(snapshot, presented.client_id)
         known_hash = known.secret_hash if known else None
         secret_matches = self._secrets.matches(presented.client_id, presented.secret, known_hash)
-        caller, epoch = None, self._lease.epoch
+        caller, epoch = None, self._memory.epoch
         with self._vault.change() as change:
             # Attempts come here one after the other, so that a count cannot be overtaken.
             now = self._clock()
@@ -92,18 +91,19 @@ class Authenticator:
                 else:
                     change.replace(client, replace(client, last_totp_step=consumed))
                 lockout.forgive(change, client.client_id, source)
-                caller = _caller(change, client, epoch)
+                caller = _caller(change, client)
             else:
                 lockout.count_failure(change, presented.client_id, source, now)
         if caller is None:
             raise AuthenticationFailed(_FAILED)
-        return caller
+        return self._standing(caller, epoch)
 
     def session(self, token: str) -> Caller:
         """The caller behind a session token. Raises AuthenticationFailed, and Unavailable without a lease."""
         # By the token itself: hashing it would cost more than the rest, and memory holds it anyway.
+        self._memory.require()
         caller = self._sessions.find(token) or self._sessions.get(token, lambda: self._load_session(token))
-        if caller.token is None or caller.token.expires_at <= self._clock():
+        if caller.expires_at is None or caller.expires_at <= self._clock():
             raise AuthenticationFailed(_FAILED)
         return caller
 
@@ -121,21 +121,26 @@ class Authenticator:
         given = access_keys.session_token_hash(self._vault.keyring, token or "")
         return hmac.compare_digest(given, found.key.session_token_hash)
 
-    def current(self, caller: Caller) -> Caller:
+    def current(self, caller: Caller, now: datetime) -> Caller:
         """`caller` as it is now: a request may be a long time on its way after it was proven.
 
-        Raises AuthenticationFailed where the session, the access key or the client is gone; Unavailable.
+        Raises AuthenticationFailed where the session, the access key or the client is gone or over; Unavailable.
         """
-        if steady_seconds() < self._lease.ends and caller.epoch == self._lease.epoch:
+        if caller.expires_at is not None and caller.expires_at <= now:
+            raise AuthenticationFailed(_FAILED)
+        self._memory.require()
+        epoch = self._memory.epoch
+        if caller.standing is not None and caller.standing.holds(epoch):
             return caller
-        epoch = self._lease.require()
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, caller.token.token_hash) if caller.token else None
             key = snapshot.find(AccessKey, caller.access_key_id) if caller.access_key_id else None
             if (caller.token and token is None) or (caller.access_key_id and key is None):
                 raise AuthenticationFailed(_FAILED)
-            now = _enabled_caller(snapshot, caller.client_id, epoch)
-        return replace(now, token=token, access_key_id=caller.access_key_id)
+            again = _enabled_caller(snapshot, caller.client_id)
+        return self._standing(
+            replace(again, token=token, access_key_id=caller.access_key_id, expires_at=caller.expires_at), epoch
+        )
 
     def issue(self, change: Change, caller: Caller) -> tuple[str, Token]:
         """A new session token for `caller` and its record; its expiry is fixed now."""
@@ -150,24 +155,36 @@ class Authenticator:
         change.insert(record)
         return token, record
 
-    def _load_session(self, given: str) -> Caller:
-        epoch = self._lease.require()
+    def _standing(self, caller: Caller, epoch: int) -> Caller:
+        """`caller`, read after `epoch`, with what it rests on."""
+        rests_on: Names = (names.of_client(caller.client_id), *(names.of_role(role) for role in caller.roles))
+        if caller.token is not None:
+            rests_on += (names.of_session(caller.token.token_hash),)
+        if caller.access_key_id is not None:
+            rests_on += (names.of_access_key(caller.access_key_id),)
+        return replace(caller, rests_on=rests_on, standing=self._memory.standing(epoch, rests_on))
+
+    def _load_session(self, given: str) -> tuple[Caller, Names]:
+        epoch = self._memory.epoch
         token_hash = credentials.token_hash(self._vault.keyring, given)
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, token_hash)
             if token is None:
                 raise AuthenticationFailed(_FAILED)
-            return replace(_enabled_caller(snapshot, token.client_id, epoch), token=token)
+            caller = _enabled_caller(snapshot, token.client_id)
+        caller = self._standing(replace(caller, token=token, expires_at=token.expires_at), epoch)
+        return caller, caller.rests_on
 
-    def _load_access_key(self, access_key_id: str) -> SigningCaller:
-        epoch = self._lease.require()
+    def _load_access_key(self, access_key_id: str) -> tuple[SigningCaller, Names]:
+        epoch = self._memory.epoch
         with self._vault.read() as snapshot:
             key = snapshot.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
             secret = access_keys.secret_of(snapshot.keyring, key) if key else None
             if key is None or secret is None:
                 raise AuthenticationFailed(_FAILED)
-            caller = _enabled_caller(snapshot, key.client_id, epoch)
-            return SigningCaller(replace(caller, access_key_id=access_key_id), key, secret)
+            caller = _enabled_caller(snapshot, key.client_id)
+        caller = self._standing(replace(caller, access_key_id=access_key_id, expires_at=key.expires_at), epoch)
+        return SigningCaller(caller, key, secret), caller.rests_on
 
     def _second_factor(
         self, change: Change, client: Client | None, presented: Credentials, now: datetime
@@ -191,14 +208,14 @@ def totp_secret(snapshot: Snapshot, client: Client) -> str:
         raise AuthenticationFailed(_FAILED) from None
 
 
-def _enabled_caller(snapshot: Snapshot, client_id: str, epoch: int) -> Caller:
+def _enabled_caller(snapshot: Snapshot, client_id: str) -> Caller:
     client = snapshot.find(Client, client_id)
     if client is None or client.status is not ClientStatus.ENABLED:
         raise AuthenticationFailed(_FAILED)
-    return _caller(snapshot, client, epoch)
+    return _caller(snapshot, client)
 
 
-def _caller(snapshot: Snapshot, client: Client, epoch: int) -> Caller:
-    subjects = [f"client:{client.client_id}", *(f"role:{role}" for role in client.roles)]
-    held = snapshot.select(Grant, or_(*(grants.c.subject == subject for subject in subjects)))
-    return Caller(client.client_id, client.roles, tuple(held), epoch=epoch)
+def _caller(snapshot: Snapshot, client: Client) -> Caller:
+    subjects = [names.of_client(client.client_id), *(names.of_role(role) for role in sorted(client.roles))]
+    held = [grant for subject in subjects for grant in snapshot.matching(Grant, subject=subject)]
+    return Caller(client.client_id, client.roles, tuple(held))

@@ -11,8 +11,8 @@ from kms.access import access_keys, credentials, totp
 from kms.access.model import Client, ClientStatus, Grant, RecoveryCode, Role, Token
 from kms.errors import AlreadyExists, Conflict, NotFound
 from kms.keys.ids import is_client_id
-from kms.vault.store import Change, Snapshot
-from kms.vault.tables import clients, grants, recovery_codes, tokens
+from kms.vault.tables import clients, grants
+from kms.vault.transaction import Change, Snapshot
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,8 @@ def reset_second_factor(change: Change, client: Client) -> SecondFactor:
 
 def end_sessions(change: Change, client_id: str) -> None:
     """End every session of the client and every access key, everywhere, when the change returns."""
-    change.delete(*change.select(Token, tokens.c.client_id == client_id))
+    change.delete(*change.matching(Token, client_id=client_id))
     change.delete(*access_keys.of_client(change, client_id))
-    change.outdates = True
 
 
 def _sealed_totp(change: Change, client_id: str, secret: str) -> bytes:
@@ -123,7 +122,7 @@ def _new_recovery_codes(change: Change, client_id: str) -> list[str]:
 
 
 def _recovery_codes(change: Change, client_id: str) -> list[RecoveryCode]:
-    return change.select(RecoveryCode, recovery_codes.c.client_id == client_id)
+    return change.matching(RecoveryCode, client_id=client_id)
 
 
 def _require_another_admin(change: Change, client: Client) -> None:

@@ -11,7 +11,7 @@ import secrets
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from kms.vault.sealing import RootKeyring
+from kms.vault.sealing import DerivedKeys
 
 _SECRET_PREFIX = "kms-secret-"  # noqa: S105  # marks what scanners for leaked secrets should look for
 _TOKEN_PREFIX = "kms-token-"  # noqa: S105
@@ -37,17 +37,17 @@ def new_recovery_codes() -> list[str]:
     return ["-".join(re.findall("....", base64.b32encode(os.urandom(10)).decode())) for _ in range(RECOVERY_CODES)]
 
 
-def token_hash(keyring: RootKeyring, token: str) -> bytes:
+def token_hash(keyring: DerivedKeys, token: str) -> bytes:
     """What is stored of a token."""
     return keyring.credential_hash("token", token.encode("utf-8", "surrogateescape"))
 
 
-def recovery_code_hash(keyring: RootKeyring, client_id: str, code: str) -> bytes:
+def recovery_code_hash(keyring: DerivedKeys, client_id: str, code: str) -> bytes:
     """What is stored of a recovery code."""
     return keyring.credential_hash("recovery", client_id.encode(), code.encode("utf-8", "surrogateescape"))
 
 
-def hash_secret(keyring: RootKeyring, client_id: str, secret: str) -> str:
+def hash_secret(keyring: DerivedKeys, client_id: str, secret: str) -> str:
     """What is stored of a client secret: a keyed hash of a generated one, Argon2id of a person's passphrase."""
     if is_generated_secret(secret):
         return _keyed(keyring, client_id, secret)
@@ -67,7 +67,7 @@ class SecretVerifier:
     secret is of the other form, cost the same.
     """
 
-    def __init__(self, keyring: RootKeyring) -> None:
+    def __init__(self, keyring: DerivedKeys) -> None:
         self._keyring = keyring
         self._nobody = hash_secret(keyring, "", "nobody knows " + secrets.token_urlsafe(32))
 
@@ -87,6 +87,6 @@ class SecretVerifier:
         return is_passphrase
 
 
-def _keyed(keyring: RootKeyring, client_id: str, secret: str) -> str:
+def _keyed(keyring: DerivedKeys, client_id: str, secret: str) -> str:
     digest = keyring.credential_hash("secret", client_id.encode(), secret.encode())
     return "hmac$" + base64.b64encode(digest).decode()

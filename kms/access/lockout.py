@@ -13,8 +13,8 @@ from math import ceil
 
 from kms.errors import RateLimited
 from kms.vault.records import microseconds, stored_in
-from kms.vault.store import Change
 from kms.vault.tables import login_failures
+from kms.vault.transaction import Change
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
 
@@ -75,13 +75,15 @@ def count_failure(change: Change, client_id: str, source: str, now: datetime) ->
 def forgive(change: Change, client_id: str, source: str) -> None:
     """Forget the failures from `source` after a success there."""
     subject, _ = _subjects(change, client_id, source)[0]
-    change.delete(*change.select(LoginFailures, login_failures.c.subject == subject))
+    found = change.find(LoginFailures, subject)
+    if found is not None:
+        change.delete(found)
 
 
-def forget_old(change: Change, now: datetime, limit: int) -> None:
-    """Remove up to `limit` counts that no longer matter, so that made-up names do not fill the table."""
+def forgotten(change: Change, now: datetime, limit: int) -> list[LoginFailures]:
+    """Up to `limit` counts that no longer matter: made-up names must not fill the table."""
     old = login_failures.c.last_at < microseconds(now - _FORGOTTEN_AFTER)
-    change.delete(*change.select(LoginFailures, old, limit=limit))
+    return change.select(LoginFailures, old, limit=limit)
 
 
 def network_of(source: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kms.access.encryption_context import context_of
-from kms.vault import tables
+from kms.vault import names, tables
+from kms.vault.memory import Standing
 from kms.vault.records import stored_in
 from kms.words import Word
 
@@ -117,11 +118,17 @@ class Grant:
         return key_id == self.key_pattern
 
 
+names.bears(Client, lambda client: names.of_client(client.client_id), but=("last_totp_step", "created_at"))
+names.bears(Token, lambda token: names.of_session(token.token_hash))
+names.bears(Grant, lambda grant: grant.subject, when_added=True)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
-    """Who is asking, once that is proven, as it was at an epoch: with a session, an access key, or neither.
+    """Who is asking, once that is proven: with a session, an access key, or neither.
 
-    Two of them are equal only where they are the same object.
+    `standing` says whether that is still so, resting on the names `rests_on`; None where nobody can say. Two of them
+    are equal only where they are the same object.
     """
 
     client_id: str
@@ -129,4 +136,6 @@ class Caller:
     grants: tuple[Grant, ...]
     token: Token | None = None
     access_key_id: str | None = None
-    epoch: int = 0
+    expires_at: datetime | None = None
+    rests_on: tuple[str, ...] = ()
+    standing: Standing | None = None

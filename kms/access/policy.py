@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from kms.access.model import Caller, Role
+from kms.access.model import Caller, Grant, Role
 from kms.errors import NotFound, PermissionDenied
 from kms.keys.model import Usage
 from kms.words import Word
@@ -154,11 +154,17 @@ def require_on_key(
     Raises NotFound, the same as for a key that is not there, to whom may not even see it, and
     PermissionDenied to others.
     """
-    if allows_on_key(caller, permission, owner, key_id, associated_data):
-        return
+    if not allows_on_key(caller, permission, owner, key_id, associated_data):
+        raise denial(caller, permission, owner, key_id, asked_as)
+
+
+def denial(
+    caller: Caller, permission: Permission, owner: str, key_id: str, asked_as: str | None = None
+) -> PermissionDenied | NotFound:
+    """The refusal of a caller who may not do this with the key: as if there were none, if it may not see it."""
     if not may_see_key(caller, owner, key_id):
-        raise no_such_key(asked_as or key_id)
-    raise PermissionDenied(f"{caller.client_id} may not do this with {key_id}: it needs {permission}.")
+        return no_such_key(asked_as or key_id)
+    return PermissionDenied(f"{caller.client_id} may not do this with {key_id}: it needs {permission}.")
 
 
 def allows_on_key(
@@ -173,6 +179,13 @@ def allows_on_key(
         and (permission not in BOUND_BY_CONTEXT or grant.admits(associated_data))
         for grant in caller.grants
     )
+
+
+def limited_grants(caller: Caller, permission: Permission, owner: str, key_id: str) -> tuple[Grant, ...]:
+    """The grants that let `caller` do this with the key for messages with some encryption context only."""
+    if permission not in BOUND_BY_CONTEXT:
+        return ()
+    return tuple(grant for grant in caller.grants if permission in grant.permissions and grant.covers(owner, key_id))
 
 
 def may_see_key(caller: Caller, owner: str, key_id: str) -> bool:

@@ -26,7 +26,6 @@ from kms.api.headers import JSON, security_headers
 from kms.api.transit.door import TransitDoor
 from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
 from kms.operations.public_keys import verification_keys
-from kms.revocation.published import RevocationList
 
 _LOG = structlog.get_logger()
 
@@ -195,8 +194,8 @@ class Door:
         return Response("ok\n", content_type="text/plain")
 
     def readyz(self) -> Response:
-        """Whether this worker can answer: it holds a lease on an unsealed vault."""
-        self.service.lease.require()
+        """Whether this worker can answer: it holds a lease on an unsealed vault that it trusts."""
+        self.service.memory.require()
         return Response("ok\n", content_type="text/plain")
 
     def jwks(self) -> Response:
@@ -233,12 +232,13 @@ def _published(body: bytes, content_type: str) -> Response:
 
 def _response(answer: Any, operation: Operation, request_id: str) -> Response:
     if isinstance(answer, Text):
-        return Response(answer.body, operation.status, content_type=answer.content_type)
+        response = Response(answer.body, operation.status, content_type=answer.content_type)
+        if answer.etag is not None:
+            response.set_etag(answer.etag)
+            response.headers["Cache-Control"] = "private, no-cache"
+            response.make_conditional(request)
+        return response
     response = Response(problems.encoded_answer(answer, request_id), operation.status, content_type=JSON)
     if operation.location is not None:
         response.headers["Location"] = operation.location.format_map(msgspec.structs.asdict(answer))
-    if isinstance(answer, RevocationList):
-        response.set_etag(answer.etag)
-        response.headers["Cache-Control"] = "private, no-cache"
-        response.make_conditional(request)
     return response

@@ -25,7 +25,7 @@ class Asker:
 
     def key_seen(self, name: str) -> Key | None:
         """The key of that id or alias, if there is one and the caller may know of it."""
-        key = self.service.keyring.find(name)
+        key = self.service.key_cache.find(name)
         return key if key and may_see_key(self.call.known_caller, key.owner, key.key_id) else None
 
     def slow(self) -> AbstractContextManager[None]:

@@ -163,9 +163,9 @@ def _body(operation: Operation) -> dict[str, Any]:
 
 def _response(operation: Operation) -> dict[str, Any]:
     kinds = _answer_types(operation)
-    if Text in kinds:
+    if kinds == (Text,):
         return {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    answers = [_reference(kind) for kind in kinds]
+    answers = [_reference(kind) for kind in kinds if kind is not Text]
     schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
     described: dict[str, Any] = {
         "description": inspect.cleandoc(kinds[0].__doc__ or ""),

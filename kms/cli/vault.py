@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
+import structlog
 
+from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.clock import utc_now
 from kms.config import load
 from kms.errors import Refusal, StartError
+from kms.operations.service import new_request_id
+from kms.vault.accepting import accept
+from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.opening import open_vault
+from kms.vault.store import Vault
+
+
+def _of_the_service(command: Callable[..., None]) -> Callable[..., None]:
+    for option in ("--seal", "--database-url", "--data-dir"):
+        command = click.option(option, help="As for `python app.py`.")(command)
+    return command
 
 
 @click.group()
@@ -18,21 +32,47 @@ def vault() -> None:
 
 
 @vault.command()
-@click.option("--data-dir", help="As for `python app.py`.")
-@click.option("--database-url", help="As for `python app.py`.")
-@click.option("--seal", help="As for `python app.py`.")
+@_of_the_service
 def verify(**flags: Any) -> None:
     """Check every row of the database against what the service wrote. Exits with 1 where one is wrong."""
     try:
-        opened = open_vault(load({name: value for name, value in flags.items() if value is not None}), create=False)
-        altered = list(opened.altered_rows())
-        tables = opened.check_tallies()
+        opened = _opened(flags)
+        altered, tables, distrust = list(altered_rows(opened)), wrong_tables(opened), opened.host.distrust
     except (StartError, Refusal) as error:
         raise click.ClickException(str(error)) from None
     for row in altered:
         click.echo(f"altered: {row}")
     for table in tables:
         click.echo(f"rows were altered, added, removed or put back in: {table}")
-    if altered or tables:
+    if distrust:
+        click.echo(f"not trusted until `vault accept`: {distrust}")
+    if altered or tables or distrust:
         sys.exit(1)
     click.echo("Every row is as the service wrote it.")
+
+
+@vault.command("accept")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_of_the_service
+def accept_command(*, yes: bool, **flags: Any) -> None:
+    """Trust the database as it is, after keys stopped being used because it is not what the service wrote.
+
+    Do this after you have put a backup back yourself, and otherwise only once you know what happened: revocations
+    that are not in this database are not in force any more.
+    """
+    try:
+        opened = _opened(flags)
+        click.echo(f"Found: {opened.host.distrust or 'nothing that keeps keys from being used'}")
+        if not yes:
+            click.confirm("Trust this database as it is, and use its keys again?", abort=True)
+        now = utc_now()
+        entry = AuditEntry(1, timestamp(now), new_request_id(), "accept_vault", SUCCESS, "local")
+        accept(opened, entry.line().decode())
+    except (StartError, Refusal) as error:
+        raise click.ClickException(str(error)) from None
+    structlog.get_logger().critical("an operator accepted the database as it is")
+    click.echo("Accepted. The service uses keys again within a second.")
+
+
+def _opened(flags: dict[str, Any]) -> Vault:
+    return open_vault(load({name: value for name, value in flags.items() if value is not None}), create=False)

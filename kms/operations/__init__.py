@@ -6,6 +6,7 @@ from kms.operations import (  # noqa: F401  # they fill the table
     backups,
     certifying,
     clients,
+    data_keys,
     deriving,
     encrypting,
     exporting,

@@ -111,7 +111,6 @@ def delete_access_key(service: Service, call: Call, request: Nothing, access_key
             raise NotFound("There is no such access key of yours.")
         call.target = found.access_key_id
         change.delete(found)
-        change.outdates = True
     return _view(found)
 
 

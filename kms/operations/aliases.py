@@ -18,7 +18,7 @@ from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
 from kms.operations.using import authorised
 from kms.vault import tables
-from kms.vault.store import Change
+from kms.vault.transaction import Change
 
 
 class SetAliasRequest(Request):
@@ -75,7 +75,6 @@ def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str
             change.insert(after)
         else:
             after = change.replace(before, replace(before, key_uid=key.uid))
-        change.outdates = True
     return AliasView(alias=alias, key_id=key.key_id, created_at=after.created_at)
 
 
@@ -112,7 +111,6 @@ def delete_alias(service: Service, call: Call, request: Nothing, alias: str) -> 
         key = change.find(Key, found.key_uid)
         assert key is not None
         change.delete(found)
-        change.outdates = True
     return AliasView(alias=alias, key_id=key.key_id, created_at=found.created_at)
 
 

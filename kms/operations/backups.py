@@ -31,7 +31,7 @@ from kms.revocation.revoke import revoke_again
 from kms.vault import tables
 from kms.vault.records import from_row, to_row
 from kms.vault.rows import MessageCount
-from kms.vault.store import Change, Snapshot
+from kms.vault.transaction import Change, Snapshot
 
 _FORMAT = b"kms backup v1\x00"
 

@@ -16,7 +16,7 @@ from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.errors import StartError
 from kms.files import write_private
-from kms.revocation.published import ensure_signing_key
+from kms.revocation.published import ensure_signing_key, has_signing_key
 from kms.vault.store import Vault
 
 FIRST_ADMIN = "admin"
@@ -28,9 +28,12 @@ def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock = utc_now) 
     A file is written before the commit, so that no credentials are lost between the two; where the commit
     then fails, the next start replaces the file. Raises StartError.
     """
+    with vault.read() as snapshot:
+        if has_signing_key(snapshot) and snapshot.matching(Client, limit=1):
+            return
     with vault.change() as change:
         ensure_signing_key(change, clock())
-        if change.select(Client, limit=1):
+        if change.matching(Client, limit=1):
             return
         enrolment = clients.create(change, FIRST_ADMIN, frozenset({Role.ADMIN}), clock())
         entry = AuditEntry(1, timestamp(clock()), "bootstrap", "bootstrap", SUCCESS, "local", target=FIRST_ADMIN)

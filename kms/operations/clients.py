@@ -17,7 +17,7 @@ from kms.operations.keys import Limit
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
 from kms.vault import tables
-from kms.vault.store import Change
+from kms.vault.transaction import Change
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from kms.operations.keys import CreateKeyRequest, stored, template_of
 from kms.operations.provision import Material
 from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Nothing, Request
-from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, usable_key, use
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, use
 
 Length = Annotated[int, msgspec.Meta(ge=16, le=16_320)]
 _DEFAULT_LENGTH = 32
@@ -114,8 +114,7 @@ class OpenAnswer(UsedKey, kw_only=True):
 )
 def derive(service: Service, call: Call, request: DeriveRequest, key_id: str) -> DerivedKeyAnswer:
     """Derive a key from this one."""
-    key = usable_key(service, call, Permission.KEYS_DERIVE, key_id)
-    number, deriver = processing(service, call, key, Usage.DERIVE, request, Deriver)
+    key, number, deriver = processing(service, call, key_id, Usage.DERIVE, request, Deriver)
     algorithm = request.algorithm or deriver.derivations[0]
     if algorithm not in deriver.derivations:
         raise ValidationFailed(f"algorithm: this key derives with {', '.join(deriver.derivations)}.")
@@ -133,8 +132,7 @@ def derive(service: Service, call: Call, request: DeriveRequest, key_id: str) ->
 )
 def agree(service: Service, call: Call, request: AgreeRequest, key_id: str) -> DerivedKeyAnswer:
     """Agree on a key with the holder of another key of the same group."""
-    key = usable_key(service, call, Permission.KEYS_AGREE, key_id)
-    number, own = processing(service, call, key, Usage.AGREE, request, Agreement)
+    key, number, own = processing(service, call, key_id, Usage.AGREE, request, Agreement)
     peer = pkcs8.load_public(pkcs8.der_of_pem(request.peer_public_key, "peer_public_key"), "peer_public_key")
     if not key_type(key.type).owns(peer):
         raise ValidationFailed(f"peer_public_key: not a public key of type {key.type}.")
@@ -163,8 +161,7 @@ def encapsulate(service: Service, call: Call, request: Nothing, key_id: str) -> 
 )
 def decapsulate(service: Service, call: Call, request: DecapsulateRequest, key_id: str) -> DecapsulateAnswer:
     """Get the shared secret out of a ciphertext."""
-    key = usable_key(service, call, Permission.KEYS_DECAPSULATE, key_id)
-    number, kem = processing(service, call, key, Usage.DECAPSULATE, request, Kem)
+    key, number, kem = processing(service, call, key_id, Usage.DECAPSULATE, request, Kem)
     secret = kem.decapsulate(request.ciphertext)
     return DecapsulateAnswer(key_id=key.key_id, version=number, shared_secret=secret)
 
@@ -185,8 +182,7 @@ def seal(service: Service, call: Call, request: SealRequest, key_id: str) -> Sea
 )
 def open_sealed(service: Service, call: Call, request: OpenRequest, key_id: str) -> OpenAnswer:
     """Open what was sealed to this key."""
-    key = usable_key(service, call, Permission.KEYS_OPEN, key_id)
-    number, hpke = processing(service, call, key, Usage.OPEN, request, Hpke)
+    key, number, hpke = processing(service, call, key_id, Usage.OPEN, request, Hpke)
     return OpenAnswer(key_id=key.key_id, version=number, plaintext=hpke.open(request.ciphertext, request.info))
 
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from kms.access import policy
 from kms.access.policy import Permission
-from kms.access.ratelimit import RateClass
 from kms.crypto import envelope
-from kms.crypto.pkcs8 import public_pem
 from kms.crypto.primitives import Cipher, KeyWrapper
-from kms.crypto.registry import key_type
 from kms.crypto.rsa import RsaKey
 from kms.errors import DecryptionFailed, Refusal, ValidationFailed
 from kms.keys.ids import KeyId
 from kms.keys.lifecycle import require_usage
 from kms.keys.model import Key, Usage
-from kms.operations.keys import KeyTypeName
 from kms.operations.service import Call, Service
-from kms.operations.table import Earlier, Request, operation
-from kms.operations.using import ProcessRequest, UsedKey, latest, processing, protecting, usable_key, use
+from kms.operations.table import Earlier, Request
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, usable_key, use
 
 Form = Literal["kms", "raw", "rsa-oaep-sha1"]
 _SAMPLE = "AYfCIj4XjJ3dq8EAAAABq5mLw7tKmQ=="
@@ -76,40 +71,6 @@ class RewrapRequest(DecryptRequest, kw_only=True):
     to_associated_data: bytes | UnsetType = UNSET
 
 
-class DataKeyRequest(Request):
-    """A key of `bits` for use outside; `with_plaintext` false gives it only encrypted, for later."""
-
-    bits: Annotated[int, msgspec.Meta(ge=128, le=8192, multiple_of=8)] = 256
-    with_plaintext: bool = True
-    associated_data: bytes = b""
-    context: bytes = b""
-
-
-class DataKeyAnswer(UsedKey, kw_only=True):
-    """The data key and the same encrypted; `decrypt` with the same associated data gives it back."""
-
-    plaintext: bytes | UnsetType = UNSET
-    ciphertext: bytes
-
-
-class DataKeyPairRequest(Request):
-    """A key pair of `type` for use outside."""
-
-    type: KeyTypeName
-    with_plaintext: bool = True
-    associated_data: bytes = b""
-    context: bytes = b""
-
-
-class DataKeyPairAnswer(UsedKey, kw_only=True):
-    """`public_key` is PEM; `plaintext` is the private key as PKCS#8, `ciphertext` the same encrypted."""
-
-    type: str
-    public_key: str
-    plaintext: bytes | UnsetType = UNSET
-    ciphertext: bytes
-
-
 class Bound(Protocol):
     """What a message is bound to."""
 
@@ -144,7 +105,7 @@ def _encrypt_several(
             if item.format == "kms" and not item.context:
                 sealed = encrypt_one(item.plaintext, item.associated_data)
             else:
-                sealed = _sealed(cipher, key, number, item, item.plaintext, item.format)
+                sealed = encrypted(cipher, key, number, item, item.plaintext, item.format)
         except ValidationFailed as refusal:
             results.append(refusal)
         else:
@@ -195,7 +156,7 @@ def _decrypt_several(
 def encrypt(service: Service, call: Call, request: EncryptRequest, key_id: str) -> EncryptAnswer:
     """Encrypt with the latest version of a key."""
     key, number, cipher = protecting(service, call, key_id, Usage.ENCRYPT, Cipher, bound=[request])
-    sealed = _sealed(cipher, key, number, request, request.plaintext, request.format)
+    sealed = encrypted(cipher, key, number, request, request.plaintext, request.format)
     return EncryptAnswer(key_id=key.key_id, version=number, ciphertext=sealed)
 
 
@@ -230,57 +191,18 @@ def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) ->
         if call.target not in (None, target.key_id):
             raise ValidationFailed("to_key_id: the same for all items of a batch.")
         call.key_id, call.target = key.key_id, target.key_id
-    _, plaintext = _decrypt(service, call, key, request)
+    _, plaintext = _decrypt(service, call, key, request, Permission.KEYS_REWRAP)
     if request.to_associated_data is not UNSET:
         request = msgspec.structs.replace(request, associated_data=request.to_associated_data)
-    number, cipher = latest(service, call, target, Usage.ENCRYPT, Cipher)
-    sealed = _sealed(cipher, target, number, request, plaintext, request.format)
+    permission = Permission.KEYS_REWRAP if target is key else Permission.KEYS_ENCRYPT
+    _, number, cipher = protecting(service, call, target.key_id, Usage.ENCRYPT, Cipher, permission=permission)
+    call.key_id = key.key_id
+    sealed = encrypted(cipher, target, number, request, plaintext, request.format)
     return EncryptAnswer(key_id=target.key_id, version=number, ciphertext=sealed)
 
 
-@use("data-key", Permission.KEYS_ENCRYPT, DataKeyRequest, example={"bits": 256})
-def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str) -> DataKeyAnswer:
-    """Make a symmetric key for use outside, in plaintext and encrypted under this key."""
-    key, number, cipher = protecting(service, call, key_id, Usage.ENCRYPT, Cipher, bound=[request])
-    plaintext = os.urandom(request.bits // 8)
-    sealed = _sealed(cipher, key, number, request, plaintext)
-    shown = plaintext if request.with_plaintext else UNSET
-    return DataKeyAnswer(key_id=key.key_id, version=number, plaintext=shown, ciphertext=sealed)
-
-
-@operation(
-    "POST",
-    "/api/v1/keys/<key_id>/data-key-pair",
-    permission=Permission.KEYS_ENCRYPT,
-    rate_class=RateClass.GENERATE,
-    request=DataKeyPairRequest,
-    slow=True,
-    batched=True,
-    example={"type": "ec-p256", "with_plaintext": False},
-)
-def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key_id: str) -> DataKeyPairAnswer:
-    """Make a key pair for use outside, its private key in plaintext and encrypted under this key."""
-    key = usable_key(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
-    require_usage(key, Usage.ENCRYPT)
-    kind = key_type(request.type)
-    plaintext = service.reserve.generate(kind)
-    call.at = service.clock()  # that took a while
-    public_key = kind.public_key(plaintext)
-    if public_key is None:
-        raise ValidationFailed(f"type: keys of type {kind.name} are no pairs; data-key makes symmetric ones.")
-    key, number, cipher = protecting(service, call, key_id, Usage.ENCRYPT, Cipher, bound=[request])
-    sealed = _sealed(cipher, key, number, request, plaintext)
-    return DataKeyPairAnswer(
-        key_id=key.key_id,
-        version=number,
-        type=kind.name,
-        public_key=public_pem(public_key),
-        plaintext=plaintext if request.with_plaintext else UNSET,
-        ciphertext=sealed,
-    )
-
-
-def _sealed(cipher: Cipher, key: Key, number: int, bound: Bound, plaintext: bytes, form: Form = "kms") -> bytes:
+def encrypted(cipher: Cipher, key: Key, number: int, bound: Bound, plaintext: bytes, form: Form = "kms") -> bytes:
+    """The ciphertext of `plaintext` in one of the forms. Raises ValidationFailed."""
     if bound.context:
         cipher = cipher.in_context(bound.context)
     if form == "kms":
@@ -289,17 +211,23 @@ def _sealed(cipher: Cipher, key: Key, number: int, bound: Bound, plaintext: byte
     return _in_form(cipher, form).encrypt(plaintext, bound.associated_data)
 
 
-def _decrypt(service: Service, call: Call, key: Key, request: DecryptRequest) -> tuple[int, bytes]:
+def _decrypt(
+    service: Service,
+    call: Call,
+    key: Key,
+    request: DecryptRequest,
+    permission: Permission = Permission.KEYS_DECRYPT,
+) -> tuple[int, bytes]:
     if request.format != "kms":
         _require_foreign(key, request.associated_data)
-        number, cipher = _processing(service, call, key, request)
+        number, cipher = _processing(service, call, key, request, permission)
         if isinstance(cipher, KeyWrapper) and Usage.UNWRAP in key.usages and not request.associated_data:
             # RSA wraps keys as it encrypts, by OAEP without a label: who may open the one could open the other.
             policy.require_on_key(call.known_caller, Permission.KEYS_UNWRAP, key.owner, key.key_id)
         return number, _in_form(cipher, request.format).decrypt(request.ciphertext, request.associated_data)
     require_usage(key, Usage.DECRYPT)  # before the ciphertext is looked at
     parts = envelope.parse(request.ciphertext)
-    number, cipher = _opening(service, call, key, request, parts)
+    number, cipher = _opening(service, call, key, request, parts, permission)
     return number, envelope.open_(cipher, parts, request.associated_data)
 
 
@@ -318,7 +246,12 @@ def _require_foreign(key: Key, associated_data: bytes) -> None:
 
 
 def _opening(
-    service: Service, call: Call, key: Key, request: DecryptRequest, parts: envelope.Envelope
+    service: Service,
+    call: Call,
+    key: Key,
+    request: DecryptRequest,
+    parts: envelope.Envelope,
+    permission: Permission = Permission.KEYS_DECRYPT,
 ) -> tuple[int, Cipher]:
     """The version that made an envelope, and its cipher."""
     if parts.key_uid != key.uid or not 1 <= parts.version <= key.latest_version:
@@ -326,9 +259,13 @@ def _opening(
     if request.version not in (None, parts.version):
         raise ValidationFailed("version: the ciphertext itself says which version made it.")
     named = msgspec.structs.replace(request, version=parts.version)
-    return _processing(service, call, key, named)
+    return _processing(service, call, key, named, permission)
 
 
-def _processing(service: Service, call: Call, key: Key, request: DecryptRequest) -> tuple[int, Cipher]:
-    number, cipher = processing(service, call, key, Usage.DECRYPT, request, Cipher)
+def _processing(
+    service: Service, call: Call, key: Key, request: DecryptRequest, permission: Permission
+) -> tuple[int, Cipher]:
+    _, number, cipher = processing(
+        service, call, key.key_id, Usage.DECRYPT, request, Cipher, bound=[request], permission=permission
+    )
     return number, cipher.in_context(request.context) if request.context else cipher

@@ -20,7 +20,7 @@ from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Nothing, Request, operation
 from kms.operations.using import authorised
 from kms.operations.views import KeyView, shown_now
-from kms.vault.store import Change
+from kms.vault.transaction import Change
 
 _CAN_BE_LENT = frozenset({KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.SUSPENDED})
 
@@ -91,7 +91,6 @@ def lend_material(service: Service, call: Call, request: LendMaterialRequest, ke
             material_until=request.valid_until,
         )
         change.replace(version, after)
-        change.outdates = True
     return shown_now(service, call)
 
 
@@ -114,7 +113,6 @@ def fingerprint_of(change: Change, key: Key, material: bytes) -> bytes:
 def forget_material(change: Change, version: KeyVersion) -> None:
     """Take the material of a version away, all but by what it is known again."""
     change.replace(version, replace(version, material=None, public_key=None, material_until=None))
-    change.outdates = True
 
 
 def _external(change: Change, call: Call, key_id: str, now: datetime) -> tuple[Key, KeyVersion]:

@@ -24,7 +24,7 @@ from kms.operations import provision
 from kms.operations.life import revoke, rotate
 from kms.operations.provision import Material, Template
 from kms.operations.service import Call, Service
-from kms.operations.table import Answer, Request, operation
+from kms.operations.table import Answer, Request, Text, operation
 from kms.revocation.published import RevocationList
 
 _GROUPS = tuple(name for name, kind in KEY_TYPES.items() if kind.usages == {Usage.AGREE})
@@ -197,9 +197,10 @@ def rotate_key(service: Service, call: Call, request: RotateRequest) -> Generate
     rate_class=RateClass.MANAGE,
     on_nothing=True,
 )
-def revocation_list(service: Service, call: Call, request: Request) -> RevocationList:
+def revocation_list(service: Service, call: Call, request: Request) -> RevocationList | Text:
     """Every revoked key with reason and times, signed so that it can be checked offline."""
-    return service.publisher.current(service.clock())
+    published = service.publisher.current(service.clock())
+    return Text(published.body, "application/json", published.etag)
 
 
 def _generate(

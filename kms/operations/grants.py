@@ -21,7 +21,7 @@ from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Nothing, Request, operation
 from kms.vault import tables
-from kms.vault.store import Change
+from kms.vault.transaction import Change
 
 KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_ID_PATTERN})?\*)\Z")]
 Context = Annotated[dict[str, str], msgspec.Meta(max_length=8)]
@@ -115,7 +115,6 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
         same = _same(change, grant) if grant.name else None
         if same is None:
             change.insert(grant)
-            change.outdates = True
         else:
             call.abandoned = True
     return _view(same or grant)
@@ -147,7 +146,6 @@ def delete_grant(service: Service, call: Call, request: Nothing, grant_id: str) 
             raise NotFound("There is no such grant.")
         call.target = grant.subject
         change.delete(grant)
-        change.outdates = True
     return _view(grant)
 
 

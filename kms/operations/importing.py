@@ -27,7 +27,7 @@ from kms.operations.views import KeyView, shown_now
 from kms.vault import tables
 from kms.vault.rows import WrappingKey
 from kms.vault.sealing import Bound, SealBroken
-from kms.vault.store import Change
+from kms.vault.transaction import Change
 
 HPKE, HPKE_HYBRID = "HPKE", "HPKE-MLKEM768-X25519"
 _TYPES = {HPKE: "x25519", HPKE_HYBRID: "ml-kem-768-x25519"}

@@ -202,7 +202,6 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
         if not after.min_process_version <= after.min_protect_version <= after.latest_version:
             raise ValidationFailed(f"min_protect_version: from {after.min_process_version} to {key.latest_version}.")
         change.replace(key, after)
-        change.outdates = True
         return shown(service, change, after)
 
 

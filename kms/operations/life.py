@@ -20,7 +20,7 @@ from kms.operations.views import KeyView, shown_now
 from kms.revocation import revoke as revocation
 from kms.vault import tables
 from kms.vault.rows import LastUse, MessageCount
-from kms.vault.store import Change
+from kms.vault.transaction import Change
 
 _SHORTEST_WAIT, _USUAL_WAIT, _LONGEST_WAIT = timedelta(days=1), timedelta(days=30), timedelta(days=365)
 
@@ -109,7 +109,6 @@ def trim_key(service: Service, call: Call, request: TrimKeyRequest, key_id: str)
             min_protect_version=max(key.min_protect_version, oldest),
         )
         change.replace(key, after)
-        change.outdates = True
     return shown_now(service, call)
 
 
@@ -130,7 +129,6 @@ def destroy_version(service: Service, call: Call, request: Nothing, key_id: str,
         now = service.clock()
         if effective_state(found, now) is not KeyState.DESTROYED:
             change.replace(found, move(found, KeyState.DESTROYED, now, found.revocation_reason))
-            change.outdates = True
     return shown_now(service, call)
 
 
@@ -150,7 +148,6 @@ def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: 
         if key.deletion_at is not None:
             raise KeyStateConflict(f"{key.key_id} is to be deleted already; cancel that to choose another time.")
         change.replace(key, replace(key, deletion_at=service.clock() + request.waiting_period))
-        change.outdates = True
     return shown_now(service, call)
 
 
@@ -162,7 +159,6 @@ def cancel_deletion(service: Service, call: Call, request: Nothing, key_id: str)
         if key.deletion_at is None:
             raise KeyStateConflict(f"{key.key_id} is not to be deleted.")
         change.replace(key, replace(key, deletion_at=None))
-        change.outdates = True
     return shown_now(service, call)
 
 
@@ -172,7 +168,6 @@ def remove(change: Change, key: Key) -> None:
     _forget_counts(change, key)
     change.delete(*change.select(LastUse, tables.last_uses.c.key_uid == key.uid))
     change.delete(*change.select(Alias, tables.aliases.c.key_uid == key.uid), key)
-    change.outdates = True
 
 
 def revoke(

@@ -63,7 +63,6 @@ def create_mount(service: Service, call: Call, request: CreateMountRequest) -> M
             raise AlreadyExists(f"There is a mount {request.mount} already.")
         call.target = request.mount
         change.insert(made)
-        change.outdates = True
     return _view(made)
 
 
@@ -89,7 +88,6 @@ def delete_mount(service: Service, call: Call, request: Nothing, mount: str) -> 
             policy.require_on_key(call.known_caller, Permission.KEYS_DELETE, key.owner, key.key_id)
             change.replace(key, replace(key, deletion_at=service.clock() + _WAIT))
         change.delete(found)
-        change.outdates = True
     return _view(found)
 
 

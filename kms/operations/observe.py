@@ -19,7 +19,7 @@ from kms.operations.table import Answer, Nothing, Request, Text, operation
 from kms.vault import tables
 from kms.vault.records import microseconds
 from kms.vault.rows import OutboxEntry
-from kms.vault.store import Snapshot
+from kms.vault.transaction import Snapshot
 
 _WARNING_DAYS = (7, 30)
 

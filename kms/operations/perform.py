@@ -28,8 +28,8 @@ def perform(
     where that cannot be written the refusal is Unavailable.
     """
     try:
-        call.caller = service.authenticator.current(call.known_caller)  # whose body may have taken its time
         call.at = at = service.clock()
+        call.caller = service.authenticator.current(call.known_caller, at)  # whose body may have taken its time
         if operation.permission is not None and operation.on_nothing:
             policy.require(call.caller, operation.permission)
         request = read_request()
@@ -57,7 +57,7 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
     results: list[Any] = []
     if operation.several is not None:
         for begin in range(0, len(request.items), _AT_ONCE):
-            call.caller, call.at = service.authenticator.current(call.known_caller), service.clock()
+            _look_again(service, call)
             results += operation.several(service, call, request.items[begin : begin + _AT_ONCE], **path)
         return _counted(call, results)
     if "key_id" in path and operation.permission is not None:  # also where no item can be read
@@ -67,7 +67,7 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
             results.append(item)
             continue
         call.recorded = False  # what an item before it changed has its entry
-        call.caller, call.at = service.authenticator.current(call.known_caller), service.clock()
+        _look_again(service, call)
         try:
             results.append(operation.function(service, call, item, **path))
         except Refusal as refusal:
@@ -75,6 +75,12 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
                 raise
             results.append(refusal)
     return _counted(call, results)
+
+
+def _look_again(service: Service, call: Call) -> None:
+    """Whether the caller still may, after what came before in a batch."""
+    call.at = service.clock()
+    call.caller = service.authenticator.current(call.known_caller, call.at)
 
 
 def _counted(call: Call, results: list[Any]) -> Results:

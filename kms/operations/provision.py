@@ -12,7 +12,7 @@ from kms.keys.cryptoperiod import Cryptoperiods
 from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
 from kms.keys.lifecycle import awaits_material, effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
-from kms.vault.store import Change
+from kms.vault.transaction import Change
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,6 @@ def next_version(
     change.replace(key, after)
     version = _version(change, after, after.latest_version, material, now, now, periods)
     change.insert(version)
-    change.outdates = True
     return after, version
 
 

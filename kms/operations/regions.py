@@ -61,5 +61,4 @@ def set_regions(service: Service, call: Call, request: SetRegionsRequest, key_id
                 raise NotFound(f"{key.key_id} has no replica in {request.remove}.")
             regions.remove(request.remove)
         after = change.replace(key, replace(key, region=primary, replicas=frozenset(regions - {primary})))
-        change.outdates = True
         return shown(service, change, after)

@@ -19,7 +19,7 @@ from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.crypto.keytype import KeyType
 from kms.errors import AuthenticationFailed
-from kms.keyring import Keyring
+from kms.key_cache import KeyCache
 from kms.keys.cryptoperiod import Cryptoperiods
 from kms.last_uses import LastUses
 from kms.messages import MessageCounts
@@ -27,11 +27,13 @@ from kms.metrics import Metrics
 from kms.operations.bootstrap import enrol_first_admin
 from kms.operations.provision import Material
 from kms.operations.reserve import Reserve
+from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.published import Publisher
 from kms.secret import Secret
-from kms.vault.lease import Lease
+from kms.vault.memory import Memory
 from kms.vault.opening import open_vault
-from kms.vault.store import Change, Vault
+from kms.vault.store import Vault
+from kms.vault.transaction import Change
 
 
 class Call(msgspec.Struct):
@@ -62,6 +64,12 @@ class Call(msgspec.Struct):
         return self.items is None or self.refused != self.items
 
     @property
+    def began(self) -> datetime:
+        """When its body was read and it began; for operations, which are called after that."""
+        assert self.at is not None
+        return self.at
+
+    @property
     def known_caller(self) -> Caller:
         """The caller of an operation that is not public. Raises AuthenticationFailed."""
         if self.caller is None:
@@ -85,17 +93,18 @@ class Service:
         self.cryptoperiods = Cryptoperiods(
             settings.cryptoperiod, settings.cryptoperiods, settings.process_period, settings.rotation_period
         )
-        self.lease = Lease(vault)
-        self.keyring = Keyring(vault, self.lease)
-        self.authenticator = Authenticator(vault, self.lease, clock, settings.token_lifetime)
+        self.memory = Memory(vault)
+        self.revocations = RevocationsInForce(self.memory)
+        self.key_cache = KeyCache(vault, self.memory, self.revocations)
+        self.authenticator = Authenticator(vault, self.memory, clock, settings.token_lifetime)
         self.messages = MessageCounts(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.reserve = Reserve()
-        self.publisher = Publisher(vault, self.lease)
+        self.publisher = Publisher(vault, self.memory, self.revocations)
         self.rate_limits = RateLimits(settings)
         self.metrics = Metrics(settings.run_dir / "metrics")
         self.spool = Spool(settings.audit_dir, fsync=settings.audit_fsync == "always")
-        self.lease.start()
+        self.memory.start()
 
     @classmethod
     def open(cls, settings: Settings, clock: Clock = utc_now, root_key: Secret | None = None) -> Service:
@@ -114,10 +123,10 @@ class Service:
     def close(self) -> None:
         """Stop answering and let go of the database."""
         self.last_uses.write_at_the_end()
-        self.lease.stop()
+        self.memory.stop()
         self.reserve.close()
-        self.vault.engine.dispose()
         self.spool.close()
+        self.vault.close()
 
     @contextmanager
     def change(self, call: Call) -> Iterator[Change]:
@@ -125,8 +134,12 @@ class Service:
         with self.vault.change() as change:
             yield change
             if not call.abandoned:
-                change.record(self._entry(call, SUCCESS, self.clock()).decode())
+                self.record_in(change, call)
         call.recorded = True
+
+    def record_in(self, change: Change, call: Call) -> None:
+        """Leave the audit entry of a call that succeeded, in the change that carries it out."""
+        change.record(self._entry(call, SUCCESS, self.clock()).decode())
 
     def record(self, call: Call, refusal: _Refused | None = None) -> None:
         """Leave the audit entry of a call that changed nothing. Raises Unavailable where it cannot be written."""

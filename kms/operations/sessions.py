@@ -56,5 +56,4 @@ def end_session(service: Service, call: Call, request: Nothing) -> LoggedOut:
             found = change.find(type(token), token.token_hash)
             if found is not None:
                 change.delete(found)
-                change.outdates = True
     return LoggedOut(message="Logged out.")

@@ -11,7 +11,7 @@ from kms.errors import ValidationFailed
 from kms.keys.model import Usage
 from kms.operations.service import Call, Service
 from kms.operations.table import Earlier, Request
-from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, usable_key, use
+from kms.operations.using import ProcessRequest, UsedKey, processing, protecting, use
 
 _SIGNATURE = "yX1rCzEJwyw5oH6sVJ1kF0yZpQ=="
 _MAC = "9rVbHzqBJ8nXkZkMZJ7ZgqyVE7l6lU3GxqkKQwYQW5s="
@@ -92,8 +92,7 @@ def sign(service: Service, call: Call, request: SignRequest, key_id: str) -> Sig
 )
 def verify(service: Service, call: Call, request: VerifyRequest, key_id: str) -> VerifyAnswer:
     """Say whether a signature is valid."""
-    key = usable_key(service, call, Permission.KEYS_VERIFY, key_id)
-    number, signer = processing(service, call, key, Usage.VERIFY, request, Signer)
+    key, number, signer = processing(service, call, key_id, Usage.VERIFY, request, Signer)
     message, scheme = _scheme(signer, request)
     valid = signer.verify(message, request.signature, scheme)
     return VerifyAnswer(key_id=key.key_id, version=number, valid=valid)
@@ -114,8 +113,7 @@ def mac(service: Service, call: Call, request: MacRequest, key_id: str) -> MacAn
 )
 def verify_mac(service: Service, call: Call, request: VerifyMacRequest, key_id: str) -> VerifyAnswer:
     """Say whether a message authentication code is valid."""
-    key = usable_key(service, call, Permission.KEYS_VERIFY_MAC, key_id)
-    number, primitive = processing(service, call, key, Usage.VERIFY_MAC, request, Mac)
+    key, number, primitive = processing(service, call, key_id, Usage.VERIFY_MAC, request, Mac)
     valid = hmac.compare_digest(primitive.mac(request.message), request.mac)
     return VerifyAnswer(key_id=key.key_id, version=number, valid=valid)
 

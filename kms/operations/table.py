@@ -29,10 +29,11 @@ class Answer(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class Text:
-    """An answer that is not JSON."""
+    """An answer that is not JSON, or was encoded before; with an entity tag it can be asked for again for nothing."""
 
     body: bytes
     content_type: str
+    etag: str | None = None
 
 
 @dataclass(frozen=True)

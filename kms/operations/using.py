@@ -8,14 +8,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from kms.access import policy
-from kms.access.policy import Permission
+from kms.access.policy import PERMISSION, Permission
 from kms.access.ratelimit import RateClass
-from kms.errors import Refusal
-from kms.keyring import LoadedVersion
+from kms.key_cache import Authorization, require_admitted
 from kms.keys.model import Key, Usage
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Request, operation
-from kms.vault.store import Snapshot
+from kms.vault.transaction import Snapshot
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = TypeVar("P")
@@ -75,10 +74,28 @@ def authorised(snapshot: Snapshot, call: Call, permission: Permission, name: str
 
 
 def usable_key(service: Service, call: Call, permission: Permission, name: str, bound: Sequence[Any] = ()) -> Key:
-    """As `authorised`, from memory under the lease; `bound` are the messages, where it may depend on them."""
-    key = service.keyring.permitted(call.known_caller, permission, name, bound)
-    call.key_id = key.key_id
-    return key
+    """As `authorised`, from memory; `bound` are the messages, where it may depend on them."""
+    return _authorized(service, call, permission, name, bound).key
+
+
+def _authorized(
+    service: Service,
+    call: Call,
+    permission: Permission,
+    name: str,
+    bound: Sequence[Any],
+    usage: Usage | None = None,
+    version: int | None = None,
+) -> Authorization:
+    """What was decided about the caller and the key, noted for the audit entry as far as it came."""
+    caller = call.known_caller
+    found = service.key_cache.authorize(caller, permission, name, call.began, usage, version)
+    if found.limited_to:
+        require_admitted(found, caller, permission, bound)
+    call.key_id = found.key.key_id
+    if usage is not None and found.version <= found.key.latest_version:
+        call.version = found.version
+    return found
 
 
 def protecting(
@@ -89,56 +106,49 @@ def protecting(
     *primitives: type[P],
     bound: Sequence[Any] = (),
     messages: int = 1,
+    permission: Permission | None = None,
 ) -> tuple[Key, int, P]:
     """The key of that id or alias, its latest version and what computes with that, for so many messages.
 
     `bound` are the messages, where it may depend on them whether the caller may. `primitives` names, for the type
-    checker, those of the usage. Raises what `usable_key` and the keyring raise.
+    checker, those of the usage. Raises what `KeyCache.authorize` and `KeyCache.usable` raise.
     """
-    try:
-        ready = service.keyring.ready(call.known_caller, usage, name, call.at or service.clock())
-    except Refusal:  # once more, step by step: how far it comes is to be recorded, and a message may yet allow it
-        key = usable_key(service, call, policy.PERMISSION[usage], name, bound)
-        return key, *latest(service, call, key, usage, *primitives, messages=messages)
-    key, loaded = ready.key, ready.loaded
-    call.key_id, call.version = key.key_id, key.latest_version
-    if loaded.message_limit is not None:
-        loaded = _counted(service, call, key, usage, loaded, messages)
-    return key, key.latest_version, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
-
-
-def latest(
-    service: Service, call: Call, key: Key, usage: Usage, *primitives: type[P], messages: int = 1
-) -> tuple[int, P]:
-    """As `protecting`, where it was already decided that the caller may."""
-    call.version = key.latest_version
-    loaded = service.keyring.usable(key, key.latest_version, usage, call.at or service.clock())
-    if loaded.message_limit is not None:
-        loaded = _counted(service, call, key, usage, loaded, messages)
-    return key.latest_version, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
-
-
-def _counted(
-    service: Service, call: Call, key: Key, usage: Usage, loaded: LoadedVersion, messages: int
-) -> LoadedVersion:
-    """The version again, so many messages counted of the limit that it has."""
-    assert loaded.message_limit is not None
-    if not service.messages.take(key, key.latest_version, loaded.message_limit, messages):
-        return loaded
-    # It waited for the database: what was checked before may have been revoked meanwhile.
-    key_now = service.keyring.key(key.key_id)
-    return service.keyring.usable(key_now, key.latest_version, usage, call.at or service.clock())
+    asked = service, call, permission or PERMISSION[usage], name, bound, usage
+    found = _authorized(*asked)
+    loaded = found.loaded
+    if (
+        loaded is not None
+        and loaded.message_limit is not None
+        and service.messages.take(found.key, found.version, loaded.message_limit, messages)
+    ):
+        # It waited for the database: what was checked before may have been revoked meanwhile.
+        service.memory.require()
+        found = _authorized(*asked)
+        loaded = found.loaded
+    if loaded is None:
+        assert found.refusal is not None
+        raise found.refusal
+    return found.key, found.version, loaded.primitive  # type: ignore[return-value]  # the cache has checked that
 
 
 def processing(
-    service: Service, call: Call, key: Key, usage: Usage, request: ProcessRequest, *primitives: type[P]
-) -> tuple[int, P]:
-    """As `latest`, for undoing it: with the version that the request names."""
-    number = request.version or key.latest_version
+    service: Service,
+    call: Call,
+    name: str,
+    usage: Usage,
+    request: ProcessRequest,
+    *primitives: type[P],
+    bound: Sequence[Any] = (),
+    permission: Permission | None = None,
+) -> tuple[Key, int, P]:
+    """As `protecting`, for undoing it: with the version that the request names."""
+    found = _authorized(service, call, permission or PERMISSION[usage], name, bound, usage, request.version)
+    key, loaded = found.key, found.loaded
     if request.recover:
         call.recovery = True
         policy.require_on_key(call.known_caller, Permission.KEYS_RECOVER, key.owner, key.key_id)
-    if number <= key.latest_version:
-        call.version = number
-    loaded = service.keyring.usable(key, number, usage, call.at or service.clock(), recovering=request.recover)
-    return number, loaded.primitive  # type: ignore[return-value]  # the keyring has checked that
+        loaded = service.key_cache.recoverable(name, found.version, usage, call.began)
+    if loaded is None:
+        assert found.refusal is not None
+        raise found.refusal
+    return key, found.version, loaded.primitive  # type: ignore[return-value]  # the cache has checked that

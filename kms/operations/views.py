@@ -15,7 +15,7 @@ from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer
 from kms.vault import tables
-from kms.vault.store import Snapshot
+from kms.vault.transaction import Snapshot
 
 VERSIONS_SHOWN = 100
 

@@ -75,7 +75,7 @@ def unwrap(service: Service, call: Call, request: UnwrapRequest, key_id: str) ->
         if parts.version > key.latest_version or request.version not in (None, parts.version):
             raise DecryptionFailed
         request = msgspec.structs.replace(request, version=parts.version)
-    number, wrapper = processing(service, call, key, Usage.UNWRAP, request, KeyWrapper, Cipher)
+    _, number, wrapper = processing(service, call, key_id, Usage.UNWRAP, request, KeyWrapper, Cipher)
     algorithm = _algorithm(wrapper, request.algorithm)
     if isinstance(wrapper, KeyWrapper):
         plain = wrapper.unwrap(request.wrapped_key, algorithm)

@@ -7,7 +7,9 @@ and the newest entry only, and Ed25519 signatures are deterministic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
@@ -20,12 +22,14 @@ from kms.clock import rfc3339
 from kms.crypto.pkcs8 import load_private, private_der
 from kms.errors import IntegrityFailure
 from kms.keys.model import RevocationReason
+from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.model import Revocation
 from kms.vault import tables
-from kms.vault.lease import Lease, LeasedCache
+from kms.vault.memory import Memory
 from kms.vault.records import stored_in
 from kms.vault.sealing import SealBroken
-from kms.vault.store import Change, Vault
+from kms.vault.store import Vault
+from kms.vault.transaction import Change, Snapshot
 
 _NAME = "revocation list"
 _PERIOD = timedelta(hours=1)
@@ -62,33 +66,43 @@ class RevocationList(msgspec.Struct, frozen=True):
     revoked_keys: list[RevokedKey]
     jws: str = ""
 
-    @property
-    def etag(self) -> str:
-        """A strong entity tag (RFC 9110, section 8.8.3), without its quotes."""
-        return sha256(self.jws.encode()).hexdigest()[:32]
+
+@dataclass(frozen=True)
+class PublishedList:
+    """The list as JSON, and a strong entity tag (RFC 9110, section 8.8.3) without its quotes."""
+
+    body: bytes
+    etag: str
+    made_from: tuple[datetime, int] = field(repr=False, compare=False)
 
 
 class Publisher:
-    """Makes the signed list, once for each change or hour."""
+    """Makes the signed list, once for each new entry or hour."""
 
-    def __init__(self, vault: Vault, lease: Lease) -> None:
-        self._vault = vault
+    def __init__(self, vault: Vault, memory: Memory, revocations: RevocationsInForce) -> None:
+        self._memory = memory
+        self._revocations = revocations
         self._key = _signing_key(vault)
-        self._lists: LeasedCache[datetime, RevocationList] = LeasedCache(lease, 2)
+        self._making = threading.Lock()
+        self._made: PublishedList | None = None
 
-    def current(self, now: datetime) -> RevocationList:
+    def current(self, now: datetime) -> PublishedList:
         """The list as it is now. Raises Unavailable without a lease."""
+        self._memory.require()
         seconds = int(_PERIOD.total_seconds())
         hour = datetime.fromtimestamp(int(now.timestamp()) // seconds * seconds, UTC)
-        return self._lists.get(hour, lambda: self._made(hour))
+        entries = self._revocations.entries
+        made_from = hour, len(entries)
+        with self._making:
+            if self._made is None or self._made.made_from != made_from:
+                self._made = self._sign(hour, entries)
+            return self._made
 
     def jwks(self) -> dict[str, object]:
         """The public key as a JWK set (RFC 7517, section 5)."""
         return {"keys": [{**self._key.as_dict(private=False), "use": "sig", "alg": _ALGORITHM}]}
 
-    def _made(self, hour: datetime) -> RevocationList:
-        with self._vault.read() as snapshot:
-            entries = snapshot.select(Revocation, order_by=tables.revocations.c.serial)
+    def _sign(self, hour: datetime, entries: list[Revocation]) -> PublishedList:
         issued_at = max([hour, *(entry.revoked_at for entry in entries[-1:])])
         unsigned = RevocationList(
             issued_at=rfc3339(issued_at),
@@ -99,10 +113,11 @@ class Publisher:
         payload = msgspec.to_builtins(unsigned)
         del payload["jws"]
         signed = jws.serialize_compact(header, msgspec.json.encode(payload), self._key, algorithms=[_ALGORITHM])
-        return msgspec.structs.replace(unsigned, jws=signed)
+        body = msgspec.json.encode(msgspec.structs.replace(unsigned, jws=signed)) + b"\n"
+        return PublishedList(body, sha256(signed.encode()).hexdigest()[:32], (hour, len(entries)))
 
 
-def in_force(entries: list[Revocation]) -> list[Revocation]:
+def in_force(entries: Sequence[Revocation]) -> list[Revocation]:
     """`entries`, in order, without holds that were lifted or that a later revocation took the place of."""
     later: set[bytes] = set()
     found = []
@@ -117,9 +132,14 @@ def in_force(entries: list[Revocation]) -> list[Revocation]:
     return found[::-1]
 
 
+def has_signing_key(snapshot: Snapshot) -> bool:
+    """Whether the service has its signing key."""
+    return snapshot.find(ServiceKey, _NAME) is not None
+
+
 def ensure_signing_key(change: Change, now: datetime) -> None:
     """Make the service's signing key where there is none yet."""
-    if change.find(ServiceKey, _NAME) is None:
+    if not has_signing_key(change):
         material = private_der(Ed25519PrivateKey.generate())
         change.insert(ServiceKey(_NAME, change.keyring.seal(material, ("service key", _NAME)), now))
 

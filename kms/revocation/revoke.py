@@ -10,8 +10,8 @@ from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
-from kms.vault.store import Change, next_serial
 from kms.vault.tables import revocations
+from kms.vault.transaction import Change, next_serial
 
 
 def revoke(
@@ -41,7 +41,6 @@ def revoke(
             compromised_at=compromised_at,
         )
     )
-    change.outdates = True
     if reason.leads_to in {KeyState.COMPROMISED, KeyState.DEACTIVATED} and key.next_rotation_at is not None:
         key = change.replace(key, replace(key, next_rotation_at=None))
     return key

@@ -58,7 +58,9 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
     def begin(connection: Connection) -> None:
         # IMMEDIATE takes the write lock at once: two changes that both read first cannot deadlock.
         writing = connection.get_execution_options().get("kms_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        driver.cursor().execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 
 import msgspec
-import structlog
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
@@ -14,15 +14,15 @@ from kms.config import Settings
 from kms.errors import StartError
 from kms.files import private_directory
 from kms.secret import Secret
-from kms.vault import tables
+from kms.vault import first_release, tables
 from kms.vault.database import connect
-from kms.vault.integrity import Tally
+from kms.vault.head import Head, TableDigest
+from kms.vault.host import Host
 from kms.vault.records import microseconds
-from kms.vault.rows import Epoch
 from kms.vault.schema import migrate
-from kms.vault.sealing import Bound, RootKeyring, SealBroken
+from kms.vault.sealing import Bound, DerivedKeys, SealBroken
 from kms.vault.seals import Parameters, seal_named
-from kms.vault.store import Change, Vault
+from kms.vault.store import Vault
 
 _FIRST_REVISION = "0001"  # what vaults are at whose check value says nothing
 
@@ -50,16 +50,10 @@ def open_vault(settings: Settings, root_key: Secret | None = None, *, create: bo
     except BaseException:
         engine.dispose()
         raise
-    vault = Vault(engine, keyring, settings.lease)
-    if root_key is None and (wrong := vault.check_tallies()):  # once for all workers
-        structlog.get_logger().critical(
-            "the database was changed outside the service; `python -m kms vault verify` shows where",
-            tables=wrong,
-        )
-    return vault
+    return Vault(engine, keyring, settings.lease, Host(settings.data_dir, keyring.vault_id))
 
 
-def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create: bool) -> RootKeyring:
+def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create: bool) -> DerivedKeys:
     with engine.connect() as connection:
         existing = _unseal(connection, settings, root_key) if inspect(connection).has_table("vault") else None
     if existing is None and not create:
@@ -73,12 +67,12 @@ def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create
             return _create(connection, settings, revision)
         keyring, sealed_revision = found
         if sealed_revision != revision:
-            _begin_tallies(connection, keyring, before)
+            _make_head(connection, keyring, before)
             _seal_revision(connection, keyring, revision)
         return keyring
 
 
-def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> tuple[RootKeyring, str] | None:
+def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> tuple[DerivedKeys, str] | None:
     """The keyring and the revision that the schema had when it was last sealed; None where there is no vault."""
     row = connection.execute(select(tables.vault)).mappings().first()
     if row is None:
@@ -90,7 +84,7 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
     if record.name != settings.seal:
         raise StartError(f"The vault was sealed with `{record.name}`; start with KMS_SEAL={record.name}.")
     root_key = root_key or seal_named(record.name, settings).unseal(record.parameters)
-    keyring = RootKeyring(root_key, bytes(row["vault_id"]))
+    keyring = DerivedKeys(root_key, bytes(row["vault_id"]))
     try:
         revision = keyring.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
     except SealBroken:
@@ -101,35 +95,42 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
     return keyring, revision or _FIRST_REVISION
 
 
-def _seal_revision(connection: Connection, keyring: RootKeyring, revision: str) -> None:
+def _seal_revision(connection: Connection, keyring: DerivedKeys, revision: str) -> None:
     """Remember the revision of the schema where nobody can set it back unseen."""
     row = connection.execute(select(tables.vault)).mappings().one()
     check_value = keyring.seal(revision.encode(), _check(row["seal"], row["created_at"]))
     connection.execute(update(tables.vault).values(check_value=check_value))
 
 
-def _create(connection: Connection, settings: Settings, revision: str) -> RootKeyring:
+def _create(connection: Connection, settings: Settings, revision: str) -> DerivedKeys:
     root_key, parameters = seal_named(settings.seal, settings).create()
     vault_id = secrets.token_bytes(16)
-    keyring = RootKeyring(root_key, vault_id)
+    keyring = DerivedKeys(root_key, vault_id)
     seal = msgspec.json.encode(_SealRecord(settings.seal, parameters)).decode()
     created_at = microseconds(utc_now())
     check_value = keyring.seal(revision.encode(), _check(seal, created_at))
     row = {"id": 1, "vault_id": vault_id, "seal": seal, "created_at": created_at, "check_value": check_value}
     connection.execute(insert(tables.vault).values(row))
-    _begin_tallies(connection, keyring, set())
-    change = Change(connection, keyring)
-    change.insert(Epoch(1, 1))
-    change.flush_tallies()
+    _make_head(connection, keyring, set())
     return keyring
 
 
-def _begin_tallies(connection: Connection, keyring: RootKeyring, before: set[str]) -> None:
-    """Give each table that was not there `before` an empty tally; one that is missing otherwise stays missing."""
-    have = set(connection.execute(select(tables.tallies.c.table_name)).scalars())
-    for name in (str(table.name) for table in tables.authenticated_tables()):
-        if name not in before | have:
-            connection.execute(insert(tables.tallies).values(table_name=name, sealed=Tally().sealed(keyring, name)))
+def _make_head(connection: Connection, keyring: DerivedKeys, before: set[str]) -> None:
+    """Bring the head up to the schema, making it where there was none.
+
+    A table that was not there `before` has an empty digest. One whose digest is missing otherwise stays without.
+    """
+    new = {str(table.name): TableDigest() for table in tables.digested_tables() if table.name not in before}
+    stored = connection.execute(select(tables.head.c.sealed)).scalar()
+    if stored is not None:
+        head = Head.unsealed(keyring, bytes(stored))
+        after = replace(head, counter=head.counter + 1, digests={**new, **head.digests})
+        connection.execute(update(tables.head).values(sealed=after.sealed(keyring)))
+        return
+    head = first_release.head(connection, keyring) if "tallies" in before else Head(1, 1, 0)
+    head = replace(head, digests={**new, **head.digests})
+    connection.execute(insert(tables.head).values(id=1, sealed=head.sealed(keyring)))
+    first_release.drop(connection)
 
 
 def _check(seal: str, created_at: int) -> Bound:

@@ -18,16 +18,22 @@ import msgspec
 from sqlalchemy import Table
 
 from kms.keys.model import Alias, Key, KeyVersion
-from kms.vault import tables
+from kms.vault import names, tables
 from kms.words import Word
 
 T = TypeVar("T")
 Row = dict[str, Any]
 _Places = tuple[tuple[int, Callable[[Any], Any] | None], ...]
+_Writers = tuple[tuple[str, Callable[[Any], Any]], ...]
 _Readers = tuple[tuple[str, Callable[[Any], Any]], ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES: dict[type, Table] = {Key: tables.keys, KeyVersion: tables.key_versions, Alias: tables.aliases}
+names.bears(
+    Key, lambda key: names.of_key(key.uid), but=("labels", "description", "rotation_period", "next_rotation_at")
+)
+names.bears(KeyVersion, lambda version: names.of_key(version.key_uid))
+names.bears(Alias, lambda alias: names.of_alias(alias.alias))
 
 
 def stored_in(table: Table) -> Callable[[type[T]], type[T]]:
@@ -47,12 +53,14 @@ def table_of(cls: type) -> Table:
 
 def microseconds(moment: datetime) -> int:
     """`moment` as stored: microseconds since 1970-01-01T00:00:00Z."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def to_row(value: object) -> Row:
-    """The columns of `value`, without its authentication code."""
-    return {field.name: _to_column(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+    """The columns of `value` in the order of its table, without its authentication code."""
+    writers: _Writers = _writers(type(value))  # type: ignore[arg-type]  # every class is hashable
+    return {name: write(getattr(value, name)) for name, write in writers}
 
 
 def from_values(cls: type[T], values: Sequence[Any]) -> T:
@@ -67,18 +75,31 @@ def from_row(cls: type[T], row: Mapping[Any, Any]) -> T:
     return cls(**{name: read(row[name]) for name, read in readers if name in row})
 
 
-def _to_column(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return microseconds(value)
-    if isinstance(value, timedelta):
-        return int(value.total_seconds())
-    if isinstance(value, frozenset):
-        return " ".join(sorted(value))
-    if isinstance(value, dict):
-        return msgspec.json.encode(value, order="sorted").decode()
-    if isinstance(value, Word):
-        return str(value)
-    return value
+@cache
+def _writers(cls: type) -> _Writers:
+    hints = get_type_hints(cls)
+    return tuple(
+        (column.name, _writer(hints[column.name])) for column in table_of(cls).columns if column.name != "mac"
+    )
+
+
+def _writer(hint: Any) -> Callable[[Any], Any]:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        (inner,) = (each for each in get_args(hint) if each is not type(None))
+        write = _writer(inner)
+        return write if write is _as_it_is else lambda value: None if value is None else write(value)
+    if origin is frozenset:
+        return lambda value: " ".join(sorted(value))
+    if origin is dict:
+        return lambda value: msgspec.json.encode(value, order="sorted").decode()
+    if hint is datetime:
+        return microseconds
+    if hint is timedelta:
+        return lambda value: int(value.total_seconds())
+    if isinstance(hint, type) and issubclass(hint, Word):
+        return str
+    return _as_it_is
 
 
 @cache

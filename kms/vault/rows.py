@@ -5,17 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from kms.vault import tables
+from kms.vault import names, tables
 from kms.vault.records import stored_in
-
-
-@stored_in(tables.epoch)
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """How many changes have made cached answers wrong."""
-
-    id: int
-    epoch: int
 
 
 @stored_in(tables.audit_outbox)
@@ -56,6 +47,9 @@ class Mount:
     mount: str
     description: str
     created_at: datetime
+
+
+names.bears(Mount, lambda mount: names.of_mount(mount.mount), but=("description",))
 
 
 @stored_in(tables.wrapping_keys)

@@ -13,7 +13,7 @@ from hashlib import sha256
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from kms.secret import Secret
@@ -21,6 +21,7 @@ from kms.secret import Secret
 ROOT_KEY_BYTES = 32
 _FORMAT = b"\x01"
 _NONCE_BYTES = 12
+_HEAD_NONCE_BYTES = 16
 
 Bound = tuple[str | int | bytes, ...]
 """What a sealed value is bound to: where it stands and what it is."""
@@ -30,19 +31,20 @@ class SealBroken(Exception):
     """A sealed value does not open where it stands: wrong root key, or it was altered or moved."""
 
 
-class RootKeyring:
+class DerivedKeys:
     """Everything derived from the root key of one vault."""
 
     def __init__(self, root_key: Secret, vault_id: bytes) -> None:
-        def derive(purpose: str) -> bytes:
+        def derive(purpose: str, length: int = 32) -> bytes:
             info = b"kms vault v1 " + purpose.encode()
-            return HKDF(hashes.SHA256(), 32, vault_id, info).derive(root_key.reveal())
+            return HKDF(hashes.SHA256(), length, vault_id, info).derive(root_key.reveal())
 
         self.root_key = root_key
-        self._vault_id = vault_id
+        self.vault_id = vault_id
         self._kek = AESGCM(derive("key-encryption key"))
         self._row_key = derive("row authentication")
-        self._tally_key = derive("row tally")
+        self._digest_key = derive("row tally")  # as the first release called it
+        self._head_cipher = AESSIV(derive("head", 64))
         self._credential_key = derive("credential hash")
 
     def seal(self, plaintext: bytes, bound_to: Bound) -> bytes:
@@ -64,9 +66,24 @@ class RootKeyring:
         """HMAC-SHA-256 over the canonical form of a row."""
         return hmac.digest(self._row_key, row, sha256)
 
-    def tally_term(self, row: bytes) -> int:
-        """What a row adds to the tally of its table; unlike its code it is never stored."""
-        return int.from_bytes(hmac.digest(self._tally_key, row, sha256))
+    def digest_term(self, row: bytes) -> int:
+        """What a row adds to the digest of its table; unlike its code it is never stored."""
+        return int.from_bytes(hmac.digest(self._digest_key, row, sha256))
+
+    def seal_head(self, plaintext: bytes) -> bytes:
+        """AES-256-SIV (RFC 5297) under a key for the head alone: format (1 byte) ‖ nonce (16) ‖ ciphertext."""
+        nonce = os.urandom(_HEAD_NONCE_BYTES)
+        return _FORMAT + nonce + self._head_cipher.encrypt(plaintext, [self.vault_id, nonce])
+
+    def open_head(self, sealed: bytes) -> bytes:
+        """What `seal_head` sealed. Raises SealBroken."""
+        nonce, ciphertext = sealed[1 : 1 + _HEAD_NONCE_BYTES], sealed[1 + _HEAD_NONCE_BYTES :]
+        if sealed[:1] != _FORMAT or len(ciphertext) <= 16:
+            raise SealBroken("head of no known format")
+        try:
+            return self._head_cipher.decrypt(ciphertext, [self.vault_id, nonce])
+        except InvalidTag:
+            raise SealBroken("head does not open") from None
 
     def credential_hash(self, kind: str, *parts: bytes) -> bytes:
         """HMAC-SHA-256 of a credential of 256 (or, for recovery codes, 80) random bits.
@@ -78,8 +95,8 @@ class RootKeyring:
     def backup_key(self, shared: str | None) -> bytes:
         """The key of backups: derived from what installations share, or from this vault's root key."""
         secret = shared.encode() if shared is not None else self.root_key.reveal()
-        salt = b"" if shared is not None else self._vault_id
+        salt = b"" if shared is not None else self.vault_id
         return HKDF(hashes.SHA256(), 32, salt, b"kms backup v1").derive(secret)
 
     def _context(self, bound_to: Bound) -> bytes:
-        return msgspec.msgpack.encode((self._vault_id, *bound_to))
+        return msgspec.msgpack.encode((self.vault_id, *bound_to))

@@ -29,19 +29,36 @@ vault = Table(
     Column("check_value", LargeBinary, nullable=False),
 )
 
-epoch = Table(
-    "epoch",
+head = Table(
+    "head",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("epoch", BigInteger, nullable=False),
-    _mac(),
+    Column("sealed", LargeBinary, nullable=False),
 )
 
-tallies = Table(
-    "tallies",
+changes = Table(
+    "changes",
     metadata,
-    Column("table_name", String(64), primary_key=True),
-    Column("sealed", LargeBinary, nullable=False),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("names", LargeBinary, nullable=False),
+    Column("code", LargeBinary(32), nullable=False),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node_id", String(32), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("beats", BigInteger, nullable=False),
+    Column("leaving", Integer, nullable=False),
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("task", String(32), primary_key=True),
+    Column("claimed_until", BigInteger, nullable=False),
+    Column("position", String(255), nullable=False),
 )
 
 keys = Table(
@@ -246,5 +263,10 @@ keys_with_latest = select(keys, key_versions).select_from(keys.outerjoin(key_ver
 
 
 def authenticated_tables() -> list[Table]:
-    """The tables whose rows carry a code and whose tally is kept, by name."""
+    """The tables whose rows carry a code, by name."""
     return [table for table in metadata.sorted_tables if "mac" in table.columns]
+
+
+def digested_tables() -> list[Table]:
+    """Those of them whose digest is in the head. The outbox only grows, and its numbers have no gaps."""
+    return [table for table in authenticated_tables() if table is not audit_outbox]

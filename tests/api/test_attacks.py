@@ -87,7 +87,7 @@ def test_broken_batches_are_refused_and_recorded(world: World, alice: Api, body:
 
 
 def test_what_fails_unforeseen_is_recorded(world: World, alice: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.service.keyring, "ready", lambda *asked: 1 // 0)
+    monkeypatch.setattr(world.service.key_cache, "authorize", lambda *asked: 1 // 0)
     assert alice.post(f"{KEY}/encrypt", {"plaintext": ""}).status_code == 500
     entries = world.admin.get("/api/v1/audit/entries?limit=1000").json["items"]
     assert [entry["outcome"] for entry in entries if entry["operation"] == "encrypt"] == ["internal-error"]

@@ -217,7 +217,7 @@ def test_what_nobody_foresaw_is_logged_and_says_nothing(
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(doors.service.keyring, "ready", fail)
+    monkeypatch.setattr(doors.service.key_cache, "authorize", fail)
     status, _, body = doors.both("/api/v1/keys/siv/encrypt", {"plaintext": ""})
     assert status == "500 INTERNAL SERVER ERROR"
     assert b"secret" not in body

@@ -45,7 +45,7 @@ def test_the_entity_tag(world: World, clock: SteeredClock) -> None:
 
 
 def test_every_worker_gives_the_same_bytes(service: Service, clock: SteeredClock) -> None:
-    other = Publisher(service.vault, service.lease)
+    other = Publisher(service.vault, service.memory, service.revocations)
     assert other.current(clock()) == service.publisher.current(clock())
 
 

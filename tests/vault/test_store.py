@@ -16,16 +16,18 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from cryptography.hazmat.primitives.serialization import load_der_private_key
-from sqlalchemy import select, update
+from sqlalchemy import insert, select
 
 from kms.access import clients
 from kms.access.model import Client, ClientStatus, Role, Token
 from kms.config import Settings
 from kms.crypto.keytype import KeyType
 from kms.crypto.registry import KEY_TYPES, key_type
-from kms.errors import AlreadyExists, Conflict, IntegrityFailure, Unavailable
+from kms.errors import AlreadyExists, Conflict, Unavailable
 from kms.keys.model import KeyState, KeyVersion
 from kms.vault import tables
+from kms.vault.checking import wrong_tables
+from kms.vault.head import Head
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 from support import make_key, make_version
@@ -67,7 +69,7 @@ def test_what_goes_in_comes_out(vault: Vault) -> None:
             KEY_TYPES[key.type].usages,
         )
         assert (version.state, version.expires_at) == (KeyState.ACTIVE, NOW + timedelta(days=365))
-    assert vault.check_tallies() == []
+    assert wrong_tables(vault) == []
 
 
 def test_a_change_that_raises_leaves_nothing(vault: Vault) -> None:
@@ -78,14 +80,14 @@ def test_a_change_that_raises_leaves_nothing(vault: Vault) -> None:
     with vault.read() as snapshot:
         assert snapshot.key_by_id("k") is None
         assert snapshot.connection.execute(select(tables.audit_outbox)).all() == []
-    assert vault.check_tallies() == []
+    assert wrong_tables(vault) == []
 
 
 def test_a_name_is_given_once(vault: Vault) -> None:
     make(vault, "k")
     with pytest.raises(AlreadyExists):
         make(vault, "k")
-    assert vault.check_tallies() == []
+    assert wrong_tables(vault) == []
 
 
 def test_changes_are_one_after_the_other(vault: Vault) -> None:
@@ -107,36 +109,114 @@ def test_changes_are_one_after_the_other(vault: Vault) -> None:
         key = snapshot.key_by_id("k")
         assert key is not None
         assert set(key.labels) == {str(number) for number in range(8)}
-    assert vault.check_tallies() == []
+    assert wrong_tables(vault) == []
 
 
-def test_a_change_that_outdates_caches_outlasts_the_leases(vault: Vault) -> None:
-    make(vault, "k")
+def head_of(vault: Vault) -> Head:
     with vault.read() as snapshot:
-        before = snapshot.epoch()
+        return Head.unsealed(vault.keyring, snapshot.sealed_head())
+
+
+def test_every_commit_moves_the_counter_and_what_outdates_something_the_epoch(vault: Vault) -> None:
+    make(vault, "k")
+    before = head_of(vault)
+    with vault.change() as change:
+        key = change.key_by_id("k")
+        assert key is not None
+        change.replace(key, replace(key, labels={"a": "tag"}))
+    assert (head_of(vault).counter, head_of(vault).epoch) == (before.counter + 1, before.epoch)
+    with vault.change() as change:
+        key = change.key_by_id("k")
+        assert key is not None
+        change.replace(key, replace(key, exportable=True))
+    assert (head_of(vault).counter, head_of(vault).epoch) == (before.counter + 2, before.epoch + 1)
+
+
+@pytest.mark.parametrize("outdates", [False, True])
+@pytest.mark.parametrize("others", [False, True])
+def test_a_change_waits_for_leases_only_where_another_node_may_have_some(
+    vault: Vault, outdates: bool, others: bool
+) -> None:
+    make(vault, "k")
+    if others:
+        with vault.change() as change:
+            change.connection.execute(insert(tables.nodes).values(node_id="x", host="other", beats=0, leaving=0))
     began = time.monotonic()
     with vault.change() as change:
-        change.outdates = True
-    assert time.monotonic() - began >= LEASE.total_seconds()
-    with vault.read() as snapshot:
-        assert snapshot.epoch() == before + 1
-    with vault.change():
-        pass
-    with vault.read() as snapshot:
-        assert snapshot.epoch() == before + 1
+        key = change.key_by_id("k")
+        assert key is not None
+        change.replace(key, replace(key, exportable=outdates))
+        held = time.monotonic()
+    waited = time.monotonic() - began
+    if outdates and others:
+        assert waited >= LEASE.total_seconds()
+        with vault.change():  # who waits holds up nobody else
+            assert time.monotonic() - held < 10
 
 
-def test_an_epoch_that_is_set_back_is_noticed(vault: Vault) -> None:
-    def set_back() -> None:
-        time.sleep(LEASE.total_seconds() / 2)
-        with vault.engine.begin() as connection:
-            connection.execute(update(tables.epoch).values(epoch=0))
+def test_a_refused_change_takes_nobody_of_its_group_with_it(vault: Vault) -> None:
+    """Many at once join one transaction; the refused ones go back to where they began."""
+    start = threading.Barrier(16)
+    outcomes: dict[int, str] = {}
 
-    thread = threading.Thread(target=set_back)
-    with pytest.raises(IntegrityFailure), vault.change() as change:
-        change.outdates = True
+    def work(number: int) -> None:
+        start.wait()
+        try:
+            make(vault, f"k{number // 2}")  # of each two one is refused
+            outcomes[number] = "made"
+        except AlreadyExists:
+            outcomes[number] = "refused"
+
+    with vault.change() as change:
+        clients.create(change, "user1", frozenset({Role.USER}), NOW)
+    before = head_of(vault).counter
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
         thread.start()
-    thread.join()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes.values()) == ["made"] * 8 + ["refused"] * 8
+    with vault.read() as snapshot:
+        assert all(snapshot.key_by_id(f"k{number}") is not None for number in range(8))
+    assert wrong_tables(vault) == []
+    assert head_of(vault).counter - before < 16
+
+
+def test_a_group_that_cannot_be_committed_is_refused_as_a_whole(vault: Vault) -> None:
+    """Its members wait for one commit; where that fails, none of them is told that it was done."""
+    make(vault, "k")
+    began, refused = threading.Event(), []
+
+    def label(number: int) -> None:
+        began.wait()
+        try:
+            with vault.change() as change:
+                key = change.key_by_id("k")
+                assert key is not None
+                change.replace(key, replace(key, labels={**key.labels, str(number): ""}))
+        except Unavailable:
+            refused.append(number)
+
+    threads = [threading.Thread(target=label, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    with pytest.raises(Unavailable), vault.change() as change:
+        began.set()
+        while len(vault._turns._waiting) < len(threads):
+            time.sleep(0.001)
+        change.record("an entry")
+        group = vault._turns
+        assert group.someone_waits
+        change.connection.connection.dbapi_connection.rollback()  # what a full disk does, or a lost connection
+        change.connection.connection.dbapi_connection.close()
+        raise Unavailable("the connection is gone")
+    for thread in threads:
+        thread.join()
+    with vault.read() as snapshot:
+        key = snapshot.key_by_id("k")
+        assert key is not None
+        assert set(key.labels) == {str(number) for number in range(4)} - set(map(str, refused))
+    assert wrong_tables(vault) == []
 
 
 def test_a_database_that_is_away_is_a_refusal(tmp_path: Path) -> None:
@@ -145,7 +225,7 @@ def test_a_database_that_is_away_is_a_refusal(tmp_path: Path) -> None:
     (tmp_path / "data" / "kms.db").unlink()
     (tmp_path / "data" / "kms.db").mkdir()
     with pytest.raises(Unavailable), opened.read() as snapshot:
-        snapshot.epoch()
+        snapshot.sealed_head()
 
 
 def test_a_deleted_client_keeps_its_name_and_nothing_else(vault: Vault) -> None:
@@ -232,5 +312,5 @@ def test_ten_thousand_versions_of_one_key_are_rows_like_any_other(tmp_path: Path
         assert key is not None
         assert key.latest_version == 10_000
         assert snapshot.find(KeyVersion, key.uid, 1) is not None
-    assert opened.check_tallies() == []
+    assert wrong_tables(opened) == []
     opened.engine.dispose()

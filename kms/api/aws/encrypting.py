@@ -16,14 +16,8 @@ from kms.api.aws.shapes import Ciphertext, EncryptionContext, GrantTokens, Input
 from kms.crypto.pkcs8 import der_of_pem
 from kms.errors import DecryptionFailed
 from kms.keys.model import Key, Usage
-from kms.operations.encrypting import (
-    DataKeyPairRequest,
-    DataKeyRequest,
-    DecryptAnswer,
-    DecryptRequest,
-    EncryptAnswer,
-    EncryptRequest,
-)
+from kms.operations.data_keys import DataKeyPairRequest, DataKeyRequest
+from kms.operations.encrypting import DecryptAnswer, DecryptRequest, EncryptAnswer, EncryptRequest
 from kms.operations.stateless import RandomRequest
 
 EncryptionAlgorithm = Literal["SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"]

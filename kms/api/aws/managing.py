@@ -245,7 +245,7 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
         **expiration(view),
     }
     if not view.pending_import:
-        key = asking.service.keyring.key(view.key_id)
+        key = asking.service.key_cache.key(view.key_id)
         found |= asking.material(key, view.latest_version, "CurrentKeyMaterialId")
     if found["MultiRegion"]:
         primary = asking.names.primary_region(view.region)

@@ -69,7 +69,7 @@ class Names:
         """
         resource = self._resource(given)
         is_alias = resource.startswith(ALIAS)
-        key = self._by_alias(resource) if is_alias else self.service.keyring.find(resource)
+        key = self._by_alias(resource) if is_alias else self.service.key_cache.find(resource)
         if key is not None and not is_alias and key.key_id != resource:
             key = None  # a name that only looks like a key id here
         if key is None or not self.is_here(key) or not may_see_key(caller, key.owner, key.key_id):
@@ -97,7 +97,7 @@ class Names:
     def key_of_uid(self, ciphertext: bytes, caller: Caller) -> Key | None:
         """The key that a ciphertext of ours names, if it is shown in this region and the caller may know of it."""
         parts = envelope.parse_or_none(ciphertext, envelope.ENCRYPTED)
-        key = self.service.keyring.key_of_uid(parts.key_uid) if parts else None
+        key = self.service.key_cache.key_of_uid(parts.key_uid) if parts else None
         return key if key and self.is_here(key) and may_see_key(caller, key.owner, key.key_id) else None
 
     def _resource(self, given: str) -> str:
@@ -117,10 +117,10 @@ class Names:
         return resource
 
     def _by_alias(self, alias: str) -> Key | None:
-        key = self.service.keyring.find(self.stored_alias(alias))
+        key = self.service.key_cache.find(self.stored_alias(alias))
         if key is None and self._is_default:
             ours = alias.removeprefix(ALIAS)
-            found = self.service.keyring.find(ours)
+            found = self.service.key_cache.find(ours)
             key = found if found and found.key_id != ours else None
         return key
 

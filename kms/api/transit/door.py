@@ -128,7 +128,7 @@ class TransitDoor:
             raise
 
     def _is_mount(self, mount: str) -> bool:
-        return is_mount(mount) and self.service.keyring.is_mount(mount)
+        return is_mount(mount) and self.service.key_cache.is_mount(mount)
 
     def _route(self, method: str, path: str) -> tuple[Route, dict[str, str], str] | None:
         """What serves `path`, the parts of it with names of keys as ids, and how the ids of the mount begin."""

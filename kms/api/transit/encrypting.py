@@ -53,7 +53,7 @@ def encrypt(asker: Asking, body: UseBody, name: str) -> Done:
     try:
         results = each(asker, "encrypt", requests, name)
     except NotFound:
-        if not is_key_id(name) or asker.service.keyring.find(name) is not None:
+        if not is_key_id(name) or asker.service.key_cache.find(name) is not None:
             raise
         derived = any(unit.context for unit in units(body))
         asker.make_key(new_key(body.type, name, derived=derived, convergent=body.convergent_encryption))

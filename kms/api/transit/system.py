@@ -131,7 +131,7 @@ def revoke_self(asker: Asking, body: Body) -> Done:
 @route(READ, "sys/health", is_public=True)
 def health(asker: Asking, body: Body) -> Done:
     """Whether this worker can answer."""
-    asker.service.lease.require()
+    asker.service.memory.require()
     return Done(
         bare={
             "initialized": True,
@@ -198,7 +198,7 @@ def _capabilities(asker: Asking, path: str) -> list[str]:
     if len(parts) < 3 or parts[1] not in _NEEDS:
         return ["deny"]
     is_first = parts[0] == asker.service.settings.transit_mount
-    if not is_first and not (is_mount(parts[0]) and asker.service.keyring.is_mount(parts[0])):
+    if not is_first and not (is_mount(parts[0]) and asker.service.key_cache.is_mount(parts[0])):
         return ["deny"]
     caller = asker.call.known_caller
     key = asker.key_seen(parts[2] if is_first else f"{parts[0]}.{parts[2]}")

@@ -1,0 +1,259 @@
+"""Keys and unwrapped key versions in memory, and what was decided about them; never written anywhere.
+
+`authorize` is the one question that every use of a key asks: may this caller do this with this version of this key
+now? Its answer is remembered until the key or the caller is named by a change, or a date that it rests on has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from kms.access import policy
+from kms.access.model import Caller, Grant
+from kms.access.policy import Permission, no_such_key
+from kms.crypto.primitives import PRIMITIVES
+from kms.crypto.registry import key_type
+from kms.errors import NotFound, OperationNotSupported, Refusal
+from kms.keys.lifecycle import in_force_until, require_in_force, require_in_range, require_usage
+from kms.keys.model import Key, KeyState, KeyVersion, Usage
+from kms.revocation.in_force import RevocationsInForce
+from kms.vault import names
+from kms.vault.memory import Cache, Memory, Names
+from kms.vault.rows import Mount
+from kms.vault.store import Vault
+from kms.vault.transaction import unwrapped
+
+T = TypeVar("T")
+
+_KEYS_CACHED = 20_000
+_VERSIONS_CACHED = 20_000
+_AUTHORIZATIONS_CACHED = 20_000
+_MOUNTS_CACHED = 1000
+_FOR_EVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVersion:
+    """A key version and the object that computes with its material, or of a pair with the public half alone.
+
+    `message_limit` is how many messages it may protect (None: no practical limit).
+    """
+
+    version: KeyVersion
+    primitive: object = field(repr=False)
+    message_limit: int | None = None
+
+    @property
+    def is_public(self) -> bool:
+        """Whether only the public half is here."""
+        return self.version.material is None and self.version.public_key is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """What was decided about a caller, a key and one of its versions, good until a moment.
+
+    The caller may do this with the key: with any message, or where there are `limited_to` with those that one of
+    these grants admits. `loaded` is the version to do it with; where that cannot be used `refusal` says why.
+    """
+
+    key: Key
+    version: int
+    limited_to: tuple[Grant, ...] = ()
+    loaded: LoadedVersion | None = None
+    refusal: Refusal | None = None
+    until: datetime = _FOR_EVER
+
+
+class KeyCache:
+    """Keys by id and their loaded versions, read through from the vault."""
+
+    def __init__(self, vault: Vault, memory: Memory, revocations: RevocationsInForce) -> None:
+        self._vault = vault
+        self._memory = memory
+        self._revocations = revocations
+        self._of_uid: Cache[bytes, Key] = Cache(memory, _KEYS_CACHED)
+        self._of_name: Cache[str, tuple[Key, KeyVersion]] = Cache(memory, _KEYS_CACHED)
+        self._versions: Cache[tuple[bytes, int], LoadedVersion] = Cache(memory, _VERSIONS_CACHED)
+        self._authorizations: Cache[Any, Authorization] = Cache(memory, _AUTHORIZATIONS_CACHED)
+        self._mounts: Cache[str, bool] = Cache(memory, _MOUNTS_CACHED)
+
+    def authorize(
+        self,
+        caller: Caller,
+        permission: Permission,
+        name: str,
+        now: datetime,
+        usage: Usage | None = None,
+        version: int | None = None,
+    ) -> Authorization:
+        """Whether `caller` may do this with the key of that id or alias, and with which version of it.
+
+        That is the latest unless a `version` is named; without a `usage` the question is about the key alone. Why a
+        version cannot be used is in the answer, so that how far the caller came can be told. `Memory.require` was
+        called before. Raises NotFound, PermissionDenied, Unavailable, IntegrityFailure.
+        """
+        asked = caller, permission, name, usage, version
+        found = self._authorizations.find(asked)
+        if found is not None and now < found.until:
+            return found
+        self._authorizations.forget(asked)
+        return self._authorizations.get(asked, lambda: self._decide(caller, permission, name, now, usage, version))
+
+    def _decide(
+        self,
+        caller: Caller,
+        permission: Permission,
+        name: str,
+        now: datetime,
+        usage: Usage | None,
+        version: int | None,
+    ) -> tuple[Authorization, Names]:
+        key, latest = self._with_latest(name)
+        limited_to: tuple[Grant, ...] = ()
+        if not policy.allows_on_key(caller, permission, key.owner, key.key_id):
+            limited_to = policy.limited_grants(caller, permission, key.owner, key.key_id)
+            if not limited_to:
+                raise policy.denial(caller, permission, key.owner, key.key_id, asked_as=name)
+        number = key.latest_version if version is None else version
+        rests_on = (*_names_of(key, name), *caller.rests_on)
+        if usage is None:
+            return Authorization(key, number, limited_to), rests_on
+        try:
+            loaded = self.usable(key, latest, number, usage, now)
+        except Refusal as refusal:
+            return Authorization(key, number, limited_to, refusal=refusal, until=now), rests_on
+        return Authorization(key, number, limited_to, loaded, None, in_force_until(loaded.version, now)), rests_on
+
+    def usable(
+        self, key: Key, latest: KeyVersion, number: int, usage: Usage, now: datetime, *, recovering: bool = False
+    ) -> LoadedVersion:
+        """A version of `key` for `usage`, whose primitive is one of those of the usage.
+
+        Raises as `require_usage`, `require_in_range` and `require_in_force` do.
+        """
+        require_usage(key, usage)
+        require_in_range(key, number, usage)  # before it is looked for
+        loaded = self._loaded(key, latest) if number == latest.version else self._version(key, number)
+        require_in_force(key, loaded.version, latest, usage, now, recovering=recovering)
+        if not isinstance(loaded.primitive, PRIMITIVES[usage]) or (loaded.is_public and usage.needs_private):
+            kind = f"{loaded.version.type}{', of which only the public half is here' if loaded.is_public else ''}"
+            raise OperationNotSupported(f"Version {number} of {key.key_id} is of type {kind}; it does not {usage}.")
+        return loaded
+
+    def recoverable(self, name: str, number: int, usage: Usage, now: datetime) -> LoadedVersion:
+        """As `usable`, also a version that was revoked for compromise."""
+        key, latest = self._with_latest(name)
+        return self.usable(key, latest, number, usage, now, recovering=True)
+
+    def key(self, name: str) -> Key:
+        """The key of that id or alias. Raises NotFound, and Unavailable without a lease."""
+        return self._with_latest(name)[0]
+
+    def find(self, name: str) -> Key | None:
+        """As `key`, None where there is none."""
+        try:
+            return self.key(name)
+        except NotFound:
+            return None
+
+    def key_of_uid(self, uid: bytes) -> Key | None:
+        """The key that has this uid, as a ciphertext names it. Raises Unavailable without a lease."""
+        try:
+            return self._of_uid.get(uid, lambda: self._load_uid(uid))
+        except NotFound:
+            return None
+
+    def is_mount(self, mount: str) -> bool:
+        """Whether there is a further mount of the Vault dialect of that name. Raises Unavailable without a lease."""
+        try:
+            return self._mounts.get(mount, lambda: self._load_mount(mount))
+        except NotFound:
+            return False
+
+    def _with_latest(self, name: str) -> tuple[Key, KeyVersion]:
+        return self._of_name.get(name, lambda: self._load_key(name))
+
+    def _load_key(self, name: str) -> tuple[tuple[Key, KeyVersion], Names]:
+        def read() -> tuple[Key, KeyVersion]:
+            with self._vault.read() as snapshot:
+                found = snapshot.key_with_latest(name)
+            if found is None:
+                raise no_such_key(name)
+            return found
+
+        found = self._as_revoked(read, lambda pair: pair[1])
+        return found, _names_of(found[0], name)
+
+    def _as_revoked(self, read: Callable[[], T], version_in: Callable[[T], KeyVersion]) -> T:
+        """What `read` reads, if the revocation list allows the version in it. Raises IntegrityFailure."""
+        found = read()
+        if not self._revocations.allow(version_in(found)):
+            self._memory.refresh()  # the list and the row may have been read at different moments
+            found = read()
+            self._revocations.require_allowed(version_in(found))
+        return found
+
+    def _load_uid(self, uid: bytes) -> tuple[Key, Names]:
+        with self._vault.read() as snapshot:
+            found = snapshot.find(Key, uid)
+        if found is None:
+            raise NotFound("There is no such key.")
+        return found, (names.of_key(uid),)
+
+    def _load_mount(self, mount: str) -> tuple[bool, Names]:
+        with self._vault.read() as snapshot:
+            found = snapshot.find(Mount, mount)
+        if found is None:
+            raise NotFound("There is no such mount.")
+        return True, (names.of_mount(mount),)
+
+    def _version(self, key: Key, number: int) -> LoadedVersion:
+        return self._versions.get((key.uid, number), lambda: self._load_version(key, number))
+
+    def _load_version(self, key: Key, number: int) -> tuple[LoadedVersion, Names]:
+        def read() -> KeyVersion:
+            with self._vault.read() as snapshot:
+                found = snapshot.find(KeyVersion, key.uid, number)
+            if found is None:
+                raise NotFound(f"{key.key_id} has no version {number}.")
+            return found
+
+        found = self._as_revoked(read, lambda version: version)
+        return self._load(key, found), (names.of_key(key.uid),)
+
+    def _loaded(self, key: Key, version: KeyVersion) -> LoadedVersion:
+        """`version`, which was read already."""
+        asked = key.uid, version.version
+        return self._versions.get(asked, lambda: (self._load(key, version), (names.of_key(key.uid),)))
+
+    def _load(self, key: Key, version: KeyVersion) -> LoadedVersion:
+        kind = key_type(version.type)
+        if version.material is not None:
+            return LoadedVersion(version, kind.load(unwrapped(self._vault.keyring, key, version)), kind.message_limit)
+        is_public = version.public_key is not None and version.state is not KeyState.DESTROYED
+        return LoadedVersion(version, kind.load_public(version.public_key or b"") if is_public else None, None)
+
+
+def _names_of(key: Key, name: str) -> Names:
+    """What knowing that `name` is `key` rests on."""
+    own = names.of_key(key.uid)
+    return (own,) if name == key.key_id else (own, names.of_alias(name))
+
+
+def require_admitted(found: Authorization, caller: Caller, permission: Permission, items: Sequence[Any]) -> None:
+    """Return if the grants that an authorization is limited to admit every message.
+
+    Messages that could not be read are refusals and passed over. Raises PermissionDenied, NotFound.
+    """
+    if not found.limited_to:
+        return
+    read = [item for item in items if not isinstance(item, Refusal)]
+    for item in read:
+        if not any(grant.admits(item.associated_data) for grant in found.limited_to):
+            raise policy.denial(caller, permission, found.key.owner, found.key.key_id)
+    if not items:
+        raise policy.denial(caller, permission, found.key.owner, found.key.key_id)

@@ -1,0 +1,94 @@
+"""The revocations in force, in memory, as the head says they are.
+
+A row that says of a version that it may be used is authentic also when it is an old one. So whoever loads a version
+asks here too. The list is read when a worker starts and goes on with each new entry, and is always compared with the
+digest in the head: who puts old rows of the versions back would have to put the list back, and who puts the list back
+the head, which does not go unnoticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kms.errors import IntegrityFailure
+from kms.keys.model import KeyState, KeyVersion, RevocationReason
+from kms.revocation.model import Revocation
+from kms.vault import tables
+from kms.vault.head import Head, TableDigest, digest_of
+from kms.vault.memory import Memory
+from kms.vault.records import to_row
+from kms.vault.transaction import Snapshot
+
+_NOT_IN_USE = {KeyState.DEACTIVATED, KeyState.COMPROMISED, KeyState.DESTROYED}
+_NEVER_USED = {KeyState.COMPROMISED, KeyState.DESTROYED}
+
+
+@dataclass(slots=True)
+class _OfKey:
+    """Up to which versions a key was revoked: for compromise, for another reason, and on hold at the moment."""
+
+    compromised: int = 0
+    ended: int = 0
+    held: int = 0
+
+
+class RevocationsInForce:
+    """The list as this worker knows it."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.entries: list[Revocation] = []
+        self._of_key: dict[bytes, _OfKey] = {}
+        self._digest = TableDigest()
+        memory.follow(tables.revocations, self.follow)
+
+    def follow(self, snapshot: Snapshot, head: Head) -> None:
+        """Read what is new in the list. Raises IntegrityFailure where it is not what the head stands for."""
+        if not self._go_on(snapshot, head):
+            # An operator may have accepted another list.
+            self.entries, self._of_key, self._digest = [], {}, TableDigest()
+            if not self._go_on(snapshot, head):
+                raise IntegrityFailure("The revocation list is not what the service wrote.")
+
+    def _go_on(self, snapshot: Snapshot, head: Head) -> bool:
+        table = tables.revocations
+        last = self.entries[-1].serial if self.entries else 0
+        new = snapshot.select(Revocation, table.c.serial > last, order_by=table.c.serial)
+        part = digest_of(snapshot.keyring, table, ([*to_row(each).values(), None] for each in new))
+        digest = self._digest.plus(part.count, part.total)
+        if digest != head.digest(table):
+            return False
+        for entry in new:
+            self._put_in_force(entry)
+        self._digest = digest
+        self.entries = self.entries + new
+        return True
+
+    def _put_in_force(self, entry: Revocation) -> None:
+        of_key = self._of_key.setdefault(entry.key_uid, _OfKey())
+        of_key.held = 0  # whatever comes later takes the place of a hold
+        if entry.reason is RevocationReason.CERTIFICATE_HOLD:
+            of_key.held = entry.up_to_version
+        elif entry.reason.leads_to is KeyState.COMPROMISED:
+            of_key.compromised = max(of_key.compromised, entry.up_to_version)
+        elif entry.reason.leads_to is KeyState.DEACTIVATED:
+            of_key.ended = max(of_key.ended, entry.up_to_version)
+
+    def allow(self, version: KeyVersion) -> bool:
+        """Whether a version says no more of itself than the list allows."""
+        of_key = self._of_key.get(version.key_uid)
+        if of_key is None:
+            return True
+        number, state = version.version, version.state
+        return not (
+            (number <= of_key.compromised and state not in _NEVER_USED)
+            or (number <= of_key.ended and state not in _NOT_IN_USE)
+            or (number == of_key.held and state not in {KeyState.SUSPENDED, *_NOT_IN_USE})
+        )
+
+    def require_allowed(self, version: KeyVersion) -> None:
+        """Raise IntegrityFailure where a version says that it may be used and the list says otherwise."""
+        if not self.allow(version):
+            raise IntegrityFailure(
+                f"Version {version.version} of this key is {version.state} in the database, but it was revoked. "
+                "Someone else wrote to the database."
+            )

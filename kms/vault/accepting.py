@@ -1,0 +1,47 @@
+"""Accepting the database as it is, after it was found not to be what the service wrote."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlalchemy import func, select
+
+from kms.errors import IntegrityFailure
+from kms.vault import tables
+from kms.vault.head import Head, digest_of
+from kms.vault.host import EPOCH
+from kms.vault.store import Vault
+from kms.vault.transaction import Change
+
+_BEYOND_WHAT_OTHERS_SAW = 1 << 32
+"""Other nodes may have seen a newer head than this host; the new one must be newer for all of them."""
+
+
+def accept(vault: Vault, entry: str) -> None:
+    """Make a new head over the rows that there are, with the audit entry that says so, and trust the database again.
+
+    Rows whose own code is wrong are still refused. Raises Unavailable.
+    """
+    with vault.untrusted() as change:
+        head = _head_of_rows(vault, change)
+        change.write_entries([entry], head.last_entry)
+        after = replace(head, last_entry=head.last_entry + 1)
+        change.put_head(after.sealed(vault.keyring))
+    vault.host.saw(after.counter)
+    vault.host.announce(after.epoch)
+    vault.host.distrust = None
+
+
+def _head_of_rows(vault: Vault, change: Change) -> Head:
+    try:
+        before = Head.unsealed(vault.keyring, change.locked_head())
+    except IntegrityFailure:
+        before = Head(0, 0, 0)
+    rows = ((table, change.connection.execute(select(table))) for table in tables.digested_tables())
+    number = tables.audit_outbox.c.sequence
+    return Head(
+        counter=max(before.counter, vault.host.counter) + _BEYOND_WHAT_OTHERS_SAW,
+        epoch=max(before.epoch, vault.host.words[EPOCH]) + 1,  # it names nothing: who sees it forgets everything
+        last_entry=change.connection.execute(select(func.coalesce(func.max(number), 0))).scalar_one(),
+        digests={str(table.name): digest_of(vault.keyring, table, found) for table, found in rows},
+    )

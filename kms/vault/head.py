@@ -1,0 +1,83 @@
+"""The head: one authenticated row that says what is true now.
+
+Each row of the vault carries its own code, so nobody can alter it. But an old copy of a row carries its code too. So
+the head holds, for every table, a keyed multiset hash of its rows (MSet-Add-Hash of Clarke et al., ASIACRYPT 2003:
+the sum of `HMAC(row)` modulo 2^256, and how many rows there are), and a counter that every commit moves. It is
+written once for each commit, as one value: no part of it can be put back alone. Whoever remembers the counter notices
+when the whole is put back (see `memory` and `host`).
+
+It is sealed because the sums of known rows would let an attacker choose others with the same sum; and by AES-SIV
+(RFC 5297) because there may be more commits than random nonces of AES-GCM are good for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import Table
+
+from kms.errors import IntegrityFailure
+from kms.vault.integrity import canonical
+from kms.vault.sealing import DerivedKeys, SealBroken
+
+_MODULUS = 1 << 256
+_SUM_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TableDigest:
+    """How many rows a table has, and the sum of their terms."""
+
+    count: int = 0
+    total: int = 0
+
+    def plus(self, count: int, total: int) -> TableDigest:
+        """With `count` rows more (or less), whose terms add up to `total`."""
+        return TableDigest(self.count + count, (self.total + total) % _MODULUS)
+
+
+@dataclass(frozen=True)
+class Head:
+    """`counter` is how many commits there were, `epoch` how many of them outdated something.
+
+    `last_entry` is the number of the newest audit entry in the outbox, which has no gaps up to there.
+    """
+
+    counter: int
+    epoch: int
+    last_entry: int
+    digests: Mapping[str, TableDigest] = field(default_factory=dict)
+
+    def digest(self, table: Table) -> TableDigest | None:
+        """The digest of `table`; None where the head knows of none, which fits no rows."""
+        return self.digests.get(str(table.name))
+
+    def sealed(self, keys: DerivedKeys) -> bytes:
+        """For the table `head`: MessagePack of the fields, sealed."""
+        digests = {name: (each.count, each.total.to_bytes(_SUM_BYTES)) for name, each in self.digests.items()}
+        return keys.seal_head(msgspec.msgpack.encode((self.counter, self.epoch, self.last_entry, digests)))
+
+    @staticmethod
+    def unsealed(keys: DerivedKeys, sealed: bytes) -> Head:
+        """The head in `sealed`. Raises IntegrityFailure."""
+        try:
+            counter, epoch, last_entry, digests = _decoder.decode(keys.open_head(sealed))
+        except SealBroken:
+            raise IntegrityFailure("The head of the vault was altered outside the service.") from None
+        read = {name: TableDigest(count, int.from_bytes(total)) for name, (count, total) in digests.items()}
+        return Head(counter, epoch, last_entry, read)
+
+
+_decoder = msgspec.msgpack.Decoder(tuple[int, int, int, dict[str, tuple[int, bytes]]])
+
+
+def digest_of(keys: DerivedKeys, table: Table, rows: Iterable[Sequence[Any]]) -> TableDigest:
+    """The digest that `rows`, all of `table`, their values in the order of its columns, give."""
+    count = total = 0
+    for row in rows:
+        count += 1
+        total += keys.digest_term(canonical(table, row))
+    return TableDigest(count, total % _MODULUS)

@@ -1,0 +1,190 @@
+"""What the processes of one host share about a vault: a small file mapped into each of them, and a turn to write.
+
+The file holds the newest epoch and the newest counter of the head (see `head`) that this host knows. The epoch is
+written after each commit that outdates something and before its answer, so that a worker sees, without asking the
+database, whether it may still answer from memory. The counter outlasts a restart: a database that is older than that
+was put back. Where that, or anything else that does not fit, was found, the file says so until an operator accepts
+it.
+
+The host writes one after the other: whoever has the turn begins, commits and writes the epoch before the next one
+may begin, so that no number ever goes back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import queue
+import secrets
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kms.errors import StartError, Unavailable
+from kms.files import private_directory
+
+_SIZE = 4096
+_FORMAT = b"KMSHOST1"
+EPOCH, _COUNTER = 1, 2  # words of 64 bits, aligned, so that each is read and written whole
+_IDENTITY = slice(64, 192)
+_NODE_ID = slice(192, 208)
+_DISTRUST = slice(256, 1024)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PATIENCE_SECONDS = 10.0
+
+
+class Host:
+    """The shared file of one vault, in the data directory `directory`.
+
+    `words` is the mapped file as numbers; the hot path compares `words[EPOCH]`. `node_id` names this host among the
+    nodes of the database.
+    """
+
+    def __init__(self, directory: Path, vault_id: bytes) -> None:
+        path = private_directory(directory) / f"newest-{vault_id.hex()}"
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._door = os.open(f"{path}.door", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                if os.fstat(self._file).st_size < _SIZE:
+                    os.posix_fallocate(self._file, 0, _SIZE)  # a hole would kill the process on a full disk
+                    os.pwrite(self._file, _FORMAT, 0)
+                self._map = mmap.mmap(self._file, _SIZE)
+                self.node_id = self._own_node_id()
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        except OSError as error:
+            raise StartError(f"Cannot write {path}: {error.strerror}.") from error
+        if self._map[: len(_FORMAT)] != _FORMAT:
+            raise StartError(f"{path} is not a file of this service. Move it away.")
+        self.words = memoryview(self._map).cast("Q")
+        self._turn = _TimedLock(self._file)
+        self._waiting_room = _TimedLock(self._door)
+
+    @property
+    def counter(self) -> int:
+        """The newest counter that this host has seen."""
+        return self.words[_COUNTER]
+
+    def saw(self, counter: int) -> None:
+        """Remember that the head was at `counter`."""
+        if counter > self.words[_COUNTER]:
+            self.words[_COUNTER] = counter
+
+    def announce(self, epoch: int) -> None:
+        """Let every process of this host see that something is outdated; only for whoever has the turn."""
+        self.words[EPOCH] = max(epoch, self.words[EPOCH])
+
+    @property
+    def distrust(self) -> str | None:
+        """Why the database is not trusted; None where it is."""
+        text = self._map[_DISTRUST].rstrip(b"\0")
+        return text.decode("utf-8", "replace") if text else None
+
+    @distrust.setter
+    def distrust(self, reason: str | None) -> None:
+        """Say so, or that it is trusted again."""
+        length = _DISTRUST.stop - _DISTRUST.start
+        self._map[_DISTRUST] = (reason or "").encode()[:length].ljust(length, b"\0")
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the host's only turn to write. Raises Unavailable after ten seconds.
+
+        Two locks make the queue fair: who has had the turn cannot have it again before who waits at its door. Both
+        fall back to the kernel when their process dies.
+        """
+        self._waiting_room.acquire()
+        try:
+            self._turn.acquire()
+        finally:
+            self._waiting_room.release()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.words.release()
+        self._map.close()
+        self._turn.close()
+        self._waiting_room.close()
+
+    def _own_node_id(self) -> str:
+        """The id in the file, as long as it is this very file in this boot of the machine, and no copy of it."""
+        status = os.fstat(self._file)
+        boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else str(os.getpid())
+        identity = f"{boot} {status.st_dev} {status.st_ino}".encode().ljust(_IDENTITY.stop - _IDENTITY.start, b"\0")
+        if self._map[_IDENTITY] != identity:
+            self._map[_NODE_ID] = secrets.token_hex(8).encode()
+            self._map[_IDENTITY] = identity
+        return self._map[_NODE_ID].decode()
+
+
+class _TimedLock:
+    """A lock on a file between processes, with a time limit. In this process one thread at a time asks for it."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._mutex = threading.Lock()
+        self._abandoned: Future[None] | None = None
+        self._asked: queue.SimpleQueue[Future[None]] | None = None
+
+    def acquire(self) -> None:
+        """Take it. Raises Unavailable."""
+        with self._mutex:
+            standing, self._abandoned = self._abandoned, None
+        if standing is None:
+            with suppress(BlockingIOError):
+                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            standing = self._stand()
+        try:
+            standing.result(_PATIENCE_SECONDS)
+        except FutureTimeout:
+            with self._mutex:
+                self._abandoned = standing
+            standing.add_done_callback(self._give_back)
+            raise Unavailable("Another process is writing and does not end. Try again.", retry_after=1) from None
+        return None
+
+    def release(self) -> None:
+        """Give it back."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file."""
+        file, self._file = self._file, -1
+        os.close(file)
+
+    def _stand(self) -> Future[None]:
+        """Have another thread stand in the kernel's queue, which has no time limit."""
+        if self._asked is None:
+            self._asked = queue.SimpleQueue()
+            threading.Thread(target=_stand_for, args=(self._file, self._asked), daemon=True).start()
+        standing: Future[None] = Future()
+        self._asked.put(standing)
+        return standing
+
+    def _give_back(self, late: Future[None]) -> None:
+        """Release what came too late, unless somebody has asked for it again meanwhile."""
+        with self._mutex:
+            if self._abandoned is late:
+                self._abandoned = None
+                self.release()
+
+
+def _stand_for(file: int, asked: queue.SimpleQueue[Future[None]]) -> None:
+    while True:
+        standing = asked.get()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # the file was closed
+            standing.set_exception(error)
+            return
+        standing.set_result(None)

@@ -1,0 +1,289 @@
+"""What a worker remembers of the vault, and when it may answer from that (DESIGN section 6 in short).
+
+Everything remembered rests on names (see `names`), each of which has one small cell that is on. A change that names
+something has its cell switched off, and with it goes whatever rests on it. Two things must hold before a worker
+answers from memory, and `Memory.require` is where both are looked at:
+
+- no process of this host has announced an epoch that this worker has not caught up with (see `host`);
+- a lease on the database is held. From the moment a read of the head *begins* it may be relied on for the length of
+  the lease, if this host's row was among the nodes. A change waits that long while there are other nodes (see
+  `nodes`).
+
+docs/decisions/0016 has the argument why no use that began after a change has answered can act on what was before.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import structlog
+from sqlalchemy import Table
+
+from kms.clock import steady_seconds
+from kms.errors import IntegrityFailure, Refusal, Unavailable
+from kms.vault.head import Head
+from kms.vault.host import EPOCH
+
+if TYPE_CHECKING:
+    from kms.vault.store import Vault
+    from kms.vault.transaction import Snapshot
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+Names = tuple[str, ...]
+Follower = Callable[["Snapshot", Head], None]
+"""Called with a head under which its table is another. Raises IntegrityFailure where that does not fit."""
+
+_RENEWALS_PER_LEASE = 3
+_PATIENCE_SECONDS = 0.5
+_LONGEST_REFRESH_SECONDS = 5.0
+
+
+class Cell:
+    """Whether what rests on a name is still good."""
+
+    __slots__ = ("__weakref__", "on")
+
+    def __init__(self) -> None:
+        self.on = True
+
+
+class Memory:
+    """What one worker remembers, kept fresh by a thread of its own from `start` to `stop`.
+
+    `epoch` is what it has caught up with; the lease may be relied on while `steady_seconds()` is before `ends`.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._words = vault.host.words
+        self._seconds = vault.lease_seconds
+        self._changed = threading.Condition()
+        self._wake = threading.Event()
+        self.ends = 0.0
+        self.epoch = 0
+        self._read_at = 0.0
+        self._head: Head | None = None
+        self._sealed = b""
+        self._cells: weakref.WeakValueDictionary[str, Cell] = weakref.WeakValueDictionary()
+        self._caches: list[Cache[Any, Any]] = []
+        self._followers: dict[str, Follower] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._renew_forever, name="memory", daemon=True)
+        vault.memories.append(self)
+
+    def follow(self, table: Table, follower: Follower) -> None:
+        """Have `follower` called whenever `table` is another; before `start`."""
+        self._followers[str(table.name)] = follower
+
+    def start(self) -> None:
+        """Take the first lease and keep renewing it."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the lease end."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        with suppress(ValueError):
+            self._vault.memories.remove(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether answers from memory are allowed at this moment."""
+        return steady_seconds() < self.ends and self._words[EPOCH] <= self.epoch
+
+    def require(self) -> None:
+        """Return once what is remembered may be relied on, at the latest after half a second.
+
+        Raises Unavailable, and IntegrityFailure where the database is not trusted.
+        """
+        if self._words[EPOCH] > self.epoch or steady_seconds() >= self.ends:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._wake.set()  # the thread reads: a database that is stopped must not stop whoever asks
+        with self._changed:
+            if self._changed.wait_for(lambda: self.held, timeout=max(self._seconds, _PATIENCE_SECONDS)):
+                return
+        reason = self._vault.host.distrust
+        if reason is not None:
+            raise IntegrityFailure(f"{reason} No key is used until an operator runs `python -m kms vault accept`.")
+        raise Unavailable("The database cannot be reached; keys are not used unchecked.", retry_after=1)
+
+    def standing(self, epoch: int, names: Names) -> Standing | None:
+        """What was read after `epoch`, resting on `names`; None where something was outdated meanwhile."""
+        with self._changed:
+            return Standing(tuple(map(self._cell, names)), epoch) if epoch == self.epoch else None
+
+    def refresh(self) -> None:
+        """Return once the head was read after this was called. Raises Unavailable."""
+        asked = steady_seconds()
+        self._wake.set()
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._read_at >= asked, timeout=_LONGEST_REFRESH_SECONDS):
+                raise Unavailable("The database cannot be reached; keys are not used unchecked.", retry_after=1)
+
+    def committed(self, head: Head, sealed: bytes, names: Iterable[str]) -> None:
+        """This process has just made `head`, outdating `names`; where that is all that is new, nothing is read."""
+        with self._changed:
+            before = self._head
+            is_next = before is not None and head.counter == before.counter + 1
+            if not is_next or any(not _same(before, head, table) for table in self._followers):
+                return  # it is caught up with as everybody else's
+            self._switch_off(names)
+            self._head, self._sealed = head, sealed
+            self.epoch = max(self.epoch, head.epoch)
+
+    def renew(self) -> None:
+        """Read the head once and catch up with it. Raises Unavailable or IntegrityFailure."""
+        host = self._vault.host
+        began = steady_seconds()
+        # What is known now must be in what is read next.
+        known = max(host.counter, self._head.counter if self._head else 0)
+        with self._vault.read() as snapshot:
+            sealed = snapshot.sealed_head()
+            head = self._head if self._head and sealed == self._sealed else Head.unsealed(snapshot.keyring, sealed)
+            if head.counter < known:
+                raise IntegrityFailure(
+                    f"The database is older than what was seen of it: it is at change {head.counter} of {known}."
+                )
+            present = self._vault.nodes.look(snapshot)
+            is_new = head is not self._head
+            names = snapshot.outdated_since(self.epoch, head.epoch) if is_new else []
+            if is_new:
+                for table, follower in self._followers.items():
+                    if not _same(self._head, head, table):
+                        follower(snapshot, head)
+        if not present:
+            with self._vault.change() as change:
+                self._vault.nodes.join(change)
+            self._wake.set()
+            return
+        with self._changed:
+            current = self._head
+            if current is not None and head.counter == current.counter and sealed != self._sealed:
+                raise IntegrityFailure("The database was put back, and has another history since.")
+            if names is None:
+                self._forget_everything()
+            else:
+                self._switch_off(names)
+            if current is None or head.counter > current.counter:
+                self._head, self._sealed = head, sealed
+            self.epoch = max(self.epoch, head.epoch)
+            host.saw(head.counter)
+            self.ends = max(self.ends, began + self._seconds)
+            self._read_at = began
+            self._changed.notify_all()
+
+    def _cell(self, name: str) -> Cell:
+        cell = self._cells.get(name)
+        if cell is None:
+            cell = self._cells[name] = Cell()
+        return cell
+
+    def _switch_off(self, names: Iterable[str]) -> None:
+        for name in names:
+            cell = self._cells.pop(name, None)
+            if cell is not None:
+                cell.on = False
+
+    def _forget_everything(self) -> None:
+        self._switch_off(list(self._cells))
+        for cache in self._caches:
+            cache.drop()
+
+    def _renew_forever(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                if self._vault.host.distrust is None:
+                    self.renew()
+                else:
+                    self.ends = 0.0
+            except IntegrityFailure as failure:
+                self._vault.stop_trusting(failure.detail)
+            except Refusal as refusal:
+                structlog.get_logger().warning("lease not renewed", reason=refusal.detail)
+            except Exception:  # noqa: BLE001  # without this thread the worker would refuse for ever
+                structlog.get_logger().exception("lease not renewed")
+            self._wake.wait(self._seconds / _RENEWALS_PER_LEASE)
+
+
+def _same(before: Head | None, head: Head, table: str) -> bool:
+    return before is not None and before.digests.get(table) == head.digests.get(table)
+
+
+class Standing:
+    """Whether something still stands: the cells it rests on, and the epoch at which they were last seen to be on."""
+
+    __slots__ = ("_cells", "_epoch")
+
+    def __init__(self, cells: tuple[Cell, ...], epoch: int) -> None:
+        self._cells, self._epoch = cells, epoch
+
+    def holds(self, epoch: int) -> bool:
+        """Whether it stands at `epoch`, which was read before: cells are switched off before that moves on."""
+        if self._epoch != epoch:
+            for cell in self._cells:
+                if not cell.on:
+                    return False
+            self._epoch = epoch
+        return True
+
+
+class Cache(Generic[K, V]):
+    """Remembered values by key, bounded, the least recently used forgotten first."""
+
+    def __init__(self, memory: Memory, size: int) -> None:
+        self._memory = memory
+        self._size = size
+        self._half = size // 2
+        self._entries: OrderedDict[K, tuple[V, Standing]] = OrderedDict()
+        memory._caches.append(self)
+
+    def find(self, key: K) -> V | None:
+        """The remembered value of `key`, None where there is none; for whoever has called `Memory.require`."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if not entry[1].holds(self._memory.epoch):
+            self._entries.pop(key, None)
+            return None
+        if len(self._entries) > self._half:  # before that nothing is forgotten
+            with suppress(KeyError):  # another thread may have forgotten it; the value in hand is still good
+                self._entries.move_to_end(key)
+        return entry[0]
+
+    def get(self, key: K, load: Callable[[], tuple[V, Names]]) -> V:
+        """As `find`, or what `load` reads now, with the names on which it rests.
+
+        Raises Unavailable, IntegrityFailure, and what `load` raises, which is not remembered.
+        """
+        self._memory.require()
+        found = self.find(key)
+        if found is not None:
+            return found
+        epoch = self._memory.epoch
+        value, names = load()
+        standing = self._memory.standing(epoch, names)
+        if standing is not None:
+            self._entries[key] = value, standing
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+        return value
+
+    def forget(self, key: K) -> None:
+        """Forget one value."""
+        self._entries.pop(key, None)
+
+    def drop(self) -> None:
+        """Forget everything."""
+        self._entries.clear()

@@ -1,0 +1,92 @@
+"""What a change outdates, by name.
+
+A worker remembers what it has read and decided. Each thing that it remembers rests on things with names: a key, a
+client, a session, an alias … A change names what it takes away or makes other, and workers forget what rests on
+those names and nothing else. What only adds names nothing: what is not there is never remembered.
+
+A row says by itself what it is about, so that no operation can forget to say it. `rests` declares for a stored class
+which names a row of it bears on, and which of its columns decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
+
+
+def of_key(uid: bytes) -> str:
+    """A key with its versions."""
+    return f"key {uid.hex()}"
+
+
+def of_alias(alias: str) -> str:
+    """Another name of a key."""
+    return f"alias {alias}"
+
+
+def of_client(client_id: str) -> str:
+    """A client; also the subject of grants to it."""
+    return f"client:{client_id}"
+
+
+def of_role(role: str) -> str:
+    """A role as the subject of grants."""
+    return f"role:{role}"
+
+
+def of_session(token_hash: bytes) -> str:
+    """A session token."""
+    return f"session {token_hash.hex()}"
+
+
+def of_access_key(access_key_id: str) -> str:
+    """An access key."""
+    return f"access key {access_key_id}"
+
+
+def of_mount(mount: str) -> str:
+    """A further mount of the Vault dialect."""
+    return f"mount {mount}"
+
+
+@dataclass(frozen=True)
+class _Bearing:
+    """On which name a row of a class bears: when it comes, when a deciding column changes, when it goes."""
+
+    name: Callable[[Any], str]
+    when_added: bool
+    decides: Callable[[Any], Any]
+
+
+_BEARINGS: dict[type, _Bearing] = {}
+
+
+def bears(cls: type, name: Callable[[Any], str], *, when_added: bool = False, but: Iterable[str] = ()) -> None:
+    """Declare that rows of `cls` bear on `name(row)`, all columns of them `but` some.
+
+    A new row outdates nothing unless `when_added` says so.
+    """
+    deciding = [field.name for field in fields(cls) if field.name not in set(but)]
+    _BEARINGS[cls] = _Bearing(name, when_added, attrgetter(*deciding))
+
+
+def outdated_by_adding(row: object) -> tuple[str, ...]:
+    """The names that a new row outdates."""
+    bearing = _BEARINGS.get(type(row))
+    return (bearing.name(row),) if bearing is not None and bearing.when_added else ()
+
+
+def outdated_by_replacing(old: object, new: object) -> tuple[str, ...]:
+    """The names that putting `new` in the place of `old` outdates."""
+    bearing = _BEARINGS.get(type(old))
+    if bearing is None or bearing.decides(old) == bearing.decides(new):
+        return ()
+    return (bearing.name(old), bearing.name(new))
+
+
+def outdated_by_removing(row: object) -> tuple[str, ...]:
+    """The names that the end of a row outdates."""
+    bearing = _BEARINGS.get(type(row))
+    return (bearing.name(row),) if bearing is not None else ()

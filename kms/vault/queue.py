@@ -1,0 +1,135 @@
+"""Changes one after the other, in the order in which they came, and several of them in one commit.
+
+Whoever changes something takes a turn. While others of this process wait, the next one joins the open transaction
+behind a savepoint, and one commit makes all of them durable; each answers after that commit. One that is refused goes
+back to its savepoint and leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from sqlalchemy import RootTransaction
+
+from kms.clock import steady_seconds
+from kms.errors import Unavailable
+from kms.vault.head import Head, TableDigest
+from kms.vault.transaction import Change
+
+_PATIENCE_SECONDS = 10.0
+_MOST_MEMBERS = 100
+_LONGEST_SECONDS = 0.02
+
+
+class Turns:
+    """A fair queue of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._taken = False
+
+    def take(self) -> None:
+        """Wait for a turn. Raises Unavailable after ten seconds."""
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return
+            called = threading.Event()
+            self._waiting.append(called)
+        if called.wait(_PATIENCE_SECONDS):
+            return
+        with self._lock:
+            if called.is_set():
+                return
+            self._waiting.remove(called)
+        raise Unavailable("Too many changes are waiting. Try again.", retry_after=1)
+
+    @property
+    def someone_waits(self) -> bool:
+        """Whether a turn that ends now is followed by another."""
+        return bool(self._waiting)
+
+    def pass_on(self) -> None:
+        """End a turn."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._taken = False
+
+
+@dataclass
+class Group:
+    """The changes of one transaction, which began with `head` and `first`; `held` is let go of at its end.
+
+    `others_alive` says whether another node may have leases. `committed` is done once it is known how it ended.
+    """
+
+    transaction: RootTransaction
+    first: Change
+    head: Head
+    others_alive: bool
+    held: ExitStack
+    began: float = field(default_factory=steady_seconds)
+    committed: Future[float] = field(default_factory=Future)
+    members: int = 0
+    outdated: set[str] = field(default_factory=set)
+    entries: list[str] = field(default_factory=list)
+    terms: dict[str, tuple[int, int]] = field(default_factory=dict)
+    fault: BaseException | None = None
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether one more change may join."""
+        is_young = steady_seconds() - self.began < _LONGEST_SECONDS
+        return self.members > 0 and self.fault is None and self.members < _MOST_MEMBERS and is_young
+
+    def join(self) -> Change:
+        """The next change."""
+        if not self.members:
+            return self.first
+        change = Change(self.first.connection, self.first.keyring)
+        change.savepoint()
+        return change
+
+    def keep(self, change: Change) -> None:
+        """Let a change stay."""
+        self.members += 1
+        self.outdated |= change.outdated
+        self.entries += change.entries
+        for name, (count, total) in change.terms.items():
+            before = self.terms.get(name, (0, 0))
+            self.terms[name] = before[0] + count, before[1] + total
+
+    def undo(self, change: Change) -> None:
+        """Take a change back. Where that cannot be done, none of the group stays; the first one is the group."""
+        if self.members:
+            try:
+                change.back_to_savepoint()
+            except BaseException as fault:  # noqa: BLE001  # told to every member
+                self.fault = fault
+
+    def next_head(self) -> Head:
+        """The head once the group is committed."""
+        head = self.head
+        digests = dict(head.digests)
+        for name, (count, total) in self.terms.items():
+            digests[name] = digests.get(name, TableDigest()).plus(count, total)
+        epoch = head.epoch + 1 if self.outdated else head.epoch
+        return Head(head.counter + 1, epoch, head.last_entry + len(self.entries), digests)
+
+    def close(self, fault: BaseException | None = None) -> None:
+        """Let go of everything, and tell the members how it ended."""
+        with suppress(Exception):
+            self.transaction.close()  # undoes what was not committed
+        with suppress(Exception):
+            self.held.close()
+        if fault is None:
+            self.committed.set_result(steady_seconds())
+        else:
+            self.committed.set_exception(fault)

@@ -1,0 +1,338 @@
+"""Transactions: snapshots to read, changes to write. Every row that comes out has had its code checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, insert, select, update
+
+from kms.errors import IntegrityFailure
+from kms.keys.ids import is_alias, is_key_id
+from kms.keys.model import Alias, Key, KeyVersion
+from kms.vault import names, tables
+from kms.vault.integrity import canonical, check_row
+from kms.vault.records import from_values, table_of, to_row
+from kms.vault.rows import OutboxEntry
+from kms.vault.sealing import Bound, DerivedKeys, SealBroken
+from kms.vault.statements import OLD, Rows, Values, cursor_of, statements_for
+
+T = TypeVar("T")
+
+_ROWS_REMEMBERED = 2000
+_COLUMNS_OF_KEYS = len(tables.keys.columns)
+_CHANGES_FORGOTTEN_AT_ONCE = 256
+MOST_CHANGES_NAMED = 10_000
+"""Of how many of the newest epochs the rows of `changes` are kept; who is behind by more forgets everything."""
+
+
+class Snapshot:
+    """Reads of one transaction."""
+
+    def __init__(self, connection: Connection, keys: DerivedKeys) -> None:
+        self.connection = connection
+        self.keyring = keys
+        self._statements = statements_for(connection.dialect)
+        self._cursor = cursor_of(connection)
+
+    def find(self, cls: type[T], *primary_key: Any) -> T | None:
+        """The value of `cls` with that primary key. Raises IntegrityFailure."""
+        columns = table_of(cls).primary_key.columns
+        found = self.matching(
+            cls, limit=1, **{column.name: value for column, value in zip(columns, primary_key, strict=True)}
+        )
+        return found[0] if found else None
+
+    def matching(self, cls: type[T], *, order_by: str = "", limit: int | None = None, **equal: Any) -> list[T]:
+        """The values of `cls` whose columns are as given; `order_by` is a column, with a dash before it downwards.
+
+        As `select`, for what is read often: the statement is built once. Raises IntegrityFailure.
+        """
+        statement = self._statements.matching(table_of(cls), tuple(equal), order_by, limit)
+        rows = statement.rows(self._cursor, equal)
+        return [_checked(self.keyring, cls, row) for row in rows]  # type: ignore[arg-type]  # classes are hashable
+
+    def first(self, cls: type[T], *criteria: ColumnElement[bool]) -> T | None:
+        """The only value of `cls` that meets `criteria`, or None."""
+        values = self.select(cls, *criteria, limit=1)
+        return values[0] if values else None
+
+    def select(
+        self,
+        cls: type[T],
+        *criteria: ColumnElement[bool],
+        order_by: Any = None,
+        limit: int | None = None,
+    ) -> list[T]:
+        """The values of `cls` that meet `criteria`. Raises IntegrityFailure."""
+        query = select(table_of(cls)).where(*criteria).order_by(order_by).limit(limit)
+        rows = self.connection.execute(query).all()
+        return [_checked(self.keyring, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
+
+    def rows(self, table: Table) -> Rows:
+        """All rows of a table that is none of values, unchecked."""
+        return self._statements.matching(table, (), "", None).rows(self._cursor, {})
+
+    def key_by_id(self, key_id: str) -> Key | None:
+        """The key of that id."""
+        if not is_key_id(key_id):  # PostgreSQL would refuse some of them, such as one with a NUL, as faults
+            return None
+        found = self.matching(Key, key_id=key_id, limit=1)
+        return found[0] if found else None
+
+    def key_named(self, name: str) -> Key | None:
+        """The key of that id or alias."""
+        return self.key_by_id(name) or self._of_alias(name, lambda uid: self.find(Key, uid))
+
+    def key_with_latest(self, name: str) -> tuple[Key, KeyVersion] | None:
+        """The key of that id or alias, with its latest version."""
+        found = self._with_latest("key_id", name) if is_key_id(name) else None
+        return found or self._of_alias(name, lambda uid: self._with_latest("uid", uid))
+
+    def _of_alias(self, name: str, find: Callable[[bytes], T | None]) -> T | None:
+        alias = self.find(Alias, name) if is_alias(name) else None
+        return find(alias.key_uid) if alias is not None else None
+
+    def _with_latest(self, column: str, value: Any) -> tuple[Key, KeyVersion] | None:
+        rows = self._statements.with_latest(column).rows(self._cursor, {column: value})
+        return self._key_and_latest(rows[0]) if rows else None
+
+    def keys_with_latest(
+        self, *criteria: ColumnElement[bool], order_by: Any = None, limit: int | None = None
+    ) -> list[tuple[Key, KeyVersion]]:
+        """The keys that meet `criteria`, which may be about the latest version too, each with that version."""
+        query = tables.keys_with_latest.where(*criteria).order_by(order_by).limit(limit)
+        return [self._key_and_latest(tuple(row)) for row in self.connection.execute(query)]
+
+    def _key_and_latest(self, row: tuple[Any, ...]) -> tuple[Key, KeyVersion]:
+        if row[_COLUMNS_OF_KEYS] is None:
+            raise IntegrityFailure("The latest version of a key was removed outside the service.")
+        key = _checked(self.keyring, Key, row[:_COLUMNS_OF_KEYS])
+        return key, _checked(self.keyring, KeyVersion, row[_COLUMNS_OF_KEYS:])
+
+    def versions(self, key: Key) -> list[KeyVersion]:
+        """All versions of `key`, oldest first."""
+        return self.matching(KeyVersion, key_uid=key.uid, order_by="version")
+
+    def latest_versions(self, key: Key, limit: int, below: int | None = None) -> list[KeyVersion]:
+        """The newest `limit` versions of `key`, or of those `below` a number; the oldest of them first."""
+        if below is None:
+            return self.matching(KeyVersion, key_uid=key.uid, order_by="-version", limit=limit)[::-1]
+        column = tables.key_versions.c
+        criteria = [column.key_uid == key.uid, column.version < below]
+        return self.select(KeyVersion, *criteria, order_by=column.version.desc(), limit=limit)[::-1]
+
+    def material(self, key: Key, version: KeyVersion) -> bytes:
+        """The unwrapped material of one version. Raises IntegrityFailure."""
+        return unwrapped(self.keyring, key, version)
+
+    def sealed_head(self) -> bytes:
+        """The head as it is stored. Raises IntegrityFailure where there is none."""
+        return self._only_head(self.rows(tables.head))
+
+    @staticmethod
+    def _only_head(rows: Rows) -> bytes:
+        if len(rows) != 1:
+            raise IntegrityFailure("The head of the vault was removed outside the service.")
+        return bytes(rows[0][1])
+
+    def outdated_since(self, seen: int, now: int) -> list[str] | None:
+        """What the changes after epoch `seen` up to epoch `now` name; None where that is not all here any more."""
+        if now <= seen:
+            return []
+        if now - seen > MOST_CHANGES_NAMED:
+            return None
+        rows = self._statements.made(_changes_between).rows(self._cursor, {"seen": seen, "now": now})
+        if [row[0] for row in rows] != list(range(seen + 1, now + 1)):
+            return None
+        found: list[str] = []
+        for epoch, packed, code in rows:
+            if change_code(self.keyring, epoch, bytes(packed)) != bytes(code):
+                return None
+            found += _names_decoder.decode(packed)
+        return found
+
+
+def _changes_between() -> Any:
+    column = tables.changes.c
+    between = (column.epoch > bindparam("seen"), column.epoch <= bindparam("now"))
+    return select(tables.changes).where(*between).order_by(column.epoch)
+
+
+def _old_changes() -> Any:
+    return delete(tables.changes).where(tables.changes.c.epoch <= bindparam("seen"))
+
+
+def _locked_head() -> Any:
+    return select(tables.head).with_for_update()
+
+
+def _new_head() -> Any:
+    return update(tables.head).values(sealed=bindparam("sealed"))
+
+
+_names_decoder = msgspec.msgpack.Decoder(list[str])
+
+
+def change_code(keys: DerivedKeys, epoch: int, packed: bytes) -> bytes:
+    """What authenticates the names that were outdated at an epoch."""
+    return keys.row_mac(msgspec.msgpack.encode(("changes", epoch, packed)))
+
+
+@lru_cache(_ROWS_REMEMBERED)
+def _checked(keys: DerivedKeys, cls: type[T], row: tuple[Any, ...]) -> T:
+    """The value that a row with its code stores. It depends on nothing but the arguments, so it can be remembered.
+
+    Raises IntegrityFailure.
+    """
+    check_row(keys, table_of(cls), row)
+    return from_values(cls, row)
+
+
+class Change(Snapshot):
+    """Writes of one transaction, until it is known whether they stay; what they do to the head is gathered."""
+
+    def __init__(self, connection: Connection, keys: DerivedKeys) -> None:
+        super().__init__(connection, keys)
+        self.outdated: set[str] = set()
+        self.entries: list[str] = []
+        self.terms: dict[str, tuple[int, int]] = {}
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A part of this change that leaves nothing behind where it raises, and the rest as it is."""
+        outdated, entries, terms = set(self.outdated), list(self.entries), dict(self.terms)
+        self._cursor.execute("SAVEPOINT part_begins")
+        try:
+            yield
+        except BaseException:
+            self._cursor.execute("ROLLBACK TO SAVEPOINT part_begins")
+            self.outdated, self.entries, self.terms = outdated, entries, terms
+            raise
+        finally:
+            self._cursor.execute("RELEASE SAVEPOINT part_begins")
+
+    def insert(self, *values: object) -> None:
+        """Add rows. Raises AlreadyExists where another call was faster."""
+        for cls, some in groupby(values, type):
+            table, rows = table_of(cls), []
+            for value in some:
+                row = to_row(value)
+                rows.append(self._counted(table, row, +1))
+                self.outdated.update(names.outdated_by_adding(value))
+            self._write(self._statements.insert(table), rows)
+
+    def replace(self, old: T, new: T) -> T:
+        """Put `new` where `old`, read in this change, stands. Gives `new` back."""
+        self.replace_all([(old, new)])
+        return new
+
+    def replace_all(self, pairs: Sequence[tuple[T, T]]) -> None:
+        """`replace` for each of the pairs, all of one class."""
+        if not pairs:
+            return
+        table, rows = table_of(type(pairs[0][0])), []
+        place = [column.name for column in table.primary_key.columns]
+        for old, new in pairs:
+            before = to_row(old)
+            self._counted(table, before, -1)
+            row = self._counted(table, to_row(new), +1)
+            rows.append(row | {OLD + name: before[name] for name in place})
+            self.outdated.update(names.outdated_by_replacing(old, new))
+        self._write(self._statements.replace(table), rows)
+
+    def delete(self, *values: object) -> None:
+        """Remove rows read in this change."""
+        for cls, some in groupby(values, type):
+            table, rows = table_of(cls), []
+            for value in some:
+                row = to_row(value)
+                self._counted(table, row, -1)
+                rows.append({column.name: row[column.name] for column in table.primary_key.columns})
+                self.outdated.update(names.outdated_by_removing(value))
+            self._write(self._statements.delete(table), rows)
+
+    def seal_material(self, key: Key, version: int, key_type: str, material: bytes) -> bytes:
+        """`material` sealed for its place in the table of versions."""
+        return self.keyring.seal(material, material_binding(key, version, key_type))
+
+    def record(self, entry: str) -> None:
+        """Put an audit entry into the outbox: it is there exactly if the change is."""
+        self.entries.append(entry)
+
+    def write_entries(self, entries: Sequence[str], last_entry: int) -> None:
+        """Write audit entries whose numbers go on from `last_entry`."""
+        table = tables.audit_outbox
+        rows = [to_row(OutboxEntry(last_entry + number, entry)) for number, entry in enumerate(entries, 1)]
+        self._write(self._statements.insert(table), [self._with_code(table, row) for row in rows])
+
+    def write_outdated(self, epoch: int, outdated: Collection[str]) -> None:
+        """Write what a commit outdates, and now and then forget what nobody needs any more."""
+        packed = msgspec.msgpack.encode(sorted(outdated))
+        code = change_code(self.keyring, epoch, packed)
+        self._write(self._statements.insert(tables.changes), [{"epoch": epoch, "names": packed, "code": code}])
+        if epoch % _CHANGES_FORGOTTEN_AT_ONCE == 0:
+            before = {"seen": epoch - MOST_CHANGES_NAMED}
+            self._statements.made(_old_changes).run(self._cursor, before)
+
+    def locked_head(self) -> bytes:
+        """The head as it is stored, which nobody else moves until this transaction ends. Raises IntegrityFailure."""
+        return self._only_head(self._statements.made(_locked_head).rows(self._cursor, {}))
+
+    def put_head(self, sealed: bytes) -> None:
+        """Put a head where there may be none or several."""
+        self.connection.execute(delete(tables.head))
+        self.connection.execute(insert(tables.head).values(id=1, sealed=sealed))
+
+    def write_head(self, sealed: bytes) -> None:
+        """Put the head in the place of the one before."""
+        self._statements.made(_new_head).run(self._cursor, {"sealed": sealed})
+
+    def savepoint(self) -> None:
+        """Mark where this change begins."""
+        self._cursor.execute("SAVEPOINT change_begins")
+
+    def back_to_savepoint(self) -> None:
+        """Undo what was done since."""
+        self._cursor.execute("ROLLBACK TO SAVEPOINT change_begins")
+
+    def _counted(self, table: Table, row: Values, sign: int) -> Values:
+        """`row` with its code, added to what the head's digest of its table changes by, or taken away from it."""
+        content = canonical(table, [*row.values(), None])
+        name = str(table.name)
+        count, total = self.terms.get(name, (0, 0))
+        self.terms[name] = count + sign, total + sign * self.keyring.digest_term(content)
+        return {**row, "mac": self.keyring.row_mac(content)} if sign > 0 else row
+
+    def _with_code(self, table: Table, row: Values) -> Values:
+        return {**row, "mac": self.keyring.row_mac(canonical(table, [*row.values(), None]))}
+
+    def _write(self, statement: Any, rows: list[Values]) -> None:
+        if len(rows) == 1:
+            statement.run(self._cursor, rows[0])
+        elif rows:
+            statement.run_many(self._cursor, rows)
+
+
+def next_serial(change: Change, column: ColumnElement[int]) -> int:
+    """One more than the largest value of `column`; safe because changes are one after the other."""
+    return int(change.connection.execute(select(func.coalesce(func.max(column), 0))).scalar_one()) + 1
+
+
+def material_binding(key: Key, version: int, key_type: str) -> Bound:
+    """What the material of a version is bound to."""
+    return ("key version", key.uid, key.key_id, version, key_type)
+
+
+def unwrapped(keys: DerivedKeys, key: Key, version: KeyVersion) -> bytes:
+    """The material of one version: the one door through which it leaves the vault. Raises IntegrityFailure."""
+    if version.material is None:
+        raise IntegrityFailure("This version has no material.")
+    try:
+        return keys.open(version.material, material_binding(key, version.version, version.type))
+    except SealBroken:
+        raise IntegrityFailure("The material of this version was altered outside the service.") from None
