@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging.config
 import sys
+import time
 from typing import Any
 
+import msgspec
 import structlog
 
 from kms.config import Settings
@@ -16,6 +18,8 @@ READY_LOGGER = "kms.ready"
 
 def configure_logging(settings: Settings) -> None:
     """Send the service's own log and those of its libraries to stderr in one form."""
+    global _lines_are_json
+    _lines_are_json = _is_json(settings)
     logging.config.dictConfig(logging_config(settings))
     structlog.configure(
         processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -27,7 +31,7 @@ def configure_logging(settings: Settings) -> None:
 
 def logging_config(settings: Settings) -> dict[str, Any]:
     """For `logging.config.dictConfig`, also in Granian's processes."""
-    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    as_json = _is_json(settings)
     renderer = (
         structlog.processors.JSONRenderer()
         if as_json
@@ -64,6 +68,24 @@ def logging_config(settings: Settings) -> dict[str, Any]:
             READY_LOGGER: {"level": "INFO"},
         },
     }
+
+
+def log_request(**fields: Any) -> None:
+    """One line for a request that was answered; in JSON it is written at a tenth of what the library takes for it."""
+    if not _lines_are_json:
+        structlog.get_logger().info("request", **fields)
+    elif logging.getLogger().isEnabledFor(logging.INFO):
+        now = time.time()
+        at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06d}Z"
+        line = {**fields, "event": "request", "level": "info", "timestamp": at}
+        sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
+
+
+_lines_are_json = False
+
+
+def _is_json(settings: Settings) -> bool:
+    return settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
 
 
 def _shared() -> list[Any]:

@@ -1,21 +1,24 @@
 """No client may starve the others of threads.
 
 A worker has few threads. Two things hold one for long: a body that does not arrive (the server underneath has
-no timeout for it) and computing that takes long. So one client's requests hold at most a quarter of the
-threads while they read their body or do anything but a hot operation, and slow operations hold at most half
-of them. Whoever comes next waits briefly, but not behind holders that are plainly stuck.
+no timeout for it) and work that may wait: computing that takes long, the database, other nodes. So one client's
+requests hold at most a quarter of the threads while they read their body, another quarter while they do anything but
+a hot operation, and slow operations hold at most half of them. Whoever comes next waits briefly, but not behind
+holders that are plainly stuck.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from kms.clock import steady_seconds
 from kms.errors import Unavailable
+from kms.operations import Operation
 
 _UNPROVEN = "everybody unproven"  # no client id has a space
+_WORKING = "everybody working"
 _PATIENCE = 0.1
 _LONGEST_WAIT = 1.0
 
@@ -26,6 +29,7 @@ class Admission:
     def __init__(self, threads: int) -> None:
         self._of_client = max(1, threads // 4)
         self._unproven = max(1, threads // 2)
+        self._working = max(1, threads * 3 // 4)
         self._slow = max(1, threads // 2)
         self._slow_waiting = max(1, threads // 4)
         self._lock = threading.Lock()
@@ -45,6 +49,20 @@ class Admission:
             self.leave(client, began)
 
     @contextmanager
+    def working(self, client: str) -> Iterator[None]:
+        """Hold a thread for what may wait for the database or for other nodes. Raises Unavailable.
+
+        A client has as many of these as for its bodies, apart from them, so that what it changes never keeps what it
+        uses from being answered. All clients together leave a quarter of the threads.
+        """
+        with self.of_client(f"{client} working"):
+            began = self.enter(_WORKING, self._working)
+            try:
+                yield
+            finally:
+                self.leave(_WORKING, began)
+
+    @contextmanager
     def unproven(self, who: str) -> Iterator[None]:
         """Hold a thread while a body arrives that comes before the proof of who sends it. Raises Unavailable.
 
@@ -56,6 +74,15 @@ class Admission:
                 yield
             finally:
                 self.leave(_UNPROVEN, began)
+
+    @contextmanager
+    def for_operation(self, operation: Operation, client: str) -> Iterator[None]:
+        """Hold what an operation of a client needs: nothing where it is hot. Raises Unavailable."""
+        if operation.hot:
+            yield
+            return
+        with self.working(client), self.slow() if operation.slow else nullcontext():
+            yield
 
     def enter(self, client: str, most: int | None = None) -> float:
         """Begin what `of_client` does; the value is for `leave`, which must follow. Raises Unavailable."""

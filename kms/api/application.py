@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
-import structlog
 from flask import Flask, Response, g, request
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.errors import StorageError
@@ -26,8 +25,6 @@ from kms.api.headers import JSON, security_headers
 from kms.api.transit.door import TransitDoor
 from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
 from kms.operations.public_keys import verification_keys
-
-_LOG = structlog.get_logger()
 
 
 def create_flask_app(service: Service) -> Flask:
@@ -113,18 +110,14 @@ class Door:
 
         def serve(**path: str) -> Response:
             call: Call = g.call
-            with ExitStack() as held:
-                slot = held.enter_context(ExitStack())
-                try:
-                    slot.enter_context(self.admission.of_client(call.known_caller.client_id))
+            client_id = call.known_caller.client_id
+            try:
+                with self.admission.of_client(client_id):
                     body = requests.body_of(request, self.service.settings.max_body_bytes)
-                except errors.Refusal as refusal:
-                    self.service.record(call, refusal)
-                    raise
-                if operation.hot:
-                    slot.close()
-                if operation.slow:
-                    held.enter_context(self.admission.slow())
+            except errors.Refusal as refusal:
+                self.service.record(call, refusal)
+                raise
+            with self.admission.for_operation(operation, client_id):
                 answer = perform(
                     self.service, operation, call, lambda: requests.parse(request, operation, body), path
                 )
@@ -145,16 +138,7 @@ class Door:
         operation = OPERATIONS.get(call.operation)
         if operation is not None and operation.hot and outcome == "success":
             return response  # the audit log has it; a line here would cost more than the operation
-        _LOG.info(
-            "request",
-            request_id=call.request_id,
-            operation=call.operation,
-            outcome=outcome,
-            status=response.status_code,
-            client_id=call.caller.client_id if call.caller else None,
-            source=call.source,
-            ms=round(seconds * 1000, 2),
-        )
+        problems.log_answer(call, outcome, response.status_code, seconds)
         return response
 
     def refuse(self, error: Exception) -> Response:
@@ -239,6 +223,7 @@ def _response(answer: Any, operation: Operation, request_id: str) -> Response:
             response.make_conditional(request)
         return response
     response = Response(problems.encoded_answer(answer, request_id), operation.status, content_type=JSON)
-    if operation.location is not None:
-        response.headers["Location"] = operation.location.format_map(msgspec.structs.asdict(answer))
+    location = problems.location_of(operation, answer)
+    if location is not None:
+        response.headers["Location"] = location
     return response

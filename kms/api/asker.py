@@ -36,7 +36,7 @@ class Asker:
         """Make a key on the way to something else, at the cost of making one. Raises Refusal."""
         caller = self.call.known_caller
         self.service.rate_limits.hit(RateClass.GENERATE, identity(caller, self.call.source))
-        with self.admission.of_client(caller.client_id):
+        with self.admission.working(caller.client_id):
             self.do("create_key", request)
 
     def do(self, operation: str, request: Request | Items, **path: str) -> Any:

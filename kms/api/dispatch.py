@@ -1,9 +1,9 @@
-"""The short way: hot operations are served straight from the operation table, in front of Flask.
+"""The short way: plain requests are served straight from the operation table, in front of Flask.
 
-Flask with its request objects and Flask-Limiter costs several times what encrypting costs. So this WSGI
-application takes the plain form of a hot request (POST, JSON of a known length, a session token as Bearer) and
-hands everything else on, in the end to the Flask application, which serves the same operations by the same
-functions: what they answer is the same, byte for byte, and a test holds them to it.
+Flask with its request objects and Flask-Limiter costs several times what encrypting costs. So this WSGI application
+takes the plain form of a request (JSON of a known length, a session token as Bearer, names of the usual form) and
+hands everything else on, in the end to the Flask application, which serves the same operations by the same functions:
+what they answer is the same, byte for byte, and a test holds them to it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_KEY_PATH = re.compile(r"/api/v1/keys/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/([a-z-]+)")
+_VARIABLE = re.compile(r"<(\w+)>")
+_VALUE = r"(?P<\1>[A-Za-z0-9][A-Za-z0-9._-]{0,127})"
 _BEARER = "Bearer "
-_LONGEST_KEY_ID = 128
+_LONGEST_PATH = 256
 _LONGEST_NUMBER = 19
 _ROUTES_CACHED = 20_000
-_ON_A_KEY = "/api/v1/keys/<key_id>/"
 _STATUS = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}  # as Werkzeug has it
 
 
@@ -54,24 +54,26 @@ class Dispatch:
     admission: Admission
 
     def __post_init__(self) -> None:
-        hot = [operation for operation in OPERATIONS.values() if operation.hot]
-        self._on_keys = {each.path.removeprefix(_ON_A_KEY): each for each in hot if each.path.startswith(_ON_A_KEY)}
-        self._others = {each.path: each for each in hot if "<" not in each.path}
-        self._longest = _LONGEST_KEY_ID + max(len(each.path) for each in hot)
+        plain = [
+            each
+            for each in OPERATIONS.values()
+            if each.method != "GET" and not each.needs_fresh_factor and "<int:" not in each.path
+        ]
+        plain.sort(key=lambda each: each.path.count("<"))  # a path without variables comes first, as in Flask
+        self._operations = [(each, re.compile(_VARIABLE.sub(_VALUE, each.path))) for each in plain]
         self._routed = lru_cache(maxsize=_ROUTES_CACHED)(self._route)
 
-    def _route(self, path: str) -> tuple[Operation, dict[str, str]] | None:
-        """The hot operation at `path` and the variables in it."""
-        on_key = _KEY_PATH.fullmatch(path)
-        operation = self._on_keys.get(on_key[2]) if on_key else self._others.get(path)
-        if operation is None:
-            return None
-        return operation, {"key_id": on_key[1]} if on_key else {}
+    def _route(self, method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
+        """The operation at `path` and the variables in it."""
+        for operation, pattern in self._operations:
+            if operation.method == method and (found := pattern.fullmatch(path)):
+                return operation, found.groupdict()
+        return None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve the request here, or have it served behind."""
         path = environ["PATH_INFO"]
-        routed = self._routed(path) if len(path) <= self._longest else None
+        routed = self._routed(environ["REQUEST_METHOD"], path) if len(path) <= _LONGEST_PATH else None
         authorization = environ.get("HTTP_AUTHORIZATION", "")
         is_bearer = authorization.startswith(_BEARER)
         token = authorization[len(_BEARER) : requests.LONGEST_HEADER].strip() if is_bearer else ""
@@ -83,7 +85,6 @@ class Dispatch:
             or length is None
             or length > self.service.settings.max_body_bytes
             or environ.get("CONTENT_TYPE") != JSON
-            or environ["REQUEST_METHOD"] != "POST"
         ):
             return self.behind(environ, start_response)
         began = time.perf_counter()
@@ -91,13 +92,19 @@ class Dispatch:
         call = Call(operation.name, environ.get("REMOTE_ADDR") or "unknown", new_request_id())
         outcome = "success"
         try:
-            body = self._serve(operation, call, token, environ["wsgi.input"], length, variables)
-            status, kind = operation.status, _IS_JSON
+            answer = self._serve(operation, call, token, environ["wsgi.input"], length, variables)
+            body, status, kind = problems.encoded_answer(answer, call.request_id), operation.status, _IS_JSON
+            location = problems.location_of(operation, answer)
+            if location is not None:
+                kind = [*_IS_JSON, ("Location", location)]
         except Exception as error:  # noqa: BLE001  # every failure has its answer
             refusal = problems.refusal_of(error, call.request_id, self.service.metrics)
             status, outcome = refusal.status, refusal.problem
             body, kind = problems.encoded(refusal, call.request_id)
-        self.service.metrics.count(operation.name, outcome, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self.service.metrics.count(operation.name, outcome, seconds)
+        if not operation.hot:
+            problems.log_answer(call, outcome, status, seconds)
         start_response(
             _STATUS[status],
             [
@@ -111,7 +118,7 @@ class Dispatch:
 
     def _serve(
         self, operation: Operation, call: Call, token: str, stream: Any, length: int, variables: dict[str, str]
-    ) -> bytes:
+    ) -> Any:
         service = self.service
         try:
             call.caller = caller = service.authenticator.session(token)
@@ -128,5 +135,8 @@ class Dispatch:
         except errors.Refusal as refusal:
             service.record(call, refusal)
             raise
-        answer = perform(service, operation, call, partial(requests.decoded, operation, body), variables)
-        return problems.encoded_answer(answer, call.request_id)
+        read_request = partial(requests.decoded, operation, body)
+        if operation.hot:
+            return perform(service, operation, call, read_request, variables)
+        with self.admission.for_operation(operation, caller.client_id):
+            return perform(service, operation, call, read_request, variables)

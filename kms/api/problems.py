@@ -18,8 +18,9 @@ from kms.errors import (
     Refusal,
     every_refusal,
 )
+from kms.log import log_request
 from kms.metrics import Metrics
-from kms.operations import Results
+from kms.operations import Call, Operation, Results
 
 _LOG = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
@@ -56,6 +57,13 @@ def encoded_answer(answer: Any, request_id: str) -> bytes:
     return msgspec.json.encode(answer) + b"\n"
 
 
+def location_of(operation: Operation, answer: Any) -> str | None:
+    """The path of the one thing that was made."""
+    if operation.location is None or isinstance(answer, Results):
+        return None
+    return operation.location.format_map(msgspec.structs.asdict(answer))
+
+
 def encoded(refusal: Refusal, request_id: str) -> tuple[bytes, list[tuple[str, str]]]:
     """The body of the answer to a refused request, and the headers that its kind asks for."""
     headers = [("Content-Type", MEDIA_TYPE)]
@@ -78,6 +86,19 @@ def refusal_of(error: Exception, request_id: str, metrics: Metrics) -> Refusal:
         metrics.integrity_failures.inc()
         _LOG.critical("integrity failure", request_id=request_id, reason=error.detail)
     return error
+
+
+def log_answer(call: Call, outcome: str, status: int, seconds: float) -> None:
+    """The line in the log for a request that was answered."""
+    log_request(
+        request_id=call.request_id,
+        operation=call.operation,
+        outcome=outcome,
+        status=status,
+        client_id=call.caller.client_id if call.caller else None,
+        source=call.source,
+        ms=round(seconds * 1000, 2),
+    )
 
 
 def explanation(problem: str) -> str | None:

@@ -12,6 +12,7 @@ from kms.operations import (  # noqa: F401  # they fill the table
     exporting,
     external,
     flat,
+    fleet,
     grants,
     importing,
     keys,

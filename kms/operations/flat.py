@@ -21,7 +21,7 @@ from kms.errors import ValidationFailed
 from kms.keys.ids import ClientId, KeyId, flat_key_id
 from kms.keys.model import Key, KeyVersion, Origin, RevocationReason, Usage
 from kms.operations import provision
-from kms.operations.life import revoke, rotate
+from kms.operations.life import next_material, revoke, rotate
 from kms.operations.provision import Material, Template
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer, Request, Text, operation
@@ -173,7 +173,8 @@ def generate_dh_key(service: Service, call: Call, request: GenerateDhRequest) ->
 )
 def revoke_key(service: Service, call: Call, request: RevokeRequest) -> Message:
     """Revoke every version of a key; once this has answered, no worker on any node uses it again."""
-    revoke(service, call, request.key_id, request.reason, request.compromised_at)
+    with service.change(call) as change:
+        revoke(service, call, change, request.key_id, request.reason, request.compromised_at)
     return Message(message=f"Key {request.key_id} revoked.")
 
 
@@ -187,7 +188,9 @@ def revoke_key(service: Service, call: Call, request: RevokeRequest) -> Message:
 )
 def rotate_key(service: Service, call: Call, request: RotateRequest) -> GeneratedKey:
     """Make the next version of a key; secret material is not given out."""
-    return _answer(*rotate(service, call, request.key_id))
+    material = next_material(service, call, request.key_id)
+    with service.change(call) as change:
+        return _answer(*rotate(service, call, change, request.key_id, material))
 
 
 @operation(

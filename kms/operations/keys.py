@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -15,17 +16,18 @@ from kms.access.model import Caller
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.registry import KEY_TYPES, key_type
-from kms.errors import ValidationFailed
+from kms.errors import Refusal, ValidationFailed
 from kms.keys.ids import ClientId, KeyId
 from kms.keys.model import KeyState, Usage
 from kms.operations import provision
 from kms.operations.provision import Template
 from kms.operations.service import Call, Service
-from kms.operations.table import Answer, Nothing, Request, operation
+from kms.operations.table import MOST_ITEMS, Answer, Nothing, Request, operation
 from kms.operations.using import VersionNumber, authorised
-from kms.operations.views import KeySummary, KeyView, VersionView, shown, shown_now, summary_members, version_view
+from kms.operations.views import KeySummary, KeyView, VersionView, shown, summary_members, version_view, view_of
 from kms.vault import tables
 from kms.vault.records import microseconds
+from kms.vault.transaction import Change
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Label = Annotated[str, msgspec.Meta(max_length=128)]
@@ -119,6 +121,26 @@ class VersionList(Answer):
     next_cursor: str | None
 
 
+def _create_several(
+    service: Service, call: Call, items: Sequence[CreateKeyRequest | Refusal]
+) -> list[KeyView | Refusal]:
+    """`create_key` for each of the items, in one transaction."""
+
+    def prepared(item: CreateKeyRequest | Refusal) -> tuple[Template, provision.Material] | Refusal:
+        if isinstance(item, Refusal):
+            return item
+        try:
+            template = template_of(service, call, item)
+        except Refusal as refusal:
+            return refusal
+        return template, service.generated(template.type)
+
+    def store(change: Change, own: Call, asked: tuple[Template, provision.Material]) -> KeyView:
+        return _store(service, own, change, *asked)
+
+    return service.change_each(call, [prepared(item) for item in items], store)
+
+
 @operation(
     "POST",
     "/api/v1/keys",
@@ -127,6 +149,9 @@ class VersionList(Answer):
     request=CreateKeyRequest,
     status=201,
     slow=True,
+    batched=True,
+    several=_create_several,
+    at_once=MOST_ITEMS,
     location="/api/v1/keys/{key_id}",
     example={"type": "xaes-256-gcm", "key_id": "orders", "labels": {"env": "prod"}},
 )
@@ -230,11 +255,16 @@ def template_of(service: Service, call: Call, request: CreateKeyRequest) -> Temp
 def stored(service: Service, call: Call, template: Template, material: provision.Material) -> KeyView:
     """The new key, kept and shown."""
     with service.change(call) as change:
-        key, version = provision.new_key(change, service.cryptoperiods, template, material, service.clock())
-        call.key_id, call.version = key.key_id, version.version
-        if call.target is None and template.owner != call.known_caller.client_id:
-            call.target = template.owner
-    return shown_now(service, call)
+        return _store(service, call, change, template, material)
+
+
+def _store(service: Service, call: Call, change: Change, template: Template, material: provision.Material) -> KeyView:
+    now = service.clock()
+    key, version = provision.new_key(change, service.cryptoperiods, template, material, now)
+    call.key_id, call.version = key.key_id, version.version
+    if call.target is None and template.owner != call.known_caller.client_id:
+        call.target = template.owner
+    return view_of(key, [version], [], now)
 
 
 def _activation(asked: datetime | None, now: datetime) -> datetime | None:

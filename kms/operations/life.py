@@ -7,16 +7,18 @@ from datetime import datetime, timedelta
 
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
+from kms.crypto.keytype import KeyType
 from kms.crypto.registry import key_type
 from kms.errors import Conflict, KeyStateConflict, NotFound, ValidationFailed
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, RevocationReason
 from kms.operations import provision
 from kms.operations.keys import Moment
+from kms.operations.provision import Material
 from kms.operations.service import Call, Service
 from kms.operations.table import Nothing, Request, operation
-from kms.operations.using import VersionNumber, authorised
-from kms.operations.views import KeyView, shown_now
+from kms.operations.using import VersionNumber, authorised, usable_key
+from kms.operations.views import KeyView, shown
 from kms.revocation import revoke as revocation
 from kms.vault import tables
 from kms.vault.rows import LastUse, MessageCount
@@ -54,22 +56,24 @@ class TrimKeyRequest(Request):
 )
 def rotate_key_version(service: Service, call: Call, request: Nothing, key_id: str) -> KeyView:
     """Make the next version of a key; the one before decrypts and verifies from now on."""
-    rotate(service, call, key_id)
-    return shown_now(service, call)
+    material = next_material(service, call, key_id)
+    with service.change(call) as change:
+        key, _ = rotate(service, call, change, key_id, material)
+        return shown(service, change, key)
 
 
 @operation("POST", "/api/v1/keys/<key_id>/suspend", permission=Permission.KEYS_REVOKE, example={})
 def suspend_key(service: Service, call: Call, request: Nothing, key_id: str) -> KeyView:
     """Put a key on hold: it is refused everything until it is resumed."""
-    revoke(service, call, key_id, RevocationReason.CERTIFICATE_HOLD)
-    return shown_now(service, call)
+    with service.change(call) as change:
+        return shown(service, change, revoke(service, call, change, key_id, RevocationReason.CERTIFICATE_HOLD))
 
 
 @operation("POST", "/api/v1/keys/<key_id>/resume", permission=Permission.KEYS_REVOKE, example={})
 def resume_key(service: Service, call: Call, request: Nothing, key_id: str) -> KeyView:
     """Lift the hold on a key."""
-    revoke(service, call, key_id, RevocationReason.REMOVE_FROM_CRL)
-    return shown_now(service, call)
+    with service.change(call) as change:
+        return shown(service, change, revoke(service, call, change, key_id, RevocationReason.REMOVE_FROM_CRL))
 
 
 @operation(
@@ -81,8 +85,9 @@ def resume_key(service: Service, call: Call, request: Nothing, key_id: str) -> K
 )
 def revoke_key_versions(service: Service, call: Call, request: RevokeKeyRequest, key_id: str) -> KeyView:
     """Revoke every version of a key; once this has answered, no worker on any node uses it again."""
-    revoke(service, call, key_id, request.reason, request.compromised_at)
-    return shown_now(service, call)
+    with service.change(call) as change:
+        key = revoke(service, call, change, key_id, request.reason, request.compromised_at)
+        return shown(service, change, key)
 
 
 @operation(
@@ -108,8 +113,7 @@ def trim_key(service: Service, call: Call, request: TrimKeyRequest, key_id: str)
             min_process_version=max(key.min_process_version, oldest),
             min_protect_version=max(key.min_protect_version, oldest),
         )
-        change.replace(key, after)
-    return shown_now(service, call)
+        return shown(service, change, change.replace(key, after))
 
 
 @operation(
@@ -129,7 +133,7 @@ def destroy_version(service: Service, call: Call, request: Nothing, key_id: str,
         now = service.clock()
         if effective_state(found, now) is not KeyState.DESTROYED:
             change.replace(found, move(found, KeyState.DESTROYED, now, found.revocation_reason))
-    return shown_now(service, call)
+        return shown(service, change, key)
 
 
 @operation(
@@ -147,8 +151,8 @@ def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: 
         key = authorised(change, call, Permission.KEYS_DELETE, key_id)
         if key.deletion_at is not None:
             raise KeyStateConflict(f"{key.key_id} is to be deleted already; cancel that to choose another time.")
-        change.replace(key, replace(key, deletion_at=service.clock() + request.waiting_period))
-    return shown_now(service, call)
+        after = replace(key, deletion_at=service.clock() + request.waiting_period)
+        return shown(service, change, change.replace(key, after))
 
 
 @operation("POST", "/api/v1/keys/<key_id>/cancel-deletion", permission=Permission.KEYS_DELETE, example={})
@@ -158,8 +162,7 @@ def cancel_deletion(service: Service, call: Call, request: Nothing, key_id: str)
         key = authorised(change, call, Permission.KEYS_DELETE, key_id)
         if key.deletion_at is None:
             raise KeyStateConflict(f"{key.key_id} is not to be deleted.")
-        change.replace(key, replace(key, deletion_at=None))
-    return shown_now(service, call)
+        return shown(service, change, change.replace(key, replace(key, deletion_at=None)))
 
 
 def remove(change: Change, key: Key) -> None:
@@ -173,33 +176,37 @@ def remove(change: Change, key: Key) -> None:
 def revoke(
     service: Service,
     call: Call,
+    change: Change,
     key_id: str,
     reason: RevocationReason,
     compromised_at: datetime | None = None,
-) -> None:
+) -> Key:
     """Revoke, hold or resume. Raises NotFound, PermissionDenied, KeyStateConflict, ValidationFailed."""
     now = service.clock()
-    with service.change(call) as change:
-        key = authorised(change, call, Permission.KEYS_REVOKE, key_id)
-        if compromised_at is not None and not key.created_at <= compromised_at <= now:
-            raise ValidationFailed("compromised_at: must lie between the creation of the key and now.")
-        revocation.revoke(change, key, reason, now, compromised_at)
+    key = authorised(change, call, Permission.KEYS_REVOKE, key_id)
+    if compromised_at is not None and not key.created_at <= compromised_at <= now:
+        raise ValidationFailed("compromised_at: must lie between the creation of the key and now.")
+    return revocation.revoke(change, key, reason, now, compromised_at)
 
 
-def rotate(service: Service, call: Call, key_id: str) -> tuple[Key, KeyVersion]:
-    """Make the next version of a key and give it back."""
-    with service.vault.read() as snapshot:
-        seen = authorised(snapshot, call, Permission.KEYS_ROTATE, key_id)
-    kind = key_type(seen.type)
-    material = service.generated(kind)  # before the transaction: it may take seconds
-    with service.change(call) as change:
-        key = authorised(change, call, Permission.KEYS_ROTATE, key_id)
-        if key.type != seen.type:
-            raise Conflict("The key was generated anew at the same moment. Try again.")
-        provision.require_rotatable(change, key)
-        made = provision.next_version(change, service.cryptoperiods, key, kind, material, service.clock())
-        call.version = made[1].version
-    return made
+def next_material(service: Service, call: Call, key_id: str) -> tuple[KeyType, Material]:
+    """Material for the next version of a key. It may take seconds, so it comes before the change."""
+    kind = key_type(usable_key(service, call, Permission.KEYS_ROTATE, key_id).type)
+    return kind, service.generated(kind)
+
+
+def rotate(
+    service: Service, call: Call, change: Change, key_id: str, made: tuple[KeyType, Material]
+) -> tuple[Key, KeyVersion]:
+    """Make the next version of a key of material that was made for it."""
+    kind, material = made
+    key = authorised(change, call, Permission.KEYS_ROTATE, key_id)
+    if key.type != kind.name:
+        raise Conflict("The key was generated anew at the same moment. Try again.")
+    provision.require_rotatable(change, key)
+    after, version = provision.next_version(change, service.cryptoperiods, key, kind, material, service.clock())
+    call.version = version.version
+    return after, version
 
 
 def _forget_counts(change: Change, key: Key, below: int | None = None) -> None:

@@ -12,8 +12,6 @@ from kms.operations.service import Call, Service
 from kms.operations.table import Items, Operation, Request, Results
 from kms.operations.using import usable_key
 
-_AT_ONCE = 100  # items between two looks at whether the caller still may
-
 
 def perform(
     service: Service,
@@ -56,9 +54,9 @@ def _each(service: Service, operation: Operation, call: Call, request: Items, pa
         service.rate_limits.hit(operation.rate_class, who, cost=len(request.items) - 1)
     results: list[Any] = []
     if operation.several is not None:
-        for begin in range(0, len(request.items), _AT_ONCE):
+        for begin in range(0, len(request.items), operation.at_once):
             _look_again(service, call)
-            results += operation.several(service, call, request.items[begin : begin + _AT_ONCE], **path)
+            results += operation.several(service, call, request.items[begin : begin + operation.at_once], **path)
         return _counted(call, results)
     if "key_id" in path and operation.permission is not None:  # also where no item can be read
         usable_key(service, call, operation.permission, path["key_id"], request.items)

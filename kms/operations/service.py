@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -18,7 +18,7 @@ from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.crypto.keytype import KeyType
-from kms.errors import AuthenticationFailed
+from kms.errors import AuthenticationFailed, Refusal, Unavailable
 from kms.key_cache import KeyCache
 from kms.keys.cryptoperiod import Cryptoperiods
 from kms.last_uses import LastUses
@@ -34,6 +34,9 @@ from kms.vault.memory import Memory
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 from kms.vault.transaction import Change
+
+T = TypeVar("T")
+A = TypeVar("A")
 
 
 class Call(msgspec.Struct):
@@ -136,6 +139,31 @@ class Service:
             if not call.abandoned:
                 self.record_in(change, call)
         call.recorded = True
+
+    def change_each(
+        self, call: Call, items: Iterable[T | Refusal], act: Callable[[Change, Call, T], A]
+    ) -> list[A | Refusal]:
+        """Have `act` change something for each item, all in one transaction.
+
+        An item that is refused leaves nothing behind and the others as they are; one that is carried out has an audit
+        entry of its own. Raises Unavailable for all of them.
+        """
+        results: list[A | Refusal] = []
+        with self.vault.change() as change:
+            for item in items:
+                if isinstance(item, Refusal):
+                    results.append(item)
+                    continue
+                own = msgspec.structs.replace(call, key_id=None, version=None, target=None)
+                try:
+                    with change.part():
+                        results.append(act(change, own, item))
+                        self.record_in(change, own)
+                except Unavailable:
+                    raise
+                except Refusal as refusal:
+                    results.append(refusal)
+        return results
 
     def record_in(self, change: Change, call: Call) -> None:
         """Leave the audit entry of a call that succeeded, in the change that carries it out."""

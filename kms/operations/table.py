@@ -44,7 +44,8 @@ class Operation:
     acts on, and is checked in `function`, or before it where `on_nothing` says that it acts on nothing that
     somebody owns. `hot` marks operations that touch no database; `slow` those that compute for long. `batch` is
     the form of a request with `items`, for operations that take it; `several` carries out a batch at less cost than
-    `function` would for each item, with the same results. `location` is the path of what was made,
+    `function` would for each item, with the same results, `at_once` items between two looks at whether the caller
+    still may. `location` is the path of what was made,
     with members of the answer in braces. `example` is a request that works, its parts from earlier answers
     written as `Earlier`.
     """
@@ -63,6 +64,7 @@ class Operation:
     needs_fresh_factor: bool = False
     batch: type[Request] | None = None
     several: Callable[..., Any] | None = None
+    at_once: int = 100
     location: str | None = None
     example: Mapping[str, Any] | None = None
 
@@ -77,6 +79,7 @@ class Earlier:
 
 
 MOST_ITEMS = 1000
+"""How many requests a batch can have."""
 
 
 def batch_of(request: type[Request]) -> type[Request]:

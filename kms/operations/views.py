@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -14,7 +15,6 @@ from kms.keys.lifecycle import awaits_material, effective_state
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
 from kms.operations.service import Call, Service
 from kms.operations.table import Answer
-from kms.vault import tables
 from kms.vault.transaction import Snapshot
 
 VERSIONS_SHOWN = 100
@@ -78,9 +78,12 @@ class KeyView(KeySummary):
 
 def shown(service: Service, snapshot: Snapshot, key: Key) -> KeyView:
     """`key` in full."""
-    now = service.clock()
     versions = snapshot.latest_versions(key, VERSIONS_SHOWN)
-    aliases = snapshot.select(Alias, tables.aliases.c.key_uid == key.uid, order_by=tables.aliases.c.alias)
+    return view_of(key, versions, snapshot.matching(Alias, key_uid=key.uid, order_by="alias"), service.clock())
+
+
+def view_of(key: Key, versions: Sequence[KeyVersion], aliases: Sequence[Alias], now: datetime) -> KeyView:
+    """`key` in full, with the newest of its versions, the oldest of them first."""
     return KeyView(
         **summary_members(key, versions[-1], now),
         aliases=[each.alias for each in aliases],

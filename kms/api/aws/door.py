@@ -108,7 +108,7 @@ class AwsDoor:
         if action.rate_class is RateClass.USE:
             answer = action.function(asking, request)
         else:
-            with self.admission.of_client(call.caller.client_id):
+            with self.admission.working(call.caller.client_id):
                 answer = action.function(asking, request)
         return msgspec.json.encode(answer) if answer is not None else b""
 

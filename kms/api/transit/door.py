@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from http import HTTPStatus
@@ -94,12 +95,11 @@ class TransitDoor:
         if call.caller is None:
             body = self._public_body(route, call, length, stream)
             answer = route.function(asker, body, **variables)
-        elif route.rate_class is RateClass.USE:
-            content = requests.read_admitted(self.admission, call.caller.client_id, stream, length)
-            answer = route.function(asker, _body(route.body, content), **variables)
         else:
-            with self.admission.of_client(call.caller.client_id):
-                answer = route.function(asker, _body(route.body, requests.read(stream, length)), **variables)
+            content = requests.read_admitted(self.admission, call.caller.client_id, stream, length)
+            is_use = route.rate_class is RateClass.USE
+            with nullcontext() if is_use else self.admission.working(call.caller.client_id):
+                answer = route.function(asker, _body(route.body, content), **variables)
         if call.caller is not None:
             self.service.record(call)  # where no operation has left an entry
         return answer if isinstance(answer, Done) else Done(answer)
