@@ -13,8 +13,10 @@ from kms import server as kms_server
 from kms import tls
 from kms.config import load
 from kms.log import configure_logging, logging_config
+from kms.vault.store import Vault
 
 _settings = load()
+_vault: Vault | None = None
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
@@ -30,7 +32,14 @@ logconfig_dict = logging_config(_settings)
 def on_starting(_server: Any) -> None:
     """Check and prepare everything once, before the first worker."""
     configure_logging(_settings)
-    kms_server.prepare(_settings)
+    global _vault
+    _, _vault = kms_server.prepare(_settings)
+
+
+def on_exit(_server: Any) -> None:
+    """Take this host from the nodes, after the last worker."""
+    if _vault is not None:
+        kms_server.leave(_vault)
 
 
 def ssl_context(_config: Any, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:

@@ -12,6 +12,7 @@ import ssl
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,17 @@ from granian.server.mp import MPServer
 
 from kms import __version__, tls
 from kms.access.ratelimit import RateLimits
+from kms.audit.spool import tidy
 from kms.config import Settings, load
-from kms.errors import StartError
+from kms.errors import Refusal, StartError
 from kms.files import private_directory
 from kms.log import READY_LOGGER, configure_logging, logging_config
 from kms.operations.bootstrap import enrol_first_admin
+from kms.operations.checking import INTEGRITY
 from kms.secret import Secret
+from kms.vault import claims
 from kms.vault.opening import open_vault
+from kms.vault.store import Vault
 
 _DRAIN_SECONDS = 30
 _HEADER_TIMEOUT_MS = 10_000
@@ -66,20 +71,22 @@ def main(*, debug: bool, **flags: Any) -> None:
         if debug:
             settings = msgspec.structs.replace(settings, log_level="debug", workers=1)
         configure_logging(settings)
-        settings, root_key = prepare(settings)
+        settings, vault = prepare(settings)
         if debug:
-            _serve_with_flask(settings, root_key)
+            _serve_with_flask(settings, vault.root_key)
         else:
-            _serve_with_granian(settings, root_key)
+            _serve_with_granian(settings, vault.root_key)
+        leave(vault)
     except StartError as error:
         print(f"The service does not start. {error}", file=sys.stderr)
         sys.exit(1)
 
 
-def prepare(settings: Settings) -> tuple[Settings, Secret]:
+def prepare(settings: Settings) -> tuple[Settings, Vault]:
     """Everything that is done once for all workers: port, TLS material, vault, first administrator.
 
-    Gives the settings with the port that was chosen, and the root key for the workers. Raises StartError.
+    Gives the settings with the port that was chosen, and the vault: for its root key, and for `leave` in the end.
+    Raises StartError.
     """
     if settings.rate_limit == "off":
         structlog.get_logger().warning("RATE LIMITS ARE OFF: for benchmarks behind a private address only")
@@ -90,9 +97,20 @@ def prepare(settings: Settings) -> tuple[Settings, Secret]:
     tls.ensure_material(settings)
     tls.server_context(settings)
     vault = open_vault(settings)
-    enrol_first_admin(vault, settings)
+    if vault.host.distrust is not None:
+        structlog.get_logger().critical("KEYS ARE NOT USED until `vault accept`", reason=vault.host.distrust)
+    else:
+        enrol_first_admin(vault, settings)
+        claims.make_due(vault, INTEGRITY)  # the check of the whole follows while the service answers
     vault.engine.dispose()  # workers are forked from here and must not share connections
-    return settings, vault.root_key
+    return settings, vault
+
+
+def leave(vault: Vault) -> None:
+    """Take this host from the nodes: nothing of it answers any more, and nobody needs to wait for it."""
+    with suppress(Refusal), vault.change() as change:
+        vault.nodes.leave(change)
+    vault.close()
 
 
 class _Server(MPServer):
@@ -173,6 +191,7 @@ def _hold_data_directory(settings: Settings) -> None:
     except OSError:
         raise StartError(f"Another service is running on {settings.data_dir}.") from None
     shutil.rmtree(directory / "metrics", ignore_errors=True)
+    tidy(settings.audit_dir)
     for counters in directory.glob("counters*"):
         counters.unlink(missing_ok=True)
 

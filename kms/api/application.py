@@ -24,6 +24,7 @@ from kms.api.dispatch import Dispatch, WsgiApp
 from kms.api.headers import JSON, security_headers
 from kms.api.transit.door import TransitDoor
 from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
+from kms.operations.checking import checked_state
 from kms.operations.public_keys import verification_keys
 
 
@@ -180,7 +181,8 @@ class Door:
     def readyz(self) -> Response:
         """Whether this worker can answer: it holds a lease on an unsealed vault that it trusts."""
         self.service.memory.require()
-        return Response("ok\n", content_type="text/plain")
+        details = checked_state(self.service) if "verbose" in request.args else ""
+        return Response(f"ok\n{details}", content_type="text/plain")
 
     def jwks(self) -> Response:
         """The public keys with which the service signs (RFC 7517)."""

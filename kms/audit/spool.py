@@ -8,11 +8,14 @@ allocated before it is written to: a file with a hole would kill the process onc
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from kms.errors import Unavailable
 from kms.files import private_directory
@@ -33,7 +36,9 @@ class Spool:
     def __init__(self, directory: Path, *, fsync: bool) -> None:
         private_directory(directory)
         name = _PATTERN.replace("*", f"{time.time_ns():020d}-{os.getpid()}")
-        self._file = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self._path = directory / name
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # until this process ends
         self._fsync = fsync
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._written = self._synced = 0
@@ -85,11 +90,42 @@ class Spool:
     def close(self) -> None:
         """Cut the file to its entries and close it."""
         with self._writing:
-            os.ftruncate(self._file, self._begin + self._at)
+            length = self._begin + self._at
+            os.ftruncate(self._file, length)
+            if not length:
+                self._path.unlink(missing_ok=True)
             if self._window is not None:
                 self._window.close()
             os.close(self._file)
             self._window, self._room, self._file = None, 0, -1  # what comes too late is refused
+
+
+def tidy(directory: Path) -> None:
+    """Close what processes left behind that have ended: cut spools to their entries, remove empty ones."""
+    for path in directory.glob(_PATTERN):
+        with suppress(FileNotFoundError), path.open("r+b") as file:  # another worker may have removed it
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # somebody writes it
+            length = _length(file)
+            if length:
+                file.truncate(length)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _length(file: BinaryIO) -> int:
+    """How long the entries in a spool are: what follows are zeros, and perhaps a line that was not finished."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - _ALLOCATED_AT_ONCE)
+        file.seek(begin)
+        newline = file.read(end - begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0
 
 
 def latest_lines(directory: Path) -> list[bytes]:

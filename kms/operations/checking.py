@@ -10,7 +10,8 @@ from kms.operations.service import Service
 from kms.vault import claims, tables
 from kms.vault.checking import fits
 
-TASK = "integrity"
+INTEGRITY = "integrity"
+"""The task of that name (see `vault.claims`)."""
 _CLAIM = timedelta(minutes=2)
 _KEEP_SECONDS = 30.0
 _SHARE = 10  # of ten moments it takes one, so that nobody who uses keys notices
@@ -22,7 +23,7 @@ def check_integrity(service: Service, is_stopping: Callable[[], bool] = lambda: 
     Raises Unavailable.
     """
     vault = service.vault
-    claim = claims.take(vault, TASK, service.clock(), _CLAIM)
+    claim = claims.take(vault, INTEGRITY, service.clock(), _CLAIM)
     if claim is None:
         return
     wrong = []
@@ -37,8 +38,16 @@ def check_integrity(service: Service, is_stopping: Callable[[], bool] = lambda: 
     if wrong:
         vault.stop_trusting(f"These tables are not what the service wrote: {', '.join(wrong)}.")
         return
-    claims.keep(vault, TASK, service.clock() + service.settings.integrity_interval)
+    claims.keep(vault, INTEGRITY, service.clock() + service.settings.integrity_interval)
     service.metrics.integrity_checked.set(service.clock().timestamp())
+
+
+def checked_state(service: Service) -> str:
+    """How far the check is, for an operator to read."""
+    claim = claims.look(service.vault, INTEGRITY)
+    if claim.position:
+        return f"integrity check: under way, at the table {claim.position}\n"
+    return "integrity check: done, the next one is set\n" if claim.until else "integrity check: due\n"
 
 
 class _Pause:
@@ -53,6 +62,6 @@ class _Pause:
         now = time.monotonic()
         time.sleep((now - self._began) * (_SHARE - 1))
         if now - self._kept > _KEEP_SECONDS:
-            claims.keep(self._service.vault, TASK, self._service.clock() + _CLAIM, self._table)
+            claims.keep(self._service.vault, INTEGRITY, self._service.clock() + _CLAIM, self._table)
             self._kept = now
         self._began = time.monotonic()

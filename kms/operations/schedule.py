@@ -19,6 +19,7 @@ from sqlalchemy import not_, or_
 from kms.access import lockout
 from kms.access.access_keys import AccessKey
 from kms.access.model import Token
+from kms.audit.spool import tidy
 from kms.crypto.registry import key_type
 from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
 from kms.keys.lifecycle import effective_state
@@ -79,6 +80,7 @@ class Schedule:
         self._service.last_uses.write_if_due()
         if claims.take(self._service.vault, _CLEANING, now, _CLEANING_INTERVAL) is not None:
             remove_old_rows(self._service, now)
+            tidy(self._service.settings.audit_dir)
 
     def check(self) -> None:
         """Compare the vault with its head if that is due, which may take long. Raises Refusal."""

@@ -10,6 +10,7 @@ from msgspec import Meta
 from kms.api.aws.asking import Asking, action
 from kms.api.aws.faults import Fault
 from kms.api.aws.shapes import Input, ItemLimit, KeyInput, Marker, truncated
+from kms.keys.model import Key
 from kms.operations.keys import UpdateKeyRequest
 from kms.operations.table import Nothing
 
@@ -46,7 +47,9 @@ def tag_resource(asking: Asking, given: TagResourceInput) -> None:
     key = asking.key_without_alias(given.key_id)
     asking.require_no_deletion(key)
     added = labels_of(given.tags)
-    _few({**key.labels, **added})
+    with asking.service.vault.read() as snapshot:  # tags outdate nothing, so those in memory may be old
+        now = snapshot.find(Key, key.uid)
+    _few({**(now.labels if now else {}), **added})
     asking.do("update_key", UpdateKeyRequest(add_labels=added), key_id=key.key_id)
 
 
