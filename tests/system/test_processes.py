@@ -97,7 +97,9 @@ def test_kill_9_loses_no_acknowledged_key_and_leaves_none_half_made(
         assert len(maker.acknowledged) >= 3
         key_id = f"user{number}_symmetric"
         detail = service.curl("GET", f"/api/v1/keys/{key_id}", token=tokens[number]).json
-        versions = [each["version"] for each in detail["versions"]]
+        listed = service.curl("GET", f"/api/v1/keys/{key_id}/versions?limit=1000", token=tokens[number]).json
+        assert listed["next_cursor"] is None
+        versions = [each["version"] for each in listed["items"]][::-1]
         assert versions == list(range(1, detail["latest_version"] + 1))
         assert {each["version"] for each in maker.acknowledged} <= set(versions)
         sealed = service.curl(
