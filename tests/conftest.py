@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-import compatibility
+from helpers import compatibility
+from helpers.support import LEASE, SteeredClock, World, free_port, new_database, wait_for_postgres
 from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.operations import Service
-from support import LEASE, SteeredClock, World, free_port, new_database, wait_for_postgres
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from helpers.support import Api, World, b64
 from kms.access.model import Role
 from kms.access.policy import ANY, GRANTABLE, OWN, Permission
 from kms.operations import OPERATIONS
-from support import Api, World, b64
 
 KEY = "/api/v1/keys/alice_symmetric"
 USES = {

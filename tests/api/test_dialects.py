@@ -11,10 +11,10 @@ import botocore.session
 import pytest
 from botocore.model import Shape
 
+from helpers.support import Api, SteeredClock, World, answer_of, b64, signed
 from kms.api.aws.asking import ACTIONS
 from kms.api.transit.routes import ROUTES
 from kms.operations import Service
-from support import Api, SteeredClock, World, answer_of, b64, signed
 
 ODD: list[Any] = [
     None, True, 0, -1, 2**70, 1.5, "", "x", "\0", "é", "x" * 3000, "AAAA", [], [None], ["x"], {}, {"x": "y"},

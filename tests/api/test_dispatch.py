@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from helpers.support import Api, SteeredClock, World, b64
+from helpers.uses import OPERATION_OF
 from kms.api.application import create_flask_app
 from kms.api.dispatch import Dispatch
 from kms.audit.spool import latest_lines
 from kms.config import Settings
 from kms.operations import OPERATIONS, Service
-from support import Api, SteeredClock, World, b64
-from uses import OPERATION_OF
 
 JSON = "application/json"
 

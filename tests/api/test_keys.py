@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from support import Api, World, b64, unb64
+from helpers.support import Api, World, b64, unb64
 
 KEY = "/api/v1/keys/user1_symmetric"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.support import Api, SteeredClock, World, b64, kind_of, unb64
 from kms.access.model import Role
 from kms.crypto.registry import key_type
 from kms.keys.model import KeyState, RevocationReason
@@ -15,7 +16,6 @@ from kms.operations import provision
 from kms.operations.schedule import Schedule
 from kms.vault import tables
 from kms.vault.rows import MessageCount
-from support import Api, SteeredClock, World, b64, kind_of, unb64
 
 KEY = "/api/v1/keys/orders"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from helpers.support import SteeredClock, World, b64
 from kms.api.admission import Admission
 from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.errors import Unavailable
 from kms.operations import Service
-from support import SteeredClock, World, b64
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from helpers.support import Api, World, b64
 from kms.access.model import Role
 from kms.errors import every_refusal
 from kms.operations import OPERATIONS
-from support import Api, World, b64
 
 
 def problem(answer: Any) -> tuple[int, str]:

@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from helpers.support import Api, SteeredClock, World, b64, kind_of, unb64
+from helpers.transfer import OAEP, X25519_SUITE, wrapped_for
+from helpers.uses import exercise
 from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES
 from kms.operations import Service
-from support import Api, SteeredClock, World, b64, kind_of, unb64
-from transfer import OAEP, X25519_SUITE, wrapped_for
-from uses import exercise
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from helpers.support import LEASE, Api, World, b64, unb64
+from helpers.uses import IDS, OPERATION_OF, PURPOSES, context_of, exercise, peer_of
 from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.crypto.dh import prime
@@ -20,8 +22,6 @@ from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES
 from kms.keys.model import Usage
 from kms.operations import OPERATIONS, Service
-from support import LEASE, Api, World, b64, unb64
-from uses import IDS, OPERATION_OF, PURPOSES, context_of, exercise, peer_of
 
 RSA_LONGEST = 190  # OAEP with SHA-256 under 2048 bits
 

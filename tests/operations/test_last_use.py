@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from helpers.support import Api, SteeredClock, World, b64, kind_of
 from kms.access.policy import USES
 from kms.api.aws import specs
 from kms.config import Settings
 from kms.errors import Unavailable
 from kms.operations import OPERATIONS, Service
 from kms.operations.life import remove
-from support import Api, SteeredClock, World, b64, kind_of
 
 KEY = "/api/v1/keys/k"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.support import LEASE, Api, SteeredClock, World, kind_of
 from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.operations import Service
-from support import LEASE, Api, SteeredClock, World, kind_of
 
 KEY = "mrk-00112233445566778899aabbccddeeff"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, func, select
 
+from helpers.support import LEASE, SteeredClock, World
 from kms.access import clients
 from kms.access.model import Role, Token
 from kms.api.application import create_flask_app
@@ -15,7 +16,6 @@ from kms.config import Settings
 from kms.operations import Schedule, Service
 from kms.operations.schedule import remove_old_rows, rotate_due_keys
 from kms.vault import tables
-from support import LEASE, SteeredClock, World
 
 
 def versions(service: Service, key_id: str) -> int:

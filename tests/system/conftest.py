@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import compatibility
-from running import Running, Start
-from support import free_port, new_database
+from helpers import compatibility
+from helpers.running import Running, Start
+from helpers.support import free_port, new_database
 
 ROOT = Path(__file__).parents[2]
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE")

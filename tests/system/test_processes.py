@@ -18,13 +18,13 @@ import pytest
 from cryptography import x509
 from sqlalchemy import select
 
+from helpers.running import Running, Start
+from helpers.support import b64, free_port, new_database
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.keys.model import Key
 from kms.vault import tables
 from kms.vault.opening import open_vault
-from running import Running, Start
-from support import b64, free_port, new_database
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from typing import Any
 import pyotp
 import pytest
 
-from running import Running
-from support import b64, unb64
+from helpers.running import Running
+from helpers.support import b64, unb64
 
 USES_RACING_A_REVOCATION = 1000
 

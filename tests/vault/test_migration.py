@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
+from helpers.support import make_key
 from kms.access.model import Grant
 from kms.config import Settings
 from kms.crypto.registry import key_type
@@ -16,7 +17,6 @@ from kms.keys.model import Origin
 from kms.vault import tables
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
-from support import make_key
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "min_process_version"]

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography_vectors import open_vector_file
 
+from helpers.support import LEASE, Api, World, b64, unb64
 from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.crypto.elliptic import CURVES
 from kms.crypto.pkcs8 import der_of_pem, load_public, public_pem
 from kms.operations import Service
-from support import LEASE, Api, World, b64, unb64
 
 Case = dict[str, str]
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)

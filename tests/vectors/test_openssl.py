@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from helpers.support import LEASE, Api, World, b64, unb64
 from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.operations import Service
-from support import LEASE, Api, World, b64, unb64
 from vectors.test_known_answers import imported, public_only
 
 MESSAGE = b"a message"

@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 
-from running import Running
+from helpers.running import Running
 
 REGION = "us-east-1"
 

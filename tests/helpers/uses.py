@@ -7,11 +7,11 @@ from typing import Any
 
 from cryptography.x509 import load_pem_x509_csr
 
+from helpers.support import b64
 from kms.crypto.keytype import KeyType
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.keys.model import Usage
-from support import b64
 
 Post = Callable[[str, Any], Any]
 """Sends a body to an operation of the key; gives the JSON of the answer."""
