@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from helpers.support import Api, SteeredClock, World, answer_of, b64, kind_of, signed
+from helpers.support import Api, SteeredClock, World, b64, kind_of
+from helpers.wsgi import answer_of, signed
 from kms.audit.spool import Spool
 from kms.errors import Unavailable
 
