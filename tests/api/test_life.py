@@ -20,11 +20,21 @@ from kms.vault.rows import MessageCount
 KEY = "/api/v1/keys/orders"
 
 
-@pytest.fixture
-def alice(world: World) -> Api:
+def with_a_key(world: World) -> Api:
     api = world.user("alice")
     api.post("/api/v1/keys", {"key_id": "orders"})
     return api
+
+
+@pytest.fixture
+def alice(world: World) -> Api:
+    return with_a_key(world)
+
+
+@pytest.fixture(scope="module")
+def refused(shared_world: World) -> Api:
+    """A client with one key, who is refused every other."""
+    return with_a_key(shared_world)
 
 
 def renew(world: World, api: Api) -> None:
@@ -83,9 +93,9 @@ def test_a_key_is_made_as_asked(world: World, clock: SteeredClock) -> None:
         ({"colour": "red"}, "validation-failed"),
     ],
 )
-def test_what_cannot_be_made_is_refused(alice: Api, body: dict[str, Any], expected: str) -> None:
-    assert kind_of(alice.post("/api/v1/keys", body)) == expected
-    assert [key["key_id"] for key in alice.get("/api/v1/keys").json["items"]] == ["orders"]
+def test_what_cannot_be_made_is_refused(refused: Api, body: dict[str, Any], expected: str) -> None:
+    assert kind_of(refused.post("/api/v1/keys", body)) == expected
+    assert [key["key_id"] for key in refused.get("/api/v1/keys").json["items"]] == ["orders"]
 
 
 def test_administrators_make_keys_for_others_and_do_not_use_them(world: World, alice: Api) -> None:

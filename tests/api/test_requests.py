@@ -32,6 +32,12 @@ def raw(api: Api, path: str, body: bytes, content_type: str | None = "applicatio
     return api.http.post(path, data=body, content_type=content_type, headers=api.headers)
 
 
+@pytest.fixture(scope="module")
+def refused(shared_world: World) -> Api:
+    """A client for whom no key is ever made."""
+    return shared_world.user("user1")
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "expected"),
     [
@@ -55,10 +61,9 @@ def raw(api: Api, path: str, body: bytes, content_type: str | None = "applicatio
         (b"{" + b" " * (3 << 19), "application/json", (413, "too-large")),
     ],
 )
-def test_bodies(world: World, body: bytes, content_type: str, expected: tuple[int, str]) -> None:
-    user = world.user("user1")
-    assert problem(raw(user, "/generate_rsa_key", body, content_type)) == expected
-    assert user.get("/api/v1/keys").json["items"] == []
+def test_bodies(refused: Api, body: bytes, content_type: str, expected: tuple[int, str]) -> None:
+    assert problem(raw(refused, "/generate_rsa_key", body, content_type)) == expected
+    assert refused.get("/api/v1/keys").json["items"] == []
 
 
 def test_the_member_is_named(world: World) -> None:
