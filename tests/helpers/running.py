@@ -16,6 +16,26 @@ from typing import Any
 import pyotp
 
 
+def wait_until(
+    condition: Callable[[], object], shown: Callable[[], object] = lambda: "", every: float = 0.02
+) -> None:
+    """Wait until `condition` holds, looking `every` so many seconds. Fails with what is `shown` after a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, shown()
+        time.sleep(every)
+
+
+def process_of(command: list[str], folder: Path, log: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A program that runs in `folder` and writes to `log`, and that ends on SIGINT."""
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            # A shell that runs the tests in the background has them ignore SIGINT, and what they start inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+
+
 @dataclass
 class Answer:
     """What curl got."""
@@ -98,12 +118,21 @@ class Running:
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
         return [int(pid) for pid in found.stdout.split()]
 
+    def wait_for_workers(self, count: int, without: set[int]) -> None:
+        """Wait until so many workers are there and those `without` which it should be are gone."""
+
+        def are_there() -> bool:
+            there = set(self.worker_pids())
+            return len(there) == count and there.isdisjoint(without)
+
+        wait_until(are_there, self.log.read_text)
+
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 60
-        while "listening on https://" not in self.log.read_text():
+        def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+            return "listening on https://" in self.log.read_text()
+
+        wait_until(is_ready, self.log.read_text)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         pids = self.worker_pids()

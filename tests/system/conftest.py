@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import compatibility
-from helpers.running import Running, Start
+from helpers.running import Running, Start, process_of
 from helpers.support import free_port, new_database
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +39,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
             "admin.json",
             *flags,
         ]
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                command, cwd=folder, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environ
-            )
-        service = Running(folder, port, process, log, environ)
+        service = Running(folder, port, process_of(command, folder, log, environ), log, environ)
         running.append(service)
         service.wait_until_ready()
         if login:
