@@ -53,6 +53,7 @@ def _trust_only_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clock() -> SteeredClock:
+    """A clock that this test steers."""
     return SteeredClock()
 
 
@@ -109,6 +110,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
+    """The settings of a service in this process, whose data directory is not there yet."""
     return settings_for(tmp_path / "data")
 
 
@@ -122,6 +124,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 
 @pytest.fixture
 def service(template: Template, settings: Settings, clock: SteeredClock) -> Iterator[Service]:
+    """A service on a vault of its own, with its first administrator."""
     opened = template.open(settings, clock)
     yield opened
     opened.close()
@@ -129,6 +132,7 @@ def service(template: Template, settings: Settings, clock: SteeredClock) -> Iter
 
 @pytest.fixture
 def world(service: Service) -> World:
+    """The service with its application and clients."""
     return World.of(service)
 
 

@@ -46,6 +46,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
+        """The body, decoded."""
         return json.loads(self.text)
 
 
@@ -63,13 +64,16 @@ class Running:
 
     @property
     def url(self) -> str:
+        """Where it listens; its certificate is for that name."""
         return f"https://localhost:{self.port}"
 
     @property
     def admin(self) -> dict[str, Any]:
+        """The credentials of the first administrator."""
         return dict(json.loads((self.folder / "admin.json").read_text()))
 
     def curl(self, method: str, path: str, body: Any = None, *options: str, token: str | None = None) -> Answer:
+        """Send a request, with the token of this service unless another, or none (""), is given."""
         bearer = self.token if token is None else token
         command = ["curl", "-sS", "-i", "--http1.1", "--cacert", str(self.folder / "server.crt"), "-X", method]
         if bearer:
@@ -106,6 +110,7 @@ class Running:
         return str(answer.json["access_token"])
 
     def enrol(self, client_id: str, *roles: str) -> dict[str, Any]:
+        """The credentials of a new client, with the role `user` unless others are given."""
         answer = self.curl("POST", "/api/v1/clients", {"client_id": client_id, "roles": list(roles) or ["user"]})
         assert answer.status == 201, answer.text
         return dict(answer.json)
@@ -115,6 +120,7 @@ class Running:
         return self.login(self.enrol(client_id))
 
     def worker_pids(self) -> list[int]:
+        """The process ids of its workers, as they are now."""
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
         return [int(pid) for pid in found.stdout.split()]
 
@@ -128,6 +134,8 @@ class Running:
         wait_until(are_there, self.log.read_text)
 
     def wait_until_ready(self) -> None:
+        """Wait until it has said that it listens. Fails with its log where it ended instead."""
+
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             return "listening on https://" in self.log.read_text()
@@ -135,6 +143,7 @@ class Running:
         wait_until(is_ready, self.log.read_text)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it by that signal, and after SIGKILL its workers too; give the exit code."""
         pids = self.worker_pids()
         if self.process.poll() is None:
             self.process.send_signal(how)

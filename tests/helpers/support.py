@@ -42,6 +42,7 @@ class SteeredClock:
         return self.now
 
     def advance(self, **period: float) -> None:
+        """Move it on, by the arguments of a timedelta."""
         self.now += timedelta(**period)
 
 
@@ -54,18 +55,23 @@ class Api:
     client_id: str
 
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        """POST `body` as JSON."""
         return self.http.post(path, json=body, headers={**self.headers, **headers})
 
     def get(self, path: str, **headers: str) -> Any:
+        """GET."""
         return self.http.get(path, headers={**self.headers, **headers})
 
     def patch(self, path: str, body: Any) -> Any:
+        """PATCH with `body` as JSON."""
         return self.http.patch(path, json=body, headers=self.headers)
 
     def put(self, path: str, body: Any) -> Any:
+        """PUT `body` as JSON."""
         return self.http.put(path, json=body, headers=self.headers)
 
     def delete(self, path: str, body: Any = None) -> Any:
+        """DELETE, with `body` as JSON where there is one."""
         return self.http.delete(path, json=body, headers=self.headers)
 
 
@@ -82,23 +88,28 @@ class World:
         return cls(service, create_flask_app(service).test_client())
 
     def enrol(self, client_id: str, *roles: Role) -> clients.Enrolment:
+        """Make a client, with the role `user` unless others are given."""
         with self.service.vault.change() as change:
             return clients.create(change, client_id, frozenset(roles or {Role.USER}), self.service.clock())
 
     def login(self, client_id: str, *roles: Role) -> Api:
+        """A client of the application, with a new session."""
         with self.service.vault.change() as change:
             token, _ = self.service.authenticator.issue(change, Caller(client_id, frozenset(roles), ()))
         return Api(self.http, {"Authorization": f"Bearer {token}"}, client_id)
 
     def user(self, client_id: str, *roles: Role) -> Api:
+        """A new client, logged in."""
         self.enrol(client_id, *roles)
         return self.login(client_id, *roles)
 
     @property
     def admin(self) -> Api:
+        """The first administrator, logged in."""
         return self.login("admin", Role.ADMIN)
 
     def bootstrap(self) -> dict[str, Any]:
+        """The credentials that the first start wrote down."""
         return dict(json.loads((self.service.settings.data_dir / "bootstrap.json").read_text()))
 
 
@@ -150,6 +161,7 @@ def new_database(server: str) -> str:
 
 
 def wait_for_postgres(url: str) -> None:
+    """Wait until the server at that URL takes connections, at most half a minute."""
     for attempt in itertools.count():
         try:
             psycopg.connect(f"{url}/postgres").close()
@@ -162,18 +174,22 @@ def wait_for_postgres(url: str) -> None:
 
 
 def b64(content: bytes) -> str:
+    """Base64, as the API takes and gives bytes."""
     return base64.b64encode(content).decode()
 
 
 def unb64(text: str) -> bytes:
+    """The bytes of strict base64."""
     return base64.b64decode(text, validate=True)
 
 
 def basic(client_id: str, secret: str, **headers: str) -> dict[str, str]:
+    """The headers with HTTP Basic credentials among them."""
     return {"Authorization": "Basic " + b64(f"{client_id}:{secret}".encode()), **headers}
 
 
 def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
