@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-import compatibility
-from kms.api.application import create_flask_app
+from helpers import compatibility
+from helpers.support import SteeredClock, Template, World, free_port, new_database, settings_for, wait_for_postgres
 from kms.config import Settings
 from kms.operations import Service
-from support import LEASE, SteeredClock, World, free_port, new_database, wait_for_postgres
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +53,7 @@ def _trust_only_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clock() -> SteeredClock:
+    """A clock that this test steers."""
     return SteeredClock()
 
 
@@ -110,17 +110,51 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    many = {"rate_limit_authenticate": "100000/minute", "rate_limit_public": "100000/minute"}
-    return Settings(data_dir=tmp_path / "data", lease=LEASE, threads=8, log_format="json", **many)
+    """The settings of a service in this process, whose data directory is not there yet."""
+    return settings_for(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """A vault with its first administrator and nothing else."""
+    made = Template(tmp_path_factory.mktemp("template") / "data")
+    Service.open(settings_for(made.folder)).close()
+    return made
 
 
 @pytest.fixture
-def service(settings: Settings, clock: SteeredClock) -> Iterator[Service]:
-    opened = Service.open(settings, clock)
+def service(template: Template, settings: Settings, clock: SteeredClock) -> Iterator[Service]:
+    """A service on a vault of its own, with its first administrator."""
+    opened = template.open(settings, clock)
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def world(service: Service) -> World:
-    return World(service, create_flask_app(service).test_client())
+    """The service with its application and clients."""
+    return World.of(service)
+
+
+@pytest.fixture(scope="module")
+def shared_world(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One world for the tests of a module that leave each other alone. Nobody moves its clock.
+
+    Its clients may make as many requests in a minute as all of these tests do.
+    """
+    limits = {"rate_limit_generate": "100000/minute", "rate_limit_manage": "100000/minute"}
+    yield from _world_of_a_module(template, settings_for(tmp_path_factory.mktemp("shared") / "data", **limits))
+
+
+@pytest.fixture(scope="module")
+def unlimited_world(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """As `shared_world`, and without any rate limit."""
+    yield from _world_of_a_module(
+        template, settings_for(tmp_path_factory.mktemp("shared") / "data", rate_limit="off")
+    )
+
+
+def _world_of_a_module(template: Template, settings: Settings) -> Iterator[World]:
+    opened = template.open(settings, SteeredClock())
+    yield World.of(opened)
+    opened.close()

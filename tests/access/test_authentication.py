@@ -11,10 +11,10 @@ import pyotp
 import pytest
 from flask.testing import FlaskClient
 
+from helpers.support import SteeredClock, World, b64, basic
 from kms.access import lockout, totp
 from kms.access.model import Role
 from kms.operations import OPERATIONS
-from support import SteeredClock, World, b64, basic
 
 TOKEN = "/auth/token"
 

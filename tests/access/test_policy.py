@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from helpers.support import Api, World, b64
 from kms.access.model import Role
 from kms.access.policy import ANY, GRANTABLE, OWN, Permission
 from kms.operations import OPERATIONS
-from support import Api, World, b64
 
 KEY = "/api/v1/keys/alice_symmetric"
 USES = {
@@ -73,11 +73,26 @@ def call(api: Api, method: str, path: str, body: object) -> tuple[int, dict[str,
     return answer.status_code, {k: v for k, v in answer.json.items() if k != "request_id"}
 
 
-@pytest.fixture
-def alice(world: World) -> Api:
+def with_a_key(world: World) -> Api:
     api = world.user("alice")
     api.post("/generate_symmetric_key")
     return api
+
+
+@pytest.fixture
+def alice(world: World) -> Api:
+    return with_a_key(world)
+
+
+@pytest.fixture(scope="module")
+def untouched(shared_world: World) -> Api:
+    """The owner of a key that all tries of the tests with `mallory` leave as it is."""
+    return with_a_key(shared_world)
+
+
+@pytest.fixture(scope="module")
+def mallory(shared_world: World) -> Api:
+    return shared_world.user("mallory")
 
 
 def test_every_operation_on_a_key_is_tried_here() -> None:
@@ -91,9 +106,8 @@ def test_every_operation_on_a_key_is_tried_here() -> None:
 
 @pytest.mark.parametrize(("method", "path", "body"), ON_A_KEY)
 def test_another_user_gets_the_answer_for_a_key_that_is_not_there(
-    world: World, alice: Api, method: str, path: str, body: dict[str, str] | None
+    untouched: Api, mallory: Api, method: str, path: str, body: dict[str, str] | None
 ) -> None:
-    mallory = world.user("mallory")
     refused = call(mallory, method, path, body)
     missing_body = {**body, "key_id": "nobody_symmetric"} if body and "key_id" in body else body
     missing = call(mallory, method, path.replace("alice", "nobody"), missing_body)
@@ -101,13 +115,12 @@ def test_another_user_gets_the_answer_for_a_key_that_is_not_there(
     assert {k: str(v).replace("alice", "nobody") for k, v in refused[1].items()} == {
         k: str(v) for k, v in missing[1].items()
     }
-    assert alice.get(KEY).json["state"] == "active"
-    assert alice.get(KEY).json["latest_version"] == 1
+    assert untouched.get(KEY).json["state"] == "active"
+    assert untouched.get(KEY).json["latest_version"] == 1
 
 
 @pytest.mark.parametrize("path", [op.path for op in OPERATIONS.values() if op.batch and "<key_id>" in op.path])
-def test_a_batch_with_nothing_to_read_tells_nothing_of_a_key(world: World, alice: Api, path: str) -> None:
-    mallory = world.user("mallory")
+def test_a_batch_with_nothing_to_read_tells_nothing_of_a_key(untouched: Api, mallory: Api, path: str) -> None:
     for key_id in ("alice_symmetric", "nobody_symmetric", "%5D%C3%A9"):
         assert call(mallory, "POST", path.replace("<key_id>", key_id), {"items": [[], 5]})[0] == 404
 
@@ -194,9 +207,9 @@ def test_a_role_can_be_granted(world: World, alice: Api) -> None:
         {"permission": "keys:revoke"}, {"key_pattern": "a*b"}, {"key_pattern": ""}, {"key_pattern": "../x"},
     ],
 )  # fmt: skip
-def test_grants_that_make_no_sense(world: World, alice: Api, change: dict[str, str]) -> None:
+def test_grants_that_make_no_sense(untouched: Api, change: dict[str, str]) -> None:
     body = {"subject": "client:alice", "permission": "keys:encrypt", "key_pattern": "alice_symmetric", **change}
-    assert alice.post("/api/v1/grants", body).status_code in (404, 422)
+    assert untouched.post("/api/v1/grants", body).status_code in (404, 422)
 
 
 def test_deny_is_the_default() -> None:

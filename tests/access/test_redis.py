@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.support import free_port
 from kms.access.ratelimit import RateClass, RateLimits
 from kms.config import Settings
 from kms.errors import RateLimited, StartError, Unavailable
-from support import free_port
 
 
 @pytest.fixture

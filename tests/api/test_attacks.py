@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from vectors.test_known_answers import imported
 
+from helpers.support import Api, SteeredClock, World, b64, kind_of, unb64
 from kms.access.model import Role
 from kms.crypto.dh import prime
 from kms.crypto.goodkey import _root
@@ -21,7 +22,6 @@ from kms.messages import MessageCounts
 from kms.operations.life import remove
 from kms.operations.schedule import Schedule, rotate_due_keys
 from kms.vault.rows import MessageCount
-from support import Api, SteeredClock, World, b64, kind_of, unb64
 
 KEY = "/api/v1/keys/k"
 

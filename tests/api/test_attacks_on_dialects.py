@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from helpers.support import Api, SteeredClock, World, b64, kind_of
+from helpers.wsgi import answer_of, signed
 from kms.audit.spool import Spool
 from kms.errors import Unavailable
-from support import Api, SteeredClock, World, answer_of, b64, kind_of, signed
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import botocore.session
 import pytest
 from botocore.model import Shape
 
+from helpers.support import Api, SteeredClock, Template, World, b64, settings_for
+from helpers.wsgi import answer_of, signed
 from kms.api.aws.asking import ACTIONS
 from kms.api.transit.routes import ROUTES
 from kms.operations import Service
-from support import Api, SteeredClock, World, answer_of, b64, signed
 
 ODD: list[Any] = [
     None, True, 0, -1, 2**70, 1.5, "", "x", "\0", "é", "x" * 3000, "AAAA", [], [None], ["x"], {}, {"x": "y"},
@@ -30,12 +31,21 @@ KEYS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def template(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """A vault with a client and her keys. Each test has a copy of it, since each may change or delete them all."""
+    made = Template(tmp_path_factory.mktemp("template") / "data")
+    service = template.open(settings_for(made.folder))
+    alice = World.of(service).user("alice")
+    for key_id, body in KEYS.items():
+        assert alice.post("/api/v1/keys", {"key_id": key_id, **body}).status_code == 201
+    service.close()
+    return made
+
+
 @pytest.fixture
 def alice(world: World) -> Api:
-    made = world.user("alice")
-    for key_id, body in KEYS.items():
-        assert made.post("/api/v1/keys", {"key_id": key_id, **body}).status_code == 201
-    return made
+    return world.login("alice")
 
 
 def drawn(chance: random.Random, shape: Shape) -> Any:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from kms.api.application import create_flask_app
+from helpers.support import Api, SteeredClock, Template, World, b64
+from helpers.uses import OPERATION_OF
+from helpers.wsgi import called, environ_of
 from kms.api.dispatch import Dispatch
 from kms.audit.spool import latest_lines
 from kms.config import Settings
 from kms.operations import OPERATIONS, Service
-from support import Api, SteeredClock, World, b64
-from uses import OPERATION_OF
 
 JSON = "application/json"
 
@@ -33,17 +31,9 @@ class Doors:
     alice: Api
 
     def ask(self, door: Any, path: str, body: bytes, **environ: Any) -> tuple[str, dict[str, str], bytes]:
-        given = {
-            "REQUEST_METHOD": "POST", "PATH_INFO": path, "SCRIPT_NAME": "", "QUERY_STRING": "", "CONTENT_TYPE": JSON,
-            "CONTENT_LENGTH": str(len(body)), "HTTP_AUTHORIZATION": self.alice.headers["Authorization"],
-            "HTTP_HOST": "localhost:8443", "REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "localhost",
-            "SERVER_PORT": "8443", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "https",
-            "wsgi.input": io.BytesIO(body), **environ,
-        }  # fmt: skip
-        started: list[Any] = []
-        given = {name: value for name, value in given.items() if value is not None}
-        answer = b"".join(door(given, lambda status, headers, *_: started.append((status, headers))))
-        (status, headers) = started[0]
+        given = {"CONTENT_TYPE": JSON, "HTTP_AUTHORIZATION": self.alice.headers["Authorization"], **environ}
+        given = {"REQUEST_METHOD": "POST", "PATH_INFO": path, **given}
+        status, headers, answer = called(door, environ_of(body, **given))
         names = [name.lower() for name, _ in headers]
         assert len(names) == len(set(names))
         request_id = dict(headers)["X-Request-Id"]
@@ -59,17 +49,14 @@ class Doors:
         return front
 
 
-def doors_of(service: Service) -> Doors:
-    app = create_flask_app(service)
-    dispatch = app.wsgi_app
+def doors_of(world: World) -> Doors:
+    dispatch = world.http.application.wsgi_app
     assert isinstance(dispatch, Dispatch)
-    world = World(service, app.test_client())
-    return Doors(service, dispatch, world, world.user("alice"))
+    return Doors(world.service, dispatch, world, world.user("alice"))
 
 
-@pytest.fixture
-def doors(service: Service) -> Doors:
-    made = doors_of(service)
+def doors_with_keys(world: World) -> Doors:
+    made = doors_of(world)
     for key_id, body in {
         "siv": {"type": "aes-256-siv"}, "mac": {"type": "hmac-sha256"}, "ed": {"type": "ed25519"},
         "old": {"type": "aes-256-siv"}, "rsa": {"type": "rsa-2048"},
@@ -77,6 +64,12 @@ def doors(service: Service) -> Doors:
         assert made.alice.post("/api/v1/keys", {"key_id": key_id, **body}).status_code == 201
     made.alice.post("/api/v1/keys/old/revoke")
     return made
+
+
+@pytest.fixture(scope="module")
+def doors(shared_world: World) -> Doors:
+    """One for all tests here: hot operations change nothing that an answer shows."""
+    return doors_with_keys(shared_world)
 
 
 @pytest.fixture
@@ -185,7 +178,8 @@ def test_the_plain_form_is_served_in_front(doors: Doors, never_behind: None) -> 
             assert doors.ask(doors.dispatch, path, b'{"x": 1}')[0].startswith("4")
 
 
-def test_both_leave_the_same_entry(doors: Doors) -> None:
+def test_both_leave_the_same_entry(world: World) -> None:
+    doors = doors_with_keys(world)
     spool = doors.service.settings.audit_dir
     before = len(latest_lines(spool))
     for case in ({"plaintext": ""}, {}, {"items": [{"plaintext": ""}, {}]}):
@@ -197,9 +191,9 @@ def test_both_leave_the_same_entry(doors: Doors) -> None:
     assert entries[0::2] == entries[1::2]
 
 
-def test_both_count_in_one_limit(settings: Settings, clock: SteeredClock) -> None:
-    service = Service.open(msgspec.structs.replace(settings, rate_limit_use="5/hour"), clock)
-    doors = doors_of(service)
+def test_both_count_in_one_limit(template: Template, settings: Settings, clock: SteeredClock) -> None:
+    service = template.open(msgspec.structs.replace(settings, rate_limit_use="5/hour"), clock)
+    doors = doors_of(World.of(service))
     doors.alice.post("/api/v1/keys", {"key_id": "siv", "type": "aes-256-siv"})
     for _ in range(2):
         assert doors.both("/api/v1/keys/siv/encrypt", {"plaintext": ""})[0] == "200 OK"
@@ -211,9 +205,7 @@ def test_both_count_in_one_limit(settings: Settings, clock: SteeredClock) -> Non
     service.close()
 
 
-def test_what_nobody_foresaw_is_logged_and_says_nothing(
-    doors: Doors, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_nobody_foresaw_is_logged_and_says_nothing(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("a secret")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from helpers.support import Api, SteeredClock, World, b64, kind_of
+from helpers.transfer import wrapped_for
 from kms.keys.model import KeyVersion
 from kms.operations.life import remove
 from kms.operations.schedule import remove_old_rows
-from support import Api, SteeredClock, World, b64, kind_of
-from transfer import wrapped_for
 
 MATERIAL = bytes(range(32))
 KEY = "/api/v1/keys/lent"

@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import dh, ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from helpers.support import SteeredClock, World, b64, unb64
 from kms.access.model import Role
 from kms.crypto.dh import prime
 from kms.crypto.envelope import HEADER_BYTES
 from kms.crypto.mac import hkdf
 from kms.crypto.symmetric import Xaes256Gcm
-from support import SteeredClock, World, b64, unb64
 
 
 def test_a_symmetric_key_is_given_out_and_is_the_one_in_use(world: World, clock: SteeredClock) -> None:

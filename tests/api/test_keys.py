@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from support import Api, World, b64, unb64
+from helpers.support import Api, World, b64, unb64
 
 KEY = "/api/v1/keys/user1_symmetric"
 
 
-@pytest.fixture
-def user(world: World) -> Api:
+def with_keys(world: World) -> Api:
     api = world.user("user1")
     for path, body in (
         ("/generate_symmetric_key", {}),
@@ -23,6 +22,12 @@ def user(world: World) -> Api:
     ):
         assert api.post(path, body).status_code == 200
     return api
+
+
+@pytest.fixture(scope="module")
+def user(shared_world: World) -> Api:
+    """A client with keys that the tests use and do not change."""
+    return with_keys(shared_world)
 
 
 def test_pages(user: Api) -> None:
@@ -46,7 +51,8 @@ def test_detail(user: Api) -> None:
     assert "public_key" not in user.get(KEY).json["versions"][0]
 
 
-def test_updates(user: Api) -> None:
+def test_updates(world: World) -> None:
+    user = with_keys(world)
     changed = user.patch(KEY, {"rotation_period": "P90D", "labels": {"team": "pay"}}).json
     assert (changed["rotation_period"], changed["labels"]) == ("P90D", {"team": "pay"})
     assert user.patch(KEY, {"labels": {}}).json["rotation_period"] == "P90D"
@@ -58,7 +64,7 @@ def test_updates(user: Api) -> None:
         assert user.patch(KEY, body).status_code == 422
 
 
-@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=40, deadline=None)
 @given(plaintext=st.binary(max_size=65536), associated_data=st.binary(max_size=300))
 def test_what_is_encrypted_decrypts_and_only_so(user: Api, plaintext: bytes, associated_data: bytes) -> None:
     context = {"associated_data": b64(associated_data)}
@@ -70,9 +76,9 @@ def test_what_is_encrypted_decrypts_and_only_so(user: Api, plaintext: bytes, ass
     assert (refused.status_code, refused.json["type"]) == (400, "/problems/decryption-failed"), refused.json
 
 
-def test_every_way_not_to_decrypt_gets_the_same_answer(user: Api, world: World) -> None:
+def test_every_way_not_to_decrypt_gets_the_same_answer(user: Api, shared_world: World) -> None:
     sealed = unb64(user.post(f"{KEY}/encrypt", {"plaintext": b64(b"text")}).json["ciphertext"])
-    other = world.user("user2")
+    other = shared_world.user("user2")
     other.post("/generate_symmetric_key")
     foreign = unb64(other.post("/api/v1/keys/user2_symmetric/encrypt", {"plaintext": ""}).json["ciphertext"])
     version_2 = sealed[:17] + (2).to_bytes(4) + sealed[21:]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.support import Api, SteeredClock, World, b64, kind_of, unb64
 from kms.access.model import Role
 from kms.crypto.registry import key_type
 from kms.keys.model import KeyState, RevocationReason
@@ -16,16 +17,25 @@ from kms.operations.schedule import Schedule
 from kms.vault import tables
 from kms.vault.checking import wrong_tables
 from kms.vault.rows import MessageCount
-from support import Api, SteeredClock, World, b64, kind_of, unb64
 
 KEY = "/api/v1/keys/orders"
 
 
-@pytest.fixture
-def alice(world: World) -> Api:
+def with_a_key(world: World) -> Api:
     api = world.user("alice")
     api.post("/api/v1/keys", {"key_id": "orders"})
     return api
+
+
+@pytest.fixture
+def alice(world: World) -> Api:
+    return with_a_key(world)
+
+
+@pytest.fixture(scope="module")
+def refused(shared_world: World) -> Api:
+    """A client with one key, who is refused every other."""
+    return with_a_key(shared_world)
 
 
 def renew(world: World, api: Api) -> None:
@@ -84,9 +94,9 @@ def test_a_key_is_made_as_asked(world: World, clock: SteeredClock) -> None:
         ({"colour": "red"}, "validation-failed"),
     ],
 )
-def test_what_cannot_be_made_is_refused(alice: Api, body: dict[str, Any], expected: str) -> None:
-    assert kind_of(alice.post("/api/v1/keys", body)) == expected
-    assert [key["key_id"] for key in alice.get("/api/v1/keys").json["items"]] == ["orders"]
+def test_what_cannot_be_made_is_refused(refused: Api, body: dict[str, Any], expected: str) -> None:
+    assert kind_of(refused.post("/api/v1/keys", body)) == expected
+    assert [key["key_id"] for key in refused.get("/api/v1/keys").json["items"]] == ["orders"]
 
 
 def test_administrators_make_keys_for_others_and_do_not_use_them(world: World, alice: Api) -> None:

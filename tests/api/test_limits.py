@@ -9,20 +9,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from helpers.support import SteeredClock, Template, World, b64
 from kms.api.admission import Admission
-from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.errors import Unavailable
-from kms.operations import Service
-from support import SteeredClock, World, b64
 
 
 @pytest.fixture
-def strict(settings: Settings, clock: SteeredClock) -> Iterator[World]:
+def strict(template: Template, settings: Settings, clock: SteeredClock) -> Iterator[World]:
     limits = {"rate_limit_generate": "2/hour", "rate_limit_manage": "3/hour", "rate_limit_use": "4/hour"}
     limits |= {"rate_limit_authenticate": "5/hour", "rate_limit_public": "6/hour"}
-    service = Service.open(msgspec.structs.replace(settings, **limits), clock)
-    yield World(service, create_flask_app(service).test_client())
+    service = template.open(msgspec.structs.replace(settings, **limits), clock)
+    yield World.of(service)
     service.close()
 
 
@@ -71,9 +69,9 @@ def test_public_pages_count_by_source(strict: World) -> None:
     assert strict.http.get("/livez").status_code == 200
 
 
-def test_limits_can_be_switched_off(settings: Settings, clock: SteeredClock) -> None:
-    service = Service.open(msgspec.structs.replace(settings, rate_limit="off", rate_limit_manage="1/hour"), clock)
-    user = World(service, create_flask_app(service).test_client()).user("user1")
+def test_limits_can_be_switched_off(template: Template, settings: Settings, clock: SteeredClock) -> None:
+    service = template.open(msgspec.structs.replace(settings, rate_limit="off", rate_limit_manage="1/hour"), clock)
+    user = World.of(service).user("user1")
     assert [user.get("/api/v1/keys").status_code for _ in range(5)] == [200] * 5
     service.close()
 

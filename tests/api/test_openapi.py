@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
+from helpers.support import Api, World, b64
 from kms.api import examples, openapi, reference
 from kms.operations import OPERATIONS, Earlier, Operation
-from support import Api, World, b64
 
 BEFORE = [
     "get_public_key",

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from helpers.support import Api, World, b64
 from kms.access.model import Role
+from kms.config import Settings
 from kms.errors import every_refusal
+from kms.log import configure_logging
 from kms.operations import OPERATIONS
 from kms.vault.checking import wrong_tables
-from support import Api, World, b64
 
 
 def problem(answer: Any) -> tuple[int, str]:
@@ -31,6 +36,12 @@ def problem(answer: Any) -> tuple[int, str]:
 
 def raw(api: Api, path: str, body: bytes, content_type: str | None = "application/json") -> Any:
     return api.http.post(path, data=body, content_type=content_type, headers=api.headers)
+
+
+@pytest.fixture(scope="module")
+def refused(shared_world: World) -> Api:
+    """A client for whom no key is ever made."""
+    return shared_world.user("user1")
 
 
 @pytest.mark.parametrize(
@@ -56,10 +67,9 @@ def raw(api: Api, path: str, body: bytes, content_type: str | None = "applicatio
         (b"{" + b" " * (3 << 19), "application/json", (413, "too-large")),
     ],
 )
-def test_bodies(world: World, body: bytes, content_type: str, expected: tuple[int, str]) -> None:
-    user = world.user("user1")
-    assert problem(raw(user, "/generate_rsa_key", body, content_type)) == expected
-    assert user.get("/api/v1/keys").json["items"] == []
+def test_bodies(refused: Api, body: bytes, content_type: str, expected: tuple[int, str]) -> None:
+    assert problem(raw(refused, "/generate_rsa_key", body, content_type)) == expected
+    assert refused.get("/api/v1/keys").json["items"] == []
 
 
 def test_the_member_is_named(world: World) -> None:
@@ -158,10 +168,20 @@ def test_no_json_makes_it_fail(world: World, name: str, body: dict[str, Any], ta
     assert wrong_tables(world.service.vault) == []
 
 
-def test_secrets_reach_no_log_no_audit_and_no_metric(world: World, capfd: pytest.CaptureFixture[str]) -> None:
-    from kms.log import configure_logging
+@pytest.fixture
+def logged(settings: Settings, capfd: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+    """What is written where the service logs as it does when it was started."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    configure_logging(settings)
+    yield capfd
+    # What logs after this test would otherwise write to a stream that was closed with it.
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
-    configure_logging(world.service.settings)
+
+def test_secrets_reach_no_log_no_audit_and_no_metric(world: World, logged: pytest.CaptureFixture[str]) -> None:
     user = world.user("user1")
     user.post("/generate_symmetric_key")
     for operation in OPERATIONS.values():
@@ -184,7 +204,7 @@ def test_secrets_reach_no_log_no_audit_and_no_metric(world: World, capfd: pytest
     plaintext = b64(b"plaintext " + CANARY.encode())
     user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": plaintext})
     token = user.headers["Authorization"].removeprefix("Bearer ")
-    written = "".join(capfd.readouterr())
+    written = "".join(logged.readouterr())
     audit = b"".join(path.read_bytes() for path in world.service.settings.audit_dir.iterdir()).decode()
     entries = json.dumps(world.admin.get("/api/v1/audit/entries?limit=10000").json)
     exposed = world.admin.get("/metrics").get_data(as_text=True)

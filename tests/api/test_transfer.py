@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +18,33 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from kms.api.application import create_flask_app
+from helpers.support import Api, SteeredClock, World, b64, kind_of, unb64
+from helpers.transfer import OAEP, X25519_SUITE, wrapped_for
+from helpers.uses import PAIRS, exercise, material_of
 from kms.config import Settings
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES
 from kms.operations import Service
+from kms.operations.life import remove
 from kms.vault.checking import wrong_tables
-from support import Api, SteeredClock, World, b64, kind_of, unb64
-from transfer import OAEP, X25519_SUITE, wrapped_for
-from uses import exercise
 
 
-@pytest.fixture
-def alice(world: World) -> Api:
-    return world.user("alice")
+@pytest.fixture(scope="module")
+def alice(shared_world: World) -> Api:
+    """A client of the shared world: every test gives names of its own to her keys."""
+    return shared_world.user("alice")
+
+
+@pytest.fixture(scope="module")
+def keyless(shared_world: World) -> Api:
+    """A client for whom no key is ever made."""
+    return shared_world.user("keyless")
+
+
+def spki_of(name: str, which: str = "one") -> bytes:
+    spki = KEY_TYPES[name].public_key(material_of(name, which))
+    assert spki is not None
+    return spki
 
 
 def pem(key: Any) -> str:
@@ -38,22 +53,24 @@ def pem(key: Any) -> str:
 
 @pytest.mark.parametrize("algorithm", ["RSA_AES_KEY_WRAP_SHA_256", "RSA-OAEP-256", "HPKE", "HPKE-MLKEM768-X25519"])
 def test_a_key_comes_in_under_each_kind_of_wrapping(alice: Api, algorithm: str) -> None:
-    body = {"type": "aes-256-gcm", "key_id": "mine", **wrapped_for(alice, bytes(range(32)), algorithm)}
+    key_id = f"under-{algorithm}"
+    body = {"type": "aes-256-gcm", "key_id": key_id, **wrapped_for(alice, bytes(range(32)), algorithm)}
     made = alice.post("/api/v1/keys/import", body)
     assert made.status_code == 201, made.json
-    assert (made.json["origin"], made.headers["Location"]) == ("imported", "/api/v1/keys/mine")
-    again = alice.post("/api/v1/keys/import", {**body, "key_id": "again"})
+    assert (made.json["origin"], made.headers["Location"]) == ("imported", f"/api/v1/keys/{key_id}")
+    again = alice.post("/api/v1/keys/import", {**body, "key_id": f"{key_id}-again"})
     assert kind_of(again) == "not-found"  # one wrapping key, one import
 
 
 @pytest.mark.parametrize("name", KEY_TYPES)
 def test_every_type_comes_in_and_works(alice: Api, name: str) -> None:
     kind = KEY_TYPES[name]
-    material = kind.generate()
+    material = material_of(name)
     for form in kind.formats:
+        path = f"/api/v1/keys/{name}-{form}"
         body = {
             "type": name,
-            "key_id": f"mine-{form}",
+            "key_id": f"{name}-{form}",
             "format": form,
             **wrapped_for(alice, kind.exported(material, form)),
         }
@@ -63,20 +80,21 @@ def test_every_type_comes_in_and_works(alice: Api, name: str) -> None:
         if spki is not None:
             assert made.json["versions"][0]["public_key"] == public_pem(spki)
 
-        def post(operation: str, body: Any, form: str = form) -> Any:
-            answer = alice.post(f"/api/v1/keys/mine-{form}/{operation}", body)
+        def post(operation: str, body: Any, path: str = path) -> Any:
+            answer = alice.post(f"{path}/{operation}", body)
             assert answer.status_code == 200, (operation, answer.json)
             return answer.json
 
         exercise(post, name, kind.usages, b"a message")
 
 
-@pytest.mark.parametrize("name", [name for name, kind in KEY_TYPES.items() if kind.public_key(kind.generate())])
+@pytest.mark.parametrize("name", PAIRS)
 def test_a_public_key_alone_protects_and_verifies(alice: Api, name: str) -> None:
     kind = KEY_TYPES[name]
-    spki = kind.public_key(kind.generate())
-    assert spki is not None
-    answer = alice.post("/api/v1/keys/import", {"type": name, "key_id": "theirs", "public_key": public_pem(spki)})
+    key_id = f"theirs-{name}"
+    path = f"/api/v1/keys/{key_id}"
+    public = {"public_key": public_pem(spki_of(name))}
+    answer = alice.post("/api/v1/keys/import", {"type": name, "key_id": key_id, **public})
     able = {usage for usage in kind.every_usage if not usage.needs_private}
     if not able:
         assert kind_of(answer) == "validation-failed"
@@ -88,21 +106,22 @@ def test_a_public_key_alone_protects_and_verifies(alice: Api, name: str) -> None
         "seal": {"plaintext": "AAAA"},
     }  # fmt: skip
     for usage in answer.json["usages"]:
-        assert alice.post(f"/api/v1/keys/theirs/{usage}", bodies[usage]).status_code == 200
-    refused = alice.post("/api/v1/keys/theirs/sign", {"message": ""})
+        assert alice.post(f"{path}/{usage}", bodies[usage]).status_code == 200
+    refused = alice.post(f"{path}/sign", {"message": ""})
     assert kind_of(refused) == "operation-not-supported"
-    assert kind_of(alice.post("/api/v1/keys/theirs/rotate")) == "conflict"
-    assert kind_of(alice.post("/api/v1/keys/theirs/export", {})) == "conflict"
-    following = kind.public_key(kind.generate()) or b""
-    assert alice.post("/api/v1/keys/theirs/import", {"public_key": public_pem(following)}).json["latest_version"] == 2
+    assert kind_of(alice.post(f"{path}/rotate")) == "conflict"
+    assert kind_of(alice.post(f"{path}/export", {})) == "conflict"
+    following = {"public_key": public_pem(spki_of(name, "next"))}
+    assert alice.post(f"{path}/import", following).json["latest_version"] == 2
     if "raw" in kind.formats:
-        private = wrapped_for(alice, kind.exported(kind.generate(), "raw"))
-        more = alice.post("/api/v1/keys/theirs/import", {**private, "format": "raw"}).json
+        private = wrapped_for(alice, kind.exported(material_of(name, "private"), "raw"))
+        more = alice.post(f"{path}/import", {**private, "format": "raw"}).json
         assert set(more["usages"]) == set(answer.json["usages"])  # it is made for no more than before
 
 
 def test_the_next_version_of_an_imported_key(alice: Api) -> None:
-    alice.post("/api/v1/keys/import", {"type": "aes-128-gcm", "key_id": "mine", **wrapped_for(alice, bytes(16))})
+    body = {"type": "aes-128-gcm", "key_id": "mine", **wrapped_for(alice, bytes(16))}
+    assert alice.post("/api/v1/keys/import", body).status_code == 201
     sealed = alice.post("/api/v1/keys/mine/encrypt", {"plaintext": "AAAA"}).json["ciphertext"]
     assert alice.post("/api/v1/keys/mine/import", wrapped_for(alice, b"x" * 16)).json["latest_version"] == 2
     assert alice.post("/api/v1/keys/mine/decrypt", {"ciphertext": sealed}).status_code == 200
@@ -153,39 +172,59 @@ ED25519, ED448, X25519, X448 = (
 P256 = "3059301306072a8648ce3d020106082a8648ce3d030107034200"
 
 
+def modulus() -> int:
+    return rsa.generate_private_key(65537, 2048).public_key().public_numbers().n
+
+
+def on(curve: ec.EllipticCurve) -> str:
+    return pem(ec.generate_private_key(curve).public_key())
+
+
+# Each is made in the test that takes it: an RSA key is too slow to be made while tests are collected.
+WEAK_OR_INVALID: list[tuple[str, str, Callable[[], str]]] = [
+    (
+        "rsa-2048",
+        "exponent 3",
+        lambda: rsa_of(rsa.generate_private_key(65537, 2048).public_key().public_numbers().n, 3),
+    ),
+    ("rsa-2048", "1024 bits", lambda: weak_rsa(1024)),
+    ("rsa-2048", "3072 bits", lambda: weak_rsa(3072)),
+    ("rsa-2048", "a small factor", lambda: rsa_of(((1 << 2047) // 1999 + 2) * 1999 | 1)),
+    ("rsa-2048", "close primes", lambda: rsa_of(close_primes())),
+    ("rsa-2048", "ROCA", lambda: rsa_of(roca())),
+    *(
+        ("ed25519", f"small order {point.hex()[:4]}", partial(spki_pem, point, ED25519))
+        for point in small_order_ed25519()
+    ),
+    ("ed25519", "not on the curve", lambda: spki_pem(b"\x02" + bytes(31), ED25519)),
+    ("ed25519", "y = p + 1: not canonical", lambda: spki_pem(b"\xee" + b"\xff" * 30 + b"\x7f", ED25519)),
+    ("ed448", "small order", lambda: spki_pem(b"\x01" + bytes(56), ED448)),
+    ("ed448", "zeros", lambda: spki_pem(bytes(57), ED448)),
+    ("x25519", "zeros", lambda: spki_pem(bytes(32), X25519)),
+    ("x448", "zeros", lambda: spki_pem(bytes(56), X448)),
+    ("ec-p256", "zeros", lambda: spki_pem(b"\x04" + bytes(64), P256)),
+    ("ec-p256", "not on the curve", lambda: spki_pem(b"\x04" + bytes(31) + b"\x01" + bytes(31) + b"\x01", P256)),
+    ("ec-p256", "another curve", lambda: on(ec.SECP256K1())),
+    ("ec-p256", "a private label", lambda: on(ec.SECP256R1()).replace("PUBLIC", "PRIVATE")),
+    ("ec-p256", "empty", lambda: ""),
+    ("ec-p256", "no base64", lambda: "-----BEGIN PUBLIC KEY-----\n====\n-----END PUBLIC KEY-----"),
+    ("ec-p256", "two keys", lambda: on(ec.SECP256R1()) * 2),
+    ("xaes-256-gcm", "a public key", lambda: on(ec.SECP256R1())),
+    ("ml-kem-768", "another type", lambda: spki_pem(bytes(32), X25519)),
+    ("ml-kem-768-x25519", "another type", lambda: spki_pem(bytes(32), X25519)),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "public"),
-    [
-        ("rsa-2048", rsa_of(rsa.generate_private_key(65537, 2048).public_key().public_numbers().n, 3)),
-        ("rsa-2048", weak_rsa(1024)),
-        ("rsa-2048", weak_rsa(3072)),
-        ("rsa-2048", rsa_of(((1 << 2047) // 1999 + 2) * 1999 | 1)),
-        ("rsa-2048", rsa_of(close_primes())),
-        ("rsa-2048", rsa_of(roca())),
-        *(("ed25519", spki_pem(point, ED25519)) for point in small_order_ed25519()),
-        ("ed25519", spki_pem(b"\x02" + bytes(31), ED25519)),  # not on the curve
-        ("ed25519", spki_pem(b"\xee" + b"\xff" * 30 + b"\x7f", ED25519)),  # y = p + 1: not canonical
-        ("ed448", spki_pem(b"\x01" + bytes(56), ED448)),
-        ("ed448", spki_pem(bytes(57), ED448)),
-        ("x25519", spki_pem(bytes(32), X25519)),
-        ("x448", spki_pem(bytes(56), X448)),
-        ("ec-p256", spki_pem(b"\x04" + bytes(64), P256)),
-        ("ec-p256", spki_pem(b"\x04" + bytes(31) + b"\x01" + bytes(31) + b"\x01", P256)),
-        ("ec-p256", pem(ec.generate_private_key(ec.SECP256K1()).public_key())),
-        ("ec-p256", pem(ec.generate_private_key(ec.SECP256R1()).public_key()).replace("PUBLIC", "PRIVATE")),
-        ("ec-p256", ""),
-        ("ec-p256", "-----BEGIN PUBLIC KEY-----\n====\n-----END PUBLIC KEY-----"),
-        ("ec-p256", pem(ec.generate_private_key(ec.SECP256R1()).public_key()) * 2),
-        ("xaes-256-gcm", pem(ec.generate_private_key(ec.SECP256R1()).public_key())),
-        ("ml-kem-768", spki_pem(bytes(32), X25519)),
-        ("ml-kem-768-x25519", spki_pem(bytes(32), X25519)),
-    ],
+    [pytest.param(name, make, id=f"{name}: {what}") for name, what, make in WEAK_OR_INVALID],
 )
-def test_weak_and_invalid_public_keys_are_refused(alice: Api, name: str, public: str) -> None:
+def test_weak_and_invalid_public_keys_are_refused(keyless: Api, name: str, public: Callable[[], str]) -> None:
+    given = {"type": name, "public_key": public()}
     for body in ({"usages": None}, {}):
-        refused = alice.post("/api/v1/keys/import", {"type": name, "public_key": public, **body})
+        refused = keyless.post("/api/v1/keys/import", {**given, **body})
         assert (refused.status_code, kind_of(refused)) == (422, "validation-failed"), refused.json
-    assert alice.get("/api/v1/keys").json["items"] == []
+    assert keyless.get("/api/v1/keys").json["items"] == []
 
 
 def test_good_edwards_keys_are_taken(alice: Api) -> None:
@@ -211,9 +250,9 @@ def test_incomplete_imports_are_refused(alice: Api, body: dict[str, str], expect
     assert kind_of(alice.post("/api/v1/keys/import", {"type": "ec-p256", **body})) == expected
 
 
-def test_wrapping_keys_are_one_s_own_and_expire(world: World, alice: Api, clock: SteeredClock) -> None:
+def test_wrapping_keys_are_one_s_own_and_expire(world: World, clock: SteeredClock) -> None:
+    alice, bob = world.user("alice"), world.user("bob")
     mine = wrapped_for(alice, bytes(32))
-    bob = world.user("bob")
     assert kind_of(bob.post("/api/v1/keys/import", {"type": "aes-256-gcm", **mine})) == "not-found"
     other = {**wrapped_for(alice, bytes(32)), "wrapped_key": mine["wrapped_key"]}
     assert kind_of(alice.post("/api/v1/keys/import", {"type": "aes-256-gcm", **other})) == "decryption-failed"
@@ -264,7 +303,8 @@ def test_a_private_rsa_key_whose_parts_do_not_fit_is_refused(alice: Api) -> None
     assert kind_of(alice.post("/api/v1/keys/import", body)) == "validation-failed"
 
 
-def test_only_what_was_born_exportable_goes_out_and_only_wrapped(world: World, alice: Api) -> None:
+def test_only_what_was_born_exportable_goes_out_and_only_wrapped(world: World) -> None:
+    alice = world.user("alice")
     recipient = rsa.generate_private_key(65537, 3072)
     to = {"recipient_public_key": pem(recipient.public_key())}
     alice.post("/api/v1/keys", {"key_id": "kept"})
@@ -308,22 +348,21 @@ def test_only_what_was_born_exportable_goes_out_and_only_wrapped(world: World, a
 
 @pytest.mark.parametrize("name", KEY_TYPES)
 def test_every_type_travels_from_one_installation_to_another(alice: Api, name: str) -> None:
-    alice.post("/api/v1/keys", {"type": name, "key_id": "first", "exportable": True})
+    alice.post("/api/v1/keys", {"type": name, "key_id": f"{name}-first", "exportable": True})
     given = alice.post("/api/v1/keys/import-wrapping-key", {"algorithm": "HPKE-MLKEM768-X25519"}).json
-    exported = alice.post("/api/v1/keys/first/export", {"recipient_public_key": given["public_key"]}).json
+    exported = alice.post(f"/api/v1/keys/{name}-first/export", {"recipient_public_key": given["public_key"]}).json
     body = {
-        "type": name, "key_id": "second", "wrapping_key_id": given["wrapping_key_id"],
+        "type": name, "key_id": f"{name}-second", "wrapping_key_id": given["wrapping_key_id"],
         "wrapped_key": exported["wrapped_key"], "format": exported["format"],
     }  # fmt: skip
     made = alice.post("/api/v1/keys/import", body)
     assert made.status_code == 201, made.json
-    first = alice.get("/api/v1/keys/first").json["versions"][0]
+    first = alice.get(f"/api/v1/keys/{name}-first").json["versions"][0]
     assert made.json["versions"][0].get("public_key") == first.get("public_key")
 
 
 def installation(folder: Path, clock: SteeredClock, **settings: Any) -> World:
-    opened = Service.open(Settings(data_dir=folder, rate_limit="off", **settings), clock)
-    return World(opened, create_flask_app(opened).test_client())
+    return World.of(Service.open(Settings(data_dir=folder, rate_limit="off", **settings), clock))
 
 
 def test_a_backup_goes_to_another_installation_whole(tmp_path: Path, clock: SteeredClock) -> None:
@@ -356,9 +395,8 @@ def test_a_backup_goes_to_another_installation_whole(tmp_path: Path, clock: Stee
         world.service.close()
 
 
-def test_a_restoration_does_not_undo_a_revocation(world: World, alice: Api) -> None:
-    from kms.operations.life import remove
-
+def test_a_restoration_does_not_undo_a_revocation(world: World) -> None:
+    alice = world.user("alice")
     alice.post("/api/v1/keys", {"key_id": "orders"})
     sealed = alice.post("/api/v1/keys/orders/encrypt", {"plaintext": "AAAA"}).json["ciphertext"]
     backup = alice.post("/api/v1/keys/orders/backup").json["backup"]

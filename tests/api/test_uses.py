@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,31 +11,27 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kms.api.application import create_flask_app
-from kms.config import Settings
+from helpers.support import Api, World, b64, unb64
+from helpers.uses import IDS, OPERATION_OF, PURPOSES, context_of, exercise, peer_of
 from kms.crypto.dh import prime
 from kms.crypto.dh import spki as dh_spki
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES
 from kms.keys.model import Usage
-from kms.operations import OPERATIONS, Service
-from support import LEASE, Api, World, b64, unb64
-from uses import IDS, OPERATION_OF, PURPOSES, context_of, exercise, peer_of
+from kms.operations import OPERATIONS
 
 RSA_LONGEST = 190  # OAEP with SHA-256 under 2048 bits
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def user(unlimited_world: World) -> Api:
     """A client with a key of each type and purpose, made once for all tests here."""
-    opened = Service.open(Settings(data_dir=tmp_path_factory.mktemp("data"), lease=LEASE, rate_limit="off"))
-    api = World(opened, create_flask_app(opened).test_client()).user("alice")
+    api = unlimited_world.user("alice")
     for key_id, (name, usages) in zip(IDS, PURPOSES, strict=True):
         made = api.post("/api/v1/keys", {"type": name, "key_id": key_id, "usages": sorted(usages)})
         assert made.status_code == 201, made.json
         assert made.headers["Location"] == f"/api/v1/keys/{key_id}"
-    yield api
-    opened.close()
+    return api
 
 
 def call(user: Api, key_id: str, operation: str, body: Any) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from helpers.support import World, b64
 from kms.audit.spool import Spool, latest_lines
 from kms.errors import Unavailable
-from support import World, b64
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from helpers.support import World, b64
 from kms.crypto import registry
 from kms.crypto.keytype import SecretKeyType
 from kms.crypto.primitives import PRIMITIVES, Cipher, Mac
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.errors import OperationNotSupported, ValidationFailed
 from kms.keys.model import Usage
-from support import World, b64
 
 NAMES = [
     "xaes-256-gcm", "aes-128-gcm", "aes-256-gcm", "aes-256-gcm-siv", "aes-256-siv", "chacha20-poly1305",

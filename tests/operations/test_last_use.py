@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.support import Api, SteeredClock, World, b64, kind_of
 from kms.access.policy import USES
 from kms.api.aws import specs
 from kms.config import Settings
@@ -14,7 +15,6 @@ from kms.errors import Unavailable
 from kms.operations import OPERATIONS, Service
 from kms.operations.life import remove
 from kms.vault.checking import wrong_tables
-from support import Api, SteeredClock, World, b64, kind_of
 
 KEY = "/api/v1/keys/k"
 

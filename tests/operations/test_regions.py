@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kms.api.application import create_flask_app
+from helpers.support import LEASE, Api, SteeredClock, World, kind_of
 from kms.config import Settings
 from kms.operations import Service
-from support import LEASE, Api, SteeredClock, World, kind_of
 
 KEY = "mrk-00112233445566778899aabbccddeeff"
 
@@ -18,8 +17,7 @@ KEY = "mrk-00112233445566778899aabbccddeeff"
 @pytest.fixture
 def alice(tmp_path: Path, database_url: str, clock: SteeredClock) -> Iterator[Api]:
     opened = Service.open(Settings(data_dir=tmp_path / "data", database_url=database_url, lease=LEASE), clock)
-    world = World(opened, create_flask_app(opened).test_client())
-    yield world.user("alice")
+    yield World.of(opened).user("alice")
     opened.close()
 
 

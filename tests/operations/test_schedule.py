@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, func, select
 
+from helpers.support import LEASE, SteeredClock, World
 from kms.access import clients
 from kms.access.model import Role, Token
-from kms.api.application import create_flask_app
 from kms.config import Settings
 from kms.operations import Schedule, Service
 from kms.operations.schedule import remove_old_rows, rotate_due_keys
 from kms.vault import tables
 from kms.vault.checking import wrong_tables
-from support import LEASE, SteeredClock, World
 
 
 def versions(service: Service, key_id: str) -> int:
@@ -30,7 +29,7 @@ def versions(service: Service, key_id: str) -> int:
 def test_a_due_key_is_rotated_once_by_many_workers(database_url: str, tmp_path: Path, clock: SteeredClock) -> None:
     settings = Settings(data_dir=tmp_path / "data", database_url=database_url, lease=LEASE, threads=4)
     workers = [Service.open(settings, clock) for _ in range(4)]
-    world = World(workers[0], create_flask_app(workers[0]).test_client())
+    world = World.of(workers[0])
     user = world.user("user1")
     user.post("/generate_ecc_key")
     assert user.patch("/api/v1/keys/user1_ecc", {"rotation_period": "P30D"}).status_code == 200

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import KeySet
 
+from helpers.support import SteeredClock, World
 from kms.keys.model import RevocationReason
 from kms.operations import Service
 from kms.revocation.model import Revocation
 from kms.revocation.published import Publisher, in_force
-from support import SteeredClock, World
 
 
 def test_the_list_can_be_checked_offline(world: World, clock: SteeredClock) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import compatibility
-from running import Running, Start
-from support import free_port, new_database
+from helpers import compatibility
+from helpers.running import Running, Start, process_of
+from helpers.support import free_port, new_database
 
 ROOT = Path(__file__).parents[2]
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE")
@@ -40,11 +39,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
             "admin.json",
             *flags,
         ]
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                command, cwd=folder, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environ
-            )
-        service = Running(folder, port, process, log, environ)
+        service = Running(folder, port, process_of(command, folder, log, environ), log, environ)
         running.append(service)
         service.wait_until_ready()
         if login:

@@ -14,11 +14,11 @@ from botocore.credentials import Credentials
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, padding
 
-from aws_client import REGION, Account, Kms
+from helpers.aws_client import REGION, Account, Kms
+from helpers.running import Running, Start
+from helpers.shell import blocks, run
+from helpers.support import b64, unb64
 from kms.api.aws.asking import ACTIONS
-from running import Running, Start
-from shell import blocks, run
-from support import b64, unb64
 
 
 @pytest.fixture(scope="module")

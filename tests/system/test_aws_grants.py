@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from aws_client import REGION, Account, Kms
-from running import Running, Start
-from support import b64
+from helpers.aws_client import REGION, Account, Kms
+from helpers.running import Running, Start
+from helpers.support import b64
 
 ACCOUNT = "arn:aws:iam::000000000000"
 

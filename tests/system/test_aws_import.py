@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from aws_client import Account, Kms
-from running import Running, Start
+from helpers.aws_client import Account, Kms
+from helpers.running import Running, Start
 
 FOREVER = {"ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aws_client import REGION, Account, Kms
-from running import Running, Start
+from helpers.aws_client import REGION, Account, Kms
+from helpers.running import Running, Start
 
 OTHER, THIRD = "eu-central-1", "us-gov-west-1"
 

@@ -25,10 +25,10 @@ from botocore.session import Session
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
-from aws_client import REGION, Account, Kms
-from running import Running, Start
-from shell import blocks, run
-from support import unb64
+from helpers.aws_client import REGION, Account, Kms
+from helpers.running import Running, Start
+from helpers.shell import blocks, run
+from helpers.support import unb64
 
 SOPS = "github.com/getsops/sops/v3/cmd/sops@v3.13.3"
 CONTEXT = {"tenant": "7", "purpose": "invoices"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shell import ROOT
+from helpers.shell import ROOT
 
 
 @pytest.mark.slow

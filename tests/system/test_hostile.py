@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.running import Running, Start
+from helpers.support import b64, new_database
 from kms.audit.spool import latest_lines
-from running import Running, Start
-from support import b64, new_database
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
+from helpers.running import Running, Start
+from helpers.shell import ROOT, blocks, objects, run
+from helpers.uses import IDS, PURPOSES, context_of
 from kms.api import matrix
 from kms.keys.model import Usage
-from running import Running, Start
-from shell import ROOT, blocks, objects, run
-from uses import IDS, PURPOSES, context_of
 
 PAGE = "docs/how-to/use-keys.md"
 NAMES = re.findall(r"^```sh\n(.*?)^```$", (ROOT / PAGE).read_text(), re.DOTALL | re.MULTILINE)[0]

@@ -18,8 +18,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from running import Running, Start
-from support import new_database
+from helpers.running import Running, Start
+from helpers.support import new_database
 
 LEASE = 0.25
 THREADS = 6

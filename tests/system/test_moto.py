@@ -20,9 +20,9 @@ import pytest
 from botocore import xform_name
 from botocore.config import Config
 
-from aws_calls import ACCOUNT, CASES, KEY_ARN, REGION, Kms, Outcome
-from running import Start
-from support import free_port
+from helpers.aws_calls import ACCOUNT, CASES, KEY_ARN, REGION, Kms, Outcome
+from helpers.running import Start
+from helpers.support import free_port
 
 PAGE = Path(__file__).parents[2] / "docs/reference/aws.md"
 ANSWERS = "answers"

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from running import Running, Start
-from shell import ROOT, blocks, objects, run
+from helpers.running import Running, Start
+from helpers.shell import ROOT, blocks, objects, run
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.running import Running, Start
 from kms.api import examples
-from running import Running, Start
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXCEPT = ("end_session", "issue_token")  # the one ends the session in use, the other takes another proof

@@ -14,8 +14,8 @@ from typing import Any
 import pyotp
 import pytest
 
-from running import Running
-from support import b64, unb64
+from helpers.running import Running
+from helpers.support import b64, unb64
 
 USES_RACING_A_REVOCATION = 1000
 
@@ -86,13 +86,14 @@ def _all_at_once(service: Running, headers: dict[str, str], count: int) -> list[
 def test_a_code_is_accepted_once_whichever_worker_it_reaches(service: Running) -> None:
     bob = service.enrol("bob")
     for offset in (0, 30):
+        if offset:
+            time.sleep(1.5)  # the failures of this test's own making may lock bob out for a moment
         headers = {
             "Authorization": "Basic " + b64(f"bob:{bob['client_secret']}".encode()),
             "X-TOTP": pyotp.TOTP(bob["totp_secret"]).at(int(time.time()) + offset),
         }
         statuses = _all_at_once(service, headers, 6)
         assert sorted(statuses) == [200] + [401] * 5, statuses
-        time.sleep(1.5)  # the failures of this test's own making may lock bob out for a moment
 
 
 def test_lockout_is_counted_over_all_workers(service: Running) -> None:

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 
-from running import Running, Start
-from shell import blocks, run
-from support import b64, unb64
+from helpers.running import Running, Start
+from helpers.shell import blocks, run
+from helpers.support import b64, unb64
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import hvac
 import pytest
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 
-from running import Running, Start
-from support import b64
+from helpers.running import Running, Start
+from helpers.support import b64
 
 
 @pytest.fixture(scope="module")

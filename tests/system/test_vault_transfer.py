@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hvac.exceptions import InvalidRequest
 
-from running import Running, Start
-from support import b64, unb64
+from helpers.running import Running, Start
+from helpers.support import b64, unb64
 
 SHARED = "k" * 43  # what both installations know
 DIGESTS: dict[str, hashes.HashAlgorithm] = {

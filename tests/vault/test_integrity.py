@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import LargeBinary, Table, delete, insert, select, text, update
 
+from helpers.support import make_key, make_version
 from kms.access import clients
 from kms.access.access_keys import AccessKey
 from kms.access.lockout import LoginFailures, count_failure
@@ -30,7 +31,6 @@ from kms.vault.opening import open_vault
 from kms.vault.records import table_of
 from kms.vault.rows import LastUse, MessageCount, Mount, OutboxEntry, WrappingKey
 from kms.vault.store import Vault
-from support import make_key, make_version
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy import select, text, update
 
+from helpers.support import make_key
 from kms.access.model import Grant
 from kms.config import Settings
 from kms.crypto.registry import key_type
@@ -19,7 +20,6 @@ from kms.vault.checking import wrong_tables
 from kms.vault.head import Head, TableDigest
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
-from support import make_key
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "min_process_version"]

@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Table, delete, insert, select
 
+from helpers.support import LEASE, Api, SteeredClock, World, kind_of
 from kms.api.application import create_flask_app
 from kms.cli.vault import vault as vault_command
 from kms.config import Settings
 from kms.operations import Service
 from kms.operations.checking import check_integrity
 from kms.vault import tables
-from support import LEASE, Api, SteeredClock, World, kind_of
 
 Rows = dict[str, list[dict[str, Any]]]
 OF_KEYS = [tables.keys, tables.key_versions, tables.revocations]

@@ -18,6 +18,7 @@ from alembic.migration import MigrationContext
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 from sqlalchemy import insert, select
 
+from helpers.support import make_key, make_version
 from kms.access import clients
 from kms.access.model import Client, ClientStatus, Role, Token
 from kms.config import Settings
@@ -30,7 +31,6 @@ from kms.vault.checking import wrong_tables
 from kms.vault.head import Head
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
-from support import make_key, make_version
 
 NOW = datetime(2026, 1, 1, 12, 30, 0, 123456, tzinfo=UTC)
 LEASE = timedelta(milliseconds=40)

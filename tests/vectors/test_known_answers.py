@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,22 +18,17 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography_vectors import open_vector_file
 
-from kms.api.application import create_flask_app
-from kms.config import Settings
+from helpers.support import Api, World, b64, unb64
 from kms.crypto.elliptic import CURVES
 from kms.crypto.pkcs8 import der_of_pem, load_public, public_pem
-from kms.operations import Service
-from support import LEASE, Api, World, b64, unb64
 
 Case = dict[str, str]
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    opened = Service.open(Settings(data_dir=tmp_path_factory.mktemp("data"), lease=LEASE, rate_limit="off"))
-    yield World(opened, create_flask_app(opened).test_client()).user("alice")
-    opened.close()
+def user(unlimited_world: World) -> Api:
+    return unlimited_world.user("alice")
 
 
 def text_of(path: str) -> str:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kms.api.application import create_flask_app
-from kms.config import Settings
-from kms.operations import Service
-from support import LEASE, Api, World, b64, unb64
+from helpers.support import Api, World, b64, unb64
 from vectors.test_known_answers import imported, public_only
 
 MESSAGE = b"a message"
@@ -42,10 +38,8 @@ SIGNING = [
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    opened = Service.open(Settings(data_dir=tmp_path_factory.mktemp("data"), lease=LEASE, rate_limit="off"))
-    yield World(opened, create_flask_app(opened).test_client()).user("alice")
-    opened.close()
+def user(unlimited_world: World) -> Api:
+    return unlimited_world.user("alice")
 
 
 @pytest.fixture

@@ -16,6 +16,26 @@ from typing import Any
 import pyotp
 
 
+def wait_until(
+    condition: Callable[[], object], shown: Callable[[], object] = lambda: "", every: float = 0.02
+) -> None:
+    """Wait until `condition` holds, looking `every` so many seconds. Fails with what is `shown` after a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, shown()
+        time.sleep(every)
+
+
+def process_of(command: list[str], folder: Path, log: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A program that runs in `folder` and writes to `log`, and that ends on SIGINT."""
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            # A shell that runs the tests in the background has them ignore SIGINT, and what they start inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+
+
 @dataclass
 class Answer:
     """What curl got."""
@@ -26,6 +46,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
+        """The body, decoded."""
         return json.loads(self.text)
 
 
@@ -43,13 +64,16 @@ class Running:
 
     @property
     def url(self) -> str:
+        """Where it listens; its certificate is for that name."""
         return f"https://localhost:{self.port}"
 
     @property
     def admin(self) -> dict[str, Any]:
+        """The credentials of the first administrator."""
         return dict(json.loads((self.folder / "admin.json").read_text()))
 
     def curl(self, method: str, path: str, body: Any = None, *options: str, token: str | None = None) -> Answer:
+        """Send a request, with the token of this service unless another, or none (""), is given."""
         bearer = self.token if token is None else token
         command = ["curl", "-sS", "-i", "--http1.1", "--cacert", str(self.folder / "server.crt"), "-X", method]
         if bearer:
@@ -86,6 +110,7 @@ class Running:
         return str(answer.json["access_token"])
 
     def enrol(self, client_id: str, *roles: str) -> dict[str, Any]:
+        """The credentials of a new client, with the role `user` unless others are given."""
         answer = self.curl("POST", "/api/v1/clients", {"client_id": client_id, "roles": list(roles) or ["user"]})
         assert answer.status == 201, answer.text
         return dict(answer.json)
@@ -95,17 +120,30 @@ class Running:
         return self.login(self.enrol(client_id))
 
     def worker_pids(self) -> list[int]:
+        """The process ids of its workers, as they are now."""
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
         return [int(pid) for pid in found.stdout.split()]
 
+    def wait_for_workers(self, count: int, without: set[int]) -> None:
+        """Wait until so many workers are there and those `without` which it should be are gone."""
+
+        def are_there() -> bool:
+            there = set(self.worker_pids())
+            return len(there) == count and there.isdisjoint(without)
+
+        wait_until(are_there, self.log.read_text)
+
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 60
-        while "listening on https://" not in self.log.read_text():
+        """Wait until it has said that it listens. Fails with its log where it ended instead."""
+
+        def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+            return "listening on https://" in self.log.read_text()
+
+        wait_until(is_ready, self.log.read_text)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it by that signal, and after SIGKILL its workers too; give the exit code."""
         pids = self.worker_pids()
         if self.process.poll() is None:
             self.process.send_signal(how)

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from running import Running
+from helpers.running import Running
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def blocks(page: str, section: str) -> list[str]:

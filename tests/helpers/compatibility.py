@@ -8,13 +8,13 @@ import re
 import time
 from pathlib import Path
 
+from helpers.running import Running
 from kms.api.aws import door as aws_door  # noqa: F401  # it fills the table of actions
 from kms.api.aws.asking import ACTIONS
 from kms.api.transit import door as transit_door  # noqa: F401  # and this the routes
 from kms.api.transit.routes import ROUTES
-from running import Running
 
-PAGE = Path(__file__).parents[1] / "docs/reference/compatibility.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/compatibility.md"
 RESULTS = "KMS_TEST_RESULTS"
 """The variable that names the directory in which the results of this run are gathered."""
 

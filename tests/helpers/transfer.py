@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from helpers.support import Api, b64
 from kms.crypto import xwing
 from kms.crypto.hpke import HpkeKey
 from kms.crypto.pkcs8 import der_of_pem
-from support import Api, b64
 
 OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 X25519_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)

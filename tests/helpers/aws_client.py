@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 
-from running import Running
+from helpers.running import Running
 
 REGION = "us-east-1"
 
@@ -50,6 +50,7 @@ class Kms:
         return error["Code"], error["Message"]
 
     def key(self, **given: Any) -> str:
+        """The id of a new key."""
         return str(self.create_key(**given)["KeyMetadata"]["KeyId"])
 
 
@@ -61,11 +62,13 @@ class Account:
     token: str
 
     def access_key(self, **body: Any) -> dict[str, Any]:
+        """A new access key, as it was answered."""
         made = self.service.curl("POST", "/api/v1/access-keys", body, token=self.token)
         assert made.status == 201, made.text
         return dict(made.json)
 
     def kms(self, region: str = REGION, key: dict[str, Any] | None = None) -> Kms:
+        """A boto3 client of one region, with `key` or a new access key."""
         key = key or self.access_key()
         client = boto3.client(
             "kms",

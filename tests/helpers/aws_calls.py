@@ -104,6 +104,7 @@ def key(spec: str, usage: str, *calls: Any, **more: Any) -> Thing:
 
 
 def symmetric(*calls: Any) -> Thing:
+    """A symmetric key, after calls that have it as their KeyId."""
     return key("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", *calls)
 
 
@@ -113,6 +114,7 @@ def after(*calls: Any, **more: Any) -> Thing:
 
 
 def named(prefix: str, of: Thing) -> Thing:
+    """The name of a thing with something before it."""
     return lambda kms: prefix + kms.real(of)
 
 
@@ -130,6 +132,8 @@ def alias(name: str, *targets: Thing, end: str = "") -> Thing:
 
 
 def with_aliases(*names: str) -> Thing:
+    """A key with these aliases."""
+
     def make(kms: Kms) -> str:
         made = after()(kms)
         for name in names:
@@ -152,18 +156,22 @@ def made_before(ends: tuple[str, ...], of: Thing, operation: str, member: str, *
 
 
 def sealed(of: Thing, *ends: str, **given: Any) -> Thing:
+    """A ciphertext under a key, before calls that end the key."""
     return made_before(ends, of, "encrypt", "CiphertextBlob", Plaintext=b"secret", **given)
 
 
 def signature(of: Thing, algorithm: str, *ends: str) -> Thing:
+    """A signature by a key, before calls that end the key."""
     return made_before(ends, of, "sign", "Signature", Message=MESSAGE, SigningAlgorithm=algorithm)
 
 
 def code(of: Thing, *ends: str) -> Thing:
+    """An HMAC by a key, before calls that end the key."""
     return made_before(ends, of, "generate_mac", "Mac", Message=MESSAGE, MacAlgorithm="HMAC_SHA_256")
 
 
 def altered(of: Thing) -> Thing:
+    """The bytes of a thing with the last one changed."""
     return lambda kms: kms.real(of)[:-1] + bytes([kms.real(of)[-1] ^ 1])
 
 

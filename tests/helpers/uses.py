@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from cryptography.x509 import load_pem_x509_csr
 
-from kms.crypto.keytype import KeyType
+from helpers.support import b64
+from kms.crypto.keytype import KeyType, SecretKeyType
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.keys.model import Usage
-from support import b64
 
 Post = Callable[[str, Any], Any]
 """Sends a body to an operation of the key; gives the JSON of the answer."""
 
 PURPOSES = [(name, purpose) for name, kind in KEY_TYPES.items() for purpose in kind.purposes]
 IDS = [f"{name}-{'-'.join(sorted(purpose))}" for name, purpose in PURPOSES]
+PAIRS = [name for name, kind in KEY_TYPES.items() if not isinstance(kind, SecretKeyType)]
+"""The types whose keys have a public half."""
 
 
 def context_of(name: str) -> dict[str, str]:
@@ -25,9 +28,15 @@ def context_of(name: str) -> dict[str, str]:
     return {"context": b64(b"tenant 7")} if name.endswith(("-derived", "-convergent")) else {}
 
 
+@cache
+def material_of(name: str, which: str = "one") -> bytes:
+    """The material of a key of that type, made when it is first asked for: an RSA key takes up to seconds."""
+    return key_type(name).generate()
+
+
 def peer_of(kind: KeyType) -> str:
     """The PEM of another key of that type."""
-    spki = kind.public_key(kind.generate())
+    spki = kind.public_key(material_of(kind.name, "peer"))
     assert spki is not None
     return public_pem(spki)
 
@@ -92,10 +101,7 @@ OPERATION_OF: dict[str, tuple[Usage, dict[str, Any]]] = {
     "wrap": (Usage.WRAP, {"key": ""}),
     "unwrap": (Usage.UNWRAP, {"wrapped_key": ""}),
     "derive": (Usage.DERIVE, {}),
-    "agree": (
-        Usage.AGREE,
-        {"peer_public_key": public_pem(key_type("x25519").public_key(key_type("x25519").generate()) or b"")},
-    ),
+    "agree": (Usage.AGREE, {"peer_public_key": peer_of(key_type("x25519"))}),
     "encapsulate": (Usage.ENCAPSULATE, {}),
     "decapsulate": (Usage.DECAPSULATE, {"ciphertext": ""}),
     "seal": (Usage.SEAL, {"plaintext": ""}),

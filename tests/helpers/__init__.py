@@ -1,0 +1,1 @@
+"""What the tests share: the service in this process and as it is started, and its clients."""

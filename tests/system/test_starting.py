@@ -1,0 +1,129 @@
+"""Starting: in every way, at every address; what a start refuses, and what it shows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.certificates import write_pair
+from helpers.running import Running, Start, process_of, wait_until
+from helpers.shell import ROOT
+from helpers.support import free_port
+
+
+def _refused(folder: Path, *flags: str, **env: str) -> str:
+    """What a start that must fail says."""
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(free_port()), *flags]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **env}
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "listening" not in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_starts_that_must_fail_say_why(start: Start, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    good_key, good_certificate = (tmp_path / "server.key").read_bytes(), (tmp_path / "server.crt").read_bytes()
+    (tmp_path / "server.key").unlink()
+    assert "server.key is not" in _refused(tmp_path)
+    (tmp_path / "server.key").write_text("garbage")
+    assert "not a private key" in _refused(tmp_path)
+    write_pair(tmp_path)
+    (tmp_path / "server.crt").write_bytes(good_certificate)
+    assert "is not the key of" in _refused(tmp_path)
+    (tmp_path / "server.key").write_bytes(good_key)
+    old = ["openssl", "x509", "-in", "server.crt", "-signkey", "server.key", "-days", "-1", "-out", "old.crt"]
+    subprocess.run(old, cwd=tmp_path, check=True, capture_output=True)
+    assert "expired on" in _refused(tmp_path, KMS_TLS_CERT="old.crt")
+    write_pair(tmp_path, "encrypted", "open sesame")
+    assert "KMS_TLS_KEY_PASSPHRASE_FILE" in _refused(tmp_path)
+    write_pair(tmp_path)
+    assert "Cannot read KMS_SEAL_PASSPHRASE_FILE" in _refused(tmp_path, KMS_SEAL_PASSPHRASE_FILE="nowhere")
+    assert "seal" in _refused(tmp_path, "--seal", "wax")
+    assert "passphrase" in _refused(tmp_path, "--seal", "passphrase")
+    assert "setting is wrong" in _refused(tmp_path, KMS_WORKERS="many")
+    assert "rate limit" in _refused(tmp_path, KMS_RATE_LIMIT_USE="plenty")
+    running = start("--workers", "1", login=False)
+    assert "Cannot listen" in _refused(tmp_path, "--port", str(running.port))
+    assert "Another service is running" in _refused(running.folder)
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost", "0.0.0.0"])
+def test_addresses_to_listen_on(start: Start, host: str) -> None:
+    service = start("--workers", "1", "--host", host, login=False)
+    shown = f"[{host}]" if ":" in host else host
+    assert f"listening on https://{shown}:{service.port}" in service.log.read_text()
+    assert service.curl("GET", "/readyz").text == "ok\n"
+    service.stop()
+
+
+def test_flask_s_own_server(start: Start) -> None:
+    service = start("--debug")
+    assert service.curl("POST", "/generate_ecc_key", {}).status == 200
+    assert service.curl("GET", "/readyz").text == "ok\n"
+    service.stop(signal.SIGINT)
+
+
+def test_gunicorn(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    environ = {**os.environ, "KMS_PORT": str(port), "KMS_WORKERS": "2", "KMS_BOOTSTRAP_FILE": "admin.json"}
+    environ["PYTHONPATH"] = str(ROOT)
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "app:app"]
+    service = Running(tmp_path, port, process_of(command, tmp_path, log, environ), log, environ)
+
+    def is_ready() -> bool:
+        try:
+            return service.curl("GET", "/readyz", token="").status == 200
+        except subprocess.CalledProcessError:  # not listening yet
+            return False
+
+    try:
+        wait_until(is_ready, log.read_text, every=0.2)
+        service.token = service.login(service.admin)
+        assert service.curl("POST", "/generate_symmetric_key", {}).status == 200
+        assert service.curl("POST", "/generate_symmetric_key", {}, token="x").status == 401
+        command = ["openssl", "s_client", "-connect", f"localhost:{port}", "-tls1_2"]
+        assert subprocess.run(command, input=b"", capture_output=True, check=False).returncode != 0
+    finally:
+        service.stop()
+
+
+def test_the_first_start_shows_credentials_once(start: Start) -> None:
+    service = start("--workers", "1", login=False)
+    assert (service.folder / "admin.json").stat().st_mode & 0o777 == 0o600
+    assert set(service.admin) == {"client_id", "client_secret", "totp_secret", "totp_uri", "recovery_codes"}
+    (service.folder / "admin.json").unlink()
+    service.stop()
+    again = start("--workers", "1", folder=service.folder, login=False)
+    assert not (again.folder / "admin.json").exists()
+
+
+def test_on_a_terminal_a_person_sees_a_code_to_scan(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if "CA_BUNDLE" not in name}
+    port = free_port()
+    command = f"{sys.executable} {ROOT / 'app.py'} --workers 1 --port {port}"
+    script = ["script", "-qefc", command, "typescript"]
+    process = subprocess.Popen(script, cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    typescript = tmp_path / "typescript"
+
+    def shown() -> str:
+        return typescript.read_text() if typescript.exists() else ""
+
+    try:
+        wait_until(lambda: "listening on" in shown(), shown)
+    finally:
+        subprocess.run(["pkill", "-TERM", "-P", str(process.pid)], check=False)
+        process.wait(timeout=60)
+    text = shown()
+    assert "█" in text or "▀" in text
+    for words in ("client secret", "TOTP secret", "recovery codes", "curl --cacert server.crt"):
+        assert words in text
+    assert not (tmp_path / "kms-data" / "bootstrap.json").exists()
