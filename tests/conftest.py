@@ -17,6 +17,8 @@ from helpers import compatibility
 from helpers.support import SteeredClock, Template, World, free_port, new_database, settings_for, wait_for_postgres
 from kms.config import Settings
 from kms.operations import Service
+from kms.server import leave
+from kms.vault.opening import open_vault
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -119,6 +121,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     """A vault with its first administrator and nothing else."""
     made = Template(tmp_path_factory.mktemp("template") / "data")
     Service.open(settings_for(made.folder)).close()
+    leave(open_vault(settings_for(made.folder)))  # a copy is another host, and would wait for this one
     return made
 
 
