@@ -8,9 +8,10 @@ from pathlib import Path
 from kms.access import clients
 from kms.access.model import Role
 from kms.config import Settings
+from kms.crypto.keytype import KeyMaterial
 from kms.crypto.registry import key_type
 from kms.keys.cryptoperiod import Cryptoperiods
-from kms.operations.provision import Material, Template, new_key
+from kms.operations.keys.key_factory import KeySpec, new_key
 from kms.vault.opening import open_vault
 
 KEYS = 10_000
@@ -33,8 +34,8 @@ def seed(folder: Path) -> Seeded:
     kind, now, made = key_type("xaes-256-gcm"), utc_now(), []
     with vault.change() as change:
         for number in range(1, KEYS + 1):
-            template = Template(kind, "admin", KEY_PATTERN % number)
-            new_key(change, Cryptoperiods(), template, Material.of(kind, kind.generate()), now)
+            template = KeySpec(kind, "admin", KEY_PATTERN % number)
+            new_key(change, Cryptoperiods(), template, KeyMaterial.of(kind, kind.generate()), now)
         for number in range(CLIENTS):
             enrolled = clients.create(change, f"client-{number}", frozenset({Role.USER}), now)
             made.append((enrolled.client.client_id, enrolled.client_secret, enrolled.totp_secret))

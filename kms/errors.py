@@ -17,14 +17,14 @@ class StartError(Exception):
 class Refusal(Exception):
     """A request that is not carried out.
 
-    `detail` is shown to the caller; `retry_after` is in seconds and becomes the `Retry-After` header. `of_item` says
-    that in a batch it concerns one item and leaves the others alone.
+    `detail` is shown to the caller; `retry_after` is in seconds and becomes the `Retry-After` header. `item_scoped`
+    says that in a batch it concerns one item and leaves the others alone.
     """
 
     problem: ClassVar[str]
     status: ClassVar[int]
     title: ClassVar[str]
-    of_item: ClassVar[bool] = False
+    item_scoped: ClassVar[bool] = False
 
     def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
         super().__init__(detail)
@@ -39,7 +39,7 @@ class MalformedRequest(Refusal):
     """
 
     problem, status, title = "malformed-request", 400, "Malformed request"
-    of_item = True
+    item_scoped = True
 
 
 class OperationNotSupported(Refusal):
@@ -59,7 +59,7 @@ class DecryptionFailed(Refusal):
     """
 
     problem, status, title = "decryption-failed", 400, "Decryption failed"
-    of_item = True
+    item_scoped = True
 
     def __init__(self) -> None:
         super().__init__("The ciphertext did not open.")
@@ -100,7 +100,7 @@ class KeyRevoked(Refusal):
     """
 
     problem, status, title = "key-revoked", 403, "Key revoked"
-    of_item = True
+    item_scoped = True
 
 
 class KeyExpired(Refusal):
@@ -111,7 +111,7 @@ class KeyExpired(Refusal):
     """
 
     problem, status, title = "key-expired", 403, "Key expired"
-    of_item = True
+    item_scoped = True
 
 
 class NotFound(Refusal):
@@ -133,7 +133,7 @@ class KeyStateConflict(Refusal):
     """
 
     problem, status, title = "key-state", 409, "Key state does not allow this"
-    of_item = True
+    item_scoped = True
 
 
 class AlreadyExists(Refusal):
@@ -164,7 +164,7 @@ class ValidationFailed(Refusal):
     """A member of the request is missing, unknown, or not of the form it must have; the detail names it."""
 
     problem, status, title = "validation-failed", 422, "Validation failed"
-    of_item = True
+    item_scoped = True
 
 
 class RateLimited(Refusal):
@@ -186,7 +186,7 @@ class InternalError(Refusal):
 class Unavailable(Refusal):
     """The service cannot answer safely at the moment: its database or its audit log is away, or it is busy.
 
-    Nothing was changed that was not acknowledged. Try again after `Retry-After`.
+    EmptyRequest was changed that was not acknowledged. Try again after `Retry-After`.
     """
 
     problem, status, title = "unavailable", 503, "Unavailable"

@@ -233,7 +233,9 @@ class KeyCache:
     def _load(self, key: Key, version: KeyVersion) -> LoadedVersion:
         kind = key_type(version.type)
         if version.material is not None:
-            return LoadedVersion(version, kind.load(unwrapped(self._vault.keyring, key, version)), kind.message_limit)
+            return LoadedVersion(
+                version, kind.load(unwrapped(self._vault.derived_keys, key, version)), kind.message_limit
+            )
         is_public = version.public_key is not None and version.state is not KeyState.DESTROYED
         return LoadedVersion(version, kind.load_public(version.public_key or b"") if is_public else None, None)
 

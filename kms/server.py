@@ -32,8 +32,8 @@ from kms.config import Settings, load
 from kms.errors import Refusal, StartError
 from kms.files import private_directory
 from kms.log import READY_LOGGER, configure_logging, logging_config
-from kms.operations.bootstrap import enrol_first_admin
-from kms.operations.checking import INTEGRITY
+from kms.operations.core.bootstrap import enrol_first_admin
+from kms.operations.system.checking import INTEGRITY
 from kms.secret import Secret
 from kms.vault import claims
 from kms.vault.opening import open_vault

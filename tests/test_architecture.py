@@ -18,17 +18,19 @@ SOURCES = sorted((ROOT / "kms").rglob("*.py"))
 LEVELS = [
     {"keys"},
     {"vault", "crypto"},
-    {"access", "key_cache", "messages", "last_uses", "revocation", "audit", "metrics"},
+    {"access", "key_cache", "message_quota", "last_uses", "revocation", "audit", "metrics"},
     {"operations"},
     {"api", "server", "cli", "tls", "log", "__main__"},
 ]
+# Inside operations: core ← accounts, keys ← use, transfer ← system
+OPERATIONS = [{"core"}, {"accounts", "keys"}, {"use"}, {"transfer"}, {"system"}]
 GROUND = {
     "errors",
     "clock",
     "secret",
     "files",
     "config",
-    "words",
+    "enums",
 }  # what everything may use
 
 
@@ -64,6 +66,15 @@ def test_imports_point_downwards(path: Path) -> None:
     for package in imports(path):
         if package != inside:
             assert level(package) <= level(inside), f"{inside} uses {package}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kms" / "operations").glob("*/*.py")), ids=lambda path: path.stem)
+def test_the_packages_of_operations_have_an_order(path: Path) -> None:
+    inside = path.parent.name
+    own = next(number for number, packages in enumerate(OPERATIONS) if inside in packages)
+    for used in set(re.findall(r"kms\.operations\.(\w+)", path.read_text())) - {inside}:
+        theirs = next(number for number, packages in enumerate(OPERATIONS) if used in packages)
+        assert theirs < own, f"{inside} uses {used}"
 
 
 def test_the_core_knows_neither_flask_nor_sql() -> None:
@@ -108,7 +119,12 @@ def test_secrets_are_revealed_in_few_places() -> None:
         for path in SOURCES
         if re.search(r"\bsnapshot\.material\(|\bunwrapped\(", path.read_text())
     }
-    assert doors == {"vault/transaction.py", "key_cache.py", "operations/exporting.py", "operations/backups.py"}
+    assert doors == {
+        "vault/transaction.py",
+        "key_cache.py",
+        "operations/transfer/exporting.py",
+        "operations/transfer/backups.py",
+    }
 
 
 def test_nothing_names_a_machine_or_a_workplace() -> None:

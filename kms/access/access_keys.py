@@ -57,8 +57,8 @@ def mint(
     record = AccessKey(
         access_key_id=access_key_id,
         client_id=client_id,
-        secret=change.keyring.seal(secret.encode(), ("access key", access_key_id, client_id)),
-        session_token_hash=session_token_hash(change.keyring, session_token) if session_token else None,
+        secret=change.derived_keys.seal(secret.encode(), ("access key", access_key_id, client_id)),
+        session_token_hash=session_token_hash(change.derived_keys, session_token) if session_token else None,
         created_at=now,
         expires_at=expires_at,
     )
@@ -71,17 +71,17 @@ def is_access_key_id(text: str) -> bool:
     return _FORM.fullmatch(text) is not None
 
 
-def secret_of(keyring: DerivedKeys, key: AccessKey) -> Secret | None:
+def secret_of(derived_keys: DerivedKeys, key: AccessKey) -> Secret | None:
     """The unsealed secret, None where it was altered."""
     try:
-        return Secret(keyring.open(key.secret, ("access key", key.access_key_id, key.client_id)))
+        return Secret(derived_keys.open(key.secret, ("access key", key.access_key_id, key.client_id)))
     except SealBroken:
         return None
 
 
-def session_token_hash(keyring: DerivedKeys, token: str) -> bytes:
+def session_token_hash(derived_keys: DerivedKeys, token: str) -> bytes:
     """What is stored of a session token."""
-    return keyring.credential_hash("session token", token.encode("utf-8", "surrogateescape"))
+    return derived_keys.credential_hash("session token", token.encode("utf-8", "surrogateescape"))
 
 
 def of_client(change: Change, client_id: str) -> list[AccessKey]:

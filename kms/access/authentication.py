@@ -55,12 +55,12 @@ class Authenticator:
         self._memory = memory
         self._clock = clock
         self._lifetime = token_lifetime
-        self._secrets = credentials.SecretVerifier(vault.keyring)
+        self._secrets = credentials.SecretVerifier(vault.derived_keys)
         self._nobody = totp.new_secret()
         self._signers: Cache[str, SigningCaller] = Cache(memory, _SESSIONS_CACHED)
         self._sessions: Cache[str, Caller] = Cache(memory, _SESSIONS_CACHED)
 
-    def prove(self, presented: Credentials, source: str) -> Caller:
+    def authenticate(self, presented: Credentials, source: str) -> Caller:
         """The caller behind a secret and a second factor, each code accepted once over all workers and nodes.
 
         Raises MfaRequired where no second factor is given, RateLimited while locked out, AuthenticationFailed
@@ -118,10 +118,10 @@ class Authenticator:
         """Whether a request under that access key carries the session token that it must: for most keys none."""
         if found.key.session_token_hash is None:
             return token is None
-        given = access_keys.session_token_hash(self._vault.keyring, token or "")
+        given = access_keys.session_token_hash(self._vault.derived_keys, token or "")
         return hmac.compare_digest(given, found.key.session_token_hash)
 
-    def current(self, caller: Caller, now: datetime) -> Caller:
+    def revalidate(self, caller: Caller, now: datetime) -> Caller:
         """`caller` as it is now: a request may be a long time on its way after it was proven.
 
         Raises AuthenticationFailed where the session, the access key or the client is gone or over; Unavailable.
@@ -147,7 +147,7 @@ class Authenticator:
         token = credentials.new_token()
         now = self._clock()
         record = Token(
-            token_hash=credentials.token_hash(self._vault.keyring, token),
+            token_hash=credentials.token_hash(self._vault.derived_keys, token),
             client_id=caller.client_id,
             issued_at=now,
             expires_at=now + self._lifetime,
@@ -166,7 +166,7 @@ class Authenticator:
 
     def _load_session(self, given: str) -> tuple[Caller, Names]:
         epoch = self._memory.epoch
-        token_hash = credentials.token_hash(self._vault.keyring, given)
+        token_hash = credentials.token_hash(self._vault.derived_keys, given)
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, token_hash)
             if token is None:
@@ -179,7 +179,7 @@ class Authenticator:
         epoch = self._memory.epoch
         with self._vault.read() as snapshot:
             key = snapshot.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
-            secret = access_keys.secret_of(snapshot.keyring, key) if key else None
+            secret = access_keys.secret_of(snapshot.derived_keys, key) if key else None
             if key is None or secret is None:
                 raise AuthenticationFailed(_FAILED)
             caller = _enabled_caller(snapshot, key.client_id)
@@ -191,7 +191,7 @@ class Authenticator:
     ) -> int | RecoveryCode | None:
         """The TOTP step or the recovery code that a success would use up, or None."""
         if presented.recovery_code is not None:
-            code = credentials.recovery_code_hash(change.keyring, presented.client_id, presented.recovery_code)
+            code = credentials.recovery_code_hash(change.derived_keys, presented.client_id, presented.recovery_code)
             return change.find(RecoveryCode, presented.client_id, code) if client else None
         secret = totp_secret(change, client) if client else self._nobody
         step = totp.matching_step(secret, presented.totp_code or "", now)
@@ -203,7 +203,7 @@ class Authenticator:
 def totp_secret(snapshot: Snapshot, client: Client) -> str:
     """The unsealed TOTP secret of `client`, in base32. Raises AuthenticationFailed where it was altered."""
     try:
-        return snapshot.keyring.open(client.totp_secret, ("totp", client.client_id)).decode()
+        return snapshot.derived_keys.open(client.totp_secret, ("totp", client.client_id)).decode()
     except SealBroken:
         raise AuthenticationFailed(_FAILED) from None
 

@@ -49,7 +49,7 @@ def create(change: Change, client_id: str, roles: frozenset[Role], now: datetime
         client_id=client_id,
         roles=roles,
         status=ClientStatus.ENABLED,
-        secret_hash=credentials.hash_secret(change.keyring, client_id, secret),
+        secret_hash=credentials.hash_secret(change.derived_keys, client_id, secret),
         totp_secret=_sealed_totp(change, client_id, totp_secret),
         last_totp_step=0,
         created_at=now,
@@ -88,7 +88,7 @@ def set_status(change: Change, client: Client, status: ClientStatus) -> Client:
 def rotate_secret(change: Change, client: Client, passphrase: str | None) -> str | None:
     """Give the client a new secret, or the passphrase that it chose; its sessions end. Gives a new secret back."""
     secret = passphrase or credentials.new_client_secret()
-    hashed = credentials.hash_secret(change.keyring, client.client_id, secret)
+    hashed = credentials.hash_secret(change.derived_keys, client.client_id, secret)
     change.replace(client, replace(client, secret_hash=hashed))
     end_sessions(change, client.client_id)
     return None if passphrase else secret
@@ -111,13 +111,13 @@ def end_sessions(change: Change, client_id: str) -> None:
 
 
 def _sealed_totp(change: Change, client_id: str, secret: str) -> bytes:
-    return change.keyring.seal(secret.encode(), ("totp", client_id))
+    return change.derived_keys.seal(secret.encode(), ("totp", client_id))
 
 
 def _new_recovery_codes(change: Change, client_id: str) -> list[str]:
     codes = credentials.new_recovery_codes()
     for code in codes:
-        change.insert(RecoveryCode(client_id, credentials.recovery_code_hash(change.keyring, client_id, code)))
+        change.insert(RecoveryCode(client_id, credentials.recovery_code_hash(change.derived_keys, client_id, code)))
     return codes
 
 

@@ -37,20 +37,20 @@ def new_recovery_codes() -> list[str]:
     return ["-".join(re.findall("....", base64.b32encode(os.urandom(10)).decode())) for _ in range(RECOVERY_CODES)]
 
 
-def token_hash(keyring: DerivedKeys, token: str) -> bytes:
+def token_hash(derived_keys: DerivedKeys, token: str) -> bytes:
     """What is stored of a token."""
-    return keyring.credential_hash("token", token.encode("utf-8", "surrogateescape"))
+    return derived_keys.credential_hash("token", token.encode("utf-8", "surrogateescape"))
 
 
-def recovery_code_hash(keyring: DerivedKeys, client_id: str, code: str) -> bytes:
+def recovery_code_hash(derived_keys: DerivedKeys, client_id: str, code: str) -> bytes:
     """What is stored of a recovery code."""
-    return keyring.credential_hash("recovery", client_id.encode(), code.encode("utf-8", "surrogateescape"))
+    return derived_keys.credential_hash("recovery", client_id.encode(), code.encode("utf-8", "surrogateescape"))
 
 
-def hash_secret(keyring: DerivedKeys, client_id: str, secret: str) -> str:
+def hash_secret(derived_keys: DerivedKeys, client_id: str, secret: str) -> str:
     """What is stored of a client secret: a keyed hash of a generated one, Argon2id of a person's passphrase."""
     if is_generated_secret(secret):
-        return _keyed(keyring, client_id, secret)
+        return _keyed(derived_keys, client_id, secret)
     kdf = Argon2id(salt=os.urandom(16), length=32, iterations=_ITERATIONS, lanes=_LANES, memory_cost=_MEMORY_KIB)
     return kdf.derive_phc_encoded(secret.encode())
 
@@ -67,9 +67,9 @@ class SecretVerifier:
     secret is of the other form, cost the same.
     """
 
-    def __init__(self, keyring: DerivedKeys) -> None:
-        self._keyring = keyring
-        self._nobody = hash_secret(keyring, "", "nobody knows " + secrets.token_urlsafe(32))
+    def __init__(self, derived_keys: DerivedKeys) -> None:
+        self._keyring = derived_keys
+        self._nobody = hash_secret(derived_keys, "", "nobody knows " + secrets.token_urlsafe(32))
 
     def matches(self, client_id: str, presented: str, stored: str | None) -> bool:
         """Whether `presented` is the secret behind `stored`; `stored` is None for an unknown client."""
@@ -87,6 +87,6 @@ class SecretVerifier:
         return is_passphrase
 
 
-def _keyed(keyring: DerivedKeys, client_id: str, secret: str) -> str:
-    digest = keyring.credential_hash("secret", client_id.encode(), secret.encode())
+def _keyed(derived_keys: DerivedKeys, client_id: str, secret: str) -> str:
+    digest = derived_keys.credential_hash("secret", client_id.encode(), secret.encode())
     return "hmac$" + base64.b64encode(digest).decode()

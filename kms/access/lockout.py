@@ -99,7 +99,9 @@ def network_of(source: str) -> str:
 
 def _subjects(change: Change, client_id: str, source: str) -> list[tuple[bytes, _Scope]]:
     def hashed(*parts: str) -> bytes:
-        return change.keyring.credential_hash("login", *(part.encode("utf-8", "surrogateescape") for part in parts))
+        return change.derived_keys.credential_hash(
+            "login", *(part.encode("utf-8", "surrogateescape") for part in parts)
+        )
 
     return [
         (hashed(client_id, network_of(source)), _FROM_ONE_SOURCE),

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kms.access.encryption_context import context_of
+from kms.enums import TextEnum
 from kms.vault import names, tables
 from kms.vault.memory import Standing
 from kms.vault.records import stored_in
-from kms.words import Word
 
 
-class Role(Word):
+class Role(TextEnum):
     """What a client is to the service. Owning keys is for users and administrators."""
 
     ADMIN = "admin"
@@ -20,7 +20,7 @@ class Role(Word):
     AUDITOR = "auditor"
 
 
-class ClientStatus(Word):
+class ClientStatus(TextEnum):
     """A deleted client keeps its name, so that nobody else is ever given it and the keys that it owns."""
 
     ENABLED = "enabled"
@@ -62,7 +62,7 @@ class Token:
     expires_at: datetime
 
 
-class ContextRule(Word):
+class ContextRule(TextEnum):
     """What a grant asks of the encryption context of a message: nothing, to be its own, or to have its own in it."""
 
     NONE = "none"

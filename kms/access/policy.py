@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 from kms.access.model import Caller, Grant, Role
+from kms.enums import TextEnum
 from kms.errors import NotFound, PermissionDenied
 from kms.keys.model import Usage
-from kms.words import Word
 
 
-class Permission(Word):
+class Permission(TextEnum):
     """What an operation asks for."""
 
     KEYS_CREATE = "keys:create"
@@ -89,14 +89,14 @@ _OWNER = USES | frozenset(
     }
 )
 
-OWN: dict[Role, frozenset[Permission]] = {
+OWN_KEYS: dict[Role, frozenset[Permission]] = {
     Role.ADMIN: _EVERY_CLIENT | _OWNER,
     Role.USER: _EVERY_CLIENT | _OWNER,
     Role.AUDITOR: _EVERY_CLIENT | {P.SECRETS_ROTATE},
 }
 """What each role may do with what is its own."""
 
-ANY: dict[Role, frozenset[Permission]] = {
+ANY_OWNER: dict[Role, frozenset[Permission]] = {
     # An administrator provides and withdraws keys for every client and uses none but its own.
     Role.ADMIN: frozenset(
         {
@@ -128,7 +128,7 @@ GRANTED_BY_ADMINISTRATORS = frozenset({P.KEYS_RECOVER, P.KEYS_EXPORT_PLAINTEXT})
 """What only an administrator can let somebody do, the owner included, who then still needs the owner's part."""
 
 
-def may(caller: Caller, permission: Permission) -> bool:
+def has_permission(caller: Caller, permission: Permission) -> bool:
     """Whether `caller` may do this with what is its own or nobody's."""
     return _by_role(caller, permission, None)
 
@@ -207,9 +207,9 @@ def _by_role(caller: Caller, permission: Permission, owner: str | None) -> bool:
 
 @cache
 def _any(roles: frozenset[Role]) -> frozenset[Permission]:
-    return frozenset().union(*(ANY[role] for role in roles))
+    return frozenset().union(*(ANY_OWNER[role] for role in roles))
 
 
 @cache
 def _own(roles: frozenset[Role]) -> frozenset[Permission]:
-    return _any(roles).union(*(OWN[role] for role in roles))
+    return _any(roles).union(*(OWN_KEYS[role] for role in roles))

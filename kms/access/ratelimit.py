@@ -15,15 +15,15 @@ from kms.access.lockout import network_of
 from kms.access.model import Caller
 from kms.access.shared_counters import SharedCounters  # registers its scheme with `limits`
 from kms.config import Settings
+from kms.enums import TextEnum
 from kms.errors import RateLimited, StartError, Unavailable
 from kms.files import private_directory
-from kms.words import Word
 
 _NAMES_CACHED = 20_000
 _Count = Callable[[int, int], int]  # seconds of a window, how much to count: how much there is in the window then
 
 
-class RateClass(Word):
+class RateClass(TextEnum):
     """What shares a limit. `authenticate` and `public` count by source address, the others by client."""
 
     AUTHENTICATE = "authenticate"

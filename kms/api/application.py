@@ -19,13 +19,13 @@ from kms.access.model import Caller
 from kms.access.ratelimit import RateClass, identity, limited, storage_uri
 from kms.api import openapi, problems, reference, requests
 from kms.api.admission import Admission
-from kms.api.aws.door import AwsDoor
-from kms.api.dispatch import Dispatch, WsgiApp
+from kms.api.aws.middleware import AwsMiddleware
+from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, security_headers
-from kms.api.transit.door import TransitDoor
-from kms.operations import OPERATIONS, Call, Operation, Service, Text, new_request_id, perform
-from kms.operations.checking import checked_state
-from kms.operations.public_keys import verification_keys
+from kms.api.transit.middleware import TransitMiddleware
+from kms.operations import OPERATIONS, Call, Operation, Service, TextAnswer, execute_operation, new_request_id
+from kms.operations.keys.public_keys import verification_keys
+from kms.operations.system.checking import checked_state
 
 
 def create_flask_app(service: Service) -> Flask:
@@ -35,7 +35,7 @@ def create_flask_app(service: Service) -> Flask:
     app.url_map.redirect_defaults = False
     app.url_map.merge_slashes = False
     app.extensions["kms"] = service
-    door = Door(service, Admission(service.settings.threads))
+    hooks = FlaskHooks(service, Admission(service.settings.threads))
     limiter = Limiter(
         key_func=lambda: identity(g.call.caller, g.call.source),
         app=app,
@@ -44,24 +44,26 @@ def create_flask_app(service: Service) -> Flask:
         storage_options={"wrap_exceptions": True},
     )
     app.extensions["kms.limiter"] = limiter  # its decorators hold it only weakly
-    app.before_request(door.open)
-    app.after_request(door.close)
-    app.register_error_handler(Exception, door.refuse)
+    app.before_request(hooks.open)
+    app.after_request(hooks.close)
+    app.register_error_handler(Exception, hooks.refuse)
     for operation in OPERATIONS.values():
         limit = limiter.shared_limit(
             getattr(service.settings, f"rate_limit_{operation.rate_class}"), scope=operation.rate_class
         )
-        _route(app, operation.name, operation.method, operation.path, limit(door.view(operation)))
+        _route(app, operation.name, operation.method, operation.path, limit(hooks.view(operation)))
     public = limiter.shared_limit(service.settings.rate_limit_public, scope=RateClass.PUBLIC)
-    for page in (door.livez, door.readyz):
+    for page in (hooks.livez, hooks.readyz):
         _route(app, page.__name__, "GET", f"/{page.__name__}", page)
-    _route(app, "jwks", "GET", "/.well-known/jwks.json", public(door.jwks))
-    _route(app, "client_jwks", "GET", "/clients/<client_id>/.well-known/jwks.json", public(door.client_jwks))
-    _route(app, "openapi", "GET", "/openapi.json", public(door.openapi))
-    _route(app, "docs", "GET", "/docs", public(door.docs))
-    _route(app, "problem", "GET", "/problems/<name>", public(door.problem))
-    dialects = AwsDoor(TransitDoor(cast(WsgiApp, app.wsgi_app), service, door.admission), service, door.admission)
-    app.wsgi_app = Dispatch(dialects, service, door.admission)  # type: ignore[method-assign]  # Flask's own hook
+    _route(app, "jwks", "GET", "/.well-known/jwks.json", public(hooks.jwks))
+    _route(app, "client_jwks", "GET", "/clients/<client_id>/.well-known/jwks.json", public(hooks.client_jwks))
+    _route(app, "openapi", "GET", "/openapi.json", public(hooks.openapi))
+    _route(app, "docs", "GET", "/docs", public(hooks.docs))
+    _route(app, "problem", "GET", "/problems/<name>", public(hooks.problem))
+    dialects = AwsMiddleware(
+        TransitMiddleware(cast(WsgiApp, app.wsgi_app), service, hooks.admission), service, hooks.admission
+    )
+    app.wsgi_app = FastPathMiddleware(dialects, service, hooks.admission)  # type: ignore[method-assign]  # Flask's own hook
     return app
 
 
@@ -70,7 +72,7 @@ def _route(app: Flask, name: str, method: str, path: str, view: Callable[..., Re
 
 
 @dataclass
-class Door:
+class FlaskHooks:
     """What every request passes: on the way in proof and admission, on the way out headers, log and metrics."""
 
     service: Service
@@ -104,7 +106,7 @@ class Door:
             raise
         self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
         with self.admission.slow() if presented.is_passphrase else nullcontext():
-            return authenticator.prove(presented, call.source)
+            return authenticator.authenticate(presented, call.source)
 
     def view(self, operation: Operation) -> Callable[..., Response]:
         """The Flask view of `operation`."""
@@ -119,7 +121,7 @@ class Door:
                 self.service.record(call, refusal)
                 raise
             with self.admission.for_operation(operation, client_id):
-                answer = perform(
+                answer = execute_operation(
                     self.service, operation, call, lambda: requests.parse(request, operation, body), path
                 )
             return _response(answer, operation, call.request_id)
@@ -217,7 +219,7 @@ def _published(body: bytes, content_type: str) -> Response:
 
 
 def _response(answer: Any, operation: Operation, request_id: str) -> Response:
-    if isinstance(answer, Text):
+    if isinstance(answer, TextAnswer):
         response = Response(answer.body, operation.status, content_type=answer.content_type)
         if answer.etag is not None:
             response.set_etag(answer.etag)

@@ -38,8 +38,8 @@ _KEY_OF = {
     "destroy_version": "spare",
     "delete_key": "spare",
     "cancel_deletion": "spare",
-    "lend_material": "lent",
-    "take_material_back": "lent",
+    "import_material": "lent",
+    "delete_material": "lent",
     "set_regions": "mrk-00112233445566778899aabbccddeeff",
 }
 

@@ -14,8 +14,8 @@ from kms import __version__
 from kms.api import examples
 from kms.api.problems import MEDIA_TYPE, Problem
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, MOUNT_PATTERN
-from kms.operations import OPERATIONS, Earlier, Operation, Text
-from kms.operations.table import MOST_ITEMS, Nothing
+from kms.operations import OPERATIONS, FromAnswerOf, Operation, TextAnswer
+from kms.operations.core.declare import MOST_ITEMS, EmptyRequest
 
 _REFERENCE = "#/components/schemas/{name}"
 _PATH_VARIABLES: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ def description() -> dict[str, Any]:
     types: list[Any] = [Problem]
     for operation in OPERATIONS.values():
         types += [operation.request, *([operation.batch] if operation.batch else []), *_answer_types(operation)]
-    used = list({repr(kind): kind for kind in types if kind is not Text}.values())
+    used = list({repr(kind): kind for kind in types if kind is not TextAnswer}.values())
     _, schemas = msgspec.json.schema_components(used, ref_template=_REFERENCE)
     for operation in OPERATIONS.values():
         if operation.batch is not None:
@@ -88,7 +88,9 @@ def example_of(operation: Operation) -> dict[str, Any] | None:
     """The example request, with samples for what comes from earlier answers."""
     if operation.example is None:
         return None
-    return {name: value.sample if isinstance(value, Earlier) else value for name, value in operation.example.items()}
+    return {
+        name: value.sample if isinstance(value, FromAnswerOf) else value for name, value in operation.example.items()
+    }
 
 
 def sample_path(operation: Operation) -> str:
@@ -158,14 +160,14 @@ def _body(operation: Operation) -> dict[str, Any]:
     if example is not None:
         media["example"] = example
     required = any(field.required for field in msgspec.structs.fields(operation.request))
-    return {"required": required and operation.request is not Nothing, "content": {"application/json": media}}
+    return {"required": required and operation.request is not EmptyRequest, "content": {"application/json": media}}
 
 
 def _response(operation: Operation) -> dict[str, Any]:
     kinds = _answer_types(operation)
-    if kinds == (Text,):
-        return {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    answers = [_reference(kind) for kind in kinds if kind is not Text]
+    if kinds == (TextAnswer,):
+        return {"description": "TextAnswer", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    answers = [_reference(kind) for kind in kinds if kind is not TextAnswer]
     schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
     described: dict[str, Any] = {
         "description": inspect.cleandoc(kinds[0].__doc__ or ""),

@@ -20,7 +20,7 @@ from kms.errors import (
 )
 from kms.log import log_request
 from kms.metrics import Metrics
-from kms.operations import Call, Operation, Results
+from kms.operations import BatchResults, Call, Operation
 
 _LOG = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
@@ -41,7 +41,7 @@ def problem_of(refusal: Refusal, request_id: str) -> Problem:
     return Problem(f"/problems/{refusal.problem}", refusal.title, refusal.status, refusal.detail, request_id)
 
 
-def batch_answer(results: Results, request_id: str) -> dict[str, list[Any]]:
+def batch_answer(results: BatchResults, request_id: str) -> dict[str, list[Any]]:
     """The answer to a batch: each answer, or `{"error": problem}`, in the order of the requests."""
     items: list[Any] = list(results.items)
     for at, each in enumerate(items):
@@ -52,14 +52,14 @@ def batch_answer(results: Results, request_id: str) -> dict[str, list[Any]]:
 
 def encoded_answer(answer: Any, request_id: str) -> bytes:
     """The body of the answer to a request that was carried out."""
-    if isinstance(answer, Results):
+    if isinstance(answer, BatchResults):
         answer = batch_answer(answer, request_id)
     return msgspec.json.encode(answer) + b"\n"
 
 
 def location_of(operation: Operation, answer: Any) -> str | None:
     """The path of the one thing that was made."""
-    if operation.location is None or isinstance(answer, Results):
+    if operation.location is None or isinstance(answer, BatchResults):
         return None
     return operation.location.format_map(msgspec.structs.asdict(answer))
 

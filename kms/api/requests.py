@@ -21,7 +21,7 @@ from kms.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from kms.operations.table import MOST_ITEMS, Items, Operation, Request
+from kms.operations.core.declare import MOST_ITEMS, BatchItems, Operation, Request
 
 _AT = re.compile(r" - at `\$\.?(?P<where>.*)`$")
 LONGEST_HEADER = 1024
@@ -119,7 +119,7 @@ def _up_to(stream: BinaryIO, length: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Items:
+def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | BatchItems:
     """The typed request. Raises MalformedRequest, UnsupportedMediaType or ValidationFailed naming the member."""
     if operation.method == "GET":
         return _query(http, operation)
@@ -136,7 +136,7 @@ def _decoder(kind: type[Request]) -> msgspec.json.Decoder[Request]:
     return msgspec.json.Decoder(kind)
 
 
-def decoded(operation: Operation, body: bytes) -> Request | Items:
+def decoded(operation: Operation, body: bytes) -> Request | BatchItems:
     """The typed request in a JSON body. Raises MalformedRequest, or ValidationFailed naming the member."""
     try:
         return _decoder(operation.request).decode(body)
@@ -144,7 +144,7 @@ def decoded(operation: Operation, body: bytes) -> Request | Items:
         return _batch_or_refusal(operation, body)
 
 
-def _batch_or_refusal(operation: Operation, body: bytes) -> Request | Items:
+def _batch_or_refusal(operation: Operation, body: bytes) -> Request | BatchItems:
     """What a body is that is not a request of the simple kind."""
     if not body.strip():
         return _converted({}, operation.request)
@@ -177,12 +177,12 @@ class _Batch(Request):
     items: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
 
 
-def _items(body: bytes, operation: Operation) -> Items | None:
+def _items(body: bytes, operation: Operation) -> BatchItems | None:
     """The items of a batch, None where the body is not one. Raises ValidationFailed for too many or none."""
     assert operation.batch is not None
     try:
         batch: Any = msgspec.json.decode(body, type=operation.batch)
-        return Items(batch.items)
+        return BatchItems(batch.items)
     except msgspec.ValidationError:
         pass  # an item is wrong, or it is not a batch
     try:
@@ -191,7 +191,7 @@ def _items(body: bytes, operation: Operation) -> Items | None:
         if "`$.items`" in str(error):
             raise _invalid(error) from None
         return None
-    return Items([_item(each, operation.request) for each in raw])
+    return BatchItems([_item(each, operation.request) for each in raw])
 
 
 def _item(raw: msgspec.Raw, kind: type[Request]) -> Request | ValidationFailed:

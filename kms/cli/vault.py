@@ -13,7 +13,7 @@ from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.clock import utc_now
 from kms.config import load
 from kms.errors import Refusal, StartError
-from kms.operations.service import new_request_id
+from kms.operations.core.service import new_request_id
 from kms.vault.accepting import accept
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.opening import open_vault

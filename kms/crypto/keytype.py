@@ -223,3 +223,16 @@ class KeyPairType(KeyType):
 
 def _private(material: bytes) -> Any:
     return pkcs8.load_private(material, object)
+
+
+@dataclass(frozen=True)
+class KeyMaterial:
+    """What a version is made of: private or secret material as the vault keeps it, or a public key alone."""
+
+    private: bytes | None = field(repr=False)
+    public: bytes | None = None
+
+    @staticmethod
+    def of(kind: KeyType, material: bytes) -> KeyMaterial:
+        """`material` of `kind` with its public half."""
+        return KeyMaterial(material, kind.public_key(material))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from kms.words import Word
+from kms.enums import TextEnum
 
 
-class KeyState(Word):
+class KeyState(TextEnum):
     """The states of SP 800-57 part 1 rev. 5, section 7."""
 
     PRE_ACTIVATION = "pre-activation"
@@ -19,7 +19,7 @@ class KeyState(Word):
     DESTROYED = "destroyed"
 
 
-class Usage(Word):
+class Usage(TextEnum):
     """What a key was made for. Each usage either protects data or processes what was protected."""
 
     ENCRYPT = "encrypt"
@@ -56,7 +56,7 @@ _PROTECTING = frozenset(
 )
 
 
-class Origin(Word):
+class Origin(TextEnum):
     """Where the material of a key came from."""
 
     GENERATED = "generated"
@@ -70,7 +70,7 @@ class Origin(Word):
         return self in {Origin.GENERATED, Origin.IMPORTED}
 
 
-class RevocationReason(Word):
+class RevocationReason(TextEnum):
     """RFC 5280, section 5.3.1."""
 
     UNSPECIFIED = "unspecified"

@@ -1,48 +1,55 @@
-"""The operations: the only door to keys, each declared once."""
+"""The operations: the only way to keys, each declared once."""
 
-from kms.operations import (  # noqa: F401  # they fill the table
-    access_keys,
-    aliases,
-    backups,
-    certifying,
-    clients,
-    data_keys,
-    deriving,
-    encrypting,
-    exporting,
-    external,
-    flat,
-    fleet,
-    grants,
-    importing,
-    keys,
-    last_use,
-    life,
-    mounts,
-    observe,
-    public_keys,
-    regions,
-    sessions,
-    signing,
-    stateless,
-    wrapping,
+# They fill the table as they are imported.
+import kms.operations.accounts.access_keys
+import kms.operations.accounts.clients
+import kms.operations.accounts.grants
+import kms.operations.accounts.sessions
+import kms.operations.keys.aliases
+import kms.operations.keys.fleet
+import kms.operations.keys.last_use
+import kms.operations.keys.manage
+import kms.operations.keys.public_keys
+import kms.operations.keys.quickstart
+import kms.operations.keys.regions
+import kms.operations.keys.state_changes
+import kms.operations.system.monitoring
+import kms.operations.system.mounts
+import kms.operations.transfer.backups
+import kms.operations.transfer.exporting
+import kms.operations.transfer.external
+import kms.operations.transfer.importing
+import kms.operations.use.certifying
+import kms.operations.use.data_keys
+import kms.operations.use.deriving
+import kms.operations.use.encrypting
+import kms.operations.use.random_and_hash
+import kms.operations.use.signing
+import kms.operations.use.wrapping  # noqa: F401
+from kms.operations.core.declare import (
+    OPERATIONS,
+    BatchItems,
+    BatchResults,
+    FromAnswerOf,
+    Operation,
+    Request,
+    TextAnswer,
 )
-from kms.operations.perform import perform
-from kms.operations.schedule import Schedule
-from kms.operations.service import Call, Service, new_request_id
-from kms.operations.table import OPERATIONS, Earlier, Items, Operation, Request, Results, Text
+from kms.operations.core.execute import execute_operation
+from kms.operations.core.service import Call, Service, new_request_id
+from kms.operations.system.schedule import Schedule
 
 __all__ = [
     "OPERATIONS",
+    "BatchItems",
+    "BatchResults",
     "Call",
-    "Earlier",
-    "Items",
+    "FromAnswerOf",
     "Operation",
     "Request",
-    "Results",
     "Schedule",
     "Service",
-    "Text",
+    "TextAnswer",
+    "execute_operation",
     "new_request_id",
-    "perform",
 ]

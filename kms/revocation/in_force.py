@@ -53,7 +53,7 @@ class RevocationsInForce:
         table = tables.revocations
         last = self.entries[-1].serial if self.entries else 0
         new = snapshot.select(Revocation, table.c.serial > last, order_by=table.c.serial)
-        part = digest_of(snapshot.keyring, table, ([*to_row(each).values(), None] for each in new))
+        part = digest_of(snapshot.derived_keys, table, ([*to_row(each).values(), None] for each in new))
         digest = self._digest.plus(part.count, part.total)
         if digest != head.digest(table):
             return False

@@ -26,7 +26,7 @@ def accept(vault: Vault, entry: str) -> None:
         head = _head_of_rows(vault, change)
         change.write_entries([entry], head.last_entry)
         after = replace(head, last_entry=head.last_entry + 1)
-        change.put_head(after.sealed(vault.keyring))
+        change.put_head(after.sealed(vault.derived_keys))
     vault.host.saw(after.counter)
     vault.host.announce(after.epoch)
     vault.host.distrust = None
@@ -34,7 +34,7 @@ def accept(vault: Vault, entry: str) -> None:
 
 def _head_of_rows(vault: Vault, change: Change) -> Head:
     try:
-        before = Head.unsealed(vault.keyring, change.locked_head())
+        before = Head.unsealed(vault.derived_keys, change.locked_head())
     except IntegrityFailure:
         before = Head(0, 0, 0)
     rows = ((table, change.connection.execute(select(table))) for table in tables.digested_tables())
@@ -43,5 +43,5 @@ def _head_of_rows(vault: Vault, change: Change) -> Head:
         counter=max(before.counter, vault.host.counter) + _BEYOND_WHAT_OTHERS_SAW,
         epoch=max(before.epoch, vault.host.words[EPOCH]) + 1,  # it names nothing: who sees it forgets everything
         last_entry=change.connection.execute(select(func.coalesce(func.max(number), 0))).scalar_one(),
-        digests={str(table.name): digest_of(vault.keyring, table, found) for table, found in rows},
+        digests={str(table.name): digest_of(vault.derived_keys, table, found) for table, found in rows},
     )

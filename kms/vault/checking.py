@@ -28,7 +28,7 @@ def fits(vault: Vault, table: Table, pause: Callable[[], None] = lambda: None) -
     """Whether the rows of `table` are those that the head stands for."""
     with vault.read() as snapshot:
         try:
-            head = Head.unsealed(vault.keyring, snapshot.sealed_head())
+            head = Head.unsealed(vault.derived_keys, snapshot.sealed_head())
         except IntegrityFailure:
             return False
         if table is tables.audit_outbox:
@@ -39,7 +39,7 @@ def fits(vault: Vault, table: Table, pause: Callable[[], None] = lambda: None) -
         expected, found = head.digest(table), TableDigest()
         streamed = snapshot.connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table))
         for rows in streamed.partitions():
-            part = digest_of(vault.keyring, table, rows)
+            part = digest_of(vault.derived_keys, table, rows)
             found = found.plus(part.count, part.total)
             pause()
         return found == expected
@@ -51,7 +51,7 @@ def altered_rows(vault: Vault) -> Iterator[str]:
         for table in tables.authenticated_tables():
             for row in snapshot.connection.execute(select(table)):
                 try:
-                    check_row(vault.keyring, table, row)
+                    check_row(vault.derived_keys, table, row)
                 except IntegrityFailure:
                     yield f"{table.name} {_shown(table, row._mapping)}"
 

@@ -150,7 +150,9 @@ class Memory:
         known = max(host.counter, self._head.counter if self._head else 0)
         with self._vault.read() as snapshot:
             sealed = snapshot.sealed_head()
-            head = self._head if self._head and sealed == self._sealed else Head.unsealed(snapshot.keyring, sealed)
+            head = (
+                self._head if self._head and sealed == self._sealed else Head.unsealed(snapshot.derived_keys, sealed)
+            )
             if head.counter < known:
                 raise IntegrityFailure(
                     f"The database is older than what was seen of it: it is at change {head.counter} of {known}."

@@ -20,7 +20,7 @@ from kms.vault.head import Head, TableDigest
 from kms.vault.host import Host
 from kms.vault.records import microseconds
 from kms.vault.schema import migrate
-from kms.vault.sealing import Bound, DerivedKeys, SealBroken
+from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
 from kms.vault.seals import Parameters, seal_named
 from kms.vault.store import Vault
 
@@ -43,14 +43,14 @@ def open_vault(settings: Settings, root_key: Secret | None = None, *, create: bo
     private_directory(settings.data_dir)
     engine = connect(settings.database, pool_size=settings.threads + 4)
     try:
-        keyring = _open(engine, settings, root_key, create=create)
+        derived_keys = _open(engine, settings, root_key, create=create)
     except DBAPIError as error:
         engine.dispose()
         raise StartError(f"The database cannot be used: {error.orig}") from None
     except BaseException:
         engine.dispose()
         raise
-    return Vault(engine, keyring, settings.lease, Host(settings.data_dir, keyring.vault_id))
+    return Vault(engine, derived_keys, settings.lease, Host(settings.data_dir, derived_keys.vault_id))
 
 
 def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create: bool) -> DerivedKeys:
@@ -65,15 +65,15 @@ def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create
         found = existing or _unseal(connection, settings, root_key)
         if found is None:
             return _create(connection, settings, revision)
-        keyring, sealed_revision = found
+        derived_keys, sealed_revision = found
         if sealed_revision != revision:
-            _make_head(connection, keyring, before)
-            _seal_revision(connection, keyring, revision)
-        return keyring
+            _make_head(connection, derived_keys, before)
+            _seal_revision(connection, derived_keys, revision)
+        return derived_keys
 
 
 def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> tuple[DerivedKeys, str] | None:
-    """The keyring and the revision that the schema had when it was last sealed; None where there is no vault."""
+    """The derived_keys and the revision that the schema had when it was last sealed; None where there is no vault."""
     row = connection.execute(select(tables.vault)).mappings().first()
     if row is None:
         return None
@@ -84,38 +84,38 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
     if record.name != settings.seal:
         raise StartError(f"The vault was sealed with `{record.name}`; start with KMS_SEAL={record.name}.")
     root_key = root_key or seal_named(record.name, settings).unseal(record.parameters)
-    keyring = DerivedKeys(root_key, bytes(row["vault_id"]))
+    derived_keys = DerivedKeys(root_key, bytes(row["vault_id"]))
     try:
-        revision = keyring.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
+        revision = derived_keys.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
     except SealBroken:
         raise StartError(
             f"The {record.name} seal gives another root key than the one this vault was made with, or the row of "
-            "the vault was altered. Nothing was written; give it the right one."
+            "the vault was altered. EmptyRequest was written; give it the right one."
         ) from None
-    return keyring, revision or _FIRST_REVISION
+    return derived_keys, revision or _FIRST_REVISION
 
 
-def _seal_revision(connection: Connection, keyring: DerivedKeys, revision: str) -> None:
+def _seal_revision(connection: Connection, derived_keys: DerivedKeys, revision: str) -> None:
     """Remember the revision of the schema where nobody can set it back unseen."""
     row = connection.execute(select(tables.vault)).mappings().one()
-    check_value = keyring.seal(revision.encode(), _check(row["seal"], row["created_at"]))
+    check_value = derived_keys.seal(revision.encode(), _check(row["seal"], row["created_at"]))
     connection.execute(update(tables.vault).values(check_value=check_value))
 
 
 def _create(connection: Connection, settings: Settings, revision: str) -> DerivedKeys:
     root_key, parameters = seal_named(settings.seal, settings).create()
     vault_id = secrets.token_bytes(16)
-    keyring = DerivedKeys(root_key, vault_id)
+    derived_keys = DerivedKeys(root_key, vault_id)
     seal = msgspec.json.encode(_SealRecord(settings.seal, parameters)).decode()
     created_at = microseconds(utc_now())
-    check_value = keyring.seal(revision.encode(), _check(seal, created_at))
+    check_value = derived_keys.seal(revision.encode(), _check(seal, created_at))
     row = {"id": 1, "vault_id": vault_id, "seal": seal, "created_at": created_at, "check_value": check_value}
     connection.execute(insert(tables.vault).values(row))
-    _make_head(connection, keyring, set())
-    return keyring
+    _make_head(connection, derived_keys, set())
+    return derived_keys
 
 
-def _make_head(connection: Connection, keyring: DerivedKeys, before: set[str]) -> None:
+def _make_head(connection: Connection, derived_keys: DerivedKeys, before: set[str]) -> None:
     """Bring the head up to the schema, making it where there was none.
 
     A table that was not there `before` has an empty digest. One whose digest is missing otherwise stays without.
@@ -123,16 +123,16 @@ def _make_head(connection: Connection, keyring: DerivedKeys, before: set[str]) -
     new = {str(table.name): TableDigest() for table in tables.digested_tables() if table.name not in before}
     stored = connection.execute(select(tables.head.c.sealed)).scalar()
     if stored is not None:
-        head = Head.unsealed(keyring, bytes(stored))
+        head = Head.unsealed(derived_keys, bytes(stored))
         after = replace(head, counter=head.counter + 1, digests={**new, **head.digests})
-        connection.execute(update(tables.head).values(sealed=after.sealed(keyring)))
+        connection.execute(update(tables.head).values(sealed=after.sealed(derived_keys)))
         return
-    head = first_release.head(connection, keyring) if "tallies" in before else Head(1, 1, 0)
+    head = first_release.head(connection, derived_keys) if "tallies" in before else Head(1, 1, 0)
     head = replace(head, digests={**new, **head.digests})
-    connection.execute(insert(tables.head).values(id=1, sealed=head.sealed(keyring)))
+    connection.execute(insert(tables.head).values(id=1, sealed=head.sealed(derived_keys)))
     first_release.drop(connection)
 
 
-def _check(seal: str, created_at: int) -> Bound:
+def _check(seal: str, created_at: int) -> SealContext:
     """What the check value of the vault's own row is bound to: the rest of the row."""
     return ("vault check", seal, created_at)

@@ -93,7 +93,7 @@ class Group:
         """The next change."""
         if not self.members:
             return self.first
-        change = Change(self.first.connection, self.first.keyring)
+        change = Change(self.first.connection, self.first.derived_keys)
         change.savepoint()
         return change
 

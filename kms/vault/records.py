@@ -17,9 +17,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import msgspec
 from sqlalchemy import Table
 
+from kms.enums import TextEnum
 from kms.keys.model import Alias, Key, KeyVersion
 from kms.vault import names, tables
-from kms.words import Word
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -97,7 +97,7 @@ def _writer(hint: Any) -> Callable[[Any], Any]:
         return microseconds
     if hint is timedelta:
         return lambda value: int(value.total_seconds())
-    if isinstance(hint, type) and issubclass(hint, Word):
+    if isinstance(hint, type) and issubclass(hint, TextEnum):
         return str
     return _as_it_is
 
@@ -129,7 +129,7 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
         return lambda value: _EPOCH + timedelta(microseconds=value)
     if hint is timedelta:
         return lambda value: timedelta(seconds=value)
-    if isinstance(hint, type) and issubclass(hint, Word):
+    if isinstance(hint, type) and issubclass(hint, TextEnum):
         return {str(member): member for member in hint}.__getitem__  # calling the class takes ten times as long
     return _as_it_is
 

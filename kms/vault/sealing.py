@@ -23,7 +23,7 @@ _FORMAT = b"\x01"
 _NONCE_BYTES = 12
 _HEAD_NONCE_BYTES = 16
 
-Bound = tuple[str | int | bytes, ...]
+SealContext = tuple[str | int | bytes, ...]
 """What a sealed value is bound to: where it stands and what it is."""
 
 
@@ -47,12 +47,12 @@ class DerivedKeys:
         self._head_cipher = AESSIV(derive("head", 64))
         self._credential_key = derive("credential hash")
 
-    def seal(self, plaintext: bytes, bound_to: Bound) -> bytes:
+    def seal(self, plaintext: bytes, bound_to: SealContext) -> bytes:
         """AES-256-GCM under the key-encryption key: format (1 byte) ‖ nonce (12) ‖ ciphertext ‖ tag (16)."""
         nonce = os.urandom(_NONCE_BYTES)
         return _FORMAT + nonce + self._kek.encrypt(nonce, plaintext, self._context(bound_to))
 
-    def open(self, sealed: bytes, bound_to: Bound) -> bytes:
+    def open(self, sealed: bytes, bound_to: SealContext) -> bytes:
         """What was sealed, if it was sealed for `bound_to`. Raises SealBroken."""
         if sealed[:1] != _FORMAT or len(sealed) < 1 + _NONCE_BYTES + 16:
             raise SealBroken("sealed value of no known format")
@@ -98,5 +98,5 @@ class DerivedKeys:
         salt = b"" if shared is not None else self.vault_id
         return HKDF(hashes.SHA256(), 32, salt, b"kms backup v1").derive(secret)
 
-    def _context(self, bound_to: Bound) -> bytes:
+    def _context(self, bound_to: SealContext) -> bytes:
         return msgspec.msgpack.encode((self.vault_id, *bound_to))

@@ -39,9 +39,9 @@ _CLOCKS_DIFFER_BY = 1.02
 class Vault:
     """An unsealed vault on one engine. `memories` are those of this process that are told of its commits."""
 
-    def __init__(self, engine: Engine, keyring: DerivedKeys, lease: timedelta, host: Host) -> None:
+    def __init__(self, engine: Engine, derived_keys: DerivedKeys, lease: timedelta, host: Host) -> None:
         self.engine = engine
-        self.keyring = keyring
+        self.derived_keys = derived_keys
         self.host = host
         self.lease_seconds = lease.total_seconds()
         self.nodes = Nodes(host.node_id, self.lease_seconds)
@@ -55,13 +55,13 @@ class Vault:
     @property
     def root_key(self) -> Secret:
         """What the seal gave, for the workers that are started from this process."""
-        return self.keyring.root_key
+        return self.derived_keys.root_key
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
         """A consistent view. Raises Unavailable where the database is."""
         with self._database_faults(), self._reading.connect() as connection, connection.begin():
-            yield Snapshot(connection, self.keyring)
+            yield Snapshot(connection, self.derived_keys)
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -105,9 +105,9 @@ class Vault:
             connection = held.enter_context(self._writing.connect())
             transaction = connection.begin()
             if self.host.distrust is not None:
-                raise IntegrityFailure(f"{self.host.distrust} Nothing is changed until an operator accepts it.")
-            first = Change(connection, self.keyring)
-            head = Head.unsealed(self.keyring, first.locked_head())
+                raise IntegrityFailure(f"{self.host.distrust} EmptyRequest is changed until an operator accepts it.")
+            first = Change(connection, self.derived_keys)
+            head = Head.unsealed(self.derived_keys, first.locked_head())
             if head.counter < self.host.counter:
                 raise IntegrityFailure("The database is older than what was seen of it; nothing is changed.")
             others_alive = self.nodes.others(first)
@@ -135,7 +135,7 @@ class Vault:
         if not group.members:
             return
         head = group.next_head()
-        sealed = head.sealed(self.keyring)
+        sealed = head.sealed(self.derived_keys)
         group.first.write_entries(group.entries, group.head.last_entry)
         if group.outdated:
             group.first.write_outdated(head.epoch, group.outdated)
@@ -152,14 +152,14 @@ class Vault:
         # and ends at the latest `lease_seconds` after that read.
         time.sleep(max(0.0, committed_at + self.lease_seconds * _CLOCKS_DIFFER_BY - steady_seconds()))
         with self.read() as snapshot:
-            if Head.unsealed(self.keyring, snapshot.sealed_head()).counter <= counter:
+            if Head.unsealed(self.derived_keys, snapshot.sealed_head()).counter <= counter:
                 raise IntegrityFailure("The database went back: someone else writes to it.")
 
     @contextmanager
     def untrusted(self) -> Iterator[Change]:
         """A change of a database that is not trusted, which keeps no head: for who makes another one."""
         with self._database_faults(), self.host.turn(), self._writing.connect() as connection, connection.begin():
-            yield Change(connection, self.keyring)
+            yield Change(connection, self.derived_keys)
 
     def stop_trusting(self, reason: str) -> None:
         """Let no worker of this host use keys until an operator accepts the database as it is."""

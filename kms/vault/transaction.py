@@ -18,7 +18,7 @@ from kms.vault import names, tables
 from kms.vault.integrity import canonical, check_row
 from kms.vault.records import from_values, table_of, to_row
 from kms.vault.rows import OutboxEntry
-from kms.vault.sealing import Bound, DerivedKeys, SealBroken
+from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
 from kms.vault.statements import OLD, Rows, Values, cursor_of, statements_for
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Snapshot:
 
     def __init__(self, connection: Connection, keys: DerivedKeys) -> None:
         self.connection = connection
-        self.keyring = keys
+        self.derived_keys = keys
         self._statements = statements_for(connection.dialect)
         self._cursor = cursor_of(connection)
 
@@ -54,7 +54,7 @@ class Snapshot:
         """
         statement = self._statements.matching(table_of(cls), tuple(equal), order_by, limit)
         rows = statement.rows(self._cursor, equal)
-        return [_checked(self.keyring, cls, row) for row in rows]  # type: ignore[arg-type]  # classes are hashable
+        return [_checked(self.derived_keys, cls, row) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 
     def first(self, cls: type[T], *criteria: ColumnElement[bool]) -> T | None:
         """The only value of `cls` that meets `criteria`, or None."""
@@ -71,7 +71,7 @@ class Snapshot:
         """The values of `cls` that meet `criteria`. Raises IntegrityFailure."""
         query = select(table_of(cls)).where(*criteria).order_by(order_by).limit(limit)
         rows = self.connection.execute(query).all()
-        return [_checked(self.keyring, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
+        return [_checked(self.derived_keys, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 
     def rows(self, table: Table) -> Rows:
         """All rows of a table that is none of values, unchecked."""
@@ -111,8 +111,8 @@ class Snapshot:
     def _key_and_latest(self, row: tuple[Any, ...]) -> tuple[Key, KeyVersion]:
         if row[_COLUMNS_OF_KEYS] is None:
             raise IntegrityFailure("The latest version of a key was removed outside the service.")
-        key = _checked(self.keyring, Key, row[:_COLUMNS_OF_KEYS])
-        return key, _checked(self.keyring, KeyVersion, row[_COLUMNS_OF_KEYS:])
+        key = _checked(self.derived_keys, Key, row[:_COLUMNS_OF_KEYS])
+        return key, _checked(self.derived_keys, KeyVersion, row[_COLUMNS_OF_KEYS:])
 
     def versions(self, key: Key) -> list[KeyVersion]:
         """All versions of `key`, oldest first."""
@@ -128,7 +128,7 @@ class Snapshot:
 
     def material(self, key: Key, version: KeyVersion) -> bytes:
         """The unwrapped material of one version. Raises IntegrityFailure."""
-        return unwrapped(self.keyring, key, version)
+        return unwrapped(self.derived_keys, key, version)
 
     def sealed_head(self) -> bytes:
         """The head as it is stored. Raises IntegrityFailure where there is none."""
@@ -151,7 +151,7 @@ class Snapshot:
             return None
         found: list[str] = []
         for epoch, packed, code in rows:
-            if change_code(self.keyring, epoch, bytes(packed)) != bytes(code):
+            if change_code(self.derived_keys, epoch, bytes(packed)) != bytes(code):
                 return None
             found += _names_decoder.decode(packed)
         return found
@@ -258,7 +258,7 @@ class Change(Snapshot):
 
     def seal_material(self, key: Key, version: int, key_type: str, material: bytes) -> bytes:
         """`material` sealed for its place in the table of versions."""
-        return self.keyring.seal(material, material_binding(key, version, key_type))
+        return self.derived_keys.seal(material, material_binding(key, version, key_type))
 
     def record(self, entry: str) -> None:
         """Put an audit entry into the outbox: it is there exactly if the change is."""
@@ -273,7 +273,7 @@ class Change(Snapshot):
     def write_outdated(self, epoch: int, outdated: Collection[str]) -> None:
         """Write what a commit outdates, and now and then forget what nobody needs any more."""
         packed = msgspec.msgpack.encode(sorted(outdated))
-        code = change_code(self.keyring, epoch, packed)
+        code = change_code(self.derived_keys, epoch, packed)
         self._write(self._statements.insert(tables.changes), [{"epoch": epoch, "names": packed, "code": code}])
         if epoch % _CHANGES_FORGOTTEN_AT_ONCE == 0:
             before = {"seen": epoch - MOST_CHANGES_NAMED}
@@ -305,11 +305,11 @@ class Change(Snapshot):
         content = canonical(table, [*row.values(), None])
         name = str(table.name)
         count, total = self.terms.get(name, (0, 0))
-        self.terms[name] = count + sign, total + sign * self.keyring.digest_term(content)
-        return {**row, "mac": self.keyring.row_mac(content)} if sign > 0 else row
+        self.terms[name] = count + sign, total + sign * self.derived_keys.digest_term(content)
+        return {**row, "mac": self.derived_keys.row_mac(content)} if sign > 0 else row
 
     def _with_code(self, table: Table, row: Values) -> Values:
-        return {**row, "mac": self.keyring.row_mac(canonical(table, [*row.values(), None]))}
+        return {**row, "mac": self.derived_keys.row_mac(canonical(table, [*row.values(), None]))}
 
     def _write(self, statement: Any, rows: list[Values]) -> None:
         if len(rows) == 1:
@@ -323,7 +323,7 @@ def next_serial(change: Change, column: ColumnElement[int]) -> int:
     return int(change.connection.execute(select(func.coalesce(func.max(column), 0))).scalar_one()) + 1
 
 
-def material_binding(key: Key, version: int, key_type: str) -> Bound:
+def material_binding(key: Key, version: int, key_type: str) -> SealContext:
     """What the material of a version is bound to."""
     return ("key version", key.uid, key.key_id, version, key_type)
 

@@ -6,7 +6,7 @@ import pytest
 
 from helpers.support import Api, World, b64
 from kms.access.model import Role
-from kms.access.policy import ANY, GRANTABLE, OWN, Permission
+from kms.access.policy import ANY_OWNER, GRANTABLE, OWN_KEYS, Permission
 from kms.operations import OPERATIONS
 
 KEY = "/api/v1/keys/alice_symmetric"
@@ -214,11 +214,11 @@ def test_grants_that_make_no_sense(untouched: Api, change: dict[str, str]) -> No
 
 def test_deny_is_the_default() -> None:
     for role in Role:
-        assert ANY[role] <= set(Permission)
-        assert OWN[role] <= set(Permission)
-    assert not ANY[Role.USER]
+        assert ANY_OWNER[role] <= set(Permission)
+        assert OWN_KEYS[role] <= set(Permission)
+    assert not ANY_OWNER[Role.USER]
     uses = {Permission.KEYS_ENCRYPT, Permission.KEYS_DECRYPT, Permission.KEYS_SIGN, Permission.KEYS_VERIFY}
-    assert not any(uses & ANY[role] for role in Role)
+    assert not any(uses & ANY_OWNER[role] for role in Role)
     assert uses <= GRANTABLE
     assert all(op.permission is not None for op in OPERATIONS.values())
 

@@ -18,9 +18,9 @@ from kms.access.model import Role
 from kms.crypto.dh import prime
 from kms.crypto.goodkey import _root
 from kms.crypto.registry import KEY_TYPES
-from kms.messages import MessageCounts
-from kms.operations.life import remove
-from kms.operations.schedule import Schedule, rotate_due_keys
+from kms.message_quota import MessageQuota
+from kms.operations.keys.state_changes import remove
+from kms.operations.system.schedule import Schedule, rotate_due_keys
 from kms.vault.rows import MessageCount
 
 KEY = "/api/v1/keys/k"
@@ -136,13 +136,13 @@ def test_a_revocation_while_messages_are_claimed_holds(
     world: World, alice: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice.post("/api/v1/keys", {"key_id": "g", "type": "aes-256-gcm"})
-    claim = MessageCounts._claim
+    claim = MessageQuota._claim
 
-    def slow(self: MessageCounts, *arguments: Any) -> None:
+    def slow(self: MessageQuota, *arguments: Any) -> None:
         assert world.login("alice", Role.USER).post("/api/v1/keys/g/revoke").status_code == 200
         claim(self, *arguments)
 
-    monkeypatch.setattr(MessageCounts, "_claim", slow)
+    monkeypatch.setattr(MessageQuota, "_claim", slow)
     assert kind_of(alice.post("/api/v1/keys/g/encrypt", {"plaintext": ""})) == "key-revoked"
 
 
@@ -310,5 +310,5 @@ def test_counts_of_messages_are_kept_for_the_version_that_made_them(world: World
     alice.post("/api/v1/keys/g/encrypt", {"items": [{"plaintext": ""}] * 1000})
     with world.service.vault.read() as snapshot:
         assert [count.claimed for count in snapshot.select(MessageCount)] == [65_536]
-    left = world.service.messages._left
+    left = world.service.message_quota._left
     assert list(left.values()) == [65_536 - 1000]

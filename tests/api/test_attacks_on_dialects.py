@@ -56,14 +56,14 @@ def test_an_old_view_of_a_key_is_remembered_for_nobody(
     mallory = world.user("mallory")
     grant(alice, "mallory", "keys:encrypt")
     begun, go = threading.Event(), threading.Event()
-    generate = world.service.reserve.generate
+    generate = world.service.key_pool.generate
 
     def slow(kind: Any) -> bytes:
         begun.set()
         assert go.wait(30)
         return generate(kind)
 
-    monkeypatch.setattr(world.service.reserve, "generate", slow)
+    monkeypatch.setattr(world.service.key_pool, "generate", slow)
     answers: list[Any] = []
     body = {"type": "ed25519"}
     attack = threading.Thread(target=lambda: answers.append(mallory.post("/api/v1/keys/k/data-key-pair", body)))
@@ -177,14 +177,14 @@ def test_a_setting_leaves_the_others_alone(world: World, alice: Api, monkeypatch
 
 @pytest.mark.parametrize("length", [10**3, 10**5])
 def test_nothing_that_a_stranger_sends_is_remembered_whole(world: World, length: int) -> None:
-    from kms.api import dispatch, headers
+    from kms.api import fast_path, headers
 
-    before = [cache.cache_info().currsize for cache in (dispatch._length, headers._remembered)]
+    before = [cache.cache_info().currsize for cache in (fast_path._length, headers._remembered)]
     for number in range(5):
         answer_of(world, {"REQUEST_METHOD": "GET" * length, "PATH_INFO": f"/v1/{number}"}, b"")
         environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/x", "CONTENT_LENGTH": "0" * length + str(number)}
         answer_of(world, {**environ, "HTTP_HOST": "h" * length + str(number)}, b"")
-    assert [cache.cache_info().currsize for cache in (dispatch._length, headers._remembered)] == before
+    assert [cache.cache_info().currsize for cache in (fast_path._length, headers._remembered)] == before
 
 
 def test_health_needs_no_body_and_no_thread_of_others(world: World) -> None:

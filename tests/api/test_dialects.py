@@ -13,7 +13,7 @@ from botocore.model import Shape
 
 from helpers.support import Api, SteeredClock, Template, World, b64, settings_for
 from helpers.wsgi import answer_of, signed
-from kms.api.aws.asking import ACTIONS
+from kms.api.aws.request import ACTIONS
 from kms.api.transit.routes import ROUTES
 from kms.operations import Service
 

@@ -13,7 +13,7 @@ import pytest
 from helpers.support import Api, SteeredClock, Template, World, b64
 from helpers.uses import OPERATION_OF
 from helpers.wsgi import called, environ_of
-from kms.api.dispatch import Dispatch
+from kms.api.fast_path import FastPathMiddleware
 from kms.audit.spool import latest_lines
 from kms.config import Settings
 from kms.operations import OPERATIONS, Service
@@ -26,7 +26,7 @@ class Doors:
     """A service with both of its doors, and a client of it."""
 
     service: Service
-    dispatch: Dispatch
+    dispatch: FastPathMiddleware
     world: World
     alice: Api
 
@@ -43,7 +43,7 @@ class Doors:
     def both(self, path: str, body: Any, **environ: Any) -> tuple[str, dict[str, str], bytes]:
         """The one answer of both doors."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        behind = self.ask(self.dispatch.behind, path, content, **environ)
+        behind = self.ask(self.dispatch.next_app, path, content, **environ)
         front = self.ask(self.dispatch, path, content, **environ)
         assert front == behind
         return front
@@ -51,7 +51,7 @@ class Doors:
 
 def doors_of(world: World) -> Doors:
     dispatch = world.http.application.wsgi_app
-    assert isinstance(dispatch, Dispatch)
+    assert isinstance(dispatch, FastPathMiddleware)
     return Doors(world.service, dispatch, world, world.user("alice"))
 
 
@@ -77,7 +77,7 @@ def never_behind(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     def fail(*_: Any) -> Any:
         raise AssertionError("the request was handed on")
 
-    monkeypatch.setattr(doors.dispatch, "behind", fail)
+    monkeypatch.setattr(doors.dispatch, "next_app", fail)
     yield
 
 

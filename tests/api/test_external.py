@@ -10,8 +10,8 @@ import pytest
 from helpers.support import Api, SteeredClock, World, b64, kind_of
 from helpers.transfer import wrapped_for
 from kms.keys.model import KeyVersion
-from kms.operations.life import remove
-from kms.operations.schedule import remove_old_rows
+from kms.operations.keys.state_changes import remove
+from kms.operations.system.schedule import remove_old_rows
 
 MATERIAL = bytes(range(32))
 KEY = "/api/v1/keys/lent"
@@ -62,7 +62,7 @@ def test_only_the_same_material_comes_again(alice: Api, world: World) -> None:
 
 def test_material_is_lent_for_a_time(alice: Api, world: World, clock: SteeredClock) -> None:
     until = (clock() + timedelta(minutes=20)).isoformat()
-    assert lend(alice, valid_until=until).json["versions"][0]["lent_until"]
+    assert lend(alice, valid_until=until).json["versions"][0]["material_expires_at"]
     body = {"plaintext": ""}
     clock.advance(minutes=19)
     assert alice.post(f"{KEY}/encrypt", body).status_code == 200

@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 
 from helpers.support import Api, World, b64
 from kms.api import examples, openapi, reference
-from kms.operations import OPERATIONS, Earlier, Operation
+from kms.operations import OPERATIONS, FromAnswerOf, Operation
 
 BEFORE = [
     "get_public_key",
@@ -39,7 +39,7 @@ def test_the_description_is_valid(world: World) -> None:
 
 def filled(example: Any, answers: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: answers[value.operation][value.member] if isinstance(value, Earlier) else value
+        name: answers[value.operation][value.member] if isinstance(value, FromAnswerOf) else value
         for name, value in example.items()
     }
 
@@ -75,7 +75,7 @@ def perform(api: Api, operation: Operation, path: str, body: dict[str, Any]) -> 
 
 
 def forget(world: World, key_id: str) -> None:
-    from kms.operations.life import remove
+    from kms.operations.keys.state_changes import remove
 
     with world.service.vault.change() as change:
         key = change.key_by_id(key_id)

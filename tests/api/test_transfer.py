@@ -25,7 +25,7 @@ from kms.config import Settings
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES
 from kms.operations import Service
-from kms.operations.life import remove
+from kms.operations.keys.state_changes import remove
 from kms.vault.checking import wrong_tables
 
 

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from helpers.running import Running
-from kms.api.aws import door as aws_door  # noqa: F401  # it fills the table of actions
-from kms.api.aws.asking import ACTIONS
-from kms.api.transit import door as transit_door  # noqa: F401  # and this the routes
+from kms.api.aws import middleware as aws_middleware  # noqa: F401  # it fills the table of actions
+from kms.api.aws.request import ACTIONS
+from kms.api.transit import middleware as transit_middleware  # noqa: F401  # and this the routes
 from kms.api.transit.routes import ROUTES
 
 PAGE = Path(__file__).parents[2] / "docs/reference/compatibility.md"

@@ -23,10 +23,11 @@ from kms.access.model import Caller, Client, Role
 from kms.api.application import create_flask_app
 from kms.clock import Clock, utc_now
 from kms.config import Settings
-from kms.crypto.keytype import KeyType
+from kms.crypto.keytype import KeyMaterial, KeyType
 from kms.keys.cryptoperiod import Cryptoperiods
 from kms.keys.model import Key
-from kms.operations import Service, provision
+from kms.operations import Service
+from kms.operations.keys import key_factory
 from kms.vault.transaction import Change
 
 LEASE = timedelta(milliseconds=60)
@@ -141,15 +142,13 @@ def make_key(change: Change, key_id: str, owner: str, kind: KeyType, material: b
     """A key of the simplest kind, and its owner where there is none."""
     if change.find(Client, owner) is None:
         clients.create(change, owner, frozenset({Role.USER}), now)
-    template = provision.Template(kind, owner, key_id)
-    return provision.new_key(change, Cryptoperiods(), template, provision.Material.of(kind, material), now)[0]
+    template = key_factory.KeySpec(kind, owner, key_id)
+    return key_factory.new_key(change, Cryptoperiods(), template, KeyMaterial.of(kind, material), now)[0]
 
 
 def make_version(change: Change, key: Key, kind: KeyType, now: datetime) -> Key:
     """The next version of a key."""
-    return provision.next_version(
-        change, Cryptoperiods(), key, kind, provision.Material.of(kind, kind.generate()), now
-    )[0]
+    return key_factory.next_version(change, Cryptoperiods(), key, kind, KeyMaterial.of(kind, kind.generate()), now)[0]
 
 
 def new_database(server: str) -> str:

@@ -13,7 +13,7 @@ from kms.api.aws import specs
 from kms.config import Settings
 from kms.errors import Unavailable
 from kms.operations import OPERATIONS, Service
-from kms.operations.life import remove
+from kms.operations.keys.state_changes import remove
 from kms.vault.checking import wrong_tables
 
 KEY = "/api/v1/keys/k"

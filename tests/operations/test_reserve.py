@@ -7,18 +7,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from kms.crypto.registry import key_type
-from kms.operations.reserve import Reserve
+from kms.operations.core.key_pool import KeyPool
 
 
 def test_nobody_gets_the_same_key() -> None:
-    reserve, kind = Reserve(), key_type("rsa-2048")
+    reserve, kind = KeyPool(), key_type("rsa-2048")
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: reserve.generate(kind), range(24)))
     assert len(set(made)) == len(made)
 
 
 def test_what_was_asked_for_is_made_ahead() -> None:
-    reserve, kind = Reserve(), key_type("rsa-2048")
+    reserve, kind = KeyPool(), key_type("rsa-2048")
     reserve.generate(kind)
     deadline = time.monotonic() + 60
     while len(reserve._ready[kind.name]) < 2 and time.monotonic() < deadline:
@@ -29,7 +29,7 @@ def test_what_was_asked_for_is_made_ahead() -> None:
 
 
 def test_fast_types_are_not_kept() -> None:
-    reserve = Reserve()
+    reserve = KeyPool()
     before = threading.active_count()
     assert reserve.generate(key_type("ed25519")) != reserve.generate(key_type("ed25519"))
     assert not reserve._ready

@@ -13,7 +13,7 @@ from kms.access import clients
 from kms.access.model import Role, Token
 from kms.config import Settings
 from kms.operations import Schedule, Service
-from kms.operations.schedule import remove_old_rows, rotate_due_keys
+from kms.operations.system.schedule import remove_old_rows, rotate_due_keys
 from kms.vault import tables
 from kms.vault.checking import wrong_tables
 
@@ -54,7 +54,7 @@ def test_a_rotation_whose_claimant_died_is_taken_up(
     user.post("/generate_ecc_key")
     user.patch("/api/v1/keys/user1_ecc", {"rotation_period": "P1D"})
     clock.advance(days=1)
-    from kms.operations import schedule
+    from kms.operations.system import schedule
 
     monkeypatch.setattr(schedule, "_rotate", lambda *_: 0)  # died between claim and rotation
     rotate_due_keys(world.service, clock())

@@ -18,7 +18,7 @@ from helpers.aws_client import REGION, Account, Kms
 from helpers.running import Running, Start
 from helpers.shell import blocks, run
 from helpers.support import b64, unb64
-from kms.api.aws.asking import ACTIONS
+from kms.api.aws.request import ACTIONS
 
 
 @pytest.fixture(scope="module")

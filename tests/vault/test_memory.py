@@ -263,7 +263,7 @@ def test_another_history_of_the_same_length_is_noticed(vault: Vault, memories: l
     memory.refresh()
     assert memory._head is not None
     forged = replace(memory._head, digests={})
-    copy["head"][0]["sealed"] = forged.sealed(vault.keyring)  # as another node would have written it
+    copy["head"][0]["sealed"] = forged.sealed(vault.derived_keys)  # as another node would have written it
     put_back(vault, copy)
     time.sleep(LEASE * 1.5)
     with pytest.raises(IntegrityFailure):

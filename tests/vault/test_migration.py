@@ -42,20 +42,20 @@ def as_it_was(vault: Vault, tmp_path: Path, missing: str = "") -> None:
         vault.host.close()
         for shared in tmp_path.glob("data/newest-*"):
             shared.unlink()
-        head = Head.unsealed(vault.keyring, connection.execute(select(tables.head.c.sealed)).scalar_one())
+        head = Head.unsealed(vault.derived_keys, connection.execute(select(tables.head.c.sealed)).scalar_one())
         for table in [*TABLES, "head", "changes", "nodes", "claims"]:
             connection.execute(text(f"DROP TABLE {table}"))
         is_postgresql = connection.dialect.name == "postgresql"
         binary = "BYTEA" if is_postgresql else "BLOB"
         connection.execute(text(f"CREATE TABLE epoch (id INTEGER PRIMARY KEY, epoch BIGINT, mac {binary})"))
         connection.execute(text(f"CREATE TABLE tallies (table_name VARCHAR(64) PRIMARY KEY, sealed {binary})"))
-        code = vault.keyring.row_mac(msgspec.msgpack.encode(["epoch", 1, head.epoch]))
+        code = vault.derived_keys.row_mac(msgspec.msgpack.encode(["epoch", 1, head.epoch]))
         connection.execute(text("INSERT INTO epoch VALUES (1, :epoch, :mac)"), {"epoch": head.epoch, "mac": code})
         outbox = {"audit_outbox": TableDigest(head.last_entry, 0)}
         for name, digest in {**head.digests, **outbox}.items():
             if name not in {*TABLES, missing}:
                 plain = digest.count.to_bytes(8) + digest.total.to_bytes(32)
-                sealed = vault.keyring.seal(plain, ("tally", name))
+                sealed = vault.derived_keys.seal(plain, ("tally", name))
                 connection.execute(
                     text("INSERT INTO tallies VALUES (:name, :sealed)"), {"name": name, "sealed": sealed}
                 )
@@ -66,7 +66,7 @@ def forgotten(vault: Vault) -> None:
     """The vault's own row as the first release wrote it, which did not say of which revision it is."""
     with vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
         row = connection.execute(select(tables.vault)).mappings().one()
-        check = vault.keyring.seal(b"", ("vault check", row["seal"], row["created_at"]))
+        check = vault.derived_keys.seal(b"", ("vault check", row["seal"], row["created_at"]))
         connection.execute(update(tables.vault).values(check_value=check))
 
 

@@ -17,7 +17,7 @@ from kms.api.application import create_flask_app
 from kms.cli.vault import vault as vault_command
 from kms.config import Settings
 from kms.operations import Service
-from kms.operations.checking import check_integrity
+from kms.operations.system.checking import check_integrity
 from kms.vault import tables
 
 Rows = dict[str, list[dict[str, Any]]]

@@ -10,15 +10,15 @@ from msgspec import Meta
 from kms.access.encryption_context import associated_data_of
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
-from kms.api.aws.asking import Asking, action, refuse_recipient
 from kms.api.aws.faults import Fault, invalid
+from kms.api.aws.request import AwsRequest, action, refuse_recipient
 from kms.api.aws.shapes import Ciphertext, EncryptionContext, GrantTokens, Input, KeyName, Plaintext
 from kms.crypto.pkcs8 import der_of_pem
 from kms.errors import DecryptionFailed
 from kms.keys.model import Key, Usage
-from kms.operations.data_keys import DataKeyPairRequest, DataKeyRequest
-from kms.operations.encrypting import DecryptAnswer, DecryptRequest, EncryptAnswer, EncryptRequest
-from kms.operations.stateless import RandomRequest
+from kms.operations.use.data_keys import DataKeyPairRequest, DataKeyRequest
+from kms.operations.use.encrypting import DecryptAnswer, DecryptRequest, EncryptAnswer, EncryptRequest
+from kms.operations.use.random_and_hash import RandomRequest
 
 EncryptionAlgorithm = Literal["SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"]
 PairSpec = Literal[
@@ -97,145 +97,145 @@ class RandomInput(Input, kw_only=True):
 
 
 @action("Encrypt", EncryptInput, RateClass.USE)
-def encrypt(asking: Asking, given: EncryptInput) -> Mapping[str, Any]:
+def encrypt(aws: AwsRequest, given: EncryptInput) -> Mapping[str, Any]:
     """Encrypt under a key."""
-    key = asking.key(given.key_id)
+    key = aws.key(given.key_id)
     algorithm = given.encryption_algorithm or specs.SYMMETRIC
-    sealed = _encrypt(asking, key, given.plaintext, given.encryption_context, algorithm, given.dry_run)
+    sealed = _encrypt(aws, key, given.plaintext, given.encryption_context, algorithm, given.dry_run)
     return {
         "CiphertextBlob": sealed.ciphertext,
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "EncryptionAlgorithm": algorithm,
     }
 
 
 @action("Decrypt", DecryptInput, RateClass.USE)
-def decrypt(asking: Asking, given: DecryptInput) -> Mapping[str, Any]:
+def decrypt(aws: AwsRequest, given: DecryptInput) -> Mapping[str, Any]:
     """Decrypt what `Encrypt` or a data key call gave."""
     refuse_recipient(given.recipient)
     algorithm = given.encryption_algorithm or specs.SYMMETRIC
     ciphertext = _ciphertext(given.ciphertext_blob)
-    key = _source(asking, given.key_id, ciphertext, algorithm)
-    opened = _decrypt(asking, key, ciphertext, given.encryption_context, algorithm, given.dry_run)
+    key = _source(aws, given.key_id, ciphertext, algorithm)
+    opened = _decrypt(aws, key, ciphertext, given.encryption_context, algorithm, given.dry_run)
     return {
         "Plaintext": opened.plaintext,
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "EncryptionAlgorithm": algorithm,
-        **asking.material(key, opened.version),
+        **aws.material(key, opened.version),
     }
 
 
 @action("ReEncrypt", ReEncryptInput, RateClass.USE)
-def re_encrypt(asking: Asking, given: ReEncryptInput) -> Mapping[str, Any]:
+def re_encrypt(aws: AwsRequest, given: ReEncryptInput) -> Mapping[str, Any]:
     """Decrypt and encrypt anew under another key, or with another context."""
     source_algorithm = given.source_encryption_algorithm or specs.SYMMETRIC
     target_algorithm = given.destination_encryption_algorithm or specs.SYMMETRIC
     ciphertext = _ciphertext(given.ciphertext_blob)
-    source = _source(asking, given.source_key_id, ciphertext, source_algorithm)
-    target = asking.key(given.destination_key_id)
-    opened = _decrypt(asking, source, ciphertext, given.source_encryption_context, source_algorithm)
+    source = _source(aws, given.source_key_id, ciphertext, source_algorithm)
+    target = aws.key(given.destination_key_id)
+    opened = _decrypt(aws, source, ciphertext, given.source_encryption_context, source_algorithm)
     sealed = _encrypt(
-        asking, target, opened.plaintext, given.destination_encryption_context, target_algorithm, given.dry_run
+        aws, target, opened.plaintext, given.destination_encryption_context, target_algorithm, given.dry_run
     )
     return {
         "CiphertextBlob": sealed.ciphertext,
-        "SourceKeyId": asking.names.key_arn(source.key_id),
-        "KeyId": asking.names.key_arn(target.key_id),
+        "SourceKeyId": aws.names.key_arn(source.key_id),
+        "KeyId": aws.names.key_arn(target.key_id),
         "SourceEncryptionAlgorithm": source_algorithm,
         "DestinationEncryptionAlgorithm": target_algorithm,
-        **asking.material(source, opened.version, "SourceKeyMaterialId"),
-        **asking.material(target, sealed.version, "DestinationKeyMaterialId"),
+        **aws.material(source, opened.version, "SourceKeyMaterialId"),
+        **aws.material(target, sealed.version, "DestinationKeyMaterialId"),
     }
 
 
 @action("GenerateDataKey", DataKeyInput, RateClass.USE)
-def generate_data_key(asking: Asking, given: DataKeyInput) -> Mapping[str, Any]:
+def generate_data_key(aws: AwsRequest, given: DataKeyInput) -> Mapping[str, Any]:
     """Make a data key, in plaintext and encrypted."""
-    return _data_key(asking, given, with_plaintext=True)
+    return _data_key(aws, given, with_plaintext=True)
 
 
 @action("GenerateDataKeyWithoutPlaintext", DataKeyInput, RateClass.USE)
-def generate_data_key_without_plaintext(asking: Asking, given: DataKeyInput) -> Mapping[str, Any]:
+def generate_data_key_without_plaintext(aws: AwsRequest, given: DataKeyInput) -> Mapping[str, Any]:
     """Make a data key for later, only encrypted."""
-    return _data_key(asking, given, with_plaintext=False)
+    return _data_key(aws, given, with_plaintext=False)
 
 
 @action("GenerateDataKeyPair", DataKeyPairInput, RateClass.GENERATE)
-def generate_data_key_pair(asking: Asking, given: DataKeyPairInput) -> Mapping[str, Any]:
+def generate_data_key_pair(aws: AwsRequest, given: DataKeyPairInput) -> Mapping[str, Any]:
     """Make a key pair for use outside, its private key in plaintext and encrypted."""
-    return _data_key_pair(asking, given, with_plaintext=True)
+    return _data_key_pair(aws, given, with_plaintext=True)
 
 
 @action("GenerateDataKeyPairWithoutPlaintext", DataKeyPairInput, RateClass.GENERATE)
-def generate_data_key_pair_without_plaintext(asking: Asking, given: DataKeyPairInput) -> Mapping[str, Any]:
+def generate_data_key_pair_without_plaintext(aws: AwsRequest, given: DataKeyPairInput) -> Mapping[str, Any]:
     """Make a key pair for use outside, its private key only encrypted."""
-    return _data_key_pair(asking, given, with_plaintext=False)
+    return _data_key_pair(aws, given, with_plaintext=False)
 
 
 @action("GenerateRandom", RandomInput, RateClass.USE)
-def generate_random(asking: Asking, given: RandomInput) -> Mapping[str, Any]:
+def generate_random(aws: AwsRequest, given: RandomInput) -> Mapping[str, Any]:
     """Give random bytes."""
     refuse_recipient(given.recipient)
     if given.custom_key_store_id is not None:
         raise Fault("UnsupportedOperationException", "There are no custom key stores here.")
     if given.number_of_bytes is None:
         raise invalid("NumberOfBytes", None, "Member must not be null")
-    return {"Plaintext": asking.do("random", RandomRequest(length=given.number_of_bytes)).random}
+    return {"Plaintext": aws.run("random", RandomRequest(length=given.number_of_bytes)).random}
 
 
 def _encrypt(
-    asking: Asking,
+    aws: AwsRequest,
     key: Key,
     plaintext: bytes,
     context: EncryptionContext | None,
     algorithm: str,
     dry_run: bool | None = None,
 ) -> EncryptAnswer:
-    _require_algorithm(asking, key, Usage.ENCRYPT, algorithm, context)
+    _require_algorithm(aws, key, Usage.ENCRYPT, algorithm, context)
     if algorithm == specs.SYMMETRIC:
         request = EncryptRequest(plaintext=plaintext, associated_data=associated_data_of(context))
     else:
         request = EncryptRequest(plaintext=plaintext, format=specs.OAEP[algorithm])
-    answer: EncryptAnswer = asking.use("encrypt", key, request, dry_run=dry_run)
+    answer: EncryptAnswer = aws.use("encrypt", key, request, dry_run=dry_run)
     return answer
 
 
 def _decrypt(
-    asking: Asking,
+    aws: AwsRequest,
     key: Key,
     ciphertext: bytes,
     context: EncryptionContext | None,
     algorithm: str,
     dry_run: bool | None = None,
 ) -> DecryptAnswer:
-    _require_algorithm(asking, key, Usage.DECRYPT, algorithm, context)
+    _require_algorithm(aws, key, Usage.DECRYPT, algorithm, context)
     if algorithm == specs.SYMMETRIC:
         request = DecryptRequest(ciphertext=ciphertext, associated_data=associated_data_of(context))
     else:
         request = DecryptRequest(ciphertext=ciphertext, format=specs.OAEP[algorithm])
-    answer: DecryptAnswer = asking.use("decrypt", key, request, dry_run=dry_run)
+    answer: DecryptAnswer = aws.use("decrypt", key, request, dry_run=dry_run)
     return answer
 
 
 def _require_algorithm(
-    asking: Asking, key: Key, usage: Usage, algorithm: str, context: EncryptionContext | None
+    aws: AwsRequest, key: Key, usage: Usage, algorithm: str, context: EncryptionContext | None
 ) -> None:
-    asking.require_usage(key, usage, str(usage).capitalize())
+    aws.require_usage(key, usage, str(usage).capitalize())
     is_rsa = key.type.startswith("rsa")
     if (algorithm in specs.OAEP) != is_rsa or algorithm == "SM2PKE":
-        raise asking.incompatible(key, algorithm)
+        raise aws.incompatible(key, algorithm)
     if is_rsa and context:
         raise Fault(
             "ValidationException", "The encryption context is only for symmetric keys, and this one is asymmetric."
         )
 
 
-def _source(asking: Asking, given: str | None, ciphertext: bytes, algorithm: str) -> Key:
+def _source(aws: AwsRequest, given: str | None, ciphertext: bytes, algorithm: str) -> Key:
     """The key that made a ciphertext: the one that is named, or the one that the ciphertext names."""
     if given is not None:
-        key = asking.key(given)
+        key = aws.key(given)
         if algorithm == specs.SYMMETRIC and ciphertext[1:17] != key.uid and key.type in specs.TYPES.values():
-            named = asking.names.key_of_uid(ciphertext, asking.call.known_caller)
+            named = aws.names.key_of_uid(ciphertext, aws.call.known_caller)
             if named is not None:
                 raise Fault(
                     "IncorrectKeyException",
@@ -245,7 +245,7 @@ def _source(asking: Asking, given: str | None, ciphertext: bytes, algorithm: str
         return key
     if algorithm != specs.SYMMETRIC:
         raise Fault("ValidationException", "KeyId is required for asymmetric keys.")
-    found = asking.names.key_of_uid(ciphertext, asking.call.known_caller)
+    found = aws.names.key_of_uid(ciphertext, aws.call.known_caller)
     if found is None:
         raise DecryptionFailed
     return found
@@ -257,45 +257,45 @@ def _ciphertext(given: bytes | None) -> bytes:
     return given
 
 
-def _data_key(asking: Asking, given: DataKeyInput, *, with_plaintext: bool) -> Mapping[str, Any]:
+def _data_key(aws: AwsRequest, given: DataKeyInput, *, with_plaintext: bool) -> Mapping[str, Any]:
     refuse_recipient(given.recipient)
     if (given.number_of_bytes is None) == (given.key_spec is None):
         raise Fault("ValidationException", "Please specify either number of bytes or key spec.")
-    key = asking.key(given.key_id)
-    _require_algorithm(asking, key, Usage.ENCRYPT, specs.SYMMETRIC, given.encryption_context)
+    key = aws.key(given.key_id)
+    _require_algorithm(aws, key, Usage.ENCRYPT, specs.SYMMETRIC, given.encryption_context)
     length = given.number_of_bytes or {"AES_256": 32, "AES_128": 16}[given.key_spec or "AES_256"]
     request = DataKeyRequest(
         bits=length * 8,
         with_plaintext=with_plaintext,
         associated_data=associated_data_of(given.encryption_context),
     )
-    answer = asking.use("data_key", key, request, dry_run=given.dry_run)
+    answer = aws.use("data_key", key, request, dry_run=given.dry_run)
     shown = {"Plaintext": answer.plaintext} if with_plaintext else {}
     return {
         **shown,
         "CiphertextBlob": answer.ciphertext,
-        "KeyId": asking.names.key_arn(key.key_id),
-        **asking.material(key, answer.version),
+        "KeyId": aws.names.key_arn(key.key_id),
+        **aws.material(key, answer.version),
     }
 
 
-def _data_key_pair(asking: Asking, given: DataKeyPairInput, *, with_plaintext: bool) -> Mapping[str, Any]:
+def _data_key_pair(aws: AwsRequest, given: DataKeyPairInput, *, with_plaintext: bool) -> Mapping[str, Any]:
     refuse_recipient(given.recipient)
     native = specs.TYPES.get(given.key_pair_spec)
     if native is None:
         raise Fault("UnsupportedOperationException", f"{given.key_pair_spec} keys are not made here.")
-    key = asking.key(given.key_id)
-    _require_algorithm(asking, key, Usage.ENCRYPT, specs.SYMMETRIC, given.encryption_context)
+    key = aws.key(given.key_id)
+    _require_algorithm(aws, key, Usage.ENCRYPT, specs.SYMMETRIC, given.encryption_context)
     request = DataKeyPairRequest(
         type=native, with_plaintext=with_plaintext, associated_data=associated_data_of(given.encryption_context)
     )
-    answer = asking.use("data_key_pair", key, request, dry_run=given.dry_run)
+    answer = aws.use("data_key_pair", key, request, dry_run=given.dry_run)
     shown = {"PrivateKeyPlaintext": answer.plaintext} if with_plaintext else {}
     return {
         **shown,
         "PrivateKeyCiphertextBlob": answer.ciphertext,
         "PublicKey": der_of_pem(answer.public_key, "public_key"),
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "KeyPairSpec": given.key_pair_spec,
-        **asking.material(key, answer.version),
+        **aws.material(key, answer.version),
     }

@@ -11,13 +11,13 @@ from msgspec import UNSET, Meta
 from kms.access.model import Role
 from kms.access.policy import Permission
 from kms.api.aws import specs
-from kms.api.aws.asking import Asking, action, seconds, would_succeed
 from kms.api.aws.faults import Fault
+from kms.api.aws.request import AwsRequest, action, seconds, would_succeed
 from kms.api.aws.shapes import GrantTokens, Input, ItemLimit, KeyInput, KeyName, Marker, truncated
 from kms.errors import NotFound
 from kms.keys.model import Key
-from kms.operations.grants import Context, CreateGrantRequest, GrantView
-from kms.operations.table import Nothing
+from kms.operations.accounts.grants import Context, CreateGrantRequest, GrantView
+from kms.operations.core.declare import EmptyRequest
 
 P = Permission
 PERMISSIONS: dict[str, Permission] = {
@@ -115,9 +115,9 @@ class RevokeGrantInput(Input, kw_only=True):
 
 
 @action("CreateGrant", CreateGrantInput)
-def create_grant(asking: Asking, given: CreateGrantInput) -> Mapping[str, Any]:
+def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
     """Let another client use a key. It is in force when this answers, so its token has no work to do."""
-    key = asking.key_without_alias(given.key_id)
+    key = aws.key_without_alias(given.key_id)
     _require_no_services(given.grantee_service_principal, given.retiring_service_principal)
     if given.grantee_principal is None:
         raise Fault("ValidationException", "GranteePrincipal must be specified.")
@@ -125,17 +125,17 @@ def create_grant(asking: Asking, given: CreateGrantInput) -> Mapping[str, Any]:
     constraints = given.constraints or Constraints()
     if constraints.source_arn is not None:
         raise Fault("UnsupportedOperationException", "A grant cannot be limited to a SourceArn here.")
-    retiring = _subject(asking, given.retiring_principal) if given.retiring_principal else None
+    retiring = _subject(aws, given.retiring_principal) if given.retiring_principal else None
     if retiring is not None and not retiring.startswith("client:"):
         raise _no_principal()
-    if asking.call.known_caller.client_id != key.owner:
-        arn = asking.names.key_arn(key.key_id)
+    if aws.call.known_caller.client_id != key.owner:
+        arn = aws.names.key_arn(key.key_id)
         raise Fault("AccessDeniedException", f"Only its owner grants the use of {arn}.", problem="permission-denied")
-    asking.require_enabled(key)
+    aws.require_enabled(key)
     if given.dry_run:
         raise would_succeed()
     request = CreateGrantRequest(
-        subject=_subject(asking, given.grantee_principal),
+        subject=_subject(aws, given.grantee_principal),
         key_pattern=key.key_id,
         permissions=frozenset(PERMISSIONS[each] for each in given.operations if each != _RETIRE),
         context_equals=constraints.encryption_context_equals,
@@ -145,62 +145,60 @@ def create_grant(asking: Asking, given: CreateGrantInput) -> Mapping[str, Any]:
         aws_operations=frozenset(given.operations),
     )
     try:
-        made: GrantView = asking.do("create_grant", request)
+        made: GrantView = aws.run("create_grant", request)
     except NotFound:
         raise _no_principal() from None
     return {"GrantId": made.grant_id, "GrantToken": _token(made.grant_id)}
 
 
 @action("ListGrants", ListGrantsInput)
-def list_grants(asking: Asking, given: ListGrantsInput) -> Mapping[str, Any]:
+def list_grants(aws: AwsRequest, given: ListGrantsInput) -> Mapping[str, Any]:
     """List the grants of a key that the caller gave or holds."""
-    key = asking.key_without_alias(given.key_id)
+    key = aws.key_without_alias(given.key_id)
     _require_no_services(given.grantee_service_principal)
-    subject = _subject(asking, given.grantee_principal) if given.grantee_principal else None
+    subject = _subject(aws, given.grantee_principal) if given.grantee_principal else None
     found = [
         grant
-        for grant in _grants(asking)
+        for grant in _grants(aws)
         if _covers(grant, key) and given.grant_id in (None, grant.grant_id) and subject in (None, grant.subject)
     ]
-    return _page(asking, found, given.limit, given.marker, key)
+    return _page(aws, found, given.limit, given.marker, key)
 
 
 @action("ListRetirableGrants", ListRetirableGrantsInput)
-def list_retirable_grants(asking: Asking, given: ListRetirableGrantsInput) -> Mapping[str, Any]:
+def list_retirable_grants(aws: AwsRequest, given: ListRetirableGrantsInput) -> Mapping[str, Any]:
     """List the grants that a client may retire because they name it for that."""
     _require_no_services(given.retiring_service_principal)
     if given.retiring_principal is None:
         raise Fault("ValidationException", "RetiringPrincipal must be specified.")
-    subject = _subject(asking, given.retiring_principal)
-    return _page(
-        asking, [grant for grant in _grants(asking) if grant.retired_by == subject], given.limit, given.marker
-    )
+    subject = _subject(aws, given.retiring_principal)
+    return _page(aws, [grant for grant in _grants(aws) if grant.retired_by == subject], given.limit, given.marker)
 
 
 @action("RevokeGrant", RevokeGrantInput)
-def revoke_grant(asking: Asking, given: RevokeGrantInput) -> None:
+def revoke_grant(aws: AwsRequest, given: RevokeGrantInput) -> None:
     """Take a grant back; it is in force nowhere when this answers."""
-    key = asking.key_without_alias(given.key_id)
-    grant = _grant(asking, given.grant_id, key)
-    if grant.owner != asking.call.known_caller.client_id and Role.ADMIN not in asking.call.known_caller.roles:
+    key = aws.key_without_alias(given.key_id)
+    grant = _grant(aws, given.grant_id, key)
+    if grant.owner != aws.call.known_caller.client_id and Role.ADMIN not in aws.call.known_caller.roles:
         raise Fault("AccessDeniedException", "Only who gave a grant revokes it.", problem="permission-denied")
-    _end(asking, grant.grant_id, dry_run=given.dry_run)
+    _end(aws, grant.grant_id, dry_run=given.dry_run)
 
 
 @action("RetireGrant", RetireGrantInput)
-def retire_grant(asking: Asking, given: RetireGrantInput) -> None:
+def retire_grant(aws: AwsRequest, given: RetireGrantInput) -> None:
     """Give a grant back, as its grantee or the one whom it names for that."""
     by_id = given.key_id is not None and given.grant_id is not None
     if (given.grant_token is not None) == by_id or (given.key_id is None) != (given.grant_id is None):
         raise Fault("ValidationException", "Give a GrantToken, or both a KeyId and a GrantId.")
     if given.grant_token is not None:
         require_tokens([given.grant_token])
-        grant = _grant(asking, given.grant_token.removeprefix(_TOKEN))
+        grant = _grant(aws, given.grant_token.removeprefix(_TOKEN))
     else:
         if not str(given.key_id).startswith("arn:"):
             raise Fault("InvalidArnException", "The KeyId must be the ARN of a key.")
-        grant = _grant(asking, str(given.grant_id), asking.key_without_alias(str(given.key_id)))
-    _end(asking, grant.grant_id, dry_run=given.dry_run)
+        grant = _grant(aws, str(given.grant_id), aws.key_without_alias(str(given.key_id)))
+    _end(aws, grant.grant_id, dry_run=given.dry_run)
 
 
 _TOKEN = "grant-"  # noqa: S105  # a name, and no secret
@@ -243,9 +241,9 @@ def _require_no_services(*principals: str | None) -> None:
         raise Fault("UnsupportedOperationException", "There are no AWS services here that a grant could be for.")
 
 
-def _subject(asking: Asking, principal: str) -> str:
+def _subject(aws: AwsRequest, principal: str) -> str:
     """`client:NAME` or `role:NAME` for the ARN of a user or a role. Raises Fault."""
-    kind, _, name = principal.removeprefix(f"arn:aws:iam::{asking.names.account}:").partition("/")
+    kind, _, name = principal.removeprefix(f"arn:aws:iam::{aws.names.account}:").partition("/")
     if kind == "user" and name:
         return f"client:{name}"
     if kind == "role" and name in set(Role):
@@ -257,13 +255,13 @@ def _no_principal() -> Fault:
     return Fault("InvalidArnException", "That principal is no client and no role of this service.")
 
 
-def _grants(asking: Asking) -> list[GrantView]:
-    found = asking.do("list_grants", Nothing()).items
+def _grants(aws: AwsRequest) -> list[GrantView]:
+    found = aws.run("list_grants", EmptyRequest()).items
     return sorted(found, key=lambda grant: str(grant.grant_id))
 
 
-def _grant(asking: Asking, grant_id: str, key: Key | None = None) -> GrantView:
-    for grant in _grants(asking):
+def _grant(aws: AwsRequest, grant_id: str, key: Key | None = None) -> GrantView:
+    for grant in _grants(aws):
         if grant.grant_id == grant_id and (key is None or _covers(grant, key)):
             return grant
     raise _no_grant(grant_id)
@@ -279,43 +277,43 @@ def _covers(grant: GrantView, key: Key) -> bool:
     return named and grant.owner == key.owner
 
 
-def _end(asking: Asking, grant_id: str, *, dry_run: bool | None) -> None:
+def _end(aws: AwsRequest, grant_id: str, *, dry_run: bool | None) -> None:
     if dry_run:
         raise would_succeed()
     try:
-        asking.do("delete_grant", Nothing(), grant_id=grant_id)
+        aws.run("delete_grant", EmptyRequest(), grant_id=grant_id)
     except NotFound:
         raise _no_grant(grant_id) from None
 
 
 def _page(
-    asking: Asking, grants: Iterable[GrantView], limit: int, marker: str | None, key: Key | None = None
+    aws: AwsRequest, grants: Iterable[GrantView], limit: int, marker: str | None, key: Key | None = None
 ) -> Mapping[str, Any]:
     if marker is not None and re.fullmatch("[0-9a-f]{32}", marker) is None:
         raise Fault("InvalidMarkerException", "The marker is not one that a list gave.")
     rest = [grant for grant in grants if marker is None or grant.grant_id > marker]
-    shown = [_entry(asking, grant, key) for grant in rest[:limit]]
+    shown = [_entry(aws, grant, key) for grant in rest[:limit]]
     return {"Grants": shown, **truncated(rest[limit - 1].grant_id if len(rest) > limit else None)}
 
 
-def _entry(asking: Asking, grant: GrantView, key: Key | None) -> dict[str, Any]:
+def _entry(aws: AwsRequest, grant: GrantView, key: Key | None) -> dict[str, Any]:
     kind, _, name = grant.subject.partition(":")
-    grantee = asking.names.client_arn(name) if kind == "client" else asking.names.role_arn(name)
+    grantee = aws.names.client_arn(name) if kind == "client" else aws.names.role_arn(name)
     operations = grant.aws_operations
     if operations is UNSET:
         operations = sorted(each for each, permission in PERMISSIONS.items() if permission in grant.permissions)
     entry: dict[str, Any] = {
-        "KeyId": asking.names.key_arn(key.key_id if key else grant.key_pattern),
+        "KeyId": aws.names.key_arn(key.key_id if key else grant.key_pattern),
         "GrantId": grant.grant_id,
         "CreationDate": seconds(grant.created_at),
         "GranteePrincipal": grantee,
-        "IssuingAccount": asking.names.account_arn,
+        "IssuingAccount": aws.names.account_arn,
         "Operations": operations,
     }
     if grant.name is not UNSET:
         entry["Name"] = grant.name
     if grant.retired_by is not UNSET:
-        entry["RetiringPrincipal"] = asking.names.client_arn(grant.retired_by.partition(":")[2])
+        entry["RetiringPrincipal"] = aws.names.client_arn(grant.retired_by.partition(":")[2])
     if grant.context_equals is not UNSET:
         entry["Constraints"] = {"EncryptionContextEquals": grant.context_equals}
     if grant.context_subset is not UNSET:

@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from kms.access.ratelimit import RateClass
-from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
+from kms.api.aws.request import AwsRequest, action, seconds
 from kms.api.aws.shapes import Ciphertext, KeyInput
 from kms.crypto.pkcs8 import der_of_pem
 from kms.errors import Conflict, DecryptionFailed, NotFound, ValidationFailed
 from kms.keys.model import Key, Origin
-from kms.operations.external import LendMaterialRequest
-from kms.operations.importing import WrappingKeyRequest
-from kms.operations.table import Nothing
-from kms.operations.views import KeyView
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.views import KeyView
+from kms.operations.transfer.external import ImportMaterialRequest
+from kms.operations.transfer.importing import WrappingKeyRequest
 
 _ALGORITHMS = {
     "RSAES_OAEP_SHA_1": "RSA-OAEP",
@@ -60,17 +60,17 @@ class DeleteImportedKeyMaterialInput(KeyInput, kw_only=True):
 
 
 @action("GetParametersForImport", GetParametersForImportInput, RateClass.GENERATE)
-def get_parameters_for_import(asking: Asking, given: GetParametersForImportInput) -> Mapping[str, Any]:
+def get_parameters_for_import(aws: AwsRequest, given: GetParametersForImportInput) -> Mapping[str, Any]:
     """Give a public key under which the material of this key can come, once, within a day."""
-    key = _external(asking, given.key_id)
+    key = _external(aws, given.key_id)
     algorithm, bits = _ALGORITHMS.get(given.wrapping_algorithm), _BITS.get(given.wrapping_key_spec)
     if algorithm is None or bits is None:
         wanted = f"{given.wrapping_algorithm} with {given.wrapping_key_spec}"
         raise Fault("UnsupportedOperationException", f"Keys are not wrapped with {wanted} here.")
     request = WrappingKeyRequest(algorithm=algorithm, bits=bits)  # type: ignore[arg-type]  # both come from the tables
-    answer = asking.do("create_wrapping_key", request)
+    answer = aws.run("create_wrapping_key", request)
     return {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "ImportToken": f"{answer.wrapping_key_id}/{key.uid.hex()}".encode(),
         "PublicKey": der_of_pem(answer.public_key, "public_key"),
         "ParametersValidTo": seconds(answer.expires_at),
@@ -78,26 +78,26 @@ def get_parameters_for_import(asking: Asking, given: GetParametersForImportInput
 
 
 @action("ImportKeyMaterial", ImportKeyMaterialInput, RateClass.GENERATE)
-def import_key_material(asking: Asking, given: ImportKeyMaterialInput) -> Mapping[str, Any]:
+def import_key_material(aws: AwsRequest, given: ImportKeyMaterialInput) -> Mapping[str, Any]:
     """Give a key its material: any at first, later the same again."""
-    key = _external(asking, given.key_id)
-    arn = asking.names.key_arn(key.key_id)
+    key = _external(aws, given.key_id)
+    arn = aws.names.key_arn(key.key_id)
     expires = given.expiration_model == "KEY_MATERIAL_EXPIRES"
     if expires != (given.valid_to is not None):
         raise Fault("ValidationException", "ValidTo comes with KEY_MATERIAL_EXPIRES, and with that only.")
-    _require_material(asking, key, given.key_material_id)
+    _require_material(aws, key, given.key_material_id)
     if given.key_material_description is not None:
-        raise Fault("UnsupportedOperationException", "Material has no description here.")
+        raise Fault("UnsupportedOperationException", "KeyMaterial has no description here.")
     token, _, uid = given.import_token.partition(b"/")
     if uid != key.uid.hex().encode() or not token.isalnum():
         raise Fault("InvalidImportTokenException", f"The import token is not one for {arn}.")
-    request = LendMaterialRequest(
+    request = ImportMaterialRequest(
         wrapping_key_id=token.decode("ascii"),
         wrapped_key=given.encrypted_key_material,
-        valid_until=_moment(asking, given.valid_to) if given.valid_to is not None else None,
+        valid_until=_moment(aws, given.valid_to) if given.valid_to is not None else None,
     )
     try:
-        asking.do("lend_material", request, key_id=key.key_id)
+        aws.run("import_material", request, key_id=key.key_id)
     except NotFound:
         raise Fault("ExpiredImportTokenException", "The import token was used, or it has expired.") from None
     except DecryptionFailed:
@@ -106,22 +106,22 @@ def import_key_material(asking: Asking, given: ImportKeyMaterialInput) -> Mappin
         raise Fault("IncorrectKeyMaterialException", refusal.detail) from None
     except Conflict as refusal:
         raise Fault("IncorrectKeyMaterialException", refusal.detail, problem=refusal.problem) from None
-    return {"KeyId": arn, **asking.material(key, key.latest_version)}
+    return {"KeyId": arn, **aws.material(key, key.latest_version)}
 
 
 @action("DeleteImportedKeyMaterial", DeleteImportedKeyMaterialInput)
-def delete_imported_key_material(asking: Asking, given: DeleteImportedKeyMaterialInput) -> Mapping[str, Any]:
+def delete_imported_key_material(aws: AwsRequest, given: DeleteImportedKeyMaterialInput) -> Mapping[str, Any]:
     """Forget the material of a key at once; it can come again."""
-    key = _external(asking, given.key_id)
-    _require_material(asking, key, given.key_material_id)
-    if not asking.do("get_key", Nothing(), key_id=key.key_id).pending_import:
-        asking.do("take_material_back", Nothing(), key_id=key.key_id)
-    return {"KeyId": asking.names.key_arn(key.key_id), **asking.material(key, key.latest_version)}
+    key = _external(aws, given.key_id)
+    _require_material(aws, key, given.key_material_id)
+    if not aws.run("get_key", EmptyRequest(), key_id=key.key_id).pending_import:
+        aws.run("delete_material", EmptyRequest(), key_id=key.key_id)
+    return {"KeyId": aws.names.key_arn(key.key_id), **aws.material(key, key.latest_version)}
 
 
 def expiration(view: KeyView) -> dict[str, Any]:
     """The members of KeyMetadata about the material of an external key that has it."""
-    until = view.versions[-1].lent_until
+    until = view.versions[-1].material_expires_at
     if view.pending_import or view.origin is not Origin.IMPORTED:
         return {}
     if not isinstance(until, datetime):
@@ -129,23 +129,23 @@ def expiration(view: KeyView) -> dict[str, Any]:
     return {"ExpirationModel": "KEY_MATERIAL_EXPIRES", "ValidTo": seconds(until)}
 
 
-def _require_material(asking: Asking, key: Key, named: str | None) -> None:
+def _require_material(aws: AwsRequest, key: Key, named: str | None) -> None:
     """Raise Fault for the name of other material than the one that a key has here."""
-    if named not in (None, asking.names.material_id(key, key.latest_version)):
-        arn = asking.names.key_arn(key.key_id)
+    if named not in (None, aws.names.material_id(key, key.latest_version)):
+        arn = aws.names.key_arn(key.key_id)
         raise Fault("NotFoundException", f"{arn} has no material {named}.", problem="not-found")
 
 
-def _external(asking: Asking, given: str) -> Key:
-    key = asking.key_without_alias(given)
-    asking.require_no_deletion(key)
+def _external(aws: AwsRequest, given: str) -> Key:
+    key = aws.key_without_alias(given)
+    aws.require_no_deletion(key)
     if key.origin is not Origin.IMPORTED:
-        arn = asking.names.key_arn(key.key_id)
+        arn = aws.names.key_arn(key.key_id)
         raise Fault("UnsupportedOperationException", f"{arn} is of origin AWS_KMS; this is for EXTERNAL.")
     return key
 
 
-def _moment(asking: Asking, at: float) -> datetime:
-    if not asking.service.clock().timestamp() < at <= _LATEST:
+def _moment(aws: AwsRequest, at: float) -> datetime:
+    if not aws.service.clock().timestamp() < at <= _LATEST:
         raise Fault("ValidationException", "ValidTo must be a time in the future.")
     return datetime.fromtimestamp(at, UTC)

@@ -10,19 +10,19 @@ from msgspec import UNSET, Meta, field
 
 from kms.access.ratelimit import RateClass
 from kms.api.aws import policies, specs
-from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
 from kms.api.aws.importing import expiration
+from kms.api.aws.request import AwsRequest, action, seconds
 from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, truncated
 from kms.api.aws.tagging import Tag, labels_of
 from kms.errors import KeyStateConflict
 from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
 from kms.keys.model import Key
-from kms.operations.keys import LONGEST_PERIOD, CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
-from kms.operations.life import DeleteKeyRequest
-from kms.operations.regions import SetRegionsRequest
-from kms.operations.table import Nothing
-from kms.operations.views import KeyView
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import LONGEST_PERIOD, CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
+from kms.operations.keys.regions import SetRegionsRequest
+from kms.operations.keys.state_changes import DeleteKeyRequest
+from kms.operations.keys.views import KeyView
 
 _SHORTEST_WINDOW, _USUAL_WINDOW, _LONGEST_WINDOW = 7, 30, 30
 
@@ -75,7 +75,7 @@ class UpdateKeyDescriptionInput(KeyInput, kw_only=True):
 
 
 @action("CreateKey", CreateKeyInput, RateClass.GENERATE)
-def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
+def create_key(aws: AwsRequest, given: CreateKeyInput) -> Mapping[str, Any]:
     """Make a key."""
     if given.key_spec is not None and given.customer_master_key_spec not in (None, given.key_spec):
         raise Fault("ValidationException", "Give KeySpec or CustomerMasterKeySpec, not both.")
@@ -83,7 +83,7 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
     if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS", "EXTERNAL"):
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
     if given.policy is not None:
-        policies.require_ownership(asking, given.policy, asking.call.known_caller.client_id)
+        policies.require_ownership(aws, given.policy, aws.call.known_caller.client_id)
     native = specs.TYPES.get(spec)
     if native is None:
         raise Fault("UnsupportedOperationException", f"KeySpec {spec} is not supported.")
@@ -102,111 +102,111 @@ def create_key(asking: Asking, given: CreateKeyInput) -> Mapping[str, Any]:
         cryptoperiod=LONGEST_PERIOD,  # AWS's keys do not expire by themselves
         labels=labels_of(given.tags),
         description=given.description or "",
-        region=asking.names.region,
+        region=aws.names.region,
         policy=given.policy or "",
     )
     operation = "create_external_key" if given.origin == "EXTERNAL" else "create_key"
-    return {"KeyMetadata": metadata(asking, asking.do(operation, request))}
+    return {"KeyMetadata": metadata(aws, aws.run(operation, request))}
 
 
 @action("DescribeKey", KeyInput)
-def describe_key(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+def describe_key(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     """Show a key."""
-    key = asking.key_to_show(given.key_id)
-    return {"KeyMetadata": metadata(asking, _view(asking, key))}
+    key = aws.key_to_show(given.key_id)
+    return {"KeyMetadata": metadata(aws, _view(aws, key))}
 
 
 @action("ListKeys", ListKeysInput)
-def list_keys(asking: Asking, given: ListKeysInput) -> Mapping[str, Any]:
+def list_keys(aws: AwsRequest, given: ListKeysInput) -> Mapping[str, Any]:
     """List the keys of this region that the caller may see."""
-    asking.require_marker(given.marker)
-    request = ListKeysRequest(limit=given.limit, cursor=given.marker, region=asking.names.region)
-    page = asking.do("list_keys", request)
-    listed = [{"KeyId": each.key_id, "KeyArn": asking.names.key_arn(each.key_id)} for each in page.items]
+    aws.require_marker(given.marker)
+    request = ListKeysRequest(limit=given.limit, cursor=given.marker, region=aws.names.region)
+    page = aws.run("list_keys", request)
+    listed = [{"KeyId": each.key_id, "KeyArn": aws.names.key_arn(each.key_id)} for each in page.items]
     return {"Keys": listed, **truncated(page.next_cursor)}
 
 
 @action("EnableKey", KeyInput)
-def enable_key(asking: Asking, given: KeyInput) -> None:
+def enable_key(aws: AwsRequest, given: KeyInput) -> None:
     """Lift the hold on a key."""
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
-    if metadata(asking, asking.view_with_material(key))["KeyState"] == "Disabled":
+    key = aws.key_without_alias(given.key_id)
+    aws.require_no_deletion(key)
+    if metadata(aws, aws.view_with_material(key))["KeyState"] == "Disabled":
         try:
-            asking.do("resume_key", Nothing(), key_id=key.key_id)
+            aws.run("resume_key", EmptyRequest(), key_id=key.key_id)
         except KeyStateConflict as refusal:
             raise Fault("KMSInvalidStateException", refusal.detail, problem=refusal.problem) from None
 
 
 @action("DisableKey", KeyInput)
-def disable_key(asking: Asking, given: KeyInput) -> None:
+def disable_key(aws: AwsRequest, given: KeyInput) -> None:
     """Put a key on hold: it is refused everything, from when this answers."""
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
-    asking.view_with_material(key)
-    asking.do("suspend_key", Nothing(), key_id=key.key_id)
+    key = aws.key_without_alias(given.key_id)
+    aws.require_no_deletion(key)
+    aws.view_with_material(key)
+    aws.run("suspend_key", EmptyRequest(), key_id=key.key_id)
 
 
 @action("ScheduleKeyDeletion", ScheduleKeyDeletionInput)
-def schedule_key_deletion(asking: Asking, given: ScheduleKeyDeletionInput) -> Mapping[str, Any]:
+def schedule_key_deletion(aws: AwsRequest, given: ScheduleKeyDeletionInput) -> Mapping[str, Any]:
     """Refuse a key every use, and delete it after some days."""
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
+    key = aws.key_without_alias(given.key_id)
+    aws.require_no_deletion(key)
     days = given.pending_window_in_days
     if not _SHORTEST_WINDOW <= days <= _LONGEST_WINDOW:
         raise Fault("ValidationException", f"PendingWindowInDays must be {_SHORTEST_WINDOW} to {_LONGEST_WINDOW}.")
-    if asking.names.primary_region(key.region) != asking.names.region:
-        return _replica_removed(asking, key)
+    if aws.names.primary_region(key.region) != aws.names.region:
+        return _replica_removed(aws, key)
     if key.replicas:
-        arn = asking.names.key_arn(key.key_id)
+        arn = aws.names.key_arn(key.key_id)
         raise Fault("KMSInvalidStateException", f"{arn} has replicas. Delete those first.", problem="key-state")
-    view = asking.do("delete_key", DeleteKeyRequest(waiting_period=timedelta(days=days)), key_id=key.key_id)
+    view = aws.run("delete_key", DeleteKeyRequest(waiting_period=timedelta(days=days)), key_id=key.key_id)
     return {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "DeletionDate": seconds(view.deletion_at),
         "KeyState": "PendingDeletion",
         "PendingWindowInDays": days,
     }
 
 
-def _replica_removed(asking: Asking, key: Key) -> Mapping[str, Any]:
+def _replica_removed(aws: AwsRequest, key: Key) -> Mapping[str, Any]:
     """A replica goes at once: it is the same key elsewhere, and can be replicated again."""
-    asking.do("set_regions", SetRegionsRequest(remove=asking.names.region), key_id=key.key_id)
+    aws.run("set_regions", SetRegionsRequest(remove=aws.names.region), key_id=key.key_id)
     return {
-        "KeyId": asking.names.key_arn(key.key_id),
-        "DeletionDate": seconds(asking.service.clock()),
+        "KeyId": aws.names.key_arn(key.key_id),
+        "DeletionDate": seconds(aws.service.clock()),
         "KeyState": "PendingDeletion",
     }
 
 
 @action("CancelKeyDeletion", KeyInput)
-def cancel_key_deletion(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+def cancel_key_deletion(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     """Keep a key that was to be deleted; as with AWS it is disabled then."""
-    key = asking.key_without_alias(given.key_id)
-    arn = asking.names.key_arn(key.key_id)
+    key = aws.key_without_alias(given.key_id)
+    arn = aws.names.key_arn(key.key_id)
     if key.deletion_at is None:
         raise Fault("KMSInvalidStateException", f"{arn} is not pending deletion.", problem="key-state")
-    if _view(asking, key).state == "active":
-        asking.do("suspend_key", Nothing(), key_id=key.key_id)  # first, so that it is never usable in between
-    asking.do("cancel_deletion", Nothing(), key_id=key.key_id)
+    if _view(aws, key).state == "active":
+        aws.run("suspend_key", EmptyRequest(), key_id=key.key_id)  # first, so that it is never usable in between
+    aws.run("cancel_deletion", EmptyRequest(), key_id=key.key_id)
     return {"KeyId": arn}
 
 
 @action("UpdateKeyDescription", UpdateKeyDescriptionInput)
-def update_key_description(asking: Asking, given: UpdateKeyDescriptionInput) -> None:
+def update_key_description(aws: AwsRequest, given: UpdateKeyDescriptionInput) -> None:
     """Say what a key is for."""
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
-    asking.do("update_key", UpdateKeyRequest(description=given.description), key_id=key.key_id)
+    key = aws.key_without_alias(given.key_id)
+    aws.require_no_deletion(key)
+    aws.run("update_key", UpdateKeyRequest(description=given.description), key_id=key.key_id)
 
 
 @action("GetKeyLastUsage", KeyInput)
-def get_key_last_usage(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+def get_key_last_usage(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     """Say when and by which operation a key was used last; uses of the last five minutes may be missing."""
-    key = asking.key_without_alias(given.key_id)
-    last = asking.do("get_last_use", Nothing(), key_id=key.key_id)
+    key = aws.key_without_alias(given.key_id)
+    last = aws.run("get_last_use", EmptyRequest(), key_id=key.key_id)
     found: dict[str, Any] = {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "KeyLastUsage": {},
         "TrackingStartDate": seconds(last.tracked_since),
         "KeyCreationDate": seconds(key.created_at),
@@ -221,16 +221,16 @@ def get_key_last_usage(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
     return found
 
 
-def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
+def metadata(aws: AwsRequest, view: KeyView) -> dict[str, Any]:
     """KeyMetadata."""
     spec = specs.spec_of(view.type)
     state = "Enabled" if view.state in ("active", "pre-activation") else "Disabled"
     if view.pending_import:
         state = "PendingImport"
     found: dict[str, Any] = {
-        "AWSAccountId": asking.names.account,
+        "AWSAccountId": aws.names.account,
         "KeyId": view.key_id,
-        "Arn": asking.names.key_arn(view.key_id),
+        "Arn": aws.names.key_arn(view.key_id),
         "CreationDate": seconds(view.created_at),
         "Enabled": state == "Enabled" and view.deletion_at is None,
         "Description": view.description,
@@ -245,16 +245,16 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
         **expiration(view),
     }
     if not view.pending_import:
-        key = asking.service.key_cache.key(view.key_id)
-        found |= asking.material(key, view.latest_version, "CurrentKeyMaterialId")
+        key = aws.service.key_cache.key(view.key_id)
+        found |= aws.material(key, view.latest_version, "CurrentKeyMaterialId")
     if found["MultiRegion"]:
-        primary = asking.names.primary_region(view.region)
+        primary = aws.names.primary_region(view.region)
         regions = [
-            {"Arn": asking.in_region(each).names.key_arn(view.key_id), "Region": each}
+            {"Arn": aws.in_region(each).names.key_arn(view.key_id), "Region": each}
             for each in (primary, *view.replicas)
         ]
         found["MultiRegionConfiguration"] = {
-            "MultiRegionKeyType": "PRIMARY" if primary == asking.names.region else "REPLICA",
+            "MultiRegionKeyType": "PRIMARY" if primary == aws.names.region else "REPLICA",
             "PrimaryKey": regions[0],
             "ReplicaKeys": regions[1:],
         }
@@ -263,6 +263,6 @@ def metadata(asking: Asking, view: KeyView) -> dict[str, Any]:
     return found
 
 
-def _view(asking: Asking, key: Key) -> KeyView:
-    view: KeyView = asking.do("get_key", Nothing(), key_id=key.key_id)
+def _view(aws: AwsRequest, key: Key) -> KeyView:
+    view: KeyView = aws.run("get_key", EmptyRequest(), key_id=key.key_id)
     return view

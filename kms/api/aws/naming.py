@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from kms.api.aws import specs
-from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
 from kms.api.aws.names import ALIAS
+from kms.api.aws.request import AwsRequest, action, seconds
 from kms.api.aws.shapes import AliasName, Input, ItemLimit, KeyName, Marker, truncated
 from kms.errors import AlreadyExists
 from kms.keys.model import Key
-from kms.operations.aliases import ListAliasesRequest, SetAliasRequest
-from kms.operations.table import Nothing
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.aliases import ListAliasesRequest, SetAliasRequest
 
 _NAME = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,200}")
 
@@ -41,49 +41,49 @@ class ListAliasesInput(Input, kw_only=True):
 
 
 @action("CreateAlias", SetAliasInput)
-def create_alias(asking: Asking, given: SetAliasInput) -> None:
+def create_alias(aws: AwsRequest, given: SetAliasInput) -> None:
     """Give a key another name."""
     try:
-        _set(asking, given, exists=False)
+        _set(aws, given, exists=False)
     except AlreadyExists:
-        arn = asking.names.alias_arn(given.alias_name)
+        arn = aws.names.alias_arn(given.alias_name)
         raise Fault(
             "AlreadyExistsException", f"An alias with the name {arn} already exists", problem="already-exists"
         ) from None
 
 
 @action("UpdateAlias", SetAliasInput)
-def update_alias(asking: Asking, given: SetAliasInput) -> None:
+def update_alias(aws: AwsRequest, given: SetAliasInput) -> None:
     """Give the name to another key of the same type and usage."""
-    _stored(asking, given.alias_name)
-    if _kind(asking.key(given.alias_name)) != _kind(_target(asking, given)):
+    _stored(aws, given.alias_name)
+    if _kind(aws.key(given.alias_name)) != _kind(_target(aws, given)):
         raise Fault("ValidationException", "The alias can only go to a key of the same type and the same key usage.")
-    with asking.alias_not_found(given.alias_name):
-        _set(asking, given, exists=True)
+    with aws.alias_not_found(given.alias_name):
+        _set(aws, given, exists=True)
 
 
 @action("DeleteAlias", DeleteAliasInput)
-def delete_alias(asking: Asking, given: DeleteAliasInput) -> None:
+def delete_alias(aws: AwsRequest, given: DeleteAliasInput) -> None:
     """Take a name back; the key stays."""
-    with asking.alias_not_found(given.alias_name):
-        asking.do("delete_alias", Nothing(), alias=_stored(asking, given.alias_name))
+    with aws.alias_not_found(given.alias_name):
+        aws.run("delete_alias", EmptyRequest(), alias=_stored(aws, given.alias_name))
 
 
 @action("ListAliases", ListAliasesInput)
-def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
+def list_aliases(aws: AwsRequest, given: ListAliasesInput) -> Mapping[str, Any]:
     """List the aliases of this region, or of one key."""
-    asking.require_marker(given.marker)
-    key = asking.key_to_show(given.key_id) if given.key_id is not None else None
+    aws.require_marker(given.marker)
+    key = aws.key_to_show(given.key_id) if given.key_id is not None else None
     found: list[tuple[str, dict[str, Any]]] = []
     cursor = given.marker
     while len(found) <= given.limit:
-        page = asking.do("list_aliases", ListAliasesRequest(limit=1000, cursor=cursor))
+        page = aws.run("list_aliases", ListAliasesRequest(limit=1000, cursor=cursor))
         for each in page.items:
-            shown = asking.names.shown_alias(each.alias)
+            shown = aws.names.shown_alias(each.alias)
             if shown is not None and (key is None or key.key_id == each.key_id):
                 entry = {
                     "AliasName": shown,
-                    "AliasArn": asking.names.alias_arn(shown),
+                    "AliasArn": aws.names.alias_arn(shown),
                     "TargetKeyId": each.key_id,
                     "CreationDate": seconds(each.created_at),
                     "LastUpdatedDate": seconds(each.created_at),
@@ -97,17 +97,17 @@ def list_aliases(asking: Asking, given: ListAliasesInput) -> Mapping[str, Any]:
     return {"Aliases": [entry for _, entry in listed], **truncated(more)}
 
 
-def _set(asking: Asking, given: SetAliasInput, *, exists: bool) -> None:
-    key = _target(asking, given)
-    asking.require_no_deletion(key)
+def _set(aws: AwsRequest, given: SetAliasInput, *, exists: bool) -> None:
+    key = _target(aws, given)
+    aws.require_no_deletion(key)
     request = SetAliasRequest(key_id=key.key_id, exists=exists)
-    asking.do("set_alias", request, alias=_stored(asking, given.alias_name))
+    aws.run("set_alias", request, alias=_stored(aws, given.alias_name))
 
 
-def _target(asking: Asking, given: SetAliasInput) -> Key:
+def _target(aws: AwsRequest, given: SetAliasInput) -> Key:
     if ALIAS in given.target_key_id:
         raise Fault("ValidationException", "Aliases must refer to keys. Not aliases.")
-    return asking.key(given.target_key_id)
+    return aws.key(given.target_key_id)
 
 
 def _kind(key: Key) -> tuple[str, bool]:
@@ -115,7 +115,7 @@ def _kind(key: Key) -> tuple[str, bool]:
     return specs.usage_of(key), specs.spec_of(key.type) == specs.SYMMETRIC
 
 
-def _stored(asking: Asking, alias: str) -> str:
+def _stored(aws: AwsRequest, alias: str) -> str:
     """The name under which the vault keeps an alias. Raises Fault for a name that AWS would not take."""
     if alias.startswith(f"{ALIAS}aws/"):
         raise Fault("NotAuthorizedException", "Aliases that begin with alias/aws/ are AWS's own.")
@@ -125,4 +125,4 @@ def _stored(asking: Asking, alias: str) -> str:
             f'1 validation error detected: Value "{alias}" at "aliasName" failed to satisfy constraint: '
             "Member must satisfy regular expression pattern: ^alias/[a-zA-Z0-9/_-]+$",
         )
-    return asking.names.stored_alias(alias)
+    return aws.names.stored_alias(alias)

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from kms.api.aws.asking import Asking, action
 from kms.api.aws.faults import Fault
+from kms.api.aws.request import AwsRequest, action
 from kms.api.aws.shapes import ItemLimit, KeyInput, Marker, truncated
 from kms.keys.model import Key
-from kms.operations.keys import UpdateKeyRequest
-from kms.operations.table import Nothing
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import UpdateKeyRequest
 
 _NAME = "default"
 Policy = Annotated[str, Meta(min_length=1, max_length=32_768, pattern=r"^[\t\n\r -\xff]+\Z")]
@@ -58,64 +58,64 @@ class _Document(msgspec.Struct, rename="pascal", forbid_unknown_fields=True, kw_
 
 
 @action("GetKeyPolicy", GetKeyPolicyInput)
-def get_key_policy(asking: Asking, given: GetKeyPolicyInput) -> Mapping[str, Any]:
+def get_key_policy(aws: AwsRequest, given: GetKeyPolicyInput) -> Mapping[str, Any]:
     """Show the policy that the owner of the key has by owning it."""
     _require_default(given.policy_name)
-    key = asking.key_without_alias(given.key_id)
-    asking.do("get_key", Nothing(), key_id=key.key_id)
-    return {"Policy": document_of(asking, key), "PolicyName": _NAME}
+    key = aws.key_without_alias(given.key_id)
+    aws.run("get_key", EmptyRequest(), key_id=key.key_id)
+    return {"Policy": document_of(aws, key), "PolicyName": _NAME}
 
 
 @action("PutKeyPolicy", PutKeyPolicyInput)
-def put_key_policy(asking: Asking, given: PutKeyPolicyInput) -> None:
+def put_key_policy(aws: AwsRequest, given: PutKeyPolicyInput) -> None:
     """Keep a policy that says what ownership says; refuse every other."""
     _require_default(given.policy_name)
-    key = asking.key_without_alias(given.key_id)
-    require_ownership(asking, given.policy, key.owner)
-    asking.do("update_key", UpdateKeyRequest(policy=given.policy), key_id=key.key_id)
+    key = aws.key_without_alias(given.key_id)
+    require_ownership(aws, given.policy, key.owner)
+    aws.run("update_key", UpdateKeyRequest(policy=given.policy), key_id=key.key_id)
 
 
 @action("ListKeyPolicies", ListKeyPoliciesInput)
-def list_key_policies(asking: Asking, given: ListKeyPoliciesInput) -> Mapping[str, Any]:
+def list_key_policies(aws: AwsRequest, given: ListKeyPoliciesInput) -> Mapping[str, Any]:
     """List the one policy that each key has."""
-    key: Key = asking.key_without_alias(given.key_id)
-    asking.do("get_key", Nothing(), key_id=key.key_id)
+    key: Key = aws.key_without_alias(given.key_id)
+    aws.run("get_key", EmptyRequest(), key_id=key.key_id)
     return {"PolicyNames": [_NAME], **truncated(None)}
 
 
-def document_of(asking: Asking, key: Key) -> str:
+def document_of(aws: AwsRequest, key: Key) -> str:
     """The policy of a key, as it was put, or as AWS's own first one is."""
     if key.policy:
         return key.policy
     statement = _Statement(
         sid="The owner may do everything",
         effect="Allow",
-        principal={"AWS": asking.names.client_arn(key.owner)},
+        principal={"AWS": aws.names.client_arn(key.owner)},
         action="kms:*",
     )
     document = _Document(version="2012-10-17", id="key-default-1", statement=[statement])
     return msgspec.json.encode(document).decode()
 
 
-def require_ownership(asking: Asking, policy: str, owner: str) -> None:
+def require_ownership(aws: AwsRequest, policy: str, owner: str) -> None:
     """Raise Fault unless `policy` lets `owner`, or the account as a whole, do everything, and nobody else."""
     try:
         document = msgspec.json.decode(policy, type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(str(error).partition(" - at")[0]) from None
     statements = document.statement if isinstance(document.statement, list) else [document.statement]
-    mine = {asking.names.client_arn(owner), asking.names.account_arn, asking.names.account}
+    mine = {aws.names.client_arn(owner), aws.names.account_arn, aws.names.account}
     for statement in statements:
-        principals = _several(statement.principal.get("AWS", []))
+        principals = _batch(statement.principal.get("AWS", []))
         if not principals or not set(principals) <= mine:
             raise _malformed("the owner of a key is its only principal; grant its use to others instead")
-        if _several(statement.action) != ["kms:*"] or _several(statement.resource) != ["*"]:
+        if _batch(statement.action) != ["kms:*"] or _batch(statement.resource) != ["*"]:
             raise _malformed('Action must be "kms:*" and Resource "*"')
     if not statements:
         raise _malformed("it has no statement")
 
 
-def _several(given: str | list[str]) -> list[str]:
+def _batch(given: str | list[str]) -> list[str]:
     return given if isinstance(given, list) else [given]
 
 

@@ -11,17 +11,17 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, field
 
-from kms.api.aws.asking import Asking, action
 from kms.api.aws.faults import Fault
 from kms.api.aws.managing import metadata
 from kms.api.aws.policies import Policy, document_of, require_ownership
+from kms.api.aws.request import AwsRequest, action
 from kms.api.aws.shapes import Description, KeyInput
 from kms.api.aws.tagging import Tag, labels_of
 from kms.errors import AlreadyExists, NotFound
 from kms.keys.ids import is_multi_region_key_id
 from kms.keys.model import Key
-from kms.operations.keys import UpdateKeyRequest
-from kms.operations.regions import SetRegionsRequest
+from kms.operations.keys.manage import UpdateKeyRequest
+from kms.operations.keys.regions import SetRegionsRequest
 
 Region = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^([a-z]+-){2,3}[0-9]+\Z")]
 
@@ -43,46 +43,46 @@ class UpdatePrimaryRegionInput(KeyInput, kw_only=True):
 
 
 @action("ReplicateKey", ReplicateKeyInput)
-def replicate_key(asking: Asking, given: ReplicateKeyInput) -> Mapping[str, Any]:
+def replicate_key(aws: AwsRequest, given: ReplicateKeyInput) -> Mapping[str, Any]:
     """Show a key in one more region."""
-    key = _primary(asking, given.key_id)
+    key = _primary(aws, given.key_id)
     if given.policy is not None:
-        require_ownership(asking, given.policy, key.owner)
+        require_ownership(aws, given.policy, key.owner)
     labels = labels_of(given.tags)
-    there = asking.in_region(given.replica_region)
+    there = aws.in_region(given.replica_region)
     try:
-        view = asking.do("set_regions", SetRegionsRequest(add=given.replica_region), key_id=key.key_id)
+        view = aws.run("set_regions", SetRegionsRequest(add=given.replica_region), key_id=key.key_id)
     except AlreadyExists:
         arn = there.names.key_arn(key.key_id)
         raise Fault("AlreadyExistsException", f"{arn} already exists.", problem="already-exists") from None
     if labels or given.description is not None:
         described = given.description if given.description is not None else UNSET
         request = UpdateKeyRequest(add_labels=labels, description=described)
-        view = asking.do("update_key", request, key_id=key.key_id)
+        view = aws.run("update_key", request, key_id=key.key_id)
     return {
         "ReplicaKeyMetadata": metadata(there, view),
-        "ReplicaPolicy": document_of(asking, key),
+        "ReplicaPolicy": document_of(aws, key),
         "ReplicaTags": [{"TagKey": name, "TagValue": value} for name, value in sorted(view.labels.items())],
     }
 
 
 @action("UpdatePrimaryRegion", UpdatePrimaryRegionInput)
-def update_primary_region(asking: Asking, given: UpdatePrimaryRegionInput) -> None:
+def update_primary_region(aws: AwsRequest, given: UpdatePrimaryRegionInput) -> None:
     """Make another of a key's regions the one where it rotates and is replicated."""
-    key = _primary(asking, given.key_id)
+    key = _primary(aws, given.key_id)
     try:
-        asking.do("set_regions", SetRegionsRequest(primary=given.primary_region), key_id=key.key_id)
+        aws.run("set_regions", SetRegionsRequest(primary=given.primary_region), key_id=key.key_id)
     except NotFound:
-        arn = asking.in_region(given.primary_region).names.key_arn(key.key_id)
+        arn = aws.in_region(given.primary_region).names.key_arn(key.key_id)
         raise Fault("NotFoundException", f"Key {arn} is not found.", problem="not-found") from None
 
 
-def _primary(asking: Asking, given: str) -> Key:
+def _primary(aws: AwsRequest, given: str) -> Key:
     """The multi-region key of that name, which can be changed in this region. Raises Fault."""
-    key = asking.key_without_alias(given)
-    arn = asking.names.key_arn(key.key_id)
+    key = aws.key_without_alias(given)
+    arn = aws.names.key_arn(key.key_id)
     if not is_multi_region_key_id(key.key_id):
         raise Fault("UnsupportedOperationException", f"{arn} is not a multi-Region key.")
-    asking.require_enabled(key)
-    asking.require_primary(key)
+    aws.require_enabled(key)
+    aws.require_primary(key)
     return key

@@ -10,13 +10,13 @@ from msgspec import Meta
 
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
-from kms.api.aws.asking import Asking, action, seconds
 from kms.api.aws.faults import Fault
+from kms.api.aws.request import AwsRequest, action, seconds
 from kms.api.aws.shapes import ItemLimit, KeyInput, Marker, truncated
 from kms.errors import KeyStateConflict
 from kms.keys.model import Key
-from kms.operations.keys import ListVersionsRequest, UpdateKeyRequest
-from kms.operations.table import Nothing
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import ListVersionsRequest, UpdateKeyRequest
 
 
 class EnableKeyRotationInput(KeyInput, kw_only=True):
@@ -34,31 +34,31 @@ class ListKeyRotationsInput(KeyInput, kw_only=True):
 
 
 @action("EnableKeyRotation", EnableKeyRotationInput)
-def enable_key_rotation(asking: Asking, given: EnableKeyRotationInput) -> None:
+def enable_key_rotation(aws: AwsRequest, given: EnableKeyRotationInput) -> None:
     """Make new versions by schedule."""
-    key = _rotatable(asking, given)
-    asking.require_enabled(key)
+    key = _rotatable(aws, given)
+    aws.require_enabled(key)
     request = UpdateKeyRequest(rotation_period=timedelta(days=given.rotation_period_in_days))
-    asking.do("update_key", request, key_id=key.key_id)
+    aws.run("update_key", request, key_id=key.key_id)
 
 
 @action("DisableKeyRotation", KeyInput)
-def disable_key_rotation(asking: Asking, given: KeyInput) -> None:
+def disable_key_rotation(aws: AwsRequest, given: KeyInput) -> None:
     """Make no more versions by schedule."""
-    key = _rotatable(asking, given)
-    asking.require_enabled(key)
-    asking.do("update_key", UpdateKeyRequest(rotation_period=None), key_id=key.key_id)
+    key = _rotatable(aws, given)
+    aws.require_enabled(key)
+    aws.run("update_key", UpdateKeyRequest(rotation_period=None), key_id=key.key_id)
 
 
 @action("GetKeyRotationStatus", KeyInput)
-def get_key_rotation_status(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+def get_key_rotation_status(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     """Say whether and when a key rotates by schedule."""
-    key = asking.key_without_alias(given.key_id)
+    key = aws.key_without_alias(given.key_id)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(asking, key)
-    view = asking.do("get_key", Nothing(), key_id=key.key_id)
+        raise _not_rotatable(aws, key)
+    view = aws.run("get_key", EmptyRequest(), key_id=key.key_id)
     status: dict[str, Any] = {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "KeyRotationEnabled": view.rotation_period is not None and view.deletion_at is None,
     }
     if status["KeyRotationEnabled"] and view.next_rotation_at is not None:
@@ -68,32 +68,32 @@ def get_key_rotation_status(asking: Asking, given: KeyInput) -> Mapping[str, Any
 
 
 @action("RotateKeyOnDemand", KeyInput, RateClass.GENERATE)
-def rotate_key_on_demand(asking: Asking, given: KeyInput) -> Mapping[str, Any]:
+def rotate_key_on_demand(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     """Make the next version now; older ones still decrypt."""
-    key = _rotatable(asking, given)
+    key = _rotatable(aws, given)
     try:
-        asking.do("rotate_key_version", Nothing(), key_id=key.key_id)
+        aws.run("rotate_key_version", EmptyRequest(), key_id=key.key_id)
     except KeyStateConflict:
-        raise asking.disabled(key) from None
-    return {"KeyId": asking.names.key_arn(key.key_id)}
+        raise aws.disabled(key) from None
+    return {"KeyId": aws.names.key_arn(key.key_id)}
 
 
 @action("ListKeyRotations", ListKeyRotationsInput)
-def list_key_rotations(asking: Asking, given: ListKeyRotationsInput) -> Mapping[str, Any]:
+def list_key_rotations(aws: AwsRequest, given: ListKeyRotationsInput) -> Mapping[str, Any]:
     """List when a key rotated, the newest first."""
-    key = asking.key_without_alias(given.key_id)
+    key = aws.key_without_alias(given.key_id)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(asking, key)
-    asking.require_marker(given.marker, numeric=True)
+        raise _not_rotatable(aws, key)
+    aws.require_marker(given.marker, numeric=True)
     cursor = int(given.marker) if given.marker else None
-    page = asking.do("list_versions", ListVersionsRequest(limit=given.limit, cursor=cursor), key_id=key.key_id)
+    page = aws.run("list_versions", ListVersionsRequest(limit=given.limit, cursor=cursor), key_id=key.key_id)
     with_first = given.include_key_material == "ALL_KEY_MATERIAL"
     found = [
         {
-            "KeyId": asking.names.key_arn(key.key_id),
+            "KeyId": aws.names.key_arn(key.key_id),
             "RotationDate": seconds(each.created_at),
             "RotationType": "ON_DEMAND",
-            **asking.material(key, each.version),
+            **aws.material(key, each.version),
             **({"KeyMaterialState": _material(each.version, key)} if with_first else {}),
         }
         for each in page.items
@@ -106,15 +106,15 @@ def _material(version: int, key: Key) -> str:
     return "CURRENT" if version == key.latest_version else "NON_CURRENT"
 
 
-def _rotatable(asking: Asking, given: KeyInput) -> Key:
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
-    asking.require_primary(key)
+def _rotatable(aws: AwsRequest, given: KeyInput) -> Key:
+    key = aws.key_without_alias(given.key_id)
+    aws.require_no_deletion(key)
+    aws.require_primary(key)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(asking, key)
+        raise _not_rotatable(aws, key)
     return key
 
 
-def _not_rotatable(asking: Asking, key: Key) -> Fault:
-    arn = asking.names.key_arn(key.key_id)
+def _not_rotatable(aws: AwsRequest, key: Key) -> Fault:
+    arn = aws.names.key_arn(key.key_id)
     return Fault("UnsupportedOperationException", f"{arn} is no symmetric encryption key; those alone rotate.")

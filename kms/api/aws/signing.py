@@ -9,15 +9,15 @@ from msgspec import Meta
 
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
-from kms.api.aws.asking import Asking, action, refuse_recipient
 from kms.api.aws.faults import Fault
+from kms.api.aws.request import AwsRequest, action, refuse_recipient
 from kms.api.aws.shapes import Ciphertext, GrantTokens, Input, KeyName, Plaintext, PublicKey
 from kms.crypto.pkcs8 import der_of_pem, public_pem
 from kms.keys.model import Key, Usage
-from kms.operations.deriving import AgreeRequest, DecapsulateRequest
-from kms.operations.public_keys import PublicKeyRequest
-from kms.operations.signing import MacRequest, SignRequest, VerifyMacRequest, VerifyRequest
-from kms.operations.table import Nothing
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.public_keys import PublicKeyRequest
+from kms.operations.use.deriving import AgreeRequest, DecapsulateRequest
+from kms.operations.use.signing import MacRequest, SignRequest, VerifyMacRequest, VerifyRequest
 
 SigningAlgorithm = Literal[
     "RSASSA_PSS_SHA_256", "RSASSA_PSS_SHA_384", "RSASSA_PSS_SHA_512", "RSASSA_PKCS1_V1_5_SHA_256",
@@ -94,74 +94,74 @@ class DecapsulateInput(EncapsulateInput, kw_only=True):
 
 
 @action("Sign", SignInput, RateClass.USE)
-def sign(asking: Asking, given: SignInput) -> Mapping[str, Any]:
+def sign(aws: AwsRequest, given: SignInput) -> Mapping[str, Any]:
     """Sign a message or its digest."""
-    key = asking.key(given.key_id)
+    key = aws.key(given.key_id)
     message, digest = _message(key, given)
     request = SignRequest(
-        message=message, digest=digest, algorithm=_algorithm(asking, key, given), signature_format=_form(key)
+        message=message, digest=digest, algorithm=_algorithm(aws, key, given), signature_format=_form(key)
     )
-    answer = asking.use("sign", key, request, dry_run=given.dry_run)
+    answer = aws.use("sign", key, request, dry_run=given.dry_run)
     return {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "Signature": answer.signature,
         "SigningAlgorithm": given.signing_algorithm,
     }
 
 
 @action("Verify", VerifyInput, RateClass.USE)
-def verify(asking: Asking, given: VerifyInput) -> Mapping[str, Any]:
+def verify(aws: AwsRequest, given: VerifyInput) -> Mapping[str, Any]:
     """Verify a signature; one that is not valid is an error, as with AWS."""
-    key = asking.key(given.key_id)
+    key = aws.key(given.key_id)
     message, digest = _message(key, given)
     request = VerifyRequest(
         message=message,
         digest=digest,
-        algorithm=_algorithm(asking, key, given),
+        algorithm=_algorithm(aws, key, given),
         signature=given.signature,
         signature_format=_form(key),
     )
-    if not asking.use("verify", key, request, dry_run=given.dry_run).valid:
+    if not aws.use("verify", key, request, dry_run=given.dry_run).valid:
         raise Fault("KMSInvalidSignatureException", "", problem="signature-invalid")
     return {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "SignatureValid": True,
         "SigningAlgorithm": given.signing_algorithm,
     }
 
 
 @action("GenerateMac", GenerateMacInput, RateClass.USE)
-def generate_mac(asking: Asking, given: GenerateMacInput) -> Mapping[str, Any]:
+def generate_mac(aws: AwsRequest, given: GenerateMacInput) -> Mapping[str, Any]:
     """Make a message authentication code."""
-    key = asking.key(given.key_id)
-    _require_mac(asking, key, given.mac_algorithm)
-    answer = asking.use("mac", key, MacRequest(message=given.message), dry_run=given.dry_run)
-    return {"Mac": answer.mac, "MacAlgorithm": given.mac_algorithm, "KeyId": asking.names.key_arn(key.key_id)}
+    key = aws.key(given.key_id)
+    _require_mac(aws, key, given.mac_algorithm)
+    answer = aws.use("mac", key, MacRequest(message=given.message), dry_run=given.dry_run)
+    return {"Mac": answer.mac, "MacAlgorithm": given.mac_algorithm, "KeyId": aws.names.key_arn(key.key_id)}
 
 
 @action("VerifyMac", VerifyMacInput, RateClass.USE)
-def verify_mac(asking: Asking, given: VerifyMacInput) -> Mapping[str, Any]:
+def verify_mac(aws: AwsRequest, given: VerifyMacInput) -> Mapping[str, Any]:
     """Verify a code; one that is not valid is an error, as with AWS."""
-    key = asking.key(given.key_id)
-    _require_mac(asking, key, given.mac_algorithm)
+    key = aws.key(given.key_id)
+    _require_mac(aws, key, given.mac_algorithm)
     request = VerifyMacRequest(message=given.message, mac=given.mac)
-    if not asking.use("verify_mac", key, request, dry_run=given.dry_run).valid:
+    if not aws.use("verify_mac", key, request, dry_run=given.dry_run).valid:
         raise Fault("KMSInvalidMacException", "", problem="mac-invalid")
-    return {"MacValid": True, "MacAlgorithm": given.mac_algorithm, "KeyId": asking.names.key_arn(key.key_id)}
+    return {"MacValid": True, "MacAlgorithm": given.mac_algorithm, "KeyId": aws.names.key_arn(key.key_id)}
 
 
 @action("GetPublicKey", GetPublicKeyInput)
-def get_public_key(asking: Asking, given: GetPublicKeyInput) -> Mapping[str, Any]:
+def get_public_key(aws: AwsRequest, given: GetPublicKeyInput) -> Mapping[str, Any]:
     """Show the public half of a key pair."""
-    key = asking.key_to_show(given.key_id)
-    arn = asking.names.key_arn(key.key_id)
+    key = aws.key_to_show(given.key_id)
+    arn = aws.names.key_arn(key.key_id)
     if key.type.startswith(("hmac", "aes", "xaes", "chacha")):
         raise Fault(
             "UnsupportedOperationException",
             f"{arn} is a symmetric key, which has no public half.",
             problem="operation-not-supported",
         )
-    shown = asking.use("get_public_key", key, PublicKeyRequest())
+    shown = aws.use("get_public_key", key, PublicKeyRequest())
     spec = specs.spec_of(key.type)
     return {
         "KeyId": arn,
@@ -174,15 +174,15 @@ def get_public_key(asking: Asking, given: GetPublicKeyInput) -> Mapping[str, Any
 
 
 @action("DeriveSharedSecret", DeriveSharedSecretInput, RateClass.USE)
-def derive_shared_secret(asking: Asking, given: DeriveSharedSecretInput) -> Mapping[str, Any]:
+def derive_shared_secret(aws: AwsRequest, given: DeriveSharedSecretInput) -> Mapping[str, Any]:
     """Agree on the raw secret Z with the holder of another key of the same curve."""
     refuse_recipient(given.recipient)
-    key = asking.key(given.key_id)
-    asking.require_usage(key, Usage.AGREE, "DeriveSharedSecret")
+    key = aws.key(given.key_id)
+    aws.require_usage(key, Usage.AGREE, "DeriveSharedSecret")
     request = AgreeRequest(peer_public_key=public_pem(given.public_key), kdf="none")
-    answer = asking.use("agree", key, request, dry_run=given.dry_run)
+    answer = aws.use("agree", key, request, dry_run=given.dry_run)
     return {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "SharedSecret": answer.derived_key,
         "KeyAgreementAlgorithm": "ECDH",
         "KeyOrigin": "EXTERNAL" if key.origin == "imported" else "AWS_KMS",
@@ -190,13 +190,13 @@ def derive_shared_secret(asking: Asking, given: DeriveSharedSecretInput) -> Mapp
 
 
 @action("Encapsulate", EncapsulateInput, RateClass.USE)
-def encapsulate(asking: Asking, given: EncapsulateInput) -> Mapping[str, Any]:
+def encapsulate(aws: AwsRequest, given: EncapsulateInput) -> Mapping[str, Any]:
     """Make a shared secret for the holder of a key."""
-    key = asking.key(given.key_id)
-    asking.require_usage(key, Usage.ENCAPSULATE, "Encapsulate")
-    answer = asking.use("encapsulate", key, Nothing(), dry_run=given.dry_run)
+    key = aws.key(given.key_id)
+    aws.require_usage(key, Usage.ENCAPSULATE, "Encapsulate")
+    answer = aws.use("encapsulate", key, EmptyRequest(), dry_run=given.dry_run)
     return {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "SharedSecret": answer.shared_secret,
         "SharedSecretCiphertextBlob": answer.ciphertext,
         "EncapsulationAlgorithm": "ML_KEM",
@@ -204,14 +204,14 @@ def encapsulate(asking: Asking, given: EncapsulateInput) -> Mapping[str, Any]:
 
 
 @action("Decapsulate", DecapsulateInput, RateClass.USE)
-def decapsulate(asking: Asking, given: DecapsulateInput) -> Mapping[str, Any]:
+def decapsulate(aws: AwsRequest, given: DecapsulateInput) -> Mapping[str, Any]:
     """Get the shared secret out of a ciphertext."""
-    key = asking.key(given.key_id)
-    asking.require_usage(key, Usage.DECAPSULATE, "Decapsulate")
+    key = aws.key(given.key_id)
+    aws.require_usage(key, Usage.DECAPSULATE, "Decapsulate")
     request = DecapsulateRequest(ciphertext=given.shared_secret_ciphertext_blob)
-    answer = asking.use("decapsulate", key, request, dry_run=given.dry_run)
+    answer = aws.use("decapsulate", key, request, dry_run=given.dry_run)
     return {
-        "KeyId": asking.names.key_arn(key.key_id),
+        "KeyId": aws.names.key_arn(key.key_id),
         "SharedSecret": answer.shared_secret,
         "EncapsulationAlgorithm": "ML_KEM",
     }
@@ -226,11 +226,11 @@ def _message(key: Key, given: SignInput) -> tuple[bytes | None, bytes | None]:
     return (given.message, None) if given.message_type == "RAW" else (None, given.message)
 
 
-def _algorithm(asking: Asking, key: Key, given: SignInput) -> str:
-    asking.require_usage(key, Usage.SIGN if type(given) is SignInput else Usage.VERIFY, type(given).__name__[:-5])
+def _algorithm(aws: AwsRequest, key: Key, given: SignInput) -> str:
+    aws.require_usage(key, Usage.SIGN if type(given) is SignInput else Usage.VERIFY, type(given).__name__[:-5])
     native = specs.signing_algorithms(key.type).get(given.signing_algorithm)
     if native is None:
-        raise asking.incompatible(key, given.signing_algorithm)
+        raise aws.incompatible(key, given.signing_algorithm)
     return native
 
 
@@ -238,7 +238,7 @@ def _form(key: Key) -> Literal["der", "p1363"]:
     return "der" if key.type.startswith("ec-") else "p1363"
 
 
-def _require_mac(asking: Asking, key: Key, algorithm: str) -> None:
-    asking.require_usage(key, Usage.MAC, "GenerateMac")
+def _require_mac(aws: AwsRequest, key: Key, algorithm: str) -> None:
+    aws.require_usage(key, Usage.MAC, "GenerateMac")
     if specs.mac_algorithm(key.type) != algorithm:
-        raise asking.incompatible(key, algorithm)
+        raise aws.incompatible(key, algorithm)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from kms.keys.model import Usage
-from kms.operations.encrypting import Form
+from kms.operations.use.encrypting import Form
 
 SYMMETRIC = "SYMMETRIC_DEFAULT"
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from kms.api.aws.asking import Asking, action
 from kms.api.aws.faults import Fault
+from kms.api.aws.request import AwsRequest, action
 from kms.api.aws.shapes import Input, ItemLimit, KeyInput, Marker, truncated
 from kms.keys.model import Key
-from kms.operations.keys import UpdateKeyRequest
-from kms.operations.table import Nothing
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import UpdateKeyRequest
 
 
 class Tag(Input, kw_only=True):
@@ -42,29 +42,29 @@ class ListResourceTagsInput(KeyInput, kw_only=True):
 
 
 @action("TagResource", TagResourceInput)
-def tag_resource(asking: Asking, given: TagResourceInput) -> None:
+def tag_resource(aws: AwsRequest, given: TagResourceInput) -> None:
     """Add labels to a key, or change them."""
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
+    key = aws.key_without_alias(given.key_id)
+    aws.require_no_deletion(key)
     added = labels_of(given.tags)
-    with asking.service.vault.read() as snapshot:  # tags outdate nothing, so those in memory may be old
+    with aws.service.vault.read() as snapshot:  # tags outdate nothing, so those in memory may be old
         now = snapshot.find(Key, key.uid)
     _few({**(now.labels if now else {}), **added})
-    asking.do("update_key", UpdateKeyRequest(add_labels=added), key_id=key.key_id)
+    aws.run("update_key", UpdateKeyRequest(add_labels=added), key_id=key.key_id)
 
 
 @action("UntagResource", UntagResourceInput)
-def untag_resource(asking: Asking, given: UntagResourceInput) -> None:
+def untag_resource(aws: AwsRequest, given: UntagResourceInput) -> None:
     """Take labels from a key."""
-    key = asking.key_without_alias(given.key_id)
-    asking.require_no_deletion(key)
-    asking.do("update_key", UpdateKeyRequest(remove_labels=given.tag_keys), key_id=key.key_id)
+    key = aws.key_without_alias(given.key_id)
+    aws.require_no_deletion(key)
+    aws.run("update_key", UpdateKeyRequest(remove_labels=given.tag_keys), key_id=key.key_id)
 
 
 @action("ListResourceTags", ListResourceTagsInput)
-def list_resource_tags(asking: Asking, given: ListResourceTagsInput) -> Mapping[str, Any]:
+def list_resource_tags(aws: AwsRequest, given: ListResourceTagsInput) -> Mapping[str, Any]:
     """List the labels of a key."""
-    labels = asking.do("get_key", Nothing(), key_id=asking.key_without_alias(given.key_id).key_id).labels
+    labels = aws.run("get_key", EmptyRequest(), key_id=aws.key_without_alias(given.key_id).key_id).labels
     if given.marker is not None and given.marker not in labels:
         raise Fault("InvalidMarkerException", "The marker is not one that a list gave.")
     names = sorted(name for name in labels if given.marker is None or name > given.marker)

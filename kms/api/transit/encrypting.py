@@ -9,8 +9,8 @@ import msgspec
 from kms.access.ratelimit import RateClass
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
-from kms.api.transit.asking import Asking
 from kms.api.transit.managing import new_key
+from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import WRITE, Body, Done, route
 from kms.api.transit.units import (
     Unit,
@@ -27,8 +27,8 @@ from kms.api.transit.units import (
 )
 from kms.errors import NotFound, Refusal
 from kms.keys.ids import is_key_id
-from kms.operations.encrypting import DecryptRequest, EncryptRequest, RewrapRequest
-from kms.operations.stateless import HashRequest, RandomRequest
+from kms.operations.use.encrypting import DecryptRequest, EncryptRequest, RewrapRequest
+from kms.operations.use.random_and_hash import HashRequest, RandomRequest
 
 
 class RandomBody(Body, kw_only=True):
@@ -47,46 +47,46 @@ class HashBody(Body, kw_only=True):
 
 
 @route(WRITE, "~/encrypt/<name>", UseBody, RateClass.USE)
-def encrypt(asker: Asking, body: UseBody, name: str) -> Done:
+def encrypt(transit: TransitRequest, body: UseBody, name: str) -> Done:
     """Encrypt; as with Vault, a key that is not there is made, if the caller may make keys."""
     requests = [read(_encrypt_request, unit) for unit in units(body)]
     try:
-        results = each(asker, "encrypt", requests, name)
+        results = each(transit, "encrypt", requests, name)
     except NotFound:
-        if not is_key_id(name) or asker.service.key_cache.find(name) is not None:
+        if not is_key_id(name) or transit.service.key_cache.find(name) is not None:
             raise
         derived = any(unit.context for unit in units(body))
-        asker.make_key(new_key(body.type, name, derived=derived, convergent=body.convergent_encryption))
-        results = each(asker, "encrypt", requests, name)
+        transit.make_key(new_key(body.type, name, derived=derived, convergent=body.convergent_encryption))
+        results = each(transit, "encrypt", requests, name)
     shown = [failure(result) or _sealed(result) for result in results]
     return answer(body, shown)
 
 
 @route(WRITE, "~/decrypt/<name>", UseBody, RateClass.USE)
-def decrypt(asker: Asking, body: UseBody, name: str) -> Done:
+def decrypt(transit: TransitRequest, body: UseBody, name: str) -> Done:
     """Decrypt what `encrypt` gave, here or in another installation for a key that was imported."""
     requests = [read(_decrypt_request, unit) for unit in units(body)]
-    results = each(asker, "decrypt", requests, name)
+    results = each(transit, "decrypt", requests, name)
     return answer(body, [failure(result) or {"plaintext": b64(result.plaintext)} for result in results])
 
 
 @route(WRITE, "~/rewrap/<name>", UseBody, RateClass.USE)
-def rewrap(asker: Asking, body: UseBody, name: str) -> Done:
+def rewrap(transit: TransitRequest, body: UseBody, name: str) -> Done:
     """Encrypt anew with the latest version, without showing the plaintext."""
     requests = [read(_rewrap_request, unit) for unit in units(body)]
-    return answer(body, [failure(result) or _sealed(result) for result in each(asker, "rewrap", requests, name)])
+    return answer(body, [failure(result) or _sealed(result) for result in each(transit, "rewrap", requests, name)])
 
 
 @route(WRITE, "~/datakey/<kind>/<name>", UseBody, RateClass.USE)
-def datakey(asker: Asking, body: UseBody, kind: str, name: str) -> Any:
+def datakey(transit: TransitRequest, body: UseBody, kind: str, name: str) -> Any:
     """Make a key for use outside, encrypted, and with `plaintext` also shown."""
     if kind not in ("plaintext", "wrapped"):
         raise Fault("Invalid path, must be 'plaintext' or 'wrapped'")
     if body.bits not in (128, 256, 512):
         raise Fault("invalid bit length")
     context = context_of(body)
-    plaintext = asker.do("random", RandomRequest(length=body.bits // 8)).random
-    (made,) = each(asker, "encrypt", [EncryptRequest(plaintext=plaintext, format="raw", context=context)], name)
+    plaintext = transit.run("random", RandomRequest(length=body.bits // 8)).random
+    (made,) = each(transit, "encrypt", [EncryptRequest(plaintext=plaintext, format="raw", context=context)], name)
     if isinstance(made, Refusal):
         raise made
     shown = {"plaintext": b64(plaintext)} if kind == "plaintext" else {}
@@ -96,25 +96,25 @@ def datakey(asker: Asking, body: UseBody, kind: str, name: str) -> Any:
 @route(WRITE, "~/random", RandomBody, RateClass.USE)
 @route(WRITE, "~/random/<length>", RandomBody, RateClass.USE)
 @route(WRITE, "~/random/<source>/<length>", RandomBody, RateClass.USE)
-def random(asker: Asking, body: RandomBody, length: str | None = None, source: str = "platform") -> Any:
+def random(transit: TransitRequest, body: RandomBody, length: str | None = None, source: str = "platform") -> Any:
     """Give random bytes."""
     if source not in ("platform", "seal", "all"):
         raise Fault(f'unsupported entropy source "{source[:20]}"; must be "platform" or "seal", or "all"')
     text = length if length is not None else str(body.bytes or 32)
     if len(text) > 5 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65_536:
         raise Fault('"bytes" must be from 1 to 65536')
-    return {"random_bytes": _form(asker.do("random", RandomRequest(length=int(text))).random, body.format)}
+    return {"random_bytes": _form(transit.run("random", RandomRequest(length=int(text))).random, body.format)}
 
 
 @route(WRITE, "~/hash", HashBody, RateClass.USE)
 @route(WRITE, "~/hash/<hash_name>", HashBody, RateClass.USE)
-def hash_input(asker: Asking, body: HashBody, hash_name: str | None = None) -> Any:
+def hash_input(transit: TransitRequest, body: HashBody, hash_name: str | None = None) -> Any:
     """Give a digest."""
     algorithm = types.HASHES.get(hash_name or body.algorithm or "sha2-256")
     if algorithm is None:
         raise Fault(f"unsupported algorithm {(hash_name or body.algorithm or '')[:20]}")
     request = msgspec.convert({"message": bytes_of(body.input, "input"), "algorithm": algorithm}, HashRequest)
-    return {"sum": _form(asker.do("hash_message", request).digest, body.format)}
+    return {"sum": _form(transit.run("hash_message", request).digest, body.format)}
 
 
 def _sealed(made: Any) -> dict[str, Any]:

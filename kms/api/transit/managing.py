@@ -10,20 +10,20 @@ from msgspec import UNSET
 from kms.access.ratelimit import RateClass
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
-from kms.api.transit.asking import Asking
+from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import DELETE, LIST, READ, WRITE, Body, Done, route
 from kms.errors import AlreadyExists, NotFound
 from kms.keys.model import Origin
-from kms.operations.keys import (
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import (
     LONGEST_PERIOD,
     CreateKeyRequest,
     ListKeysRequest,
     ListVersionsRequest,
     UpdateKeyRequest,
 )
-from kms.operations.life import DeleteKeyRequest, TrimKeyRequest
-from kms.operations.table import Nothing
-from kms.operations.views import KeyView, VersionView
+from kms.operations.keys.state_changes import DeleteKeyRequest, TrimKeyRequest
+from kms.operations.keys.views import KeyView, VersionView
 
 _DELETION = timedelta(days=1)
 
@@ -58,33 +58,33 @@ class TrimBody(Body, kw_only=True):
 
 
 @route(WRITE, "~/keys/<name>", CreateBody, RateClass.GENERATE)
-def create(asker: Asking, body: CreateBody, name: str) -> Any:
+def create(transit: TransitRequest, body: CreateBody, name: str) -> Any:
     """Make a key; as with Vault, one that is there already is left as it is."""
     request = new_key(body.type, name, derived=body.derived, convergent=body.convergent_encryption)
     request.exportable, request.rotation_period = body.exportable, _period(body.auto_rotate_period)
     try:
-        view = asker.do("create_key", request)
+        view = transit.run("create_key", request)
     except AlreadyExists:
-        view = asker.do("get_key", Nothing(), key_id=name)
-        if view.owner != asker.call.known_caller.client_id:  # nobody shall take another's key for his own
+        view = transit.run("get_key", EmptyRequest(), key_id=name)
+        if view.owner != transit.call.known_caller.client_id:  # nobody shall take another's key for his own
             raise Fault(f"the name {name} is taken", problem="already-exists") from None
-    return shown(asker, view)
+    return shown(transit, view)
 
 
 @route(READ, "~/keys/<name>")
-def read(asker: Asking, body: Body, name: str) -> Any:
+def read(transit: TransitRequest, body: Body, name: str) -> Any:
     """Show a key."""
-    return shown(asker, asker.do("get_key", Nothing(), key_id=name))
+    return shown(transit, transit.run("get_key", EmptyRequest(), key_id=name))
 
 
 @route(LIST, "~/keys/?")
-def list_(asker: Asking, body: Body) -> Any:
+def list_(transit: TransitRequest, body: Body) -> Any:
     """List the keys that the caller may see."""
     found: list[str] = []
     cursor = None
     while True:
-        page = asker.do("list_keys", ListKeysRequest(limit=1000, cursor=cursor, prefix=asker.prefix or None))
-        found += [asker.name_of(each.key_id) for each in page.items if each.deletion_at is None]
+        page = transit.run("list_keys", ListKeysRequest(limit=1000, cursor=cursor, prefix=transit.prefix or None))
+        found += [transit.name_of(each.key_id) for each in page.items if each.deletion_at is None]
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -96,28 +96,28 @@ def list_(asker: Asking, body: Body) -> Any:
 @route(DELETE, "~/keys/<name>")
 @route(DELETE, "~/keys/<name>/soft-delete")
 @route(WRITE, "~/keys/<name>/soft-delete")
-def delete(asker: Asking, body: Body, name: str) -> Done:
+def delete(transit: TransitRequest, body: Body, name: str) -> Done:
     """Refuse a key every use at once; it and its versions are gone after a day, until which this can be undone."""
-    view = asker.do("get_key", Nothing(), key_id=name)
+    view = transit.run("get_key", EmptyRequest(), key_id=name)
     if view.labels.get(DELETABLE) != "true":
         raise Fault("deletion is not allowed for this key")
-    asker.do("delete_key", DeleteKeyRequest(waiting_period=_DELETION), key_id=name)
+    transit.run("delete_key", DeleteKeyRequest(waiting_period=_DELETION), key_id=name)
     return Done(status=204)
 
 
 @route(WRITE, "~/keys/<name>/soft-delete-restore")
-def restore_deleted(asker: Asking, body: Body, name: str) -> Done:
+def restore_deleted(transit: TransitRequest, body: Body, name: str) -> Done:
     """Keep a key that was to be deleted."""
-    asker.do("cancel_deletion", Nothing(), key_id=name)
+    transit.run("cancel_deletion", EmptyRequest(), key_id=name)
     return Done(status=204)
 
 
 @route(WRITE, "~/keys/<name>/config", ConfigBody)
-def configure(asker: Asking, body: ConfigBody, name: str) -> Any:
+def configure(transit: TransitRequest, body: ConfigBody, name: str) -> Any:
     """Change from which version on a key works, whether it can be deleted, and when it rotates by itself."""
     if body.exportable or body.allow_plaintext_backup:
         raise Fault("a key can be made exportable only when it is made")
-    view = asker.do("get_key", Nothing(), key_id=name)
+    view = transit.run("get_key", EmptyRequest(), key_id=name)
     request = UpdateKeyRequest()
     if body.min_decryption_version is not None or body.min_encryption_version is not None:
         lowest = body.min_decryption_version
@@ -128,26 +128,26 @@ def configure(asker: Asking, body: ConfigBody, name: str) -> Any:
         request.add_labels = {DELETABLE: str(body.deletion_allowed).lower()}
     if body.auto_rotate_period is not None:
         request.rotation_period = _period(body.auto_rotate_period)
-    return shown(asker, asker.do("update_key", request, key_id=name))
+    return shown(transit, transit.run("update_key", request, key_id=name))
 
 
 @route(WRITE, "~/keys/<name>/rotate", rate_class=RateClass.GENERATE)
-def rotate(asker: Asking, body: Body, name: str) -> Any:
+def rotate(transit: TransitRequest, body: Body, name: str) -> Any:
     """Make the next version."""
-    view = asker.do("get_key", Nothing(), key_id=name)
+    view = transit.run("get_key", EmptyRequest(), key_id=name)
     if view.origin is Origin.IMPORTED and view.labels.get(ROTATES) != "true":
         raise Fault(_NO_ROTATION)
-    return shown(asker, asker.do("rotate_key_version", Nothing(), key_id=name))
+    return shown(transit, transit.run("rotate_key_version", EmptyRequest(), key_id=name))
 
 
 @route(WRITE, "~/keys/<name>/trim", TrimBody)
-def trim(asker: Asking, body: TrimBody, name: str) -> Any:
+def trim(transit: TransitRequest, body: TrimBody, name: str) -> Any:
     """Remove old versions for ever."""
-    view = asker.do("get_key", Nothing(), key_id=name)
+    view = transit.run("get_key", EmptyRequest(), key_id=name)
     if body.min_available_version > view.min_process_version:
         raise Fault("cannot trim beyond min_decryption_version")
     request = TrimKeyRequest(oldest_version=max(1, body.min_available_version))
-    return shown(asker, asker.do("trim_key", request, key_id=name))
+    return shown(transit, transit.run("trim_key", request, key_id=name))
 
 
 def new_key(type_name: str, name: str, *, derived: bool = False, convergent: bool = False) -> CreateKeyRequest:
@@ -178,14 +178,14 @@ ROTATES = "vault.allow_rotation"
 _NO_ROTATION = "this key was imported without allow_rotation; import its next version"
 
 
-def shown(asker: Asking, view: KeyView) -> dict[str, Any]:
+def shown(transit: TransitRequest, view: KeyView) -> dict[str, Any]:
     """A key as Vault shows it."""
     versions = view.versions
     if view.latest_version - view.oldest_version >= len(versions):
         versions = []
         cursor = None
         while True:
-            page = asker.do("list_versions", ListVersionsRequest(limit=1000, cursor=cursor), key_id=view.key_id)
+            page = transit.run("list_versions", ListVersionsRequest(limit=1000, cursor=cursor), key_id=view.key_id)
             versions += page.items
             if page.next_cursor is None:
                 break
@@ -196,7 +196,7 @@ def shown(asker: Asking, view: KeyView) -> dict[str, Any]:
     of_derived = {"kdf": "hkdf_sha256", "convergent_encryption": types.is_convergent(view.type)} if derived else {}
     return {
         **of_derived,
-        "name": asker.name_of(view.key_id),
+        "name": transit.name_of(view.key_id),
         "type": types.name_of(view.type),
         "keys": {str(each.version): _version(each) for each in sorted(versions, key=lambda each: each.version)},
         "latest_version": view.latest_version,

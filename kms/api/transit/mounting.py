@@ -6,14 +6,14 @@ from typing import Any
 
 from kms.access.policy import Permission, require
 from kms.api.transit.answers import Fault
-from kms.api.transit.asking import Asking
 from kms.api.transit.managing import DELETABLE
+from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import DELETE, READ, WRITE, Body, Done, route
 from kms.errors import AlreadyExists, NotFound
 from kms.keys.ids import is_mount
-from kms.operations.keys import ListKeysRequest
-from kms.operations.mounts import CreateMountRequest
-from kms.operations.table import Nothing
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import ListKeysRequest
+from kms.operations.system.mounts import CreateMountRequest
 
 
 class MountBody(Body, kw_only=True):
@@ -24,52 +24,52 @@ class MountBody(Body, kw_only=True):
 
 
 @route(READ, "sys/mounts")
-def mounts(asker: Asking, body: Body) -> Any:
+def mounts(transit: TransitRequest, body: Body) -> Any:
     """Every mount there is."""
-    further = asker.do("list_mounts", Nothing()).items
-    shown = {asker.service.settings.transit_mount: "keys of this service"}
+    further = transit.run("list_mounts", EmptyRequest()).items
+    shown = {transit.service.settings.transit_mount: "keys of this service"}
     shown |= {each.mount: each.description for each in further}
     return {f"{mount}/": _shown(description) for mount, description in shown.items()}
 
 
 @route(WRITE, "sys/mounts/<mount>", MountBody)
-def mount_(asker: Asking, body: MountBody, mount: str) -> Done:
+def mount_(transit: TransitRequest, body: MountBody, mount: str) -> Done:
     """Make a further mount, for administrators."""
     if body.type != "transit":
         raise Fault(f"plugin not found in the catalog: {body.type[:40]}; there is transit")
     try:
-        asker.do("create_mount", CreateMountRequest(mount=mount, description=(body.description or "")[:256]))
+        transit.run("create_mount", CreateMountRequest(mount=mount, description=(body.description or "")[:256]))
     except AlreadyExists:
         raise Fault(f"path is already in use at {mount}/", problem="already-exists") from None
     return Done(status=204)
 
 
 @route(DELETE, "sys/mounts/<mount>")
-def unmount(asker: Asking, body: Body, mount: str) -> Done:
+def unmount(transit: TransitRequest, body: Body, mount: str) -> Done:
     """Remove a mount with its keys, each of which must allow its deletion; they are gone after a day."""
-    require(asker.call.known_caller, Permission.MOUNTS_MANAGE)
+    require(transit.call.known_caller, Permission.MOUNTS_MANAGE)
     if not is_mount(mount):
         raise NotFound("There is no such mount.")
     kept: list[str] = []
     cursor = None
     while True:
-        page = asker.do("list_keys", ListKeysRequest(limit=1000, cursor=cursor, prefix=f"{mount}."))
+        page = transit.run("list_keys", ListKeysRequest(limit=1000, cursor=cursor, prefix=f"{mount}."))
         kept += [each.key_id for each in page.items if not each.deletion_at and each.labels.get(DELETABLE) != "true"]
         cursor = page.next_cursor
         if cursor is None:
             break
     if kept:
         raise Fault(f"deletion is not allowed for {', '.join(kept[:3])}{' and others' if len(kept) > 3 else ''}")
-    asker.do("delete_mount", Nothing(), mount=mount)
+    transit.run("delete_mount", EmptyRequest(), mount=mount)
     return Done(status=204)
 
 
 @route(READ, "sys/internal/ui/mounts/<mount>")
 @route(READ, "sys/internal/ui/mounts/<mount>/<rest>")
-def mount_of_path(asker: Asking, body: Body, mount: str, rest: str = "") -> Any:
+def mount_of_path(transit: TransitRequest, body: Body, mount: str, rest: str = "") -> Any:
     """The mount of a path, as the command line asks for it."""
-    known = {each.mount for each in asker.do("list_mounts", Nothing()).items}
-    if mount not in known | {asker.service.settings.transit_mount}:
+    known = {each.mount for each in transit.run("list_mounts", EmptyRequest()).items}
+    if mount not in known | {transit.service.settings.transit_mount}:
         raise NotFound("There is no such mount.")
     return {"path": f"{mount}/", "type": "transit", "options": None}
 

@@ -61,8 +61,8 @@ def route(
 ) -> Callable[[F], F]:
     """Declare the decorated function as what serves `path`, in which `<name>` stands for a part of it.
 
-    It is called with the asker, the body, and the parts. Paths that begin with `~` are below a mount; their `name` is
-    the id of a key by then.
+    It is called with the request, the body, and the parts. Paths that begin with `~` are below a mount; their `name`
+    is the id of a key by then.
     """
     pattern = re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", path)
 

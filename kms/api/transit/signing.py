@@ -12,12 +12,12 @@ from kms.access.policy import no_such_key
 from kms.access.ratelimit import RateClass
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
-from kms.api.transit.asking import Asking
+from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import WRITE, Body, Done, route
 from kms.api.transit.units import Unit, UseBody, answer, b64, bytes_of, each, failure, read, taken_apart, units
 from kms.keys.model import Key
-from kms.operations.certifying import CertificateRequestRequest
-from kms.operations.signing import MacRequest, SignRequest, VerifyMacRequest, VerifyRequest
+from kms.operations.use.certifying import CertificateRequestRequest
+from kms.operations.use.signing import MacRequest, SignRequest, VerifyMacRequest, VerifyRequest
 
 
 class SignBody(UseBody, kw_only=True):
@@ -39,11 +39,11 @@ class CsrBody(Body, kw_only=True):
 
 @route(WRITE, "~/sign/<name>", SignBody, RateClass.USE)
 @route(WRITE, "~/sign/<name>/<hash_name>", SignBody, RateClass.USE)
-def sign(asker: Asking, body: SignBody, name: str, hash_name: str | None = None) -> Done:
+def sign(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Sign."""
-    key = _key(asker, name)
+    key = _key(transit, name)
     prefix = [_sign_request(key, body, hash_name, _input(unit)) for unit in units(body)]
-    results = each(asker, "sign", prefix, name)
+    results = each(transit, "sign", prefix, name)
     shown = []
     for result in results:
         one = failure(result)
@@ -57,18 +57,18 @@ def sign(asker: Asking, body: SignBody, name: str, hash_name: str | None = None)
 
 
 @route(WRITE, "~/keys/<name>/csr", CsrBody, RateClass.USE)
-def csr(asker: Asking, body: CsrBody, name: str) -> Any:
+def csr(transit: TransitRequest, body: CsrBody, name: str) -> Any:
     """Ask for a certificate with the subject and the names of a template, or else with the name of the key."""
     if body.version:
         raise Fault("version: a request is signed by the latest version")
-    shown = asker.name_of(name)
+    shown = transit.name_of(name)
     subject, names = _template(body.csr) if body.csr else (f"CN={shown}", [])
     try:
         request = msgspec.convert({"subject": subject, "dns_names": names}, CertificateRequestRequest)
     except msgspec.ValidationError as error:
         raise Fault(str(error)) from None
-    answer = asker.do("certificate_request", request, key_id=name)
-    return {"name": shown, "type": types.name_of(_key(asker, name).type), "csr": answer.certificate_request}
+    answer = transit.run("certificate_request", request, key_id=name)
+    return {"name": shown, "type": types.name_of(_key(transit, name).type), "csr": answer.certificate_request}
 
 
 def _template(pem: str) -> tuple[str, list[str]]:
@@ -88,27 +88,27 @@ def _template(pem: str) -> tuple[str, list[str]]:
 
 @route(WRITE, "~/verify/<name>", SignBody, RateClass.USE)
 @route(WRITE, "~/verify/<name>/<hash_name>", SignBody, RateClass.USE)
-def verify(asker: Asking, body: SignBody, name: str, hash_name: str | None = None) -> Done:
+def verify(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Verify a signature or an HMAC."""
-    key = _key(asker, name)
+    key = _key(transit, name)
     given = units(body)
     if any(unit.hmac is not None for unit in given):
         _require_code_hash(key, hash_name or body.hash_algorithm or body.algorithm)
         codes = [read(_verify_mac_request, unit) for unit in given]
-        results = each(asker, "verify_mac", codes, name)
+        results = each(transit, "verify_mac", codes, name)
     else:
         signed = [_verify_request(key, body, hash_name, unit) for unit in given]
-        results = each(asker, "verify", signed, name)
+        results = each(transit, "verify", signed, name)
     return answer(body, [failure(result) or {"valid": result.valid} for result in results])
 
 
 @route(WRITE, "~/hmac/<name>", SignBody, RateClass.USE)
 @route(WRITE, "~/hmac/<name>/<hash_name>", SignBody, RateClass.USE)
-def hmac(asker: Asking, body: SignBody, name: str, hash_name: str | None = None) -> Done:
+def hmac(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Make a message authentication code."""
-    _require_code_hash(_key(asker, name), hash_name or body.algorithm or body.hash_algorithm)
+    _require_code_hash(_key(transit, name), hash_name or body.algorithm or body.hash_algorithm)
     requests = [MacRequest(message=bytes_of(_input(unit), "input")) for unit in units(body)]
-    results = each(asker, "mac", requests, name)
+    results = each(transit, "mac", requests, name)
     shown = [failure(made) or {"hmac": f"vault:v{made.version}:{b64(made.mac)}"} for made in results]
     return answer(body, shown)
 
@@ -157,8 +157,8 @@ def _require_code_hash(key: Key, asked: str | None) -> None:
         raise Fault(f"this key makes codes with {own}")
 
 
-def _key(asker: Asking, name: str) -> Key:
-    key = asker.key_seen(name)
+def _key(transit: TransitRequest, name: str) -> Key:
+    key = transit.visible_key(name)
     if key is None:
         raise no_such_key(name)
     return key

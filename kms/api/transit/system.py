@@ -10,15 +10,15 @@ from msgspec import field
 
 from kms import __version__
 from kms.access.authentication import Credentials
-from kms.access.policy import Permission, allows_on_key, may
+from kms.access.policy import Permission, allows_on_key, has_permission
 from kms.access.ratelimit import RateClass
 from kms.api.transit.answers import Fault
-from kms.api.transit.asking import Asking
+from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import READ, WRITE, Body, Done, route
 from kms.errors import MfaRequired
 from kms.keys.ids import is_mount
-from kms.operations.sessions import TokenRequest
-from kms.operations.table import Nothing
+from kms.operations.accounts.sessions import TokenRequest
+from kms.operations.core.declare import EmptyRequest
 
 _MOST_PATHS = 50
 _POLICIES = ["default"]
@@ -46,16 +46,16 @@ class RenewBody(Body, kw_only=True):
 
 
 @route(WRITE, "auth/userpass/login/<client_id>", LoginBody, RateClass.AUTHENTICATE, is_public=True)
-def login(asker: Asking, body: LoginBody, client_id: str) -> Done:
+def login(transit: TransitRequest, body: LoginBody, client_id: str) -> Done:
     """Give out a session token for a secret and a second factor."""
-    service, call = asker.service, asker.call
+    service, call = transit.service, transit.call
     code = body.totp or body.passcode
     if code is None:
         raise MfaRequired("Add totp with the code of the authenticator app.")
     presented = Credentials(client_id, body.password[:1024], totp_code=code[:1024])
-    with asker.slow() if presented.is_passphrase else nullcontext():
-        call.caller = service.authenticator.prove(presented, call.source)
-    answer = asker.do("issue_token", TokenRequest())
+    with transit.slow() if presented.is_passphrase else nullcontext():
+        call.caller = service.authenticator.authenticate(presented, call.source)
+    answer = transit.run("issue_token", TokenRequest())
     auth = {
         "client_token": answer.access_token,
         "accessor": "",
@@ -74,11 +74,11 @@ def login(asker: Asking, body: LoginBody, client_id: str) -> Done:
 
 
 @route(READ, "auth/token/lookup-self")
-def lookup_self(asker: Asking, body: Body) -> Any:
+def lookup_self(transit: TransitRequest, body: Body) -> Any:
     """Show what the token is."""
-    token = asker.call.known_caller.token
+    token = transit.call.known_caller.token
     assert token is not None  # there is no other way in
-    left = int((token.expires_at - asker.service.clock()).total_seconds())
+    left = int((token.expires_at - transit.service.clock()).total_seconds())
     return {
         "accessor": "",
         "creation_time": int(token.issued_at.timestamp()),
@@ -101,11 +101,11 @@ def lookup_self(asker: Asking, body: Body) -> Any:
 
 
 @route(WRITE, "auth/token/renew-self", RenewBody)
-def renew_self(asker: Asking, body: RenewBody) -> Done:
+def renew_self(transit: TransitRequest, body: RenewBody) -> Done:
     """Say how long the token still lasts; that was fixed when it was issued."""
-    token = asker.call.known_caller.token
+    token = transit.call.known_caller.token
     assert token is not None
-    left = int((token.expires_at - asker.service.clock()).total_seconds())
+    left = int((token.expires_at - transit.service.clock()).total_seconds())
     auth = {
         "client_token": "",
         "accessor": "",
@@ -122,23 +122,23 @@ def renew_self(asker: Asking, body: RenewBody) -> Done:
 
 
 @route(WRITE, "auth/token/revoke-self")
-def revoke_self(asker: Asking, body: Body) -> Done:
+def revoke_self(transit: TransitRequest, body: Body) -> Done:
     """End the session, on every worker, before this answers."""
-    asker.do("end_session", Nothing())
+    transit.run("end_session", EmptyRequest())
     return Done(status=204)
 
 
 @route(READ, "sys/health", is_public=True)
-def health(asker: Asking, body: Body) -> Done:
+def health(transit: TransitRequest, body: Body) -> Done:
     """Whether this worker can answer."""
-    asker.service.memory.require()
+    transit.service.memory.require()
     return Done(
         bare={
             "initialized": True,
             "sealed": False,
             "standby": False,
             "performance_standby": False,
-            "server_time_utc": int(asker.service.clock().timestamp()),
+            "server_time_utc": int(transit.service.clock().timestamp()),
             "version": __version__,
             "cluster_name": "kms",
         }
@@ -146,17 +146,17 @@ def health(asker: Asking, body: Body) -> Done:
 
 
 @route(READ, "sys/init", is_public=True)
-def initialized(asker: Asking, body: Body) -> Done:
+def initialized(transit: TransitRequest, body: Body) -> Done:
     """A service that runs has a vault."""
     return Done(bare={"initialized": True})
 
 
 @route(READ, "sys/seal-status", is_public=True)
-def seal_status(asker: Asking, body: Body) -> Done:
+def seal_status(transit: TransitRequest, body: Body) -> Done:
     """A process that serves is unsealed."""
     return Done(
         bare={
-            "type": asker.service.settings.seal,
+            "type": transit.service.settings.seal,
             "initialized": True,
             "sealed": False,
             "t": 1,
@@ -171,13 +171,13 @@ def seal_status(asker: Asking, body: Body) -> Done:
 
 
 @route(WRITE, "sys/capabilities-self", PathsBody)
-def capabilities_self(asker: Asking, body: PathsBody) -> Any:
+def capabilities_self(transit: TransitRequest, body: PathsBody) -> Any:
     """What the caller may do at some paths, as far as a path says it."""
     given = body.path if isinstance(body.path, list) else [body.path]
     paths = [path for path in (*body.paths, *given) if path]
     if len(paths) > _MOST_PATHS:
         raise Fault(f"at most {_MOST_PATHS} paths")
-    found = {path: _capabilities(asker, path) for path in paths}
+    found = {path: _capabilities(transit, path) for path in paths}
     first = found[paths[0]] if paths else []
     return {**found, "capabilities": first}
 
@@ -193,16 +193,16 @@ _NEEDS = {
 }
 
 
-def _capabilities(asker: Asking, path: str) -> list[str]:
+def _capabilities(transit: TransitRequest, path: str) -> list[str]:
     parts = path.split("/")
     if len(parts) < 3 or parts[1] not in _NEEDS:
         return ["deny"]
-    is_first = parts[0] == asker.service.settings.transit_mount
-    if not is_first and not (is_mount(parts[0]) and asker.service.key_cache.is_mount(parts[0])):
+    is_first = parts[0] == transit.service.settings.transit_mount
+    if not is_first and not (is_mount(parts[0]) and transit.service.key_cache.is_mount(parts[0])):
         return ["deny"]
-    caller = asker.call.known_caller
-    key = asker.key_seen(parts[2] if is_first else f"{parts[0]}.{parts[2]}")
+    caller = transit.call.known_caller
+    key = transit.visible_key(parts[2] if is_first else f"{parts[0]}.{parts[2]}")
     if key is None:  # the same for another's key as for none
-        return ["create"] if parts[1] == "keys" and may(caller, Permission.KEYS_CREATE) else ["deny"]
+        return ["create"] if parts[1] == "keys" and has_permission(caller, Permission.KEYS_CREATE) else ["deny"]
     allowed = allows_on_key(caller, _NEEDS[parts[1]], key.owner, key.key_id)
     return (["read", "update"] if parts[1] == "keys" else ["update"]) if allowed else ["deny"]

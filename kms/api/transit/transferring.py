@@ -10,16 +10,16 @@ from msgspec import UNSET
 from kms.access.ratelimit import RateClass
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
-from kms.api.transit.asking import Asking
 from kms.api.transit.managing import ROTATES, native_type
+from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import READ, WRITE, Body, Done, route
 from kms.api.transit.units import b64, bytes_of
-from kms.operations.backups import RestoreRequest
-from kms.operations.exporting import ExportKeyRequest
-from kms.operations.importing import STANDING, ImportKeyRequest, ImportVersionRequest
-from kms.operations.keys import LONGEST_PERIOD
-from kms.operations.table import Nothing
-from kms.operations.views import KeyView
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import LONGEST_PERIOD
+from kms.operations.keys.views import KeyView
+from kms.operations.transfer.backups import RestoreRequest
+from kms.operations.transfer.exporting import ExportKeyRequest
+from kms.operations.transfer.importing import STANDING, ImportKeyRequest, ImportVersionRequest
 
 _EXPORTS = frozenset({"encryption-key", "signing-key", "hmac-key"})
 _HASHES = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
@@ -47,13 +47,13 @@ class RestoreBody(Body, kw_only=True):
 
 
 @route(READ, "~/wrapping_key", rate_class=RateClass.GENERATE)
-def wrapping_key(asker: Asking, body: Body) -> Any:
+def wrapping_key(transit: TransitRequest, body: Body) -> Any:
     """Give the public key under which keys are imported."""
-    return {"public_key": asker.do("get_standing_wrapping_key", Nothing()).public_key}
+    return {"public_key": transit.run("get_standing_wrapping_key", EmptyRequest()).public_key}
 
 
 @route(WRITE, "~/keys/<name>/import", ImportBody, RateClass.GENERATE)
-def import_(asker: Asking, body: ImportBody, name: str) -> Done:
+def import_(transit: TransitRequest, body: ImportBody, name: str) -> Done:
     """Make a key of material that was wrapped by RSA-OAEP and AES-KWP, or of a public key alone."""
     request = ImportKeyRequest(
         type=native_type(body.type, derived=body.derived, convergent=body.convergent_encryption),
@@ -63,39 +63,39 @@ def import_(asker: Asking, body: ImportBody, name: str) -> Done:
         labels={ROTATES: "true"} if body.allow_rotation else {},
         **_arriving(body),
     )
-    asker.do("import_key", request)
+    transit.run("import_key", request)
     return Done(status=204)
 
 
 @route(WRITE, "~/keys/<name>/import_version", ImportBody, RateClass.GENERATE)
-def import_version(asker: Asking, body: ImportBody, name: str) -> Done:
+def import_version(transit: TransitRequest, body: ImportBody, name: str) -> Done:
     """Make the next version of an imported key."""
-    asker.do("import_version", ImportVersionRequest(**_arriving(body)), key_id=name)
+    transit.run("import_version", ImportVersionRequest(**_arriving(body)), key_id=name)
     return Done(status=204)
 
 
 @route(READ, "~/byok-export/<destination>/<name>", rate_class=RateClass.GENERATE)
 @route(READ, "~/byok-export/<destination>/<name>/<version>", rate_class=RateClass.GENERATE)
-def byok_export(asker: Asking, body: Body, destination: str, name: str, version: str | None = None) -> Any:
+def byok_export(transit: TransitRequest, body: Body, destination: str, name: str, version: str | None = None) -> Any:
     """Give an exportable key out under an RSA key, which is another key store's wrapping key."""
-    to = asker.do("get_key", Nothing(), key_id=destination)
+    to = transit.run("get_key", EmptyRequest(), key_id=destination)
     if not to.type.startswith("rsa"):
         raise Fault("the destination must be an RSA key, such as the wrapping key of another key store")
     public_key = to.versions[-1].public_key
-    view = asker.do("get_key", Nothing(), key_id=name)
+    view = transit.run("get_key", EmptyRequest(), key_id=name)
     wanted = {}
     for each in view.versions:
         if each.version >= view.min_process_version:
             request = ExportKeyRequest(recipient_public_key=public_key, version=each.version)
-            wanted[each.version] = b64(asker.do("export_key", request, key_id=name).wrapped_key)
-    return _versions(asker, view, wanted, version)
+            wanted[each.version] = b64(transit.run("export_key", request, key_id=name).wrapped_key)
+    return _versions(transit, view, wanted, version)
 
 
 @route(READ, "~/export/<kind>/<name>", rate_class=RateClass.GENERATE)
 @route(READ, "~/export/<kind>/<name>/<version>", rate_class=RateClass.GENERATE)
-def export(asker: Asking, body: Body, kind: str, name: str, version: str | None = None) -> Any:
+def export(transit: TransitRequest, body: Body, kind: str, name: str, version: str | None = None) -> Any:
     """Give an exportable key out in plaintext, which needs the permission that administrators grant for that."""
-    view = asker.do("get_key", Nothing(), key_id=name)
+    view = transit.run("get_key", EmptyRequest(), key_id=name)
     if kind == "public-key":
         wanted = {each.version: each.public_key for each in view.versions if each.public_key is not UNSET}
     elif kind in _EXPORTS:
@@ -103,23 +103,23 @@ def export(asker: Asking, body: Body, kind: str, name: str, version: str | None 
         for each in view.versions:
             if each.version >= view.min_process_version:
                 request = ExportKeyRequest(plaintext=True, version=each.version)
-                answer = asker.do("export_key", request, key_id=name)
+                answer = transit.run("export_key", request, key_id=name)
                 wanted[each.version] = _exported(answer.key, answer.format)
     else:
         raise Fault("invalid export type")
-    return _versions(asker, view, wanted, version)
+    return _versions(transit, view, wanted, version)
 
 
 @route(READ, "~/backup/<name>", rate_class=RateClass.GENERATE)
-def backup(asker: Asking, body: Body, name: str) -> Any:
+def backup(transit: TransitRequest, body: Body, name: str) -> Any:
     """Give a key with all its versions out, sealed so that only a restoration opens it."""
-    answer = asker.do("backup_key", Nothing(), key_id=name)
+    answer = transit.run("backup_key", EmptyRequest(), key_id=name)
     return {"backup": base64.b64encode(answer.backup).decode()}
 
 
 @route(WRITE, "~/restore", RestoreBody, RateClass.GENERATE)
 @route(WRITE, "~/restore/<name>", RestoreBody, RateClass.GENERATE)
-def restore(asker: Asking, body: RestoreBody, name: str | None = None) -> Done:
+def restore(transit: TransitRequest, body: RestoreBody, name: str | None = None) -> Done:
     """Bring a key back from its backup, under its own name."""
     try:
         sealed = base64.b64decode(body.backup, validate=True)
@@ -127,7 +127,7 @@ def restore(asker: Asking, body: RestoreBody, name: str | None = None) -> Done:
         raise Fault("failed to base64-decode backup") from None
     if name is not None or body.force:
         raise Fault("a key comes back under its own name, and never over another")
-    asker.do("restore_key", RestoreRequest(backup=sealed))
+    transit.run("restore_key", RestoreRequest(backup=sealed))
     return Done(status=204)
 
 
@@ -146,7 +146,7 @@ def _arriving(body: ImportBody) -> dict[str, Any]:
     }
 
 
-def _versions(asker: Asking, view: KeyView, keys: dict[int, Any], version: str | None) -> dict[str, Any]:
+def _versions(transit: TransitRequest, view: KeyView, keys: dict[int, Any], version: str | None) -> dict[str, Any]:
     """All of `keys`, or the version that was asked for. Raises Fault."""
     if version is not None:
         number = view.latest_version if version == "latest" else int(version) if version.isdecimal() else 0
@@ -154,7 +154,7 @@ def _versions(asker: Asking, view: KeyView, keys: dict[int, Any], version: str |
     if not keys:
         raise Fault("version does not exist or cannot be found")
     return {
-        "name": asker.name_of(view.key_id),
+        "name": transit.name_of(view.key_id),
         "type": types.name_of(view.type),
         "keys": {str(n): key for n, key in keys.items()},
     }

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kms.api.transit.answers import Fault, fault_of
-from kms.api.transit.asking import Asking
+from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import Body, Done
 from kms.errors import Refusal, ValidationFailed
-from kms.operations import Items
+from kms.operations import BatchItems
 
 _CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/_=-]*)")
 
@@ -53,16 +53,16 @@ def units(body: UseBody) -> Sequence[Unit]:
     return body.batch_input
 
 
-def each(asker: Asking, operation: str, requests: Sequence[Any], name: str) -> Sequence[Any]:
+def each(transit: TransitRequest, operation: str, requests: Sequence[Any], name: str) -> Sequence[Any]:
     """The answer or the refusal of each request, all in one operation."""
     if len(requests) == 1 and not isinstance(requests[0], Refusal):
         try:
-            return [asker.do(operation, requests[0], key_id=name)]
+            return [transit.run(operation, requests[0], key_id=name)]
         except Refusal as refusal:
-            if not refusal.of_item:
+            if not refusal.item_scoped:
                 raise
             return [refusal]
-    return list(asker.do(operation, Items(requests), key_id=name).items)
+    return list(transit.run(operation, BatchItems(requests), key_id=name).items)
 
 
 def answer(body: UseBody, shown: list[dict[str, Any]]) -> Done:

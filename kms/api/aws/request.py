@@ -1,0 +1,182 @@
+"""One request of the AWS dialect on its way through the operations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from kms.access.ratelimit import RateClass
+from kms.api.aws import specs
+from kms.api.aws.faults import Fault
+from kms.api.aws.names import INVALID_ARN, Names, not_found
+from kms.api.aws.shapes import Input
+from kms.api.dialect import DialectRequest
+from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
+from kms.keys.ids import is_alias
+from kms.keys.model import Key, KeyState, Origin, Usage
+from kms.operations import Request
+from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.views import KeyView
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Action:
+    """One operation of the AWS dialect: what it takes, what carries it out, and the limit that it counts against."""
+
+    name: str
+    input: type[Input]
+    function: Callable[..., Mapping[str, Any] | None]
+    rate_class: RateClass
+
+
+ACTIONS: dict[str, Action] = {}
+"""Every operation of the AWS dialect by name."""
+
+
+def action(name: str, input_: type[Input], rate_class: RateClass = RateClass.MANAGE) -> Callable[[F], F]:
+    """Declare the decorated function as the operation `name`; it is called with the aws and the input."""
+
+    def declare(function: F) -> F:
+        ACTIONS[name] = Action(name, input_, function, rate_class)
+        return function
+
+    return declare
+
+
+@dataclass(frozen=True)
+class AwsRequest(DialectRequest):
+    """Who asks, in which region, and the calls that come of it."""
+
+    names: Names
+
+    def use(self, operation: str, key: Key, request: Request, *, dry_run: bool | None = False) -> Any:
+        """As `do`, for a use of `key`. What its state does not allow is refused in AWS's words. Raises Fault."""
+        try:
+            answer = self.run(operation, request, key_id=key.key_id)
+        except (KeyStateConflict, KeyRevoked, KeyExpired) as refusal:
+            self.require_no_deletion(key)
+            if isinstance(refusal, KeyStateConflict):
+                if key.origin is Origin.IMPORTED:
+                    self.view_with_material(key)
+                raise self.disabled(key) from None
+            raise
+        if dry_run:
+            raise would_succeed()
+        return answer
+
+    def key(self, given: str) -> Key:
+        """The key of an id, an alias name or an ARN, to use it.
+
+        Raises Fault, the same for one that the caller may not see and, as AWS has it, for what is no ARN.
+        """
+        try:
+            return self.key_to_show(given)
+        except Fault as fault:
+            raise not_found(given[:256]) if fault.code == INVALID_ARN else fault from None
+
+    def key_to_show(self, given: str) -> Key:
+        """As `key`, for operations that tell what is no ARN from what is not there."""
+        return self.names.key(given, self.call.known_caller)
+
+    def key_without_alias(self, given: str) -> Key:
+        """As `key`, for operations that take no alias."""
+        return self.names.key_without_alias(given, self.call.known_caller)
+
+    def require_no_deletion(self, key: Key) -> None:
+        """Raise Fault for a key that awaits its deletion."""
+        if key.deletion_at is not None:
+            arn = self.names.key_arn(key.key_id)
+            raise Fault("KMSInvalidStateException", f"{arn} is pending deletion.", problem="key-state")
+
+    def require_enabled(self, key: Key) -> None:
+        """Raise Fault for a key that is disabled, waits for its material, or awaits its deletion."""
+        self.require_no_deletion(key)
+        if self.view_with_material(key).state is KeyState.SUSPENDED:
+            raise self.disabled(key)
+
+    def disabled(self, key: Key) -> Fault:
+        """The fault of a key that is disabled."""
+        return Fault("DisabledException", f"{self.names.key_arn(key.key_id)} is disabled.", problem="key-state")
+
+    def view_with_material(self, key: Key) -> KeyView:
+        """How a key is shown. Raises Fault for one that waits for its material."""
+        view: KeyView = self.run("get_key", EmptyRequest(), key_id=key.key_id)
+        if view.pending_import:
+            arn = self.names.key_arn(key.key_id)
+            raise Fault("KMSInvalidStateException", f"{arn} is pending import.", problem="key-state")
+        return view
+
+    def material(self, key: Key, version: int, member: str = "KeyMaterialId") -> dict[str, str]:
+        """The member that names which material was used, for symmetric keys."""
+        return {member: self.names.material_id(key, version)} if specs.spec_of(key.type) == specs.SYMMETRIC else {}
+
+    def require_primary(self, key: Key) -> None:
+        """Raise Fault for what is a replica in this region, where it can be used but not changed."""
+        if self.names.primary_region(key.region) != self.names.region:
+            arn = self.names.key_arn(key.key_id)
+            raise Fault("UnsupportedOperationException", f"{arn} is a replica; ask in the region of its primary key.")
+
+    def in_region(self, region: str) -> AwsRequest:
+        """The same request as it would be in another region."""
+        return replace(self, names=replace(self.names, region=region))
+
+    def require_usage(self, key: Key, usage: Usage, operation: str) -> None:
+        """Raise Fault for a key that was not made for what `operation` does."""
+        if usage not in key.usages:
+            arn = self.names.key_arn(key.key_id)
+            raise Fault(
+                "InvalidKeyUsageException",
+                f"{arn} key usage is {specs.usage_of(key)} which is not valid for {operation}.",
+                problem="operation-not-supported",
+            )
+
+    def incompatible(self, key: Key, algorithm: str) -> Fault:
+        """The fault of an algorithm that `key` does not have."""
+        arn = self.names.key_arn(key.key_id)
+        return Fault(
+            "InvalidKeyUsageException",
+            f"Algorithm {algorithm} and key spec {specs.spec_of(key.type)} are incompatible for key {arn}.",
+            problem="operation-not-supported",
+        )
+
+    def require_marker(self, marker: str | None, *, numeric: bool = False) -> None:
+        """Raise Fault for a marker that no list gave."""
+        if marker is not None and not (_NUMBER.fullmatch(marker) if numeric else is_alias(marker)):
+            raise Fault("InvalidMarkerException", "The marker is not one that a list gave.")
+
+    @contextmanager
+    def alias_not_found(self, alias: str) -> Iterator[None]:
+        """Say in AWS's words that there is no such alias."""
+        try:
+            yield
+        except NotFound as refusal:
+            arn = self.names.alias_arn(alias)
+            raise Fault("NotFoundException", f"Alias {arn} is not found.", problem=refusal.problem) from None
+
+
+def would_succeed() -> Fault:
+    """The fault that tells a dry run that everything would have been permitted."""
+    return Fault(
+        "DryRunOperationException",
+        "The request would have succeeded, but the DryRun option is set.",
+        status=412,
+        problem="dry-run",
+    )
+
+
+def refuse_recipient(recipient: dict[str, Any] | None) -> None:
+    """Raise Fault for an answer that shall go to an enclave."""
+    if recipient is not None:
+        raise Fault("UnsupportedOperationException", "There are no enclaves here that could attest themselves.")
+
+
+def seconds(moment: datetime) -> float:
+    """A time as the JSON protocols of AWS have it: seconds since 1970."""
+    return moment.timestamp()

@@ -1,0 +1,125 @@
+"""Access keys over REST: a client mints them for its own programs, within a session that had a second factor."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from kms.access import access_keys
+from kms.access.access_keys import AccessKey
+from kms.access.policy import Permission
+from kms.access.ratelimit import RateClass
+from kms.errors import Conflict, NotFound, ValidationFailed
+from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
+from kms.operations.core.service import Call, Service
+from kms.vault import tables
+
+_MOST = 100
+
+
+class CreateAccessKeyRequest(Request):
+    """`expires_in` is in seconds, from a minute up to what the settings allow (`KMS_ACCESS_KEY_LIFETIME`, default).
+
+    With a session token, requests must carry it beside their signature (`X-Amz-Security-Token`).
+    """
+
+    expires_in: Annotated[int, msgspec.Meta(ge=60, le=315_360_000)] | None = None
+    with_session_token: bool = False
+
+
+class AccessKeyAnswer(Answer, kw_only=True):
+    """The access key; its secret is shown this once."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | UnsetType = UNSET
+    expires_at: datetime
+
+
+class AccessKeyView(Answer):
+    """An access key without its secret."""
+
+    access_key_id: str
+    client_id: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class AccessKeyList(Answer):
+    """The caller's access keys that have not expired."""
+
+    items: list[AccessKeyView]
+    next_cursor: str | None
+
+
+@operation(
+    "POST",
+    "/api/v1/access-keys",
+    permission=Permission.SESSIONS_MANAGE,
+    rate_class=RateClass.GENERATE,
+    request=CreateAccessKeyRequest,
+    status=201,
+    checked_upfront=True,
+    example={"expires_in": 3600},
+)
+def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequest) -> AccessKeyAnswer:
+    """Make an access key for programs that sign their requests as AWS's do; its expiry is fixed now."""
+    longest = service.settings.access_key_lifetime
+    lifetime = longest if request.expires_in is None else timedelta(seconds=request.expires_in)
+    if lifetime > longest:
+        raise ValidationFailed(f"expires_in: at most {int(longest.total_seconds())} seconds.")
+    now = service.clock()
+    with service.change(call) as change:
+        if len(access_keys.of_client(change, call.known_caller.client_id)) >= _MOST:
+            raise Conflict(f"There are {_MOST} access keys of this client. Delete some first.")
+        minted = access_keys.mint(
+            change,
+            call.known_caller.client_id,
+            now,
+            now + lifetime,
+            with_session_token=request.with_session_token,
+        )
+        call.target = minted.record.access_key_id
+    return AccessKeyAnswer(
+        access_key_id=minted.record.access_key_id,
+        secret_access_key=minted.secret,
+        session_token=minted.session_token or UNSET,
+        expires_at=minted.record.expires_at,
+    )
+
+
+@operation("GET", "/api/v1/access-keys", permission=Permission.SESSIONS_MANAGE, checked_upfront=True)
+def list_access_keys(service: Service, call: Call, request: EmptyRequest) -> AccessKeyList:
+    """List the caller's access keys."""
+    column = tables.access_keys.c
+    with service.vault.read() as snapshot:
+        own = column.client_id == call.known_caller.client_id
+        found = snapshot.select(AccessKey, own, order_by=column.created_at)
+    now = service.clock()
+    return AccessKeyList(items=[_view(each) for each in found if each.expires_at > now], next_cursor=None)
+
+
+@operation(
+    "DELETE", "/api/v1/access-keys/<access_key_id>", permission=Permission.SESSIONS_MANAGE, checked_upfront=True
+)
+def delete_access_key(service: Service, call: Call, request: EmptyRequest, access_key_id: str) -> AccessKeyView:
+    """End an access key of the caller's, on every worker, before this answers."""
+    with service.change(call) as change:
+        found = change.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
+        if found is None or found.client_id != call.known_caller.client_id:
+            raise NotFound("There is no such access key of yours.")
+        call.target = found.access_key_id
+        change.delete(found)
+    return _view(found)
+
+
+def _view(key: AccessKey) -> AccessKeyView:
+    return AccessKeyView(
+        access_key_id=key.access_key_id,
+        client_id=key.client_id,
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+    )

@@ -1,0 +1,206 @@
+"""Grants: the owner of keys lets others use them. Nobody can grant what is not theirs."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from sqlalchemy import or_
+
+from kms.access import clients, policy
+from kms.access.model import Caller, ContextRule, Grant, Role
+from kms.access.policy import Permission
+from kms.errors import NotFound, PermissionDenied, ValidationFailed
+from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
+from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
+from kms.operations.core.service import Call, Service
+from kms.vault import tables
+from kms.vault.transaction import Change
+
+KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_ID_PATTERN})?\*)\Z")]
+Context = Annotated[dict[str, str], msgspec.Meta(max_length=8)]
+_RETIRE = "RetireGrant"
+AwsWord = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
+
+
+class CreateGrantRequest(Request):
+    """`subject` is `client:NAME` or `role:NAME`; `key_pattern` a key id, or the beginning of one and `*`.
+
+    It permits the `permission`, the `permissions`, or both. `owner` is whose keys it is about: the caller, except for
+    `keys:recover`, which administrators grant. `context_equals` or `context_subset` limit it to messages whose
+    associated data is an encryption context (docs/reference/aws.md) that is the same, or has at least these members.
+    `retired_by` may give it back. With a `name`, a repeated request gives the same grant again. `aws_operations` are
+    shown again; with `RetireGrant` among them the subject, too, may give it back.
+    """
+
+    subject: Annotated[str, msgspec.Meta(pattern=rf"^(client:{CLIENT_ID_PATTERN}|role:(admin|user|auditor))\Z")]
+    key_pattern: KeyPattern
+    permission: Permission | None = None
+    permissions: frozenset[Permission] = frozenset()
+    owner: ClientId | None = None
+    context_equals: Context | None = None
+    context_subset: Context | None = None
+    retired_by: Annotated[str, msgspec.Meta(pattern=rf"^client:{CLIENT_ID_PATTERN}\Z")] | None = None
+    name: Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[a-zA-Z0-9:/_-]*\Z")] = ""
+    aws_operations: frozenset[AwsWord] = frozenset()
+
+
+class GrantView(Answer):
+    """A grant; it reaches only keys of `owner`. `permission` is the first of its `permissions`."""
+
+    grant_id: str
+    owner: str
+    subject: str
+    permission: str
+    permissions: list[str]
+    key_pattern: str
+    created_at: datetime
+    context_equals: dict[str, str] | UnsetType = UNSET
+    context_subset: dict[str, str] | UnsetType = UNSET
+    retired_by: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    aws_operations: list[str] | UnsetType = UNSET
+
+
+class GrantList(Answer):
+    """Grants given, held, and to be retired."""
+
+    items: list[GrantView]
+    next_cursor: str | None
+
+
+@operation(
+    "POST",
+    "/api/v1/grants",
+    permission=Permission.GRANTS_MANAGE,
+    request=CreateGrantRequest,
+    status=201,
+    checked_upfront=True,
+)
+def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> GrantView:
+    """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
+    caller = call.known_caller
+    owner = request.owner or caller.client_id
+    permissions = request.permissions | ({request.permission} if request.permission else set())
+    _require_grantable(caller, permissions, owner)
+    rule, context = _context(request, permissions)
+    first, *more = sorted(permissions)
+    grant = Grant(
+        grant_id=secrets.token_hex(16),
+        owner=owner,
+        subject=request.subject,
+        permission=first,
+        key_pattern=request.key_pattern,
+        created_at=service.clock(),
+        more_permissions=frozenset(more),
+        context_rule=rule,
+        context=context,
+        retired_by=request.retired_by or "",
+        name=request.name,
+        words=request.aws_operations,
+    )
+    with service.change(call) as change:
+        for subject in filter(None, (request.subject, request.retired_by)):
+            kind, _, name = subject.partition(":")
+            if kind == "client":
+                clients.get(change, name)
+        clients.get(change, owner)
+        call.target = request.subject
+        same = _same(change, grant) if grant.name else None
+        if same is None:
+            change.insert(grant)
+        else:
+            call.abandoned = True
+    return _view(same or grant)
+
+
+@operation("GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
+def list_grants(service: Service, call: Call, request: EmptyRequest) -> GrantList:
+    """List the grants that the caller has given, holds, or may retire."""
+    caller = call.known_caller
+    me = f"client:{caller.client_id}"
+    subjects = [me, *(f"role:{role}" for role in caller.roles)]
+    column = tables.grants.c
+    with service.vault.read() as snapshot:
+        found = snapshot.select(
+            Grant,
+            or_(column.owner == caller.client_id, column.subject.in_(subjects), column.retired_by == me),
+            order_by=column.created_at,
+        )
+    return GrantList(items=[_view(grant) for grant in found], next_cursor=None)
+
+
+@operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
+def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: str) -> GrantView:
+    """Take back a grant of one's own, or give one back where it says so; administrators can take back any."""
+    caller = call.known_caller
+    with service.change(call) as change:
+        grant = change.find(Grant, grant_id) if re.fullmatch("[0-9a-f]{32}", grant_id) else None
+        if grant is None or not may_take_back(caller, grant):
+            raise NotFound("There is no such grant.")
+        call.target = grant.subject
+        change.delete(grant)
+    return _view(grant)
+
+
+def may_take_back(caller: Caller, grant: Grant) -> bool:
+    """Whether `caller` may end the grant: who gave it, who may retire it, an administrator."""
+    me = f"client:{caller.client_id}"
+    retires = me == grant.retired_by or (me == grant.subject and _RETIRE in grant.words)
+    return retires or caller.client_id == grant.owner or Role.ADMIN in caller.roles
+
+
+def _require_grantable(caller: Caller, permissions: AbstractSet[Permission], owner: str) -> None:
+    """Raise where `caller` may not grant this on keys of `owner`: ValidationFailed or PermissionDenied."""
+    for_administrators = permissions & policy.GRANTED_BY_ADMINISTRATORS
+    if not permissions or permissions - policy.GRANTABLE - for_administrators:
+        raise ValidationFailed(f"permission: must be one of {', '.join(sorted(policy.GRANTABLE))}.")
+    if for_administrators and Role.ADMIN not in caller.roles:
+        raise PermissionDenied(f"Only an administrator grants {', '.join(sorted(for_administrators))}.")
+    if permissions - for_administrators and owner != caller.client_id:
+        raise PermissionDenied("Only their owner grants the use of keys.")
+
+
+def _context(request: CreateGrantRequest, permissions: AbstractSet[Permission]) -> tuple[ContextRule, dict[str, str]]:
+    """What the encryption context must be. Raises ValidationFailed."""
+    equals, subset = request.context_equals, request.context_subset
+    if equals is None and subset is None:
+        return ContextRule.NONE, {}
+    if equals is not None and subset is not None:
+        raise ValidationFailed("context_equals, context_subset: give one of them.")
+    if not permissions & policy.BOUND_BY_CONTEXT:
+        bound = ", ".join(sorted(policy.BOUND_BY_CONTEXT))
+        raise ValidationFailed(f"context_equals, context_subset: they limit {bound} and nothing else.")
+    return (ContextRule.EQUALS, equals) if equals is not None else (ContextRule.SUBSET, subset or {})
+
+
+def _same(change: Change, grant: Grant) -> Grant | None:
+    """The grant that says the same, if there is one already."""
+    column = tables.grants.c
+    given = change.select(Grant, column.owner == grant.owner, column.name == grant.name)
+    found = (each for each in given if replace(grant, grant_id=each.grant_id, created_at=each.created_at) == each)
+    return next(found, None)
+
+
+def _view(grant: Grant) -> GrantView:
+    has = grant.context_rule
+    return GrantView(
+        grant_id=grant.grant_id,
+        owner=grant.owner,
+        subject=grant.subject,
+        permission=grant.permission,
+        permissions=sorted(grant.permissions),
+        key_pattern=grant.key_pattern,
+        created_at=grant.created_at,
+        context_equals=grant.context if has is ContextRule.EQUALS else UNSET,
+        context_subset=grant.context if has is ContextRule.SUBSET else UNSET,
+        retired_by=grant.retired_by or UNSET,
+        name=grant.name or UNSET,
+        aws_operations=sorted(grant.words) or UNSET,
+    )

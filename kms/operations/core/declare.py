@@ -1,0 +1,136 @@
+"""The operation table: each operation declared once, with everything that its routes and records need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, cast
+
+import msgspec
+
+from kms.access.policy import Permission
+from kms.access.ratelimit import RateClass
+from kms.errors import Refusal
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of a request, or the query of a GET. Unknown members are refused."""
+
+
+class EmptyRequest(Request):
+    """A request without members."""
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """The body of an answer; members that are UNSET are left out."""
+
+
+@dataclass(frozen=True)
+class TextAnswer:
+    """An answer that is not JSON, or was encoded before; with an entity tag it can be asked for again for nothing."""
+
+    body: bytes
+    content_type: str
+    etag: str | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation.
+
+    `path` is a Flask rule; `permission` is what the caller must hold with respect to what the operation acts on,
+    checked in `function`, or before it where `checked_upfront` says that it acts on nothing that somebody owns. `hot`
+    marks operations that touch no database; `slow` those that compute for long. `batch` is the form of a request with
+    `items`, for operations that take it; `batch_function` carries out a batch at less cost than `function` would for
+    each item, with the same results, `at_once` items between two looks at whether the caller still may. `location` is
+    the path of what was made, with members of the answer in braces. `example` is a request that works, its parts from
+    earlier answers written as `FromAnswerOf`.
+    """
+
+    name: str
+    method: str
+    path: str
+    permission: Permission | None
+    rate_class: RateClass
+    request: type[Request]
+    function: Callable[..., Any]
+    status: int = 200
+    checked_upfront: bool = False
+    hot: bool = False
+    slow: bool = False
+    needs_fresh_factor: bool = False
+    batch: type[Request] | None = None
+    batch_function: Callable[..., Any] | None = None
+    at_once: int = 100
+    location: str | None = None
+    example: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class FromAnswerOf:
+    """In an example: a member of the answer that the example of `operation` gets; `sample` is how it may look."""
+
+    operation: str
+    member: str
+    sample: str
+
+
+MOST_ITEMS = 1000
+"""How many requests a batch can have."""
+
+
+def batch_of(request: type[Request]) -> type[Request]:
+    """The form of a request with up to `MOST_ITEMS` items, each a `request`."""
+    items = Annotated[list[request], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]  # type: ignore[valid-type]
+    name = request.__name__.removesuffix("Request") + "BatchRequest"
+    doc = {"__doc__": f"Up to {MOST_ITEMS} requests at once; each answer or error is at its place in the answer."}
+    made = msgspec.defstruct(name, [("items", items)], bases=(Request,), namespace=doc, forbid_unknown_fields=True)
+    return cast(type[Request], made)
+
+
+@dataclass(frozen=True)
+class BatchItems:
+    """A request with items. One that could not be read is the refusal of it."""
+
+    items: Sequence[Request | Refusal]
+
+
+@dataclass(frozen=True)
+class BatchResults:
+    """The answer to `BatchItems`, in the same order."""
+
+    items: Sequence[Answer | Refusal]
+
+
+OPERATIONS: dict[str, Operation] = {}
+"""Every operation by name."""
+
+
+def operation(
+    method: str,
+    path: str,
+    *,
+    permission: Permission | None,
+    rate_class: RateClass = RateClass.MANAGE,
+    request: type[Request] = EmptyRequest,
+    batched: bool = False,
+    **options: Any,
+) -> Callable[[F], F]:
+    """Declare the decorated function as an operation under its own name.
+
+    It is called with the service, the call, the request and the variables of its path; where it is `batched`,
+    once for each of the `items` of a request that has them.
+    """
+    if batched:
+        options["batch"] = batch_of(request)
+
+    def declare(function: F) -> F:
+        name = function.__name__
+        if name in OPERATIONS:
+            raise ValueError(f"the operation {name} is declared twice")
+        OPERATIONS[name] = Operation(name, method, path, permission, rate_class, request, function, **options)
+        return function
+
+    return declare

@@ -1,0 +1,91 @@
+"""Performing an operation: policy, function, audit entry, in this order and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kms.access import policy
+from kms.access.ratelimit import identity
+from kms.errors import InternalError, Refusal
+from kms.operations.core.declare import BatchItems, BatchResults, Operation, Request
+from kms.operations.core.key_access import authorized_key_cached
+from kms.operations.core.service import Call, Service
+
+
+def execute_operation(
+    service: Service,
+    operation: Operation,
+    call: Call,
+    read_request: Callable[[], Request | BatchItems],
+    path: Mapping[str, str],
+) -> Any:
+    """Carry out `operation` and give its answer, after its audit entry is written.
+
+    `read_request` is called first and may refuse. Raises Refusal; every refusal leaves an entry too, and
+    where that cannot be written the refusal is Unavailable.
+    """
+    try:
+        call.at = at = service.clock()
+        call.caller = service.authenticator.revalidate(call.known_caller, at)  # whose body may have taken its time
+        if operation.permission is not None and operation.checked_upfront:
+            policy.require(call.caller, operation.permission)
+        request = read_request()
+        if isinstance(request, BatchItems):
+            answer: Any = _each(service, operation, call, request, path)
+        else:
+            answer = operation.function(service, call, request, **path)
+    except Refusal as refusal:
+        service.record(call, refusal)
+        raise
+    except Exception:
+        service.record(call, InternalError(""))
+        raise
+    service.record(call)
+    if call.key_id is not None and operation.permission in policy.USES and call.succeeded:
+        service.last_uses.note(call.key_id, at, operation.name, call.request_id)
+    return answer
+
+
+def _each(
+    service: Service, operation: Operation, call: Call, request: BatchItems, path: Mapping[str, str]
+) -> BatchResults:
+    """Carry out each item. A refusal that every item would meet refuses the whole."""
+    if operation.slow and len(request.items) > 1:  # the request itself was counted already
+        who = identity(call.known_caller, call.source)
+        service.rate_limits.hit(operation.rate_class, who, cost=len(request.items) - 1)
+    results: list[Any] = []
+    if operation.batch_function is not None:
+        for begin in range(0, len(request.items), operation.at_once):
+            _look_again(service, call)
+            results += operation.batch_function(
+                service, call, request.items[begin : begin + operation.at_once], **path
+            )
+        return _counted(call, results)
+    if "key_id" in path and operation.permission is not None:  # also where no item can be read
+        authorized_key_cached(service, call, operation.permission, path["key_id"], request.items)
+    for item in request.items:
+        if isinstance(item, Refusal):
+            results.append(item)
+            continue
+        call.recorded = False  # what an item before it changed has its entry
+        _look_again(service, call)
+        try:
+            results.append(operation.function(service, call, item, **path))
+        except Refusal as refusal:
+            if not refusal.item_scoped:
+                raise
+            results.append(refusal)
+    return _counted(call, results)
+
+
+def _look_again(service: Service, call: Call) -> None:
+    """Whether the caller still may, after what came before in a batch."""
+    call.at = service.clock()
+    call.caller = service.authenticator.revalidate(call.known_caller, call.at)
+
+
+def _counted(call: Call, results: list[Any]) -> BatchResults:
+    call.items, call.version, call.recorded = len(results), None, False
+    call.refused = sum(isinstance(result, Refusal) for result in results)
+    return BatchResults(results)

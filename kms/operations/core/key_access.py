@@ -1,0 +1,156 @@
+"""What every use of a key has in common: may the caller, can the key, and which version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from kms.access import policy
+from kms.access.policy import PERMISSION, Permission
+from kms.access.ratelimit import RateClass
+from kms.key_cache import Authorization, require_admitted
+from kms.keys.model import Key, Usage
+from kms.operations.core.declare import Answer, Request, operation
+from kms.operations.core.service import Call, Service
+from kms.vault.transaction import Snapshot
+
+F = TypeVar("F", bound=Callable[..., Any])
+P = TypeVar("P")
+
+VersionNumber = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+class ProcessRequest(Request):
+    """`version` is the latest one unless another is given.
+
+    `recover` asks for the use of a version that was revoked for compromise; it needs the permission
+    `keys:recover`, which only administrators grant.
+    """
+
+    version: VersionNumber | None = None
+    recover: bool = False
+
+
+class UsedKey(Answer):
+    """Which version of which key did it."""
+
+    key_id: str
+    version: int
+
+
+def key_operation(
+    name: str,
+    permission: Permission,
+    request: type[Request],
+    *,
+    example: Mapping[str, Any],
+    hot: bool = True,
+    batch_function: Callable[..., Any] | None = None,
+) -> Callable[[F], F]:
+    """Declare a use of a key: an operation with what all uses have in common."""
+    return operation(
+        "POST",
+        f"/api/v1/keys/<key_id>/{name}",
+        permission=permission,
+        rate_class=RateClass.USE,
+        request=request,
+        hot=hot,
+        batched=True,
+        batch_function=batch_function,
+        example=example,
+    )
+
+
+def authorized_key(snapshot: Snapshot, call: Call, permission: Permission, name: str) -> Key:
+    """The key of that id or alias, if the caller may do this with it. Raises NotFound or PermissionDenied."""
+    key = snapshot.key_named(name)
+    if key is None:
+        raise policy.no_such_key(name)
+    policy.require_on_key(call.known_caller, permission, key.owner, key.key_id, asked_as=name)
+    call.key_id = key.key_id
+    return key
+
+
+def authorized_key_cached(
+    service: Service, call: Call, permission: Permission, name: str, items: Sequence[Any] = ()
+) -> Key:
+    """As `authorized_key`, from memory; `items` are the messages, where it may depend on them."""
+    return _authorized(service, call, permission, name, items).key
+
+
+def _authorized(
+    service: Service,
+    call: Call,
+    permission: Permission,
+    name: str,
+    items: Sequence[Any],
+    usage: Usage | None = None,
+    version: int | None = None,
+) -> Authorization:
+    """What was decided about the caller and the key, noted for the audit entry as far as it came."""
+    caller = call.known_caller
+    found = service.key_cache.authorize(caller, permission, name, call.began, usage, version)
+    if found.limited_to:
+        require_admitted(found, caller, permission, items)
+    call.key_id = found.key.key_id
+    if usage is not None and found.version <= found.key.latest_version:
+        call.version = found.version
+    return found
+
+
+def key_to_protect(
+    service: Service,
+    call: Call,
+    name: str,
+    usage: Usage,
+    *primitives: type[P],
+    items: Sequence[Any] = (),
+    count: int = 1,
+    permission: Permission | None = None,
+) -> tuple[Key, int, P]:
+    """The key of that id or alias, its latest version and what computes with that, for so many messages.
+
+    `items` are the messages, where it may depend on them whether the caller may. `primitives` names, for the type
+    checker, those of the usage. Raises what `KeyCache.authorize` and `KeyCache.usable` raise.
+    """
+    asked = service, call, permission or PERMISSION[usage], name, items, usage
+    found = _authorized(*asked)
+    loaded = found.loaded
+    if (
+        loaded is not None
+        and loaded.message_limit is not None
+        and service.message_quota.claim(found.key, found.version, loaded.message_limit, count)
+    ):
+        # It waited for the database: what was checked before may have been revoked meanwhile.
+        service.memory.require()
+        found = _authorized(*asked)
+        loaded = found.loaded
+    if loaded is None:
+        assert found.refusal is not None
+        raise found.refusal
+    return found.key, found.version, loaded.primitive  # type: ignore[return-value]  # the cache has checked that
+
+
+def version_to_process(
+    service: Service,
+    call: Call,
+    name: str,
+    usage: Usage,
+    request: ProcessRequest,
+    *primitives: type[P],
+    items: Sequence[Any] = (),
+    permission: Permission | None = None,
+) -> tuple[Key, int, P]:
+    """As `key_to_protect`, for undoing it: with the version that the request names."""
+    found = _authorized(service, call, permission or PERMISSION[usage], name, items, usage, request.version)
+    key, loaded = found.key, found.loaded
+    if request.recover:
+        call.recovery = True
+        policy.require_on_key(call.known_caller, Permission.KEYS_RECOVER, key.owner, key.key_id)
+        loaded = service.key_cache.recoverable(name, found.version, usage, call.began)
+    if loaded is None:
+        assert found.refusal is not None
+        raise found.refusal
+    return key, found.version, loaded.primitive  # type: ignore[return-value]  # the cache has checked that

@@ -1,0 +1,198 @@
+"""The service as a whole: one bootstrap wires it, every operation is handed it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from kms.access.authentication import Authenticator
+from kms.access.model import Caller
+from kms.access.ratelimit import RateLimits
+from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.spool import Spool
+from kms.clock import Clock, utc_now
+from kms.config import Settings
+from kms.crypto.keytype import KeyMaterial, KeyType
+from kms.errors import AuthenticationFailed, Refusal, Unavailable
+from kms.key_cache import KeyCache
+from kms.keys.cryptoperiod import Cryptoperiods
+from kms.last_uses import LastUses
+from kms.message_quota import MessageQuota
+from kms.metrics import Metrics
+from kms.operations.core.bootstrap import enrol_first_admin
+from kms.operations.core.key_pool import KeyPool
+from kms.revocation.in_force import RevocationsInForce
+from kms.revocation.published import Publisher
+from kms.secret import Secret
+from kms.vault.memory import Memory
+from kms.vault.opening import open_vault
+from kms.vault.store import Vault
+from kms.vault.transaction import Change
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Call(msgspec.Struct):
+    """One request on its way: who asks for what, and what its audit entry will say.
+
+    `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
+    `at` is when its body was read and it began. `items` of a batch were carried out, `refused` of them not. An
+    `abandoned` change found nothing left to do.
+    """
+
+    operation: str
+    source: str
+    request_id: str
+    caller: Caller | None = None
+    at: datetime | None = None
+    key_id: str | None = None
+    version: int | None = None
+    target: str | None = None
+    items: int | None = None
+    refused: int | None = None
+    recovery: bool | None = None
+    recorded: bool = False
+    abandoned: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether anything that was asked for was done, once it was carried out."""
+        return self.items is None or self.refused != self.items
+
+    @property
+    def began(self) -> datetime:
+        """When its body was read and it began; for operations, which are called after that."""
+        assert self.at is not None
+        return self.at
+
+    @property
+    def known_caller(self) -> Caller:
+        """The caller of an operation that is not public. Raises AuthenticationFailed."""
+        if self.caller is None:
+            raise AuthenticationFailed("This operation needs credentials.")
+        return self.caller
+
+
+class _Refused(Protocol):
+    @property
+    def problem(self) -> str:
+        """The problem type that names why."""
+
+
+class Service:
+    """Everything that operations need, for one worker."""
+
+    def __init__(self, settings: Settings, vault: Vault, clock: Clock = utc_now) -> None:
+        self.settings = settings
+        self.vault = vault
+        self.clock = clock
+        self.cryptoperiods = Cryptoperiods(
+            settings.cryptoperiod, settings.cryptoperiods, settings.process_period, settings.rotation_period
+        )
+        self.memory = Memory(vault)
+        self.revocations = RevocationsInForce(self.memory)
+        self.key_cache = KeyCache(vault, self.memory, self.revocations)
+        self.authenticator = Authenticator(vault, self.memory, clock, settings.token_lifetime)
+        self.message_quota = MessageQuota(vault, clock)
+        self.last_uses = LastUses(vault, clock)
+        self.key_pool = KeyPool()
+        self.publisher = Publisher(vault, self.memory, self.revocations)
+        self.rate_limits = RateLimits(settings)
+        self.metrics = Metrics(settings.run_dir / "metrics")
+        self.spool = Spool(settings.audit_dir, fsync=settings.audit_fsync == "always")
+        self.memory.start()
+
+    @classmethod
+    def open(cls, settings: Settings, clock: Clock = utc_now, root_key: Secret | None = None) -> Service:
+        """Open the vault, make the first administrator where there is no client yet, and wire everything.
+
+        Raises StartError.
+        """
+        vault = open_vault(settings, root_key)
+        enrol_first_admin(vault, settings, clock)
+        return cls(settings, vault, clock)
+
+    def generated(self, kind: KeyType) -> KeyMaterial:
+        """Fresh material of `kind`. May take seconds, so it is called outside of transactions."""
+        return KeyMaterial.of(kind, self.key_pool.generate(kind))
+
+    def close(self) -> None:
+        """Stop answering and let go of the database."""
+        self.last_uses.write_at_the_end()
+        self.memory.stop()
+        self.key_pool.close()
+        self.spool.close()
+        self.vault.close()
+
+    @contextmanager
+    def change(self, call: Call) -> Iterator[Change]:
+        """A change of the vault whose audit entry commits with it."""
+        with self.vault.change() as change:
+            yield change
+            if not call.abandoned:
+                self.record_in(change, call)
+        call.recorded = True
+
+    def change_each(
+        self, call: Call, items: Iterable[T | Refusal], act: Callable[[Change, Call, T], A]
+    ) -> list[A | Refusal]:
+        """Have `act` change something for each item, all in one transaction.
+
+        An item that is refused leaves nothing behind and the others as they are; one that is carried out has an audit
+        entry of its own. Raises Unavailable for all of them.
+        """
+        results: list[A | Refusal] = []
+        with self.vault.change() as change:
+            for item in items:
+                if isinstance(item, Refusal):
+                    results.append(item)
+                    continue
+                own = msgspec.structs.replace(call, key_id=None, version=None, target=None)
+                try:
+                    with change.part():
+                        results.append(act(change, own, item))
+                        self.record_in(change, own)
+                except Unavailable:
+                    raise
+                except Refusal as refusal:
+                    results.append(refusal)
+        return results
+
+    def record_in(self, change: Change, call: Call) -> None:
+        """Leave the audit entry of a call that succeeded, in the change that carries it out."""
+        change.record(self._entry(call, SUCCESS, self.clock()).decode())
+
+    def record(self, call: Call, refusal: _Refused | None = None) -> None:
+        """Leave the audit entry of a call that changed nothing. Raises Unavailable where it cannot be written."""
+        if not call.recorded:
+            outcome = SUCCESS if refusal is None else refusal.problem
+            self.spool.append(self._entry(call, outcome, call.at or self.clock()))
+            call.recorded = True
+
+    def _entry(self, call: Call, outcome: str, at: datetime) -> bytes:
+        return AuditEntry(
+            1,
+            timestamp(at),
+            call.request_id,
+            call.operation,
+            outcome,
+            call.source,
+            call.caller.client_id if call.caller is not None else None,
+            call.key_id,
+            call.version,
+            call.target,
+            call.items,
+            call.refused,
+            call.recovery,
+        ).line()
+
+
+def new_request_id() -> str:
+    """A name for one request, in its answer, the log and the audit log."""
+    return random.getrandbits(64).to_bytes(8).hex()  # it need not be hard to guess, only new

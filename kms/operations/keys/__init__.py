@@ -1,0 +1,1 @@
+"""Keys over their life: made, shown, changed, rotated, revoked, deleted."""

@@ -1,0 +1,139 @@
+"""Aliases: other names of keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from kms.access import policy
+from kms.access.policy import Permission, allows_on_key
+from kms.errors import AlreadyExists, NotFound, ValidationFailed
+from kms.keys.ids import ALIAS_PATTERN, KeyId, is_alias, reserved_for
+from kms.keys.model import Alias, Key
+from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
+from kms.operations.core.key_access import authorized_key
+from kms.operations.core.service import Call, Service
+from kms.operations.core.types import Limit
+from kms.vault import tables
+from kms.vault.transaction import Change
+
+
+class SetAliasRequest(Request):
+    """The key that the alias shall name; with `exists`, only if the alias does (true) or does not yet (false)."""
+
+    key_id: KeyId
+    exists: bool | None = None
+
+
+class ListAliasesRequest(Request):
+    """A page of aliases in their order; `cursor` is the `next_cursor` of the page before."""
+
+    limit: Limit = 100
+    cursor: Annotated[str, msgspec.Meta(max_length=256, pattern=rf"^{ALIAS_PATTERN}\Z")] | None = None
+
+
+class AliasView(Answer):
+    """Another name of a key, good wherever a key id is."""
+
+    alias: str
+    key_id: str
+    created_at: datetime
+
+
+class AliasList(Answer):
+    """A page of aliases."""
+
+    items: list[AliasView]
+    next_cursor: str | None
+
+
+@operation(
+    "PUT",
+    "/api/v1/aliases/<alias>",
+    permission=Permission.KEYS_UPDATE,
+    request=SetAliasRequest,
+    example={"key_id": "orders"},
+)
+def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str) -> AliasView:
+    """Give a key another name, or give that name to another key."""
+    if not is_alias(alias) or reserved_for(alias) is not None:
+        raise ValidationFailed("alias: must look like a key id, and not like the name of a flat key.")
+    with service.change(call) as change:
+        key = authorized_key(change, call, Permission.KEYS_UPDATE, request.key_id)
+        before = _of_caller(change, call, alias)
+        is_taken = change.key_by_id(alias) is not None or change.find(Alias, alias) is not None
+        if before is None and request.exists:
+            raise NotFound(f"There is no alias {alias}.")
+        _require_no_other_meaning(service, change, call, alias)
+        if is_taken and (before is None or request.exists is False):
+            raise AlreadyExists(f"There is a key or an alias {alias} already.")
+        if before is None:
+            after = Alias(alias, key.uid, service.clock())
+            change.insert(after)
+        else:
+            after = change.replace(before, replace(before, key_uid=key.uid))
+    return AliasView(alias=alias, key_id=key.key_id, created_at=after.created_at)
+
+
+@operation(
+    "GET", "/api/v1/aliases", permission=Permission.KEYS_READ, request=ListAliasesRequest, checked_upfront=True
+)
+def list_aliases(service: Service, call: Call, request: ListAliasesRequest) -> AliasList:
+    """List the aliases of keys that the caller may see."""
+    column = tables.aliases.c
+    caller = call.known_caller
+    found: list[AliasView] = []
+    cursor = request.cursor
+    with service.vault.read() as snapshot:
+        while len(found) <= request.limit:
+            criteria = [column.alias > cursor] if cursor is not None else []
+            page = snapshot.select(Alias, *criteria, order_by=column.alias, limit=request.limit + 1)
+            keys = {key.uid: key for key in snapshot.select(Key, tables.keys.c.uid.in_([a.key_uid for a in page]))}
+            for each in page:
+                key = keys.get(each.key_uid)
+                if key is not None and allows_on_key(caller, Permission.KEYS_READ, key.owner, key.key_id):
+                    found.append(AliasView(alias=each.alias, key_id=key.key_id, created_at=each.created_at))
+            if len(page) <= request.limit:
+                break
+            cursor = page[-1].alias
+    items = found[: request.limit]
+    return AliasList(items=items, next_cursor=items[-1].alias if len(found) > len(items) else None)
+
+
+@operation("DELETE", "/api/v1/aliases/<alias>", permission=Permission.KEYS_UPDATE)
+def delete_alias(service: Service, call: Call, request: EmptyRequest, alias: str) -> AliasView:
+    """Take a name back; the key stays."""
+    with service.change(call) as change:
+        found = _of_caller(change, call, alias)
+        if found is None:
+            raise NotFound(f"There is no alias {alias}.")
+        key = change.find(Key, found.key_uid)
+        assert key is not None
+        change.delete(found)
+    return AliasView(alias=alias, key_id=key.key_id, created_at=found.created_at)
+
+
+def _require_no_other_meaning(service: Service, change: Change, call: Call, alias: str) -> None:
+    """Raise AlreadyExists where the alias would take the place of another's in the AWS dialect.
+
+    There `alias/X` of the default region is both the alias of that name and our alias X.
+    """
+    prefix = f"{service.settings.aws_region}:alias/"
+    twin = alias.removeprefix(prefix) if alias.startswith(prefix) else prefix + alias
+    found = change.find(Alias, twin) if is_alias(twin) else None
+    key = change.find(Key, found.key_uid) if found else None
+    if key is not None and not allows_on_key(call.known_caller, Permission.KEYS_UPDATE, key.owner, key.key_id):
+        raise AlreadyExists(f"There is a key or an alias {alias} already.")
+
+
+def _of_caller(change: Change, call: Call, alias: str) -> Alias | None:
+    """The alias, if the caller may know of it. Raises PermissionDenied where that is all."""
+    found = change.find(Alias, alias) if is_alias(alias) else None
+    key = change.find(Key, found.key_uid) if found else None
+    if found is None or key is None or not policy.may_see_key(call.known_caller, key.owner, key.key_id):
+        return None
+    policy.require_on_key(call.known_caller, Permission.KEYS_UPDATE, key.owner, key.key_id)
+    return found

@@ -1,0 +1,177 @@
+"""Making key versions: the first of a key, the next by generating again, by rotation, or by the schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from kms.access import clients
+from kms.crypto.keytype import KeyMaterial, KeyType
+from kms.errors import AlreadyExists, Conflict, KeyRevoked, KeyStateConflict, ValidationFailed
+from kms.keys.cryptoperiod import Cryptoperiods
+from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
+from kms.keys.lifecycle import awaits_material, effective_state, move
+from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
+from kms.vault.transaction import Change
+
+
+@dataclass(frozen=True)
+class KeySpec:
+    """What a new key shall be; members that are None follow the settings."""
+
+    type: KeyType
+    owner: str
+    key_id: str | None = None
+    usages: frozenset[Usage] | None = None
+    exportable: bool = False
+    cryptoperiod: timedelta | None = None
+    rotation_period: timedelta | None = None
+    activate_at: datetime | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+    origin: Origin = Origin.GENERATED
+    region: str = ""
+    policy: str = ""
+
+
+def new_key(
+    change: Change, periods: Cryptoperiods, template: KeySpec, material: KeyMaterial, now: datetime
+) -> tuple[Key, KeyVersion]:
+    """A key with its first version.
+
+    Raises AlreadyExists, NotFound for an owner who is not there, and ValidationFailed.
+    """
+    clients.get(change, template.owner)
+    key_id = template.key_id or new_key_id()
+    require_free_name(change, key_id, template.owner)
+    kind = template.type
+    is_renewable = template.origin.is_renewable and material.private is not None and not is_session_key_id(key_id)
+    rotation_period = template.rotation_period or (periods.rotation if is_renewable else None)
+    if rotation_period and not is_renewable:
+        raise ValidationFailed("rotation_period: the service cannot make the next version of this key by itself.")
+    key = Key(
+        uid=new_key_uid(),
+        key_id=key_id,
+        type=kind.name,
+        owner=template.owner,
+        usages=usages_of(kind, template.usages, material),
+        exportable=template.exportable,
+        cryptoperiod=template.cryptoperiod or periods.of(kind.name),
+        rotation_period=rotation_period,
+        next_rotation_at=(template.activate_at or now) + rotation_period if rotation_period else None,
+        latest_version=1,
+        created_at=now,
+        labels=template.labels,
+        description=template.description,
+        origin=template.origin,
+        region=template.region,
+        policy=template.policy,
+    )
+    version = _version(change, key, 1, material, now, template.activate_at or now, periods)
+    change.insert(key, version)
+    return key, version
+
+
+def next_version(
+    change: Change, periods: Cryptoperiods, key: Key, kind: KeyType, material: KeyMaterial, now: datetime
+) -> tuple[Key, KeyVersion]:
+    """The next version of `key`; the one before it is deactivated and only decrypts and verifies.
+
+    Raises KeyStateConflict while the key is suspended or awaits its deletion, Conflict for a type with other uses.
+    """
+    if not any(key.usages <= purpose for purpose in kind.purposes):
+        # Usages are the key's, not the version's: they never change, so that no old version gets another.
+        made_for = ", ".join(sorted(key.usages))
+        raise Conflict(f"{key.key_id} is a key for {made_for}, which a key of type {kind.name} is not made for.")
+    if key.deletion_at is not None:
+        raise KeyStateConflict(f"{key.key_id} is to be deleted. Cancel that before making a new version.")
+    before = change.find(KeyVersion, key.uid, key.latest_version)
+    assert before is not None
+    state = effective_state(before, now)
+    if state is KeyState.SUSPENDED:
+        raise KeyStateConflict(f"{key.key_id} is suspended. Resume or revoke it before making a new version.")
+    if state is KeyState.PRE_ACTIVATION:
+        raise KeyStateConflict(f"{key.key_id} is not active yet; its first version has protected nothing.")
+    if state is KeyState.ACTIVE:
+        change.replace(before, move(before, KeyState.DEACTIVATED, now))
+    after = replace(
+        key,
+        type=kind.name,
+        latest_version=key.latest_version + 1,
+        next_rotation_at=now + key.rotation_period if key.rotation_period else None,
+    )
+    change.replace(key, after)
+    version = _version(change, after, after.latest_version, material, now, now, periods)
+    change.insert(version)
+    return after, version
+
+
+def usages_of(kind: KeyType, asked: frozenset[Usage] | None, material: KeyMaterial) -> frozenset[Usage]:
+    """The usages of a key of `kind`, all that it can have where none are asked for. Raises ValidationFailed."""
+    purposes = kind.purposes
+    if material.public is not None and material.private is None:
+        purposes = tuple(frozenset(each for each in purpose if not each.needs_private) for purpose in purposes)
+        if not any(purposes):
+            raise ValidationFailed(f"public_key: a public key of type {kind.name} alone does nothing here.")
+    if asked is None:
+        return next(purpose for purpose in purposes if purpose)
+    if not asked or not any(asked <= purpose for purpose in purposes):
+        choices = "; or ".join(", ".join(sorted(purpose)) for purpose in purposes if purpose)
+        raise ValidationFailed(f"usages: a key of type {kind.name} can be made for {choices}.")
+    return asked
+
+
+def require_free_name(change: Change, name: str, owner: str) -> None:
+    """Raise AlreadyExists for a name in use, and ValidationFailed for one of no form or kept for another client."""
+    if not is_key_id(name):  # REST has checked that; dialects take names as they come
+        raise ValidationFailed("key_id: letters, digits, dots, dashes and underscores, 128 at the most.")
+    if change.key_by_id(name) is not None or change.find(Alias, name) is not None:
+        raise AlreadyExists(f"There is a key or an alias {name} already.")
+    client_id = reserved_for(name)
+    if client_id not in (None, owner):
+        raise ValidationFailed(f"key_id: the name {name} is kept for keys of the client {client_id}.")
+
+
+def require_rotatable(change: Change, key: Key) -> None:
+    """Raise where the service may not make the next version of `key` by itself.
+
+    KeyRevoked after a revocation, which a rotation would quietly undo; Conflict for what is shared with others.
+    """
+    if not key.origin.is_renewable or is_session_key_id(key.key_id):
+        raise Conflict(f"{key.key_id} was agreed on or derived with others; do that again instead.")
+    latest = change.find(KeyVersion, key.uid, key.latest_version)
+    if latest is None:
+        return
+    if latest.revocation_reason is not None and latest.state is not KeyState.SUSPENDED:
+        raise KeyRevoked(f"{key.key_id} was revoked ({latest.revocation_reason}). Generate it anew instead.")
+    if latest.fingerprint is not None or awaits_material(latest, latest.created_at):
+        raise Conflict(f"The material of {key.key_id} is kept elsewhere and comes from there.")
+    if latest.material is None and latest.state is not KeyState.DESTROYED:
+        raise Conflict(f"{key.key_id} is a public key whose private half is elsewhere; import the next one.")
+
+
+def _version(
+    change: Change,
+    key: Key,
+    number: int,
+    material: KeyMaterial,
+    now: datetime,
+    activate_at: datetime,
+    periods: Cryptoperiods,
+) -> KeyVersion:
+    expires_at = activate_at + key.cryptoperiod
+    sealed = None
+    if material.private is not None:
+        sealed = change.seal_material(key, number, key.type, material.private)
+    return KeyVersion(
+        key_uid=key.uid,
+        version=number,
+        type=key.type,
+        state=KeyState.ACTIVE if activate_at <= now else KeyState.PRE_ACTIVATION,
+        created_at=now,
+        activate_at=activate_at,
+        expires_at=expires_at,
+        process_until=expires_at + periods.process_after,
+        material=sealed,
+        public_key=material.public,
+    )

@@ -1,0 +1,333 @@
+"""Keys over REST: create, list, detail, versions, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from sqlalchemy import ColumnElement, and_, case, false, literal, or_
+
+from kms.access import policy
+from kms.access.model import Caller
+from kms.access.policy import Permission
+from kms.access.ratelimit import RateClass
+from kms.crypto.keytype import KeyMaterial
+from kms.crypto.registry import key_type
+from kms.errors import Refusal, ValidationFailed
+from kms.keys.ids import ClientId, KeyId
+from kms.keys.model import KeyState, Usage
+from kms.operations.core.declare import MOST_ITEMS, Answer, EmptyRequest, Request, operation
+from kms.operations.core.key_access import VersionNumber, authorized_key
+from kms.operations.core.service import Call, Service
+from kms.operations.core.types import KeyTypeName, Limit, Moment, Region
+from kms.operations.keys import key_factory
+from kms.operations.keys.key_factory import KeySpec
+from kms.operations.keys.views import KeySummary, KeyView, VersionView, shown, summary_members, version_view, view_of
+from kms.vault import tables
+from kms.vault.records import microseconds
+from kms.vault.transaction import Change
+
+Label = Annotated[str, msgspec.Meta(max_length=128)]
+LabelValue = Annotated[str, msgspec.Meta(max_length=256)]
+_MOST_LABELS = 64
+Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=_MOST_LABELS)]
+Description = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\x00]*\Z")]  # PostgreSQL keeps no NUL
+PolicyText = Annotated[str, msgspec.Meta(max_length=32_768, pattern=r"^[^\x00]*\Z")]
+_SHORTEST_PERIOD, LONGEST_PERIOD = timedelta(seconds=1), timedelta(days=36_500)
+
+
+class CreateKeyRequest(Request):
+    """What the key shall be.
+
+    `usages` are all that the type can have by default, `owner` the caller. `cryptoperiod` is how long a version
+    protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D. `region` is
+    the AWS region in which the AWS dialect shows the key, that of the settings where it is empty. `policy` is kept
+    for AWS clients, and of no effect.
+    """
+
+    type: KeyTypeName = "xaes-256-gcm"
+    key_id: KeyId | None = None
+    owner: ClientId | None = None
+    usages: frozenset[Usage] | None = None
+    exportable: bool = False
+    cryptoperiod: timedelta | None = None
+    rotation_period: timedelta | None = None
+    activate_at: Moment | None = None
+    labels: Labels = msgspec.field(default_factory=dict)
+    description: Description = ""
+    region: Region = ""
+    policy: PolicyText = ""
+
+
+class ListKeysRequest(Request):
+    """A page of keys in the order of their ids; `cursor` is the `next_cursor` of the page before.
+
+    Filters add up. `label` is a name, or a name and a value as `name:value`.
+    """
+
+    limit: Limit = 100
+    cursor: KeyId | None = None
+    owner: ClientId | None = None
+    region: Region | None = None
+    type: KeyTypeName | None = None
+    state: KeyState | None = None
+    prefix: KeyId | None = None
+    label: Annotated[str, msgspec.Meta(max_length=385)] | None = None
+
+
+class ListVersionsRequest(Request):
+    """A page of versions, the newest first; `cursor` is the `next_cursor` of the page before."""
+
+    limit: Limit = 100
+    cursor: VersionNumber | None = None
+
+
+class UpdateKeyRequest(Request):
+    """Members that are not given stay as they are; `rotation_period` null ends the rotation by schedule.
+
+    `labels` takes the place of all, `add_labels` and `remove_labels` change some.
+    Versions below `min_process_version` are refused everything, those below `min_protect_version` protection.
+    `policy` is kept for AWS clients, and of no effect.
+    """
+
+    rotation_period: timedelta | UnsetType | None = UNSET
+    cryptoperiod: timedelta | UnsetType = UNSET
+    labels: Labels | UnsetType = UNSET
+    add_labels: Labels = msgspec.field(default_factory=dict)
+    remove_labels: Annotated[list[Label], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
+    description: Description | UnsetType = UNSET
+    min_protect_version: VersionNumber | UnsetType = UNSET
+    min_process_version: VersionNumber | UnsetType = UNSET
+    policy: PolicyText | UnsetType = UNSET
+
+
+class KeyList(Answer):
+    """A page of keys."""
+
+    items: list[KeySummary]
+    next_cursor: str | None
+
+
+class VersionList(Answer):
+    """A page of versions."""
+
+    items: list[VersionView]
+    next_cursor: str | None
+
+
+def _create_batch(
+    service: Service, call: Call, items: Sequence[CreateKeyRequest | Refusal]
+) -> list[KeyView | Refusal]:
+    """`create_key` for each of the items, in one transaction."""
+
+    def prepared(item: CreateKeyRequest | Refusal) -> tuple[KeySpec, KeyMaterial] | Refusal:
+        if isinstance(item, Refusal):
+            return item
+        try:
+            template = template_of(service, call, item)
+        except Refusal as refusal:
+            return refusal
+        return template, service.generated(template.type)
+
+    def store(change: Change, own: Call, asked: tuple[KeySpec, KeyMaterial]) -> KeyView:
+        return _store(service, own, change, *asked)
+
+    return service.change_each(call, [prepared(item) for item in items], store)
+
+
+@operation(
+    "POST",
+    "/api/v1/keys",
+    permission=Permission.KEYS_CREATE,
+    rate_class=RateClass.GENERATE,
+    request=CreateKeyRequest,
+    status=201,
+    slow=True,
+    batched=True,
+    batch_function=_create_batch,
+    at_once=MOST_ITEMS,
+    location="/api/v1/keys/{key_id}",
+    example={"type": "xaes-256-gcm", "key_id": "orders", "labels": {"env": "prod"}},
+)
+def create_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyView:
+    """Make a key with its first version."""
+    template = template_of(service, call, request)
+    material = service.generated(template.type)  # before the transaction: it may take seconds
+    return stored(service, call, template, material)
+
+
+@operation(
+    "GET", "/api/v1/keys", permission=Permission.KEYS_READ, request=ListKeysRequest, example={"label": "env:prod"}
+)
+def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList:
+    """List the keys that the caller may see."""
+    now = service.clock()
+    with service.vault.read() as snapshot:
+        criteria = [_visible_to(call.known_caller), *_filters(request, now, service.settings.aws_region)]
+        found = snapshot.keys_with_latest(*criteria, order_by=tables.keys.c.key_id, limit=request.limit + 1)
+    page = found[: request.limit]
+    return KeyList(
+        items=[KeySummary(**summary_members(key, latest, now)) for key, latest in page],
+        next_cursor=page[-1][0].key_id if len(found) > len(page) else None,
+    )
+
+
+@operation("GET", "/api/v1/keys/<key_id>", permission=Permission.KEYS_READ)
+def get_key(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
+    """Show a key and its versions."""
+    with service.vault.read() as snapshot:
+        return shown(service, snapshot, authorized_key(snapshot, call, Permission.KEYS_READ, key_id))
+
+
+@operation("GET", "/api/v1/keys/<key_id>/versions", permission=Permission.KEYS_READ, request=ListVersionsRequest)
+def list_versions(service: Service, call: Call, request: ListVersionsRequest, key_id: str) -> VersionList:
+    """List the versions of a key."""
+    with service.vault.read() as snapshot:
+        key = authorized_key(snapshot, call, Permission.KEYS_READ, key_id)
+        found = snapshot.latest_versions(key, request.limit + 1, below=request.cursor)[::-1]
+    page = found[: request.limit]
+    return VersionList(
+        items=[version_view(each, service.clock()) for each in page],
+        next_cursor=str(page[-1].version) if len(found) > len(page) else None,
+    )
+
+
+@operation(
+    "PATCH",
+    "/api/v1/keys/<key_id>",
+    permission=Permission.KEYS_UPDATE,
+    request=UpdateKeyRequest,
+    example={"rotation_period": "P90D", "description": "Orders of the web shop"},
+)
+def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: str) -> KeyView:
+    """Change what a key does by itself, what it is called, or from which version on it works."""
+    with service.change(call) as change:
+        key = authorized_key(change, call, Permission.KEYS_UPDATE, key_id)
+        given = {name: value for name in request.__struct_fields__ if (value := getattr(request, name)) is not UNSET}
+        labels = {**given.get("labels", key.labels), **given.pop("add_labels")}
+        removed = given.pop("remove_labels")
+        given["labels"] = {name: value for name, value in labels.items() if name not in removed}
+        if len(given["labels"]) > _MOST_LABELS:
+            raise ValidationFailed(f"labels: at most {_MOST_LABELS}.")
+        _require_periods(given.get("cryptoperiod"), given.get("rotation_period"))
+        if "rotation_period" in given:
+            period = given["rotation_period"]
+            if period is not None:
+                key_factory.require_rotatable(change, key)
+            given["next_rotation_at"] = service.clock() + period if period else None
+        after = replace(key, **given)
+        if not after.oldest_version <= after.min_process_version <= after.latest_version:
+            raise ValidationFailed(f"min_process_version: from {key.oldest_version} to {key.latest_version}.")
+        if not after.min_process_version <= after.min_protect_version <= after.latest_version:
+            raise ValidationFailed(f"min_protect_version: from {after.min_process_version} to {key.latest_version}.")
+        change.replace(key, after)
+        return shown(service, change, after)
+
+
+def template_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:
+    """What the request asks for, if the caller may have it. Raises PermissionDenied, ValidationFailed, …"""
+    caller = call.known_caller
+    owner = request.owner or caller.client_id
+    policy.require(caller, Permission.KEYS_CREATE, owner)
+    _require_periods(request.cryptoperiod, request.rotation_period)
+    return KeySpec(
+        type=key_type(request.type),
+        owner=owner,
+        key_id=request.key_id,
+        usages=request.usages,
+        exportable=request.exportable,
+        cryptoperiod=request.cryptoperiod,
+        rotation_period=request.rotation_period,
+        activate_at=_activation(request.activate_at, service.clock()),
+        labels=request.labels,
+        description=request.description,
+        region=request.region,
+        policy=request.policy,
+    )
+
+
+def stored(service: Service, call: Call, template: KeySpec, material: KeyMaterial) -> KeyView:
+    """The new key, kept and shown."""
+    with service.change(call) as change:
+        return _store(service, call, change, template, material)
+
+
+def _store(service: Service, call: Call, change: Change, template: KeySpec, material: KeyMaterial) -> KeyView:
+    now = service.clock()
+    key, version = key_factory.new_key(change, service.cryptoperiods, template, material, now)
+    call.key_id, call.version = key.key_id, version.version
+    if call.target is None and template.owner != call.known_caller.client_id:
+        call.target = template.owner
+    return view_of(key, [version], [], now)
+
+
+def _activation(asked: datetime | None, now: datetime) -> datetime | None:
+    if asked is not None and not now - timedelta(minutes=5) <= asked <= now + LONGEST_PERIOD:
+        raise ValidationFailed("activate_at: must lie in the future, and within a century.")
+    return asked
+
+
+def _require_periods(cryptoperiod: timedelta | None, rotation_period: timedelta | None) -> None:
+    for member, period in (("cryptoperiod", cryptoperiod), ("rotation_period", rotation_period)):
+        if period is not None and not _SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
+            raise ValidationFailed(f"{member}: from a second to a century, such as P90D or PT1H.")
+
+
+def _visible_to(caller: Caller) -> ColumnElement[bool]:
+    keys = tables.keys.c
+    if any(Permission.KEYS_READ in policy.ANY_OWNER[role] for role in caller.roles):
+        return keys.uid.is_not(None)
+    granted = (
+        and_(
+            keys.owner == grant.owner,
+            keys.key_id.startswith(grant.key_pattern[:-1], autoescape=True)
+            if grant.key_pattern.endswith("*")
+            else keys.key_id == grant.key_pattern,
+        )
+        for grant in caller.grants
+        if Permission.KEYS_READ in grant.permissions
+    )
+    return or_(keys.owner == caller.client_id, *granted, false())
+
+
+def _filters(request: ListKeysRequest, now: datetime, default_region: str) -> list[ColumnElement[bool]]:
+    keys = tables.keys.c
+    criteria: list[ColumnElement[bool]] = []
+    if request.cursor is not None:
+        criteria.append(keys.key_id > request.cursor)
+    if request.owner is not None:
+        criteria.append(keys.owner == request.owner)
+    if request.region is not None:
+        primary = keys.region.in_({request.region, "" if request.region == default_region else request.region})
+        replica = literal(" ").concat(keys.replicas).concat(" ").contains(f" {request.region} ", autoescape=True)
+        criteria.append(or_(primary, replica))
+    if request.type is not None:
+        criteria.append(keys.type == key_type(request.type).name)
+    if request.prefix is not None:
+        criteria.append(keys.key_id.startswith(request.prefix, autoescape=True))
+    if request.label is not None:
+        name, colon, value = request.label.partition(":")
+        stored = f"{_json(name)}:{_json(value) if colon else ''}"  # as `records` writes it: quotes end each string
+        criteria.append(keys.labels.contains(stored, autoescape=True))
+    if request.state is not None:
+        criteria.append(_state_at(now) == literal(str(request.state)))
+    return criteria
+
+
+def _json(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+def _state_at(now: datetime) -> ColumnElement[str]:
+    """`effective_state` of a key's latest version, as an expression."""
+    version, moment = tables.key_versions.c, microseconds(now)
+    active = case((version.expires_at <= moment, str(KeyState.DEACTIVATED)), else_=str(KeyState.ACTIVE))
+    return case(
+        (version.state == KeyState.ACTIVE, active),
+        (and_(version.state == KeyState.PRE_ACTIVATION, version.activate_at <= moment), active),
+        else_=version.state,
+    )

@@ -1,0 +1,214 @@
+"""The life of a key over REST: rotate, suspend, resume, revoke, trim, destroy, delete (SP 800-57, section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from kms.access.policy import Permission
+from kms.access.ratelimit import RateClass
+from kms.crypto.keytype import KeyMaterial, KeyType
+from kms.crypto.registry import key_type
+from kms.errors import Conflict, KeyStateConflict, NotFound, ValidationFailed
+from kms.keys.lifecycle import effective_state, move
+from kms.keys.model import Alias, Key, KeyState, KeyVersion, RevocationReason
+from kms.operations.core.declare import EmptyRequest, Request, operation
+from kms.operations.core.key_access import VersionNumber, authorized_key, authorized_key_cached
+from kms.operations.core.service import Call, Service
+from kms.operations.core.types import Moment
+from kms.operations.keys import key_factory
+from kms.operations.keys.views import KeyView, shown
+from kms.revocation import revoke as revocation
+from kms.vault import tables
+from kms.vault.rows import LastUse, MessageCount
+from kms.vault.transaction import Change
+
+_SHORTEST_WAIT, _USUAL_WAIT, _LONGEST_WAIT = timedelta(days=1), timedelta(days=30), timedelta(days=365)
+
+
+class RevokeKeyRequest(Request):
+    """Why (RFC 5280 reason names), and since when the key is known to be compromised."""
+
+    reason: RevocationReason = RevocationReason.KEY_COMPROMISE
+    compromised_at: Moment | None = None
+
+
+class DeleteKeyRequest(Request):
+    """How long the deletion can still be cancelled: from a day to a year, ISO 8601."""
+
+    waiting_period: timedelta = _USUAL_WAIT
+
+
+class TrimKeyRequest(Request):
+    """The oldest version to keep."""
+
+    oldest_version: VersionNumber
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/rotate",
+    permission=Permission.KEYS_ROTATE,
+    rate_class=RateClass.GENERATE,
+    slow=True,
+    example={},
+)
+def rotate_key_version(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
+    """Make the next version of a key; the one before decrypts and verifies from now on."""
+    material = next_material(service, call, key_id)
+    with service.change(call) as change:
+        key, _ = rotate(service, call, change, key_id, material)
+        return shown(service, change, key)
+
+
+@operation("POST", "/api/v1/keys/<key_id>/suspend", permission=Permission.KEYS_REVOKE, example={})
+def suspend_key(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
+    """Put a key on hold: it is refused everything until it is resumed."""
+    with service.change(call) as change:
+        return shown(service, change, revoke(service, call, change, key_id, RevocationReason.CERTIFICATE_HOLD))
+
+
+@operation("POST", "/api/v1/keys/<key_id>/resume", permission=Permission.KEYS_REVOKE, example={})
+def resume_key(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
+    """Lift the hold on a key."""
+    with service.change(call) as change:
+        return shown(service, change, revoke(service, call, change, key_id, RevocationReason.REMOVE_FROM_CRL))
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/revoke",
+    permission=Permission.KEYS_REVOKE,
+    request=RevokeKeyRequest,
+    example={"reason": "superseded"},
+)
+def revoke_key_versions(service: Service, call: Call, request: RevokeKeyRequest, key_id: str) -> KeyView:
+    """Revoke every version of a key; once this has answered, no worker on any node uses it again."""
+    with service.change(call) as change:
+        key = revoke(service, call, change, key_id, request.reason, request.compromised_at)
+        return shown(service, change, key)
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/trim",
+    permission=Permission.KEYS_DELETE,
+    request=TrimKeyRequest,
+    example={"oldest_version": 2},
+)
+def trim_key(service: Service, call: Call, request: TrimKeyRequest, key_id: str) -> KeyView:
+    """Remove the versions before `oldest_version`, with their material, for ever."""
+    with service.change(call) as change:
+        key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        oldest = request.oldest_version
+        if not key.oldest_version <= oldest <= key.latest_version:
+            raise ValidationFailed(f"oldest_version: from {key.oldest_version} to {key.latest_version}.")
+        column = tables.key_versions.c
+        change.delete(*change.select(KeyVersion, column.key_uid == key.uid, column.version < oldest))
+        _forget_counts(change, key, below=oldest)
+        after = replace(
+            key,
+            oldest_version=oldest,
+            min_process_version=max(key.min_process_version, oldest),
+            min_protect_version=max(key.min_protect_version, oldest),
+        )
+        return shown(service, change, change.replace(key, after))
+
+
+@operation(
+    "POST",
+    "/api/v1/keys/<key_id>/versions/<int:version>/destroy",
+    permission=Permission.KEYS_DELETE,
+    example={},
+)
+def destroy_version(service: Service, call: Call, request: EmptyRequest, key_id: str, version: int) -> KeyView:
+    """Erase the material of one version for ever; what is known about it stays."""
+    with service.change(call) as change:
+        key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        found = change.find(KeyVersion, key.uid, version) if version <= key.latest_version else None
+        if found is None:
+            raise NotFound(f"{key.key_id} has no version {version}.")
+        call.version = version
+        now = service.clock()
+        if effective_state(found, now) is not KeyState.DESTROYED:
+            change.replace(found, move(found, KeyState.DESTROYED, now, found.revocation_reason))
+        return shown(service, change, key)
+
+
+@operation(
+    "DELETE",
+    "/api/v1/keys/<key_id>",
+    permission=Permission.KEYS_DELETE,
+    request=DeleteKeyRequest,
+    example={"waiting_period": "P7D"},
+)
+def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: str) -> KeyView:
+    """Refuse a key every use at once, and delete it with all its versions after a waiting period."""
+    if not _SHORTEST_WAIT <= request.waiting_period <= _LONGEST_WAIT:
+        raise ValidationFailed("waiting_period: from P1D to P365D.")
+    with service.change(call) as change:
+        key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        if key.deletion_at is not None:
+            raise KeyStateConflict(f"{key.key_id} is to be deleted already; cancel that to choose another time.")
+        after = replace(key, deletion_at=service.clock() + request.waiting_period)
+        return shown(service, change, change.replace(key, after))
+
+
+@operation("POST", "/api/v1/keys/<key_id>/cancel-deletion", permission=Permission.KEYS_DELETE, example={})
+def cancel_deletion(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
+    """Keep a key that was to be deleted."""
+    with service.change(call) as change:
+        key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        if key.deletion_at is None:
+            raise KeyStateConflict(f"{key.key_id} is not to be deleted.")
+        return shown(service, change, change.replace(key, replace(key, deletion_at=None)))
+
+
+def remove(change: Change, key: Key) -> None:
+    """Delete `key` with all its versions and aliases; what the revocation list and the audit log say stays."""
+    change.delete(*change.versions(key))
+    _forget_counts(change, key)
+    change.delete(*change.select(LastUse, tables.last_uses.c.key_uid == key.uid))
+    change.delete(*change.select(Alias, tables.aliases.c.key_uid == key.uid), key)
+
+
+def revoke(
+    service: Service,
+    call: Call,
+    change: Change,
+    key_id: str,
+    reason: RevocationReason,
+    compromised_at: datetime | None = None,
+) -> Key:
+    """Revoke, hold or resume. Raises NotFound, PermissionDenied, KeyStateConflict, ValidationFailed."""
+    now = service.clock()
+    key = authorized_key(change, call, Permission.KEYS_REVOKE, key_id)
+    if compromised_at is not None and not key.created_at <= compromised_at <= now:
+        raise ValidationFailed("compromised_at: must lie between the creation of the key and now.")
+    return revocation.revoke(change, key, reason, now, compromised_at)
+
+
+def next_material(service: Service, call: Call, key_id: str) -> tuple[KeyType, KeyMaterial]:
+    """KeyMaterial for the next version of a key. It may take seconds, so it comes before the change."""
+    kind = key_type(authorized_key_cached(service, call, Permission.KEYS_ROTATE, key_id).type)
+    return kind, service.generated(kind)
+
+
+def rotate(
+    service: Service, call: Call, change: Change, key_id: str, made: tuple[KeyType, KeyMaterial]
+) -> tuple[Key, KeyVersion]:
+    """Make the next version of a key of material that was made for it."""
+    kind, material = made
+    key = authorized_key(change, call, Permission.KEYS_ROTATE, key_id)
+    if key.type != kind.name:
+        raise Conflict("The key was generated anew at the same moment. Try again.")
+    key_factory.require_rotatable(change, key)
+    after, version = key_factory.next_version(change, service.cryptoperiods, key, kind, material, service.clock())
+    call.version = version.version
+    return after, version
+
+
+def _forget_counts(change: Change, key: Key, below: int | None = None) -> None:
+    column = tables.message_counts.c
+    criteria = [column.key_uid == key.uid] + ([column.version < below] if below is not None else [])
+    change.delete(*change.select(MessageCount, *criteria))

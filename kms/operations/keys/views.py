@@ -1,0 +1,127 @@
+"""How keys are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from kms.crypto.pkcs8 import public_pem
+from kms.keys.lifecycle import awaits_material, effective_state
+from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
+from kms.operations.core.declare import Answer
+from kms.operations.core.service import Call, Service
+from kms.vault.transaction import Snapshot
+
+VERSIONS_SHOWN = 100
+
+
+class VersionView(Answer):
+    """One version; `public_key` is PEM. After `expires_at` it no longer protects, after `process_until` nothing.
+
+    `material_expires_at` is for how long its material was lent.
+    """
+
+    version: int
+    type: str
+    state: KeyState
+    created_at: datetime
+    activate_at: datetime
+    expires_at: datetime
+    process_until: datetime
+    revocation_reason: str | UnsetType = UNSET
+    material_expires_at: datetime | UnsetType = UNSET
+    public_key: str | UnsetType = UNSET
+
+
+class KeySummary(Answer):
+    """A key without its versions. `state`, `expires_at` and `pending_import` are those of the latest version."""
+
+    key_id: str
+    type: str
+    owner: str
+    state: KeyState
+    usages: list[Usage]
+    exportable: bool
+    origin: Origin
+    pending_import: bool
+    latest_version: int
+    oldest_version: int
+    min_protect_version: int
+    min_process_version: int
+    created_at: datetime
+    expires_at: datetime
+    cryptoperiod: timedelta
+    rotation_period: timedelta | None
+    next_rotation_at: datetime | None
+    deletion_at: datetime | None
+    labels: dict[str, str]
+    description: str
+    region: str
+    replicas: list[str]
+
+
+_OF_THE_KEY = tuple(name for name in KeySummary.__struct_fields__ if name in {each.name for each in fields(Key)})
+_from_the_key = attrgetter(*_OF_THE_KEY)
+
+
+class KeyView(KeySummary):
+    """A key with its aliases and its newest versions (at most 100), the oldest of them first."""
+
+    aliases: list[str]
+    versions: list[VersionView]
+
+
+def shown(service: Service, snapshot: Snapshot, key: Key) -> KeyView:
+    """`key` in full."""
+    versions = snapshot.latest_versions(key, VERSIONS_SHOWN)
+    return view_of(key, versions, snapshot.matching(Alias, key_uid=key.uid, order_by="alias"), service.clock())
+
+
+def view_of(key: Key, versions: Sequence[KeyVersion], aliases: Sequence[Alias], now: datetime) -> KeyView:
+    """`key` in full, with the newest of its versions, the oldest of them first."""
+    return KeyView(
+        **summary_members(key, versions[-1], now),
+        aliases=[each.alias for each in aliases],
+        versions=[version_view(each, now) for each in versions],
+    )
+
+
+def shown_now(service: Service, call: Call) -> KeyView:
+    """The key that the call was about, as it is after its change."""
+    with service.vault.read() as snapshot:
+        key = snapshot.key_by_id(call.key_id or "")
+        assert key is not None
+        return shown(service, snapshot, key)
+
+
+def summary_members(key: Key, latest: KeyVersion, now: datetime) -> dict[str, Any]:
+    """The members of a `KeySummary`."""
+    return {
+        **dict(zip(_OF_THE_KEY, _from_the_key(key), strict=True)),
+        "state": effective_state(latest, now),
+        "usages": sorted(key.usages),
+        "replicas": sorted(key.replicas),
+        "expires_at": latest.expires_at,
+        "pending_import": awaits_material(latest, now),
+    }
+
+
+def version_view(version: KeyVersion, now: datetime) -> VersionView:
+    """One version as it is at `now`."""
+    return VersionView(
+        version=version.version,
+        type=version.type,
+        state=effective_state(version, now),
+        created_at=version.created_at,
+        activate_at=version.activate_at,
+        expires_at=version.expires_at,
+        process_until=version.process_until,
+        revocation_reason=version.revocation_reason or UNSET,
+        material_expires_at=version.material_until or UNSET,
+        public_key=public_pem(version.public_key) if version.public_key else UNSET,
+    )

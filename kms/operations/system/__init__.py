@@ -1,0 +1,1 @@
+"""What operators need and what happens by itself: audit log, metrics, mounts, schedule, checks."""

@@ -1,0 +1,83 @@
+"""What operators look at: the audit log and the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+import structlog
+from sqlalchemy import and_, func, select
+
+from kms.access.policy import Permission
+from kms.audit.entry import AuditEntry
+from kms.audit.spool import latest_lines
+from kms.keys.model import KeyState
+from kms.operations.core.declare import Answer, EmptyRequest, Request, TextAnswer, operation
+from kms.operations.core.service import Call, Service
+from kms.vault import tables
+from kms.vault.records import microseconds
+from kms.vault.rows import OutboxEntry
+from kms.vault.transaction import Snapshot
+
+_WARNING_DAYS = (7, 30)
+
+
+class AuditRequest(Request):
+    """The newest entries, oldest first; with `after` only those later than that time (as in an entry)."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    after: str = ""
+
+
+class AuditEntries(Answer):
+    """Entries as they were written, in the order of their times."""
+
+    items: list[AuditEntry]
+    next_cursor: str | None
+
+
+@operation(
+    "GET", "/api/v1/audit/entries", permission=Permission.AUDIT_READ, request=AuditRequest, checked_upfront=True
+)
+def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditEntries:
+    """Show the newest audit entries of this host's workers and of all changes."""
+    newest = tables.audit_outbox.c.sequence.desc()
+    with service.vault.read() as snapshot:
+        lines = [row.entry.encode() for row in snapshot.select(OutboxEntry, order_by=newest, limit=request.limit)]
+    lines += latest_lines(service.settings.audit_dir)
+    entries = sorted(_readable(lines), key=lambda entry: entry.time)
+    chosen = [entry for entry in entries if entry.time > request.after][-request.limit :]
+    return AuditEntries(items=chosen, next_cursor=None)
+
+
+@operation("GET", "/metrics", permission=Permission.METRICS_READ, checked_upfront=True)
+def metrics(service: Service, call: Call, request: EmptyRequest) -> TextAnswer:
+    """Metrics of all workers of this host for Prometheus."""
+    now = service.clock()
+    with service.vault.read() as snapshot:
+        expiring = {days: _expiring(snapshot, now, now + timedelta(days=days)) for days in _WARNING_DAYS}
+    body, content_type = service.metrics.exposition(expiring)
+    return TextAnswer(body, content_type)
+
+
+def _readable(lines: list[bytes]) -> Iterator[AuditEntry]:
+    """The entries in `lines`. A power cut can leave a line that is none; it is cried out about and passed over."""
+    for line in lines:
+        try:
+            yield _decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            structlog.get_logger().critical("a line of the audit log cannot be read", length=len(line))
+
+
+def _expiring(snapshot: Snapshot, after: datetime, before: datetime) -> int:
+    """How many active latest versions expire between two times; counted by the database, row codes unread."""
+    keys, versions = tables.keys.c, tables.key_versions.c
+    latest = and_(keys.uid == versions.key_uid, keys.latest_version == versions.version)
+    soon = versions.expires_at.between(microseconds(after), microseconds(before))
+    query = select(func.count()).select_from(tables.keys.join(tables.key_versions, latest))
+    return int(snapshot.connection.execute(query.where(soon, versions.state == KeyState.ACTIVE)).scalar_one())
+
+
+_decoder = msgspec.json.Decoder(AuditEntry)

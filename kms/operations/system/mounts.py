@@ -1,0 +1,95 @@
+"""Further mounts of the Vault dialect: a mount is a name, and its keys have ids that begin with it and a dot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+
+from kms.access import policy
+from kms.access.policy import Permission
+from kms.errors import AlreadyExists, NotFound, ValidationFailed
+from kms.keys.ids import is_mount
+from kms.keys.model import Key
+from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
+from kms.operations.core.service import Call, Service
+from kms.vault import tables
+from kms.vault.rows import Mount
+
+_WAIT = timedelta(days=1)
+_RESERVED = frozenset({"sys", "auth", "cubbyhole", "identity"})
+
+
+class CreateMountRequest(Request):
+    """A name of letters, digits, dashes and underscores, 32 at the most."""
+
+    mount: str
+    description: Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00]*\Z")] = ""
+
+
+class MountView(Answer):
+    """A mount."""
+
+    mount: str
+    description: str
+    created_at: datetime
+
+
+class MountList(Answer):
+    """Every mount beside that of the settings."""
+
+    items: list[MountView]
+    next_cursor: str | None
+
+
+@operation(
+    "POST",
+    "/api/v1/mounts",
+    permission=Permission.MOUNTS_MANAGE,
+    request=CreateMountRequest,
+    status=201,
+    checked_upfront=True,
+    location="/api/v1/mounts/{mount}",
+)
+def create_mount(service: Service, call: Call, request: CreateMountRequest) -> MountView:
+    """Make a mount of the Vault dialect."""
+    if not is_mount(request.mount) or request.mount in _RESERVED:
+        raise ValidationFailed("mount: letters, digits, dashes, underscores, 32 at the most; no name of Vault's.")
+    made = Mount(request.mount, request.description, service.clock())
+    with service.change(call) as change:
+        if request.mount == service.settings.transit_mount or change.find(Mount, request.mount) is not None:
+            raise AlreadyExists(f"There is a mount {request.mount} already.")
+        call.target = request.mount
+        change.insert(made)
+    return _view(made)
+
+
+@operation("GET", "/api/v1/mounts", permission=Permission.SESSIONS_MANAGE, checked_upfront=True)
+def list_mounts(service: Service, call: Call, request: EmptyRequest) -> MountList:
+    """List the mounts of the Vault dialect."""
+    with service.vault.read() as snapshot:
+        found = snapshot.select(Mount, order_by=tables.mounts.c.mount)
+    return MountList(items=[_view(each) for each in found], next_cursor=None)
+
+
+@operation("DELETE", "/api/v1/mounts/<mount>", permission=Permission.MOUNTS_MANAGE, checked_upfront=True)
+def delete_mount(service: Service, call: Call, request: EmptyRequest, mount: str) -> MountView:
+    """Remove a mount and refuse its keys every use; after a day, if that is not cancelled, they are deleted."""
+    with service.change(call) as change:
+        found = change.find(Mount, mount) if is_mount(mount) else None
+        if found is None:
+            raise NotFound(f"There is no mount {mount}.")
+        call.target = found.mount
+        keys = tables.keys.c
+        inside = keys.key_id.startswith(f"{found.mount}.", autoescape=True)
+        for key in change.select(Key, inside, keys.deletion_at.is_(None)):
+            policy.require_on_key(call.known_caller, Permission.KEYS_DELETE, key.owner, key.key_id)
+            change.replace(key, replace(key, deletion_at=service.clock() + _WAIT))
+        change.delete(found)
+    return _view(found)
+
+
+def _view(mount: Mount) -> MountView:
+    return MountView(mount=mount.mount, description=mount.description, created_at=mount.created_at)

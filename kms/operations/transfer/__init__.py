@@ -1,0 +1,1 @@
+"""Keys that come in and go out: import, export, material kept elsewhere, backups."""

@@ -1,0 +1,1 @@
+"""What is done with keys: encrypt, sign, wrap, derive, certify; and what needs none."""
