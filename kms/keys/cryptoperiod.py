@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+_MOST_EARLY, _PART_EARLY = timedelta(hours=1), 100
+
+
+def next_rotation(since: datetime, period: timedelta | None) -> datetime | None:
+    """When a key rotates that has a new version `since` then, None without a `period`.
+
+    A little early, by up to a hundredth of the period and an hour at most: keys that were made together should not
+    all fall due in the same second.
+    """
+    if period is None:
+        return None
+    return since + period - random.random() * min(period / _PART_EARLY, _MOST_EARLY)  # noqa: S311
 
 
 @dataclass(frozen=True)

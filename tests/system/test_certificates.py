@@ -34,8 +34,10 @@ def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_when_it_is_bad(sta
     service.wait_for_workers(2, without=workers)  # each was replaced by one that took the pair anew
     assert _served_certificate(service) == before
     assert "old certificate stays" in service.log.read_text()
+    workers = set(service.worker_pids())
     write_pair(service.folder)
     service.process.send_signal(signal.SIGHUP)
+    service.wait_for_workers(2, without=workers)
     wanted = x509.load_pem_x509_certificate((service.folder / "server.crt").read_bytes())
 
     def is_served() -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from kms.access import clients
 from kms.crypto.keytype import KeyMaterial, KeyType
 from kms.errors import AlreadyExists, Conflict, KeyRevoked, KeyStateConflict, ValidationFailed
-from kms.keys.cryptoperiod import Cryptoperiods
+from kms.keys.cryptoperiod import Cryptoperiods, next_rotation
 from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
 from kms.keys.lifecycle import awaits_material, effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
@@ -58,7 +58,7 @@ def new_key(
         exportable=template.exportable,
         cryptoperiod=template.cryptoperiod or periods.of(kind.name),
         rotation_period=rotation_period,
-        next_rotation_at=(template.activate_at or now) + rotation_period if rotation_period else None,
+        next_rotation_at=next_rotation(template.activate_at or now, rotation_period),
         latest_version=1,
         created_at=now,
         labels=template.labels,
@@ -98,7 +98,7 @@ def next_version(
         key,
         type=kind.name,
         latest_version=key.latest_version + 1,
-        next_rotation_at=now + key.rotation_period if key.rotation_period else None,
+        next_rotation_at=next_rotation(now, key.rotation_period),
     )
     change.replace(key, after)
     version = _version(change, after, after.latest_version, material, now, now, periods)

@@ -18,6 +18,7 @@ from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyMaterial
 from kms.crypto.registry import key_type
 from kms.errors import Refusal, ValidationFailed
+from kms.keys.cryptoperiod import next_rotation
 from kms.keys.ids import ClientId, KeyId
 from kms.keys.model import KeyState, Usage
 from kms.operations.core.declare import MOST_ITEMS, Answer, EmptyRequest, Request, operation
@@ -218,7 +219,7 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
             period = given["rotation_period"]
             if period is not None:
                 key_factory.require_rotatable(change, key)
-            given["next_rotation_at"] = service.clock() + period if period else None
+            given["next_rotation_at"] = next_rotation(service.clock(), period)
         after = replace(key, **given)
         if not after.oldest_version <= after.min_process_version <= after.latest_version:
             raise ValidationFailed(f"min_process_version: from {key.oldest_version} to {key.latest_version}.")
