@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from helpers.support import World, b64
-from kms.audit.spool import Spool, latest_lines
+from kms.audit.spool import Spool, latest_lines, tidy
 from kms.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -148,3 +148,20 @@ def test_the_newest_lines_of_a_large_spool(tmp_path: Path) -> None:
     numbers = [json.loads(line)["n"] for line in latest_lines(tmp_path)]
     assert numbers == list(range(numbers[0], 30_000))
     assert 10_000 < len(numbers) < 30_000
+
+
+def test_spools_of_processes_that_ended_are_closed_and_empty_ones_removed(tmp_path: Path) -> None:
+    alive, empty = Spool(tmp_path, fsync=False), Spool(tmp_path, fsync=False)
+    alive.append(b'{"a": 1}')
+    empty.close()
+    assert len(list(tmp_path.iterdir())) == 1
+    killed = tmp_path / "spool-00000000000000000001-1.jsonl"
+    killed.write_bytes(b'{"b": 2}\n{"unfinished": ' + bytes(300_000))  # as a worker that was killed leaves it
+    (tmp_path / "spool-00000000000000000002-1.jsonl").write_bytes(bytes(1 << 18))
+    (tmp_path / "spool-00000000000000000003-1.jsonl").write_bytes(b"")
+    tidy(tmp_path)
+    assert killed.read_bytes() == b'{"b": 2}\n'
+    assert len(list(tmp_path.iterdir())) == 2
+    alive.append(b'{"a": 3}')
+    assert sorted(latest_lines(tmp_path)) == [b'{"a": 1}', b'{"a": 3}', b'{"b": 2}']
+    alive.close()

@@ -35,39 +35,39 @@ class KeySpec:
 
 
 def new_key(
-    change: Change, periods: Cryptoperiods, template: KeySpec, material: KeyMaterial, now: datetime
+    change: Change, periods: Cryptoperiods, spec: KeySpec, material: KeyMaterial, now: datetime
 ) -> tuple[Key, KeyVersion]:
     """A key with its first version.
 
     Raises AlreadyExists, NotFound for an owner who is not there, and ValidationFailed.
     """
-    clients.get(change, template.owner)
-    key_id = template.key_id or new_key_id()
-    require_free_name(change, key_id, template.owner)
-    kind = template.type
-    is_renewable = template.origin.is_renewable and material.private is not None and not is_session_key_id(key_id)
-    rotation_period = template.rotation_period or (periods.rotation if is_renewable else None)
+    clients.get(change, spec.owner)
+    key_id = spec.key_id or new_key_id()
+    require_free_name(change, key_id, spec.owner)
+    kind = spec.type
+    is_renewable = spec.origin.is_renewable and material.private is not None and not is_session_key_id(key_id)
+    rotation_period = spec.rotation_period or (periods.rotation if is_renewable else None)
     if rotation_period and not is_renewable:
         raise ValidationFailed("rotation_period: the service cannot make the next version of this key by itself.")
     key = Key(
         uid=new_key_uid(),
         key_id=key_id,
         type=kind.name,
-        owner=template.owner,
-        usages=usages_of(kind, template.usages, material),
-        exportable=template.exportable,
-        cryptoperiod=template.cryptoperiod or periods.of(kind.name),
+        owner=spec.owner,
+        usages=usages_of(kind, spec.usages, material),
+        exportable=spec.exportable,
+        cryptoperiod=spec.cryptoperiod or periods.of(kind.name),
         rotation_period=rotation_period,
-        next_rotation_at=next_rotation(template.activate_at or now, rotation_period),
+        next_rotation_at=next_rotation(spec.activate_at or now, rotation_period),
         latest_version=1,
         created_at=now,
-        labels=template.labels,
-        description=template.description,
-        origin=template.origin,
-        region=template.region,
-        policy=template.policy,
+        labels=spec.labels,
+        description=spec.description,
+        origin=spec.origin,
+        region=spec.region,
+        policy=spec.policy,
     )
-    version = _version(change, key, 1, material, now, template.activate_at or now, periods)
+    version = _version(change, key, 1, material, now, spec.activate_at or now, periods)
     change.insert(key, version)
     return key, version
 

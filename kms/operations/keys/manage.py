@@ -129,10 +129,10 @@ def _create_batch(
         if isinstance(item, Refusal):
             return item
         try:
-            template = template_of(service, call, item)
+            spec = spec_of(service, call, item)
         except Refusal as refusal:
             return refusal
-        return template, service.generated(template.type)
+        return spec, service.generated(spec.type)
 
     def store(change: Change, own: Call, asked: tuple[KeySpec, KeyMaterial]) -> KeyView:
         return _store(service, own, change, *asked)
@@ -156,9 +156,9 @@ def _create_batch(
 )
 def create_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyView:
     """Make a key with its first version."""
-    template = template_of(service, call, request)
-    material = service.generated(template.type)  # before the transaction: it may take seconds
-    return stored(service, call, template, material)
+    spec = spec_of(service, call, request)
+    material = service.generated(spec.type)  # before the transaction: it may take seconds
+    return stored(service, call, spec, material)
 
 
 @operation(
@@ -229,7 +229,7 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
         return shown(service, change, after)
 
 
-def template_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:
+def spec_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:
     """What the request asks for, if the caller may have it. Raises PermissionDenied, ValidationFailed, …"""
     caller = call.known_caller
     owner = request.owner or caller.client_id
@@ -251,18 +251,18 @@ def template_of(service: Service, call: Call, request: CreateKeyRequest) -> KeyS
     )
 
 
-def stored(service: Service, call: Call, template: KeySpec, material: KeyMaterial) -> KeyView:
+def stored(service: Service, call: Call, spec: KeySpec, material: KeyMaterial) -> KeyView:
     """The new key, kept and shown."""
     with service.change(call) as change:
-        return _store(service, call, change, template, material)
+        return _store(service, call, change, spec, material)
 
 
-def _store(service: Service, call: Call, change: Change, template: KeySpec, material: KeyMaterial) -> KeyView:
+def _store(service: Service, call: Call, change: Change, spec: KeySpec, material: KeyMaterial) -> KeyView:
     now = service.clock()
-    key, version = key_factory.new_key(change, service.cryptoperiods, template, material, now)
+    key, version = key_factory.new_key(change, service.cryptoperiods, spec, material, now)
     call.key_id, call.version = key.key_id, version.version
-    if call.target is None and template.owner != call.known_caller.client_id:
-        call.target = template.owner
+    if call.target is None and spec.owner != call.known_caller.client_id:
+        call.target = spec.owner
     return view_of(key, [version], [], now)
 
 

@@ -240,8 +240,8 @@ def _store(
         clients.get(change, owner)
         key = change.key_by_id(call.key_id)
         if key is None:
-            template = KeySpec(kind, owner, call.key_id, origin=origin)
-            made = key_factory.new_key(change, service.cryptoperiods, template, made_of, now)
+            spec = KeySpec(kind, owner, call.key_id, origin=origin)
+            made = key_factory.new_key(change, service.cryptoperiods, spec, made_of, now)
         else:
             made = key_factory.next_version(change, service.cryptoperiods, key, kind, made_of, now)
         call.version = made[1].version

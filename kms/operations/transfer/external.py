@@ -18,7 +18,7 @@ from kms.operations.core.declare import EmptyRequest, FromAnswerOf, Request, ope
 from kms.operations.core.key_access import authorized_key
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
-from kms.operations.keys.manage import CreateKeyRequest, stored, template_of
+from kms.operations.keys.manage import CreateKeyRequest, spec_of, stored
 from kms.operations.keys.views import KeyView, shown_now
 from kms.operations.transfer.importing import Format, StandingAlgorithm, consume_wrapping_key, unwrapped_import
 from kms.vault.transaction import Change
@@ -48,8 +48,8 @@ class ImportMaterialRequest(Request):
 )
 def create_external_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyView:
     """Make a key that waits for its material; until then it is refused every use."""
-    template = replace(template_of(service, call, request), origin=Origin.IMPORTED)
-    return stored(service, call, template, KeyMaterial(None))
+    spec = replace(spec_of(service, call, request), origin=Origin.IMPORTED)
+    return stored(service, call, spec, KeyMaterial(None))
 
 
 @operation(

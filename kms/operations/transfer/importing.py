@@ -21,7 +21,7 @@ from kms.operations.core.declare import Answer, EmptyRequest, FromAnswerOf, Requ
 from kms.operations.core.key_access import authorized_key
 from kms.operations.core.service import Call, Service
 from kms.operations.keys import key_factory
-from kms.operations.keys.manage import CreateKeyRequest, template_of
+from kms.operations.keys.manage import CreateKeyRequest, spec_of
 from kms.operations.keys.views import KeyView, shown_now
 from kms.vault import tables
 from kms.vault.rows import WrappingKey
@@ -187,13 +187,11 @@ def get_standing_wrapping_key(service: Service, call: Call, request: EmptyReques
 )
 def import_key(service: Service, call: Call, request: ImportKeyRequest) -> KeyView:
     """Make a key of material that comes from outside."""
-    template = replace(template_of(service, call, request), origin=Origin.IMPORTED)
-    imported = _checked_import(service, call, request, template.type)
+    spec = replace(spec_of(service, call, request), origin=Origin.IMPORTED)
+    imported = _checked_import(service, call, request, spec.type)
     with service.change(call) as change:
         consume_wrapping_key(change, imported)
-        key, version = key_factory.new_key(
-            change, service.cryptoperiods, template, imported.material, service.clock()
-        )
+        key, version = key_factory.new_key(change, service.cryptoperiods, spec, imported.material, service.clock())
         call.key_id, call.version = key.key_id, version.version
     return shown_now(service, call)
 

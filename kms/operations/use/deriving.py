@@ -20,7 +20,7 @@ from kms.keys.model import Key, Origin, Usage
 from kms.operations.core.declare import EmptyRequest, FromAnswerOf, Request
 from kms.operations.core.key_access import ProcessRequest, UsedKey, key_operation, key_to_protect, version_to_process
 from kms.operations.core.service import Call, Service
-from kms.operations.keys.manage import CreateKeyRequest, stored, template_of
+from kms.operations.keys.manage import CreateKeyRequest, spec_of, stored
 
 Length = Annotated[int, msgspec.Meta(ge=16, le=16_320)]
 _DEFAULT_LENGTH = 32
@@ -210,8 +210,8 @@ def _given(
     if keep_as is None:
         return DerivedKeyAnswer(key_id=key.key_id, version=number, derived_key=derived)
     service.rate_limits.hit(RateClass.GENERATE, identity(call.known_caller, call.source))
-    template = replace(template_of(service, call, keep_as), origin=origin)
+    spec = replace(spec_of(service, call, keep_as), origin=origin)
     call.target = key.key_id
-    kept = stored(service, call, template, KeyMaterial(template.type.imported(derived, "raw")))
+    kept = stored(service, call, spec, KeyMaterial(spec.type.imported(derived, "raw")))
     call.key_id, call.version, call.target = key.key_id, number, None
     return DerivedKeyAnswer(key_id=key.key_id, version=number, kept_as=kept.key_id)
