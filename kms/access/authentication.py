@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from kms.access import access_keys, clients, credentials, lockout, totp
 from kms.access.access_keys import AccessKey
 from kms.access.model import Caller, Client, ClientStatus, Grant, RecoveryCode, Token
-from kms.clock import Clock
+from kms.clock import Clock, steady_seconds
 from kms.errors import AuthenticationFailed, MfaRequired
 from kms.secret import Secret
 from kms.vault import names
+from kms.vault.host import EPOCH
 from kms.vault.memory import Cache, Memory, Names
 from kms.vault.sealing import SealBroken
 from kms.vault.store import Vault
@@ -101,7 +102,9 @@ class Authenticator:
     def session(self, token: str) -> Caller:
         """The caller behind a session token. Raises AuthenticationFailed, and Unavailable without a lease."""
         # By the token itself: hashing it would cost more than the rest, and memory holds it anyway.
-        self._memory.require()
+        memory = self._memory
+        if memory.words[EPOCH] > memory.epoch or steady_seconds() >= memory.ends:  # as `require`, at less cost
+            memory.catch_up()
         caller = self._sessions.find(token) or self._sessions.get(token, lambda: self._load_session(token))
         if caller.expires_at is None or caller.expires_at <= self._clock():
             raise AuthenticationFailed(_FAILED)
@@ -128,9 +131,11 @@ class Authenticator:
         """
         if caller.expires_at is not None and caller.expires_at <= now:
             raise AuthenticationFailed(_FAILED)
-        self._memory.require()
-        epoch = self._memory.epoch
-        if caller.standing is not None and caller.standing.holds(epoch):
+        memory = self._memory
+        if memory.words[EPOCH] > memory.epoch or steady_seconds() >= memory.ends:  # as `require`, at less cost
+            memory.catch_up()
+        epoch, standing = memory.epoch, caller.standing
+        if standing is not None and (standing.epoch == epoch or standing.holds(epoch)):
             return caller
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, caller.token.token_hash) if caller.token else None

@@ -62,7 +62,7 @@ class FastPathMiddleware:
         ]
         plain.sort(key=lambda each: each.path.count("<"))  # a path without variables comes first, as in Flask
         self._operations = [(each, re.compile(_VARIABLE.sub(_VALUE, each.path))) for each in plain]
-        self._routed = lru_cache(maxsize=_ROUTES_CACHED)(self._route)
+        self._routed = {each: lru_cache(maxsize=_ROUTES_CACHED)(partial(self._route, each)) for each in _METHODS}
 
     def _route(self, method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
         """The operation at `path` and the variables in it."""
@@ -74,8 +74,8 @@ class FastPathMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve the request here, or have it served behind."""
         path = environ["PATH_INFO"]
-        method = environ["REQUEST_METHOD"]
-        routed = self._routed(method, path) if method in _METHODS and len(path) <= _LONGEST_PATH else None
+        routes = self._routed.get(environ["REQUEST_METHOD"])
+        routed = routes(path) if routes is not None and len(path) <= _LONGEST_PATH else None
         authorization = environ.get("HTTP_AUTHORIZATION", "")
         is_bearer = authorization.startswith(_BEARER)
         token = authorization[len(_BEARER) : requests.LONGEST_HEADER].strip() if is_bearer else ""
@@ -96,8 +96,7 @@ class FastPathMiddleware:
         try:
             answer = self._serve(operation, call, token, environ["wsgi.input"], length, variables)
             body, status, kind = problems.encoded_answer(answer, call.request_id), operation.status, _IS_JSON
-            location = problems.location_of(operation, answer)
-            if location is not None:
+            if operation.location is not None and (location := problems.location_of(operation, answer)) is not None:
                 kind = [*_IS_JSON, ("Location", location)]
         except Exception as error:  # noqa: BLE001  # every failure has its answer
             refusal = problems.refusal_of(error, call.request_id, self.service.metrics)

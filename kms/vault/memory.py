@@ -62,7 +62,7 @@ class Memory:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self._words = vault.host.words
+        self.words = vault.host.words
         self._seconds = vault.lease_seconds
         self._changed = threading.Condition()
         self._wake = threading.Event()
@@ -98,17 +98,18 @@ class Memory:
     @property
     def held(self) -> bool:
         """Whether answers from memory are allowed at this moment."""
-        return steady_seconds() < self.ends and self._words[EPOCH] <= self.epoch
+        return steady_seconds() < self.ends and self.words[EPOCH] <= self.epoch
 
     def require(self) -> None:
         """Return once what is remembered may be relied on, at the latest after half a second.
 
         Raises Unavailable, and IntegrityFailure where the database is not trusted.
         """
-        if self._words[EPOCH] > self.epoch or steady_seconds() >= self.ends:
-            self._catch_up()
+        if self.words[EPOCH] > self.epoch or steady_seconds() >= self.ends:
+            self.catch_up()
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
+        """What `require` does where something is new, or the lease is over."""
         self._wake.set()  # the thread reads: a database that is stopped must not stop whoever asks
         with self._changed:
             if self._changed.wait_for(lambda: self.held, timeout=max(self._seconds, _PATIENCE_SECONDS)):
@@ -226,18 +227,18 @@ def _same(before: Head | None, head: Head, table: str) -> bool:
 class Standing:
     """Whether something still stands: the cells it rests on, and the epoch at which they were last seen to be on."""
 
-    __slots__ = ("_cells", "_epoch")
+    __slots__ = ("_cells", "epoch")
 
     def __init__(self, cells: tuple[Cell, ...], epoch: int) -> None:
-        self._cells, self._epoch = cells, epoch
+        self._cells, self.epoch = cells, epoch
 
     def holds(self, epoch: int) -> bool:
         """Whether it stands at `epoch`, which was read before: cells are switched off before that moves on."""
-        if self._epoch != epoch:
+        if self.epoch != epoch:
             for cell in self._cells:
                 if not cell.on:
                     return False
-            self._epoch = epoch
+            self.epoch = epoch
         return True
 
 
@@ -256,13 +257,15 @@ class Cache(Generic[K, V]):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if not entry[1].holds(self._memory.epoch):
+        value, standing = entry
+        epoch = self._memory.epoch
+        if standing.epoch != epoch and not standing.holds(epoch):  # the first is what `holds` asks first
             self._entries.pop(key, None)
             return None
         if len(self._entries) > self._half:  # before that nothing is forgotten
             with suppress(KeyError):  # another thread may have forgotten it; the value in hand is still good
                 self._entries.move_to_end(key)
-        return entry[0]
+        return value
 
     def get(self, key: K, load: Callable[[], tuple[V, Names]]) -> V:
         """As `find`, or what `load` reads now, with the names on which it rests.

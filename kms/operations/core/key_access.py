@@ -90,12 +90,12 @@ def _authorized(
     version: int | None = None,
 ) -> Authorization:
     """What was decided about the caller and the key, noted for the audit entry as far as it came."""
-    caller = call.known_caller
-    found = service.key_cache.authorize(caller, permission, name, call.began, usage, version)
+    found = service.key_cache.authorize(call.known_caller, permission, name, call.began, usage, version)
     if found.limited_to:
-        require_admitted(found, caller, permission, items)
-    call.key_id = found.key.key_id
-    if usage is not None and found.version <= found.key.latest_version:
+        require_admitted(found, call.known_caller, permission, items)
+    key = found.key
+    call.key_id = key.key_id
+    if usage is not None and found.version <= key.latest_version:
         call.version = found.version
     return found
 
@@ -115,22 +115,34 @@ def key_to_protect(
     `items` are the messages, where it may depend on them whether the caller may. `primitives` names, for the type
     checker, those of the usage. Raises what `KeyCache.authorize` and `KeyCache.usable` raise.
     """
-    asked = service, call, permission or PERMISSION[usage], name, items, usage
-    found = _authorized(*asked)
-    loaded = found.loaded
-    if (
-        loaded is not None
-        and loaded.message_limit is not None
-        and service.message_quota.claim(found.key, found.version, loaded.message_limit, count)
-    ):
-        # It waited for the database: what was checked before may have been revoked meanwhile.
-        service.memory.require()
-        found = _authorized(*asked)
-        loaded = found.loaded
-    if loaded is None:
+    wanted = permission or PERMISSION[usage]
+    found = _authorized(service, call, wanted, name, items, usage)
+    if found.loaded is not None and found.loaded.message_limit is not None:
+        found = _counted(service, call, found, wanted, name, items, usage, count)
+    if found.loaded is None:
         assert found.refusal is not None
         raise found.refusal
-    return found.key, found.version, loaded.primitive  # type: ignore[return-value]  # the cache has checked that
+    return found.key, found.version, found.loaded.primitive  # type: ignore[return-value]  # the cache has checked it
+
+
+def _counted(
+    service: Service,
+    call: Call,
+    found: Authorization,
+    permission: Permission,
+    name: str,
+    items: Sequence[Any],
+    usage: Usage,
+    count: int,
+) -> Authorization:
+    """`found`, so many messages counted of the limit that its version has."""
+    assert found.loaded is not None
+    assert found.loaded.message_limit is not None
+    if not service.message_quota.claim(found.key, found.version, found.loaded.message_limit, count):
+        return found
+    # It waited for the database: what was checked before may have been revoked meanwhile.
+    service.memory.require()
+    return _authorized(service, call, permission, name, items, usage)
 
 
 def version_to_process(
