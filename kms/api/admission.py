@@ -10,17 +10,36 @@ holders that are plainly stuck.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 from kms.clock import steady_seconds
 from kms.errors import Unavailable
 from kms.operations import Operation
 
+_SLOW = "everybody slow"
 _UNPROVEN = "everybody unproven"  # no client id has a space
 _WORKING = "everybody working"
 _PATIENCE = 0.1
 _LONGEST_WAIT = 1.0
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """Somebody who waits; `began` is set, before `called`, once the place is theirs."""
+
+    called: threading.Event = field(default_factory=threading.Event)
+    began: float | None = None
+
+
+@dataclass(slots=True)
+class _Places:
+    """The moments at which holders came, in order, and who waits for one to leave: nobody while there is room."""
+
+    held: list[float] = field(default_factory=list)
+    waiting: deque[_Waiter] = field(default_factory=deque)
 
 
 class Admission:
@@ -33,11 +52,7 @@ class Admission:
         self._slow = max(1, threads // 2)
         self._slow_waiting = max(1, threads // 4)
         self._lock = threading.Lock()
-        self._freed = threading.Condition(self._lock)
-        self._held: dict[str, list[float]] = {}
-        self._slow_held = 0
-        self._slow_queue = 0
-        self._waiting = 0
+        self._places: dict[str, _Places] = {}
 
     @contextmanager
     def of_client(self, client: str) -> Iterator[None]:
@@ -66,7 +81,8 @@ class Admission:
     def unproven(self, who: str) -> Iterator[None]:
         """Hold a thread while a body arrives that comes before the proof of who sends it. Raises Unavailable.
 
-        `who` is who that may be. All such bodies together hold at most half of the threads.
+        `who`: the client that the still unverified credentials name. All such bodies together hold at most half of
+        the threads.
         """
         with self.of_client(f"unproven {who}"):
             began = self.enter(_UNPROVEN, self._unproven)
@@ -74,6 +90,20 @@ class Admission:
                 yield
             finally:
                 self.leave(_UNPROVEN, began)
+
+    @contextmanager
+    def slow(self) -> Iterator[None]:
+        """Hold one of the threads that slow operations may have. Raises Unavailable."""
+        with self._lock:
+            places = self._places.get(_SLOW)
+            is_crowded = places is not None and len(places.waiting) >= self._slow_waiting
+        if is_crowded:
+            raise _too_many(_SLOW)
+        began = self.enter(_SLOW, self._slow, patience=_LONGEST_WAIT)
+        try:
+            yield
+        finally:
+            self.leave(_SLOW, began)
 
     @contextmanager
     def for_operation(self, operation: Operation, client: str) -> Iterator[None]:
@@ -84,63 +114,48 @@ class Admission:
         with self.working(client), self.slow() if operation.slow else nullcontext():
             yield
 
-    def enter(self, client: str, most: int | None = None) -> float:
-        """Begin what `of_client` does; the value is for `leave`, which must follow. Raises Unavailable."""
-        most = most or self._of_client
-        with self._lock:
-            held = self._held.get(client)
-            if held is None:
-                held = self._held[client] = []
-            elif len(held) >= most:
-                held = self._wait_for_one(client, most)
-            began = steady_seconds()
-            held.append(began)
-            return began
+    def enter(self, name: str, most: int | None = None, patience: float = _PATIENCE) -> float:
+        """Hold one of the `most` places of that name; the value is for `leave`, which must follow.
 
-    def leave(self, client: str, began: float) -> None:
-        """Let go of what `enter` took."""
+        Waits in order, as long as some holder has not been there for longer than `patience` seconds: behind holders
+        that are plainly stuck nobody waits. Raises Unavailable.
+        """
         with self._lock:
-            held = self._held[client]
-            held.remove(began)
-            if not held:
-                del self._held[client]
-            if self._waiting:
-                self._freed.notify_all()
-
-    def _wait_for_one(self, client: str, most: int) -> list[float]:
-        """The moments at which the client's holders came, once there are fewer than it may have."""
+            places = self._places.get(name)
+            if places is None:
+                places = self._places[name] = _Places()
+            if len(places.held) < (most or self._of_client):
+                began = steady_seconds()
+                places.held.append(began)
+                return began
+            waiter = _Waiter()
+            places.waiting.append(waiter)
         deadline = steady_seconds() + _LONGEST_WAIT
-        while len(held := self._held.setdefault(client, [])) >= most:
-            # A holder that has only just come will soon be gone; where the youngest is old, none will.
-            patience = min(held[-1] + _PATIENCE, deadline) - steady_seconds()
-            if patience <= 0:
-                raise Unavailable("This client has too many requests under way. Finish some first.", retry_after=1)
-            self._waiting += 1
-            self._freed.wait(patience)
-            self._waiting -= 1
-        return held
-
-    @contextmanager
-    def slow(self) -> Iterator[None]:
-        """Hold one of the threads that slow operations may have. Raises Unavailable."""
-        with self._lock:
-            if self._slow_held >= self._slow:
-                self._wait_for_slow()
-            self._slow_held += 1
-        try:
-            yield
-        finally:
+        while True:
             with self._lock:
-                self._slow_held -= 1
-                self._freed.notify_all()
+                if waiter.began is not None:
+                    return waiter.began
+                left = min(places.held[-1] + patience, deadline) - steady_seconds()
+                if left <= 0:
+                    places.waiting.remove(waiter)
+                    raise _too_many(name)
+            waiter.called.wait(left)
 
-    def _wait_for_slow(self) -> None:
-        busy = Unavailable("Too many keys are being made. Try again.", retry_after=2)
-        if self._slow_queue >= self._slow_waiting:
-            raise busy
-        self._slow_queue += 1
-        try:
-            if not self._freed.wait_for(lambda: self._slow_held < self._slow, timeout=_LONGEST_WAIT):
-                raise busy
-        finally:
-            self._slow_queue -= 1
+    def leave(self, name: str, began: float) -> None:
+        """Let go of what `enter` took; who waits longest has it next."""
+        with self._lock:
+            places = self._places[name]
+            places.held.remove(began)
+            if places.waiting:
+                next_one = places.waiting.popleft()
+                next_one.began = steady_seconds()
+                places.held.append(next_one.began)
+                next_one.called.set()
+            elif not places.held:
+                del self._places[name]
+
+
+def _too_many(name: str) -> Unavailable:
+    if name == _SLOW:
+        return Unavailable("Too many keys are being made. Try again.", retry_after=2)
+    return Unavailable("This client has too many requests under way. Finish some first.", retry_after=1)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -24,7 +25,7 @@ from kms.vault import names, tables
 T = TypeVar("T")
 Row = dict[str, Any]
 _Places = tuple[tuple[int, Callable[[Any], Any] | None], ...]
-_Writers = tuple[tuple[str, Callable[[Any], Any]], ...]
+_Writers = tuple[tuple[int, Callable[[Any], Any]], ...]
 _Readers = tuple[tuple[str, Callable[[Any], Any]], ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,8 +60,11 @@ def microseconds(moment: datetime) -> int:
 
 def to_row(value: object) -> Row:
     """The columns of `value` in the order of its table, without its authentication code."""
-    writers: _Writers = _writers(type(value))  # type: ignore[arg-type]  # every class is hashable
-    return {name: write(getattr(value, name)) for name, write in writers}
+    names, read, writers = _writing(type(value))  # type: ignore[arg-type]  # every class is hashable
+    values = list(read(value))
+    for at, write in writers:
+        values[at] = write(values[at])
+    return dict(zip(names, values, strict=True))
 
 
 def from_values(cls: type[T], values: Sequence[Any]) -> T:
@@ -76,11 +80,12 @@ def from_row(cls: type[T], row: Mapping[Any, Any]) -> T:
 
 
 @cache
-def _writers(cls: type) -> _Writers:
+def _writing(cls: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], _Writers]:
+    """The columns of a class, what takes their values, and what those become that are not stored as they are."""
     hints = get_type_hints(cls)
-    return tuple(
-        (column.name, _writer(hints[column.name])) for column in table_of(cls).columns if column.name != "mac"
-    )
+    columns = tuple(column.name for column in table_of(cls).columns if column.name != "mac")
+    writers = ((at, _writer(hints[name])) for at, name in enumerate(columns))
+    return columns, attrgetter(*columns), tuple((at, write) for at, write in writers if write is not _as_it_is)
 
 
 def _writer(hint: Any) -> Callable[[Any], Any]:

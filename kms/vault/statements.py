@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Boolean, Connection, Dialect, Executable, Table, bindparam, delete, insert, select, update
@@ -30,7 +31,8 @@ class Statement:
         assert isinstance(compiled, SQLCompiler)
         self._sql = str(compiled)
         self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
-        self._order = compiled.positiontup if compiled.positional else None
+        order = compiled.positiontup if compiled.positional else None
+        self._in_order = None if order is None else _getter(order)
         columns = [column for table in result for column in table.columns]
         is_sqlite = dialect.name == "sqlite"  # it has no booleans, and codes are over what the types say
         self._booleans = [at for at, each in enumerate(columns) if is_sqlite and isinstance(each.type, Boolean)]
@@ -52,7 +54,7 @@ class Statement:
     def _bound(self, values: Values) -> Any:
         if self._fixed:
             values = {**self._fixed, **values}
-        return tuple(values[name] for name in self._order) if self._order is not None else values
+        return self._in_order(values) if self._in_order is not None else values
 
     def _with_booleans(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         changed = list(row)
@@ -60,6 +62,13 @@ class Statement:
             if changed[at] is not None:
                 changed[at] = bool(changed[at])
         return tuple(changed)
+
+
+def _getter(order: Sequence[str]) -> Callable[[Values], tuple[Any, ...]]:
+    """What takes the values of these names out of a row, in this order."""
+    if len(order) > 1:
+        return itemgetter(*order)
+    return lambda values: tuple(values[name] for name in order)
 
 
 class Statements:

@@ -51,6 +51,7 @@ class Vault:
         self._writing = engine.execution_options(kms_writes=True)
         self._turns = Turns()
         self._open_group: Group | None = None
+        self._last_head = b"", Head(0, 0, 0)  # what this process has sealed last it need not unseal
 
     @property
     def root_key(self) -> Secret:
@@ -107,7 +108,8 @@ class Vault:
             if self.host.distrust is not None:
                 raise IntegrityFailure(f"{self.host.distrust} EmptyRequest is changed until an operator accepts it.")
             first = Change(connection, self.derived_keys)
-            head = Head.unsealed(self.derived_keys, first.locked_head())
+            sealed = first.locked_head()
+            head = self._last_head[1] if sealed == self._last_head[0] else Head.unsealed(self.derived_keys, sealed)
             if head.counter < self.host.counter:
                 raise IntegrityFailure("The database is older than what was seen of it; nothing is changed.")
             others_alive = self.nodes.others(first)
@@ -141,6 +143,7 @@ class Vault:
             group.first.write_outdated(head.epoch, group.outdated)
         group.first.write_head(sealed)
         group.transaction.commit()
+        self._last_head = sealed, head
         self.host.saw(head.counter)
         for memory in list(self.memories):
             memory.committed(head, sealed, group.outdated)

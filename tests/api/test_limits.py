@@ -98,7 +98,7 @@ def test_one_client_holds_at_most_a_quarter_of_the_threads(tmp_path: Path) -> No
         thread.join()
     with admission.of_client("a"):
         pass
-    assert admission._held == {}
+    assert admission._places == {}
 
 
 def test_slow_operations_hold_at_most_half_of_them() -> None:

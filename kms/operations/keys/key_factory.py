@@ -42,8 +42,11 @@ def new_key(
     Raises AlreadyExists, NotFound for an owner who is not there, and ValidationFailed.
     """
     clients.get(change, spec.owner)
-    key_id = spec.key_id or new_key_id()
-    require_free_name(change, key_id, spec.owner)
+    key_id = spec.key_id
+    if key_id is None:
+        key_id = new_key_id()  # drawn at random, so that nobody has it
+    else:
+        require_free_name(change, key_id, spec.owner)
     kind = spec.type
     is_renewable = spec.origin.is_renewable and material.private is not None and not is_session_key_id(key_id)
     rotation_period = spec.rotation_period or (periods.rotation if is_renewable else None)
