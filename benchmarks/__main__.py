@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
+from benchmarks import changes, programs
 from benchmarks import connections as others
-from benchmarks import programs
 from benchmarks.cases import Case, cases, warm_up
 from benchmarks.chart import svg
 from benchmarks.primitives import PRIMITIVES
@@ -22,7 +22,9 @@ from benchmarks.programs import Measured, Running, Target
 
 _SPEEDS = {"sign RSA-2048": "rsa2048", "sign P-256": "ecdsap256", "sign Ed25519": "ed25519"}
 _SINGLE = "encrypt 32 B"
-_LOGINS, _LOGINS_A_ROUND = "log in", 20
+_LOGINS, _LOGINS_A_ROUND = "log in", 40
+_MANY_KEYS = "encrypt 32 B, 2,000 keys"
+_BESIDE_ROTATIONS = f"{_MANY_KEYS}, {changes.ROTATIONS_A_SECOND} rotations/s beside"
 _GENERATIONS_AT_ONCE = 10
 
 Figures = dict[str, dict[str, float]]
@@ -73,13 +75,19 @@ def main(
                 measured[name].append(case.target.load(seconds, case.connections, load_core))
                 if name in PRIMITIVES:
                     bare[name].append(_bare(server_core, name))
+            for name, requests in changes.kinds(service).items():
+                if only is None or only in name:
+                    measured.setdefault(name, []).append(changes.measure(service, requests, seconds))
             if only is None or only in _LOGINS:
                 measured.setdefault(_LOGINS, []).append(_logins(service, clients))
+            if _MANY_KEYS in every:
+                beside, _ = changes.beside_rotations(service, every[_MANY_KEYS].target, load_core, seconds)
+                measured.setdefault(_BESIDE_ROTATIONS, []).append(beside)
             click.echo(f"round {number + 1} of {rounds} done", err=True)
         figures = {name: _figures(measured, name, every) for name in measured}
         memory_after, started = service.resident_mebibytes(), service.seconds_to_start
         if only is None:
-            beside = _beside_generation(service, clients, every[_SINGLE].target, load_core, seconds)
+            beside_making = _beside_generation(service, clients, every[_SINGLE].target, load_core, seconds)
             handshakes = others.handshakes(service.url, seconds, load_core)
     for name, rounds_of_it in bare.items():
         pairs = list(zip(measured[name], rounds_of_it, strict=False))
@@ -95,7 +103,7 @@ def main(
         f"start on an existing vault: {started:.2f} s"
     )
     if only is None:
-        click.echo(beside)
+        click.echo(beside_making)
         click.echo(f"full TLS handshakes, one after the other: {handshakes:.0f}/s")
         click.echo(_two_workers(server_core, load_core, seconds, rounds))
     if json_path:
@@ -145,6 +153,8 @@ def _figures(measured: dict[str, list[Measured]], name: str, every: dict[str, Ca
     }
     if _SINGLE in measured:
         found["of encrypt 32 B"] = ratio(_SINGLE)
+    if name == _BESIDE_ROTATIONS:
+        found["of quiet"] = ratio(_MANY_KEYS)
     return found
 
 
@@ -194,7 +204,7 @@ def _two_workers(server_core: str, load_core: str, seconds: int, rounds: int) ->
 
 def _print(figures: Figures) -> None:
     columns = ["per second", "p50 ms", "p99 ms", "of Flask view", "of echo", "of encrypt 32 B", "of primitive"]
-    columns += ["of openssl speed", "errors"]
+    columns += ["of openssl speed", "of quiet", "errors"]
     click.echo(f"| {'':26} | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for name, each in figures.items():
         cells = [f"{each.get(column, ''):>{len(column)}}" for column in columns]

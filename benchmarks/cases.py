@@ -76,7 +76,7 @@ def cases(service: Running, connections: int) -> dict[str, Case]:
         found[f"encrypt 32 B, {number} connection{'s' if number > 1 else ''}"] = replace(single, connections=number)
     path = f"/api/v1/keys/{KEY_PATTERN}/encrypt"
     plain = {"plaintext": base64.b64encode(b"x" * 32).decode()}
-    for number in (KEYS, 1_000, 1):
+    for number in (KEYS, 2_000, 1):
         found[f"encrypt 32 B, {number:,} keys"] = Case(service.target(path, plain, keys=number), 1, connections)
     listed = service.target("/api/v1/keys?limit=100", None, "GET")
     found[f"list 100 of {KEYS:,} keys"] = Case(listed, 1, 1)
@@ -85,6 +85,9 @@ def cases(service: Running, connections: int) -> dict[str, Case]:
     # A client may hold a quarter of the threads with what changes the vault. Last: requests that are cut off at the
     # end of a round go on for a while.
     found["create symmetric"] = Case(service.target("/api/v1/keys", {}), 1, 4)
+    found["create symmetric, 16 connections"] = Case(service.target("/api/v1/keys", {}), 1, 16)
+    found["create symmetric, 100 at once"] = Case(service.target("/api/v1/keys", {"items": [{}] * ITEMS}), ITEMS, 1)
+    found["create P-256"] = Case(service.target("/api/v1/keys", {"type": "ec-p256"}), 1, 4)
     found["create RSA-2048"] = Case(service.target("/api/v1/keys", {"type": "rsa-2048"}), 1, 4)
     return found
 

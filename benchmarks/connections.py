@@ -30,7 +30,7 @@ def logins(service: Running, clients: Iterator[tuple[str, str, str]], number: in
 
     def work() -> None:
         nonlocal errors
-        connection = _connection(service.url, service.folder / "server.crt")
+        connection = connect(service.url, service.folder / "server.crt")
         while waiting:
             try:
                 client = waiting.pop()
@@ -51,7 +51,7 @@ def logins(service: Running, clients: Iterator[tuple[str, str, str]], number: in
     for each in threads:
         each.join()
     seconds = time.perf_counter() - began
-    return Measured(number / seconds, *_percentiles(durations), errors)
+    return Measured(number / seconds, *percentiles(durations), errors)
 
 
 def handshakes(url: str, seconds: int, core: str) -> float:
@@ -70,7 +70,7 @@ def beside_generation(service: Running, tokens: list[str], target: Target, core:
     stop = threading.Event()
 
     def generate(token: str) -> None:
-        connection = _connection(service.url, service.folder / "server.crt")
+        connection = connect(service.url, service.folder / "server.crt")
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         while not stop.is_set():
             connection.request("POST", "/api/v1/keys", b'{"type": "rsa-4096"}', headers)
@@ -89,7 +89,7 @@ def beside_generation(service: Running, tokens: list[str], target: Target, core:
 
 def log_in(service: Running, client: tuple[str, str, str]) -> str:
     """A session token of the client."""
-    connection = _connection(service.url, service.folder / "server.crt")
+    connection = connect(service.url, service.folder / "server.crt")
     connection.request("POST", "/auth/token", headers=_credentials(client))
     return str(json.loads(connection.getresponse().read())["access_token"])
 
@@ -100,13 +100,15 @@ def _credentials(client: tuple[str, str, str]) -> dict[str, str]:
     return {"Authorization": f"Basic {basic}", "X-TOTP": pyotp.TOTP(totp_secret).now()}
 
 
-def _connection(url: str, certificate: Path) -> http.client.HTTPSConnection:
+def connect(url: str, certificate: Path) -> http.client.HTTPSConnection:
+    """A connection to the service that is verified by its certificate."""
     context = ssl.create_default_context(cafile=str(certificate))
     address = urlparse(url)
     assert address.hostname is not None
     return http.client.HTTPSConnection(address.hostname, address.port, context=context, timeout=60)
 
 
-def _percentiles(durations: list[float]) -> tuple[float, float]:
+def percentiles(durations: list[float]) -> tuple[float, float]:
+    """Median and 99th percentile of so many seconds, in milliseconds."""
     cuts = statistics.quantiles(durations, n=100)
     return cuts[49] * 1000, cuts[98] * 1000

@@ -8,19 +8,17 @@ from sqlalchemy import func, select
 
 from kms.errors import IntegrityFailure
 from kms.vault import tables
-from kms.vault.head import Head, digest_of
+from kms.vault.head import ACCEPTED_BEYOND, Head, digest_of
 from kms.vault.host import EPOCH
 from kms.vault.store import Vault
 from kms.vault.transaction import Change
-
-_BEYOND_WHAT_OTHERS_SAW = 1 << 32
-"""Other nodes may have seen a newer head than this host; the new one must be newer for all of them."""
 
 
 def accept(vault: Vault, entry: str) -> None:
     """Make a new head over the rows that there are, with the audit entry that says so, and trust the database again.
 
-    Rows whose own code is wrong are still refused. Raises Unavailable.
+    Other nodes see by its counter that it was accepted. Rows whose own code is wrong are still refused. Raises
+    Unavailable.
     """
     with vault.untrusted() as change:
         head = _head_of_rows(vault, change)
@@ -40,7 +38,7 @@ def _head_of_rows(vault: Vault, change: Change) -> Head:
     rows = ((table, change.connection.execute(select(table))) for table in tables.digested_tables())
     number = tables.audit_outbox.c.sequence
     return Head(
-        counter=max(before.counter, vault.host.counter) + _BEYOND_WHAT_OTHERS_SAW,
+        counter=max(before.counter, vault.host.counter) + ACCEPTED_BEYOND,
         epoch=max(before.epoch, vault.host.words[EPOCH]) + 1,  # it names nothing: who sees it forgets everything
         last_entry=change.connection.execute(select(func.coalesce(func.max(number), 0))).scalar_one(),
         digests={str(table.name): digest_of(vault.derived_keys, table, found) for table, found in rows},

@@ -23,6 +23,8 @@ from kms.errors import IntegrityFailure
 from kms.vault.integrity import canonical
 from kms.vault.sealing import DerivedKeys, SealBroken
 
+ACCEPTED_BEYOND = 1 << 32
+"""By so much an operator's acceptance moves the counter: more than any node can have seen, or commits can come to."""
 _MODULUS = 1 << 256
 _SUM_BYTES = 32
 

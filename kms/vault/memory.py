@@ -26,7 +26,7 @@ from sqlalchemy import Table
 
 from kms.clock import steady_seconds
 from kms.errors import IntegrityFailure, Refusal, Unavailable
-from kms.vault.head import Head
+from kms.vault.head import ACCEPTED_BEYOND, Head
 from kms.vault.host import EPOCH
 
 if TYPE_CHECKING:
@@ -186,6 +186,15 @@ class Memory:
             self._read_at = began
             self._changed.notify_all()
 
+    def _was_accepted_elsewhere(self) -> bool:
+        """Whether an operator has accepted the database on another node; then this host trusts it again too."""
+        with self._vault.read() as snapshot:
+            head = Head.unsealed(snapshot.derived_keys, snapshot.sealed_head())
+        if head.counter < self._vault.host.counter + ACCEPTED_BEYOND // 2:
+            return False
+        self._vault.host.distrust = None
+        return True
+
     def _cell(self, name: str) -> Cell:
         cell = self._cells.get(name)
         if cell is None:
@@ -207,7 +216,7 @@ class Memory:
         while not self._stopping:
             self._wake.clear()
             try:
-                if self._vault.host.distrust is None:
+                if self._vault.host.distrust is None or self._was_accepted_elsewhere():
                     self.renew()
                 else:
                     self.ends = 0.0

@@ -23,7 +23,7 @@ def test_a_short_run(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     measured = json.loads(figures.read_text())
-    assert set(measured) == {"echo", "Flask view", "sign P-256", "verify P-256"}
+    assert set(measured) == {"echo", "Flask view", "sign P-256", "verify P-256", "create P-256"}
     assert all(each["per second"] > 0 and each["errors"] == 0 for each in measured.values())
     assert chart.read_text().startswith("<svg")
     assert "memory of a worker" in done.stdout

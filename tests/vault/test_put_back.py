@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Table, delete, insert, select
 
+from helpers.running import wait_until
 from helpers.support import LEASE, Api, SteeredClock, World, kind_of
 from kms.api.application import create_flask_app
 from kms.cli.vault import vault as vault_command
 from kms.config import Settings
+from kms.errors import IntegrityFailure
 from kms.operations import Service
 from kms.operations.system.checking import check_integrity
 from kms.vault import tables
@@ -142,6 +146,22 @@ def test_an_operator_can_accept_it_and_that_is_recorded(attack: Attack) -> None:
     assert kind_of(attack.decrypt()) == "key-revoked"
     check_integrity(attack.world.service)
     assert attack.world.http.get("/readyz").status_code == 200
+
+
+def test_what_is_accepted_on_one_node_is_trusted_on_the_others(attack: Attack, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    shutil.copy(attack.settings.data_dir / "root.key", other)
+    database = f"sqlite:///{attack.settings.data_dir.absolute() / 'kms.db'}"
+    node = Service.open(msgspec.structs.replace(attack.settings, data_dir=other, database_url=database), attack.clock)
+    node.memory.require()
+    attack.put_back(*tables.metadata.sorted_tables)
+    with pytest.raises(IntegrityFailure):
+        node.memory.require()
+    attack.accept()
+    wait_until(lambda: node.memory.held)
+    node.memory.require()
+    node.close()
 
 
 def test_what_is_left_is_the_whole_database_with_the_file_of_the_host(attack: Attack, tmp_path: Path) -> None:
