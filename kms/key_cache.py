@@ -251,11 +251,13 @@ def require_admitted(found: Authorization, caller: Caller, permission: Permissio
 
     Messages that could not be read are refusals and passed over. Raises PermissionDenied, NotFound.
     """
-    if not found.limited_to:
-        return
-    read = [item for item in items if not isinstance(item, Refusal)]
-    for item in read:
-        if not any(grant.admits(item.associated_data) for grant in found.limited_to):
+    for item in items:
+        if isinstance(item, Refusal):
+            continue
+        for grant in found.limited_to:
+            if grant.admits(item.associated_data):
+                break
+        else:
             raise policy.denial(caller, permission, found.key.owner, found.key.key_id)
     if not items:
         raise policy.denial(caller, permission, found.key.owner, found.key.key_id)

@@ -11,13 +11,17 @@ import msgspec
 
 def associated_data_of(context: dict[str, str] | None) -> bytes:
     """The associated data of an encryption context."""
-    return msgspec.json.encode(context, order="sorted") if context else b""
+    return _encode(context) if context else b""
 
 
 def context_of(associated_data: bytes) -> dict[str, str] | None:
     """The encryption context that `associated_data` stands for; None where it stands for none."""
     try:
-        context = msgspec.json.decode(associated_data or b"{}", type=dict[str, str])
+        context = _decode(associated_data or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return context if associated_data_of(context) == associated_data else None
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(dict[str, str]).decode

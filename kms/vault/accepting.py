@@ -32,7 +32,7 @@ def accept(vault: Vault, entry: str) -> None:
 
 def _head_of_rows(vault: Vault, change: Change) -> Head:
     try:
-        before = Head.unsealed(vault.derived_keys, change.locked_head())
+        before = Head.unsealed(vault.derived_keys, change.locked_head()[0])
     except IntegrityFailure:
         before = Head(0, 0, 0)
     rows = ((table, change.connection.execute(select(table))) for table in tables.digested_tables())

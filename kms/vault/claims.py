@@ -32,16 +32,20 @@ def look(vault: Vault, task: str) -> Claim:
         return _read(snapshot.connection, task)
 
 
-def take(vault: Vault, task: str, now: datetime, period: timedelta) -> Claim | None:
-    """Claim `task` for `period` if it is due, giving what was known of it; None where another has it."""
+def take(vault: Vault, task: str, now: datetime, period: timedelta, position: str = "") -> Claim | None:
+    """Claim `task` for `period` if it is due, giving how far it is; None where another has it.
+
+    `position` is where it begins if it is not under way already.
+    """
     if look(vault, task).until > microseconds(now):
         return None
     with vault.change() as change:
         before = _read(change.connection, task)
         if before.until > microseconds(now):
             return None
-        _write(change.connection, task, Claim(microseconds(now + period), before.position))
-        return before
+        claim = Claim(microseconds(now + period), before.position or position)
+        _write(change.connection, task, claim)
+        return claim
 
 
 def keep(vault: Vault, task: str, until: datetime, position: str = "") -> None:

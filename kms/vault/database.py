@@ -9,11 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
+from kms.clock import steady_seconds
 from kms.errors import StartError
 
 _BUSY_SECONDS = 10
+_RESTED_SECONDS = 1.0
 
 
 def connect(url: str, pool_size: int = 20) -> Engine:
@@ -24,18 +26,36 @@ def connect(url: str, pool_size: int = 20) -> Engine:
         if backend == "sqlite":
             return _sqlite(url, parsed.database, pool_size)
         if backend == "postgresql":
-            return create_engine(
+            engine = create_engine(
                 parsed.set(drivername="postgresql+psycopg"),
                 pool_size=pool_size,
                 max_overflow=0,
                 pool_use_lifo=True,  # a warm connection has its statements prepared and its pages at hand
                 pool_timeout=_BUSY_SECONDS,
-                pool_pre_ping=True,
                 connect_args={"connect_timeout": 5, "options": f"-c lock_timeout={_BUSY_SECONDS * 1000}"},
             )
+            _ping_what_rested(engine)
+            return engine
     except (ArgumentError, NoSuchModuleError):
         pass  # the message of the exception repeats the URL and with it a password
     raise StartError("KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE.")
+
+
+def _ping_what_rested(engine: Engine) -> None:
+    """Make sure that a connection still works before it is used, unless it was used a moment ago."""
+
+    @event.listens_for(engine, "checkin")
+    def rest(_connection: Any, record: Any) -> None:
+        record.info["rests_since"] = steady_seconds()
+
+    @event.listens_for(engine, "checkout")
+    def ping(connection: Any, record: Any, _proxy: Any) -> None:
+        if steady_seconds() - record.info.get("rests_since", steady_seconds()) < _RESTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except Exception as error:
+            raise DisconnectionError from error  # the pool makes another
 
 
 def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:

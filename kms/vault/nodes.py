@@ -60,10 +60,6 @@ class Nodes:
         self.others_alive = any(node.node_id != self.node_id for node in found)
         return any(node.node_id == self.node_id and not node.leaving for node in found)
 
-    def others(self, snapshot: Snapshot) -> bool:
-        """Whether another host may have a lease."""
-        return any(node.node_id != self.node_id for node in self.all(snapshot))
-
     @staticmethod
     def all(snapshot: Snapshot) -> list[Node]:
         """Every node."""

@@ -108,11 +108,10 @@ class Vault:
             if self.host.distrust is not None:
                 raise IntegrityFailure(f"{self.host.distrust} EmptyRequest is changed until an operator accepts it.")
             first = Change(connection, self.derived_keys)
-            sealed = first.locked_head()
+            sealed, others_alive = first.locked_head(self.nodes.node_id)
             head = self._last_head[1] if sealed == self._last_head[0] else Head.unsealed(self.derived_keys, sealed)
             if head.counter < self.host.counter:
                 raise IntegrityFailure("The database is older than what was seen of it; nothing is changed.")
-            others_alive = self.nodes.others(first)
             return Group(transaction, first, head, others_alive, held.pop_all())
 
     def _end_turn(self, group: Group) -> None:
@@ -138,10 +137,11 @@ class Vault:
             return
         head = group.next_head()
         sealed = head.sealed(self.derived_keys)
-        group.first.write_entries(group.entries, group.head.last_entry)
-        if group.outdated:
-            group.first.write_outdated(head.epoch, group.outdated)
-        group.first.write_head(sealed)
+        with group.first.together():
+            group.first.write_entries(group.entries, group.head.last_entry)
+            if group.outdated:
+                group.first.write_outdated(head.epoch, group.outdated)
+            group.first.write_head(sealed)
         group.transaction.commit()
         self._last_head = sealed, head
         self.host.saw(head.counter)

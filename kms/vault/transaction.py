@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, TypeVar
 
 import msgspec
+from psycopg import Connection as PostgresConnection
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, insert, select, update
 
 from kms.errors import IntegrityFailure
@@ -168,7 +169,8 @@ def _old_changes() -> Any:
 
 
 def _locked_head() -> Any:
-    return select(tables.head).with_for_update()
+    others = select(tables.nodes.c.node_id).where(tables.nodes.c.node_id != bindparam("node_id")).exists()
+    return select(tables.head, others).with_for_update(of=tables.head)
 
 
 def _new_head() -> Any:
@@ -218,13 +220,14 @@ class Change(Snapshot):
 
     def insert(self, *values: object) -> None:
         """Add rows. Raises AlreadyExists where another call was faster."""
-        for cls, some in groupby(values, type):
-            table, rows = table_of(cls), []
-            for value in some:
-                row = to_row(value)
-                rows.append(self._counted(table, row, +1))
-                self.outdated.update(names.outdated_by_adding(value))
-            self._write(self._statements.insert(table), rows)
+        with self.together():
+            for cls, some in groupby(values, type):
+                table, rows = table_of(cls), []
+                for value in some:
+                    row = to_row(value)
+                    rows.append(self._counted(table, row, +1))
+                    self.outdated.update(names.outdated_by_adding(value))
+                self._write(self._statements.insert(table), rows)
 
     def replace(self, old: T, new: T) -> T:
         """Put `new` where `old`, read in this change, stands. Gives `new` back."""
@@ -279,9 +282,12 @@ class Change(Snapshot):
             before = {"seen": epoch - MOST_CHANGES_NAMED}
             self._statements.made(_old_changes).run(self._cursor, before)
 
-    def locked_head(self) -> bytes:
-        """The head as it is stored, which nobody else moves until this transaction ends. Raises IntegrityFailure."""
-        return self._only_head(self._statements.made(_locked_head).rows(self._cursor, {}))
+    def locked_head(self, node_id: str = "") -> tuple[bytes, bool]:
+        """The head as it is stored, which nobody else moves until this transaction ends, and whether there is another
+        node than that one. Raises IntegrityFailure.
+        """
+        rows = self._statements.made(_locked_head).rows(self._cursor, {"node_id": node_id})
+        return self._only_head(rows), bool(rows[0][2])
 
     def put_head(self, sealed: bytes) -> None:
         """Put a head where there may be none or several."""
@@ -291,6 +297,11 @@ class Change(Snapshot):
     def write_head(self, sealed: bytes) -> None:
         """Put the head in the place of the one before."""
         self._statements.made(_new_head).run(self._cursor, {"sealed": sealed})
+
+    def together(self) -> AbstractContextManager[Any]:
+        """Several writes in one round trip, where the database is elsewhere; what fails does so at the end."""
+        driver = self.connection.connection.dbapi_connection
+        return driver.pipeline() if isinstance(driver, PostgresConnection) else nullcontext()
 
     def savepoint(self) -> None:
         """Mark where this change begins."""

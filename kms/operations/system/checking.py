@@ -23,11 +23,12 @@ def check_integrity(service: Service, is_stopping: Callable[[], bool] = lambda: 
     Raises Unavailable.
     """
     vault = service.vault
-    claim = claims.take(vault, INTEGRITY, service.clock(), _CLAIM)
+    every = tables.authenticated_tables()
+    claim = claims.take(vault, INTEGRITY, service.clock(), _CLAIM, str(every[0].name))
     if claim is None:
         return
     wrong = []
-    for table in tables.authenticated_tables():
+    for table in every:
         if str(table.name) < claim.position:
             continue
         if is_stopping():
