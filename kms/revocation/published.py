@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
@@ -35,6 +36,7 @@ _NAME = "revocation list"
 _PERIOD = timedelta(hours=1)
 _MEDIA_TYPE = "kms-revocation-list+jws"
 _ALGORITHM = "Ed25519"
+_ENTRIES_REMEMBERED = 50_000  # a list that grows is made anew for each entry
 
 
 @stored_in(tables.service_keys)
@@ -58,13 +60,16 @@ class RevokedKey(msgspec.Struct, frozen=True):
     compromised_at: str | None
 
 
-class RevocationList(msgspec.Struct, frozen=True):
-    """The list; `jws` signs everything else in it."""
-
+class _Signed(msgspec.Struct, frozen=True):
     issued_at: str
     next_update: str
     revoked_keys: list[RevokedKey]
-    jws: str = ""
+
+
+class RevocationList(_Signed, frozen=True):
+    """The list; `jws` signs everything else in it."""
+
+    jws: str
 
 
 @dataclass(frozen=True)
@@ -104,17 +109,16 @@ class Publisher:
 
     def _sign(self, hour: datetime, entries: list[Revocation]) -> PublishedList:
         issued_at = max([hour, *(entry.revoked_at for entry in entries[-1:])])
-        unsigned = RevocationList(
+        signed = _Signed(
             issued_at=rfc3339(issued_at),
             next_update=rfc3339(hour + 2 * _PERIOD),
             revoked_keys=[_shown(entry) for entry in in_force(entries)],
         )
         header = {"alg": _ALGORITHM, "kid": self._key.thumbprint(), "typ": _MEDIA_TYPE}
-        payload = msgspec.to_builtins(unsigned)
-        del payload["jws"]
-        signed = jws.serialize_compact(header, msgspec.json.encode(payload), self._key, algorithms=[_ALGORITHM])
-        body = msgspec.json.encode(msgspec.structs.replace(unsigned, jws=signed)) + b"\n"
-        return PublishedList(body, sha256(signed.encode()).hexdigest()[:32], (hour, len(entries)))
+        signature = jws.serialize_compact(header, msgspec.json.encode(signed), self._key, algorithms=[_ALGORITHM])
+        content = RevocationList(**msgspec.structs.asdict(signed), jws=signature)
+        etag = sha256(signature.encode()).hexdigest()[:32]
+        return PublishedList(msgspec.json.encode(content) + b"\n", etag, (hour, len(entries)))
 
 
 def in_force(entries: Sequence[Revocation]) -> list[Revocation]:
@@ -157,6 +161,7 @@ def _signing_key(vault: Vault) -> OKPKey:
     return OKPKey.import_key({**key.as_dict(private=True), "kid": key.thumbprint()})
 
 
+@lru_cache(_ENTRIES_REMEMBERED)
 def _shown(entry: Revocation) -> RevokedKey:
     return RevokedKey(
         serial=entry.serial,
