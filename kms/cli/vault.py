@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -13,11 +14,9 @@ from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.clock import utc_now
 from kms.config import load
 from kms.errors import Refusal, StartError
-from kms.operations.core.service import new_request_id
-from kms.vault.accepting import accept
-from kms.vault.checking import altered_rows, wrong_tables
-from kms.vault.opening import open_vault
-from kms.vault.store import Vault
+
+if TYPE_CHECKING:
+    from kms.vault.store import Vault
 
 
 def _of_the_service(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,6 +34,8 @@ def vault() -> None:
 @_of_the_service
 def verify(**flags: Any) -> None:
     """Check every row of the database against what the service wrote. Exits with 1 where one is wrong."""
+    from kms.vault.checking import altered_rows, wrong_tables  # here: the other commands do without a database
+
     try:
         opened = _opened(flags)
         altered, tables, distrust = list(altered_rows(opened)), wrong_tables(opened), opened.host.distrust
@@ -60,13 +61,15 @@ def accept_command(*, yes: bool, **flags: Any) -> None:
     Do this after you have put a backup back yourself, and otherwise only once you know what happened: revocations
     that are not in this database are not in force any more.
     """
+    from kms.vault.accepting import accept
+
     try:
         opened = _opened(flags)
         click.echo(f"Found: {opened.host.distrust or 'nothing that keeps keys from being used'}")
         if not yes:
             click.confirm("Trust this database as it is, and use its keys again?", abort=True)
         now = utc_now()
-        entry = AuditEntry(1, timestamp(now), new_request_id(), "accept_vault", SUCCESS, "local")
+        entry = AuditEntry(1, timestamp(now), secrets.token_hex(8), "accept_vault", SUCCESS, "local")
         accept(opened, entry.line().decode())
     except (StartError, Refusal) as error:
         raise click.ClickException(str(error)) from None
@@ -75,4 +78,6 @@ def accept_command(*, yes: bool, **flags: Any) -> None:
 
 
 def _opened(flags: dict[str, Any]) -> Vault:
+    from kms.vault.opening import open_vault
+
     return open_vault(load({name: value for name, value in flags.items() if value is not None}), create=False)

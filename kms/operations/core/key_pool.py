@@ -25,7 +25,7 @@ class KeyPool:
 
     def __init__(self) -> None:
         self._ready: defaultdict[str, deque[bytes]] = defaultdict(deque)
-        self._wanted: queue.SimpleQueue[KeyType] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[KeyType | None] = queue.SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._makers = ThreadPoolExecutor(_AT_ONCE, "key maker", initializer=_give_way, initargs=(_GIVES_WAY,))
@@ -43,6 +43,7 @@ class KeyPool:
 
     def close(self) -> None:
         """End the makers after what is under way."""
+        self._wanted.put(None)
         self._makers.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
@@ -53,8 +54,7 @@ class KeyPool:
 
     def _fill(self) -> None:
         _give_way(_GIVES_WAY_TO_THAT)
-        while True:
-            kind = self._wanted.get()
+        while (kind := self._wanted.get()) is not None:
             while len(self._ready[kind.name]) < _READY:
                 self._ready[kind.name].append(kind.generate())
 
