@@ -57,6 +57,13 @@ class Head:
         """The digest of `table`; None where the head knows of none, which fits no rows."""
         return self.digests.get(str(table.name))
 
+    def require_not_before(self, known: int) -> None:
+        """Raise IntegrityFailure where this is from before the change `known`, which was seen already."""
+        if self.counter < known:
+            raise IntegrityFailure(
+                f"The database is older than what was seen of it: it is at change {self.counter} of {known}."
+            )
+
     def sealed(self, keys: DerivedKeys) -> bytes:
         """For the table `head`: MessagePack of the fields, sealed."""
         digests = {name: (each.count, each.total.to_bytes(_SUM_BYTES)) for name, each in self.digests.items()}

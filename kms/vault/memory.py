@@ -154,10 +154,7 @@ class Memory:
             head = (
                 self._head if self._head and sealed == self._sealed else Head.unsealed(snapshot.derived_keys, sealed)
             )
-            if head.counter < known:
-                raise IntegrityFailure(
-                    f"The database is older than what was seen of it: it is at change {head.counter} of {known}."
-                )
+            head.require_not_before(known)
             present = self._vault.nodes.look(snapshot)
             is_new = head is not self._head
             names = snapshot.outdated_since(self.epoch, head.epoch) if is_new else []

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from kms.clock import utc_now
 from kms.config import Settings
-from kms.errors import StartError
+from kms.errors import IntegrityFailure, StartError
 from kms.files import private_directory
 from kms.secret import Secret
 from kms.vault import first_release, tables
@@ -50,7 +50,12 @@ def open_vault(settings: Settings, root_key: Secret | None = None, *, create: bo
     except BaseException:
         engine.dispose()
         raise
-    return Vault(engine, derived_keys, settings.lease, Host(settings.data_dir, derived_keys.vault_id))
+    vault = Vault(engine, derived_keys, settings.lease, Host(settings.data_dir, derived_keys.vault_id))
+    try:
+        vault.require_newest()
+    except IntegrityFailure as failure:
+        vault.stop_trusting(failure.detail)
+    return vault
 
 
 def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create: bool) -> DerivedKeys:

@@ -110,8 +110,7 @@ class Vault:
             first = Change(connection, self.derived_keys)
             sealed, others_alive = first.locked_head(self.nodes.node_id)
             head = self._last_head[1] if sealed == self._last_head[0] else Head.unsealed(self.derived_keys, sealed)
-            if head.counter < self.host.counter:
-                raise IntegrityFailure("The database is older than what was seen of it; nothing is changed.")
+            head.require_not_before(self.host.counter)
             return Group(transaction, first, head, others_alive, held.pop_all())
 
     def _end_turn(self, group: Group) -> None:
@@ -163,6 +162,13 @@ class Vault:
         """A change of a database that is not trusted, which keeps no head: for who makes another one."""
         with self._database_faults(), self.host.turn(), self._writing.connect() as connection, connection.begin():
             yield Change(connection, self.derived_keys)
+
+    def require_newest(self) -> None:
+        """Raise IntegrityFailure where the head is older than what this host has seen, altered, or missing."""
+        known = self.host.counter
+        with self.read() as snapshot:
+            head = Head.unsealed(self.derived_keys, snapshot.sealed_head())
+        head.require_not_before(known)
 
     def stop_trusting(self, reason: str) -> None:
         """Let no worker of this host use keys until an operator accepts the database as it is."""

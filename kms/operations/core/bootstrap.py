@@ -28,6 +28,8 @@ def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock = utc_now) 
     A file is written before the commit, so that no credentials are lost between the two; where the commit
     then fails, the next start replaces the file. Raises StartError.
     """
+    if vault.host.distrust is not None:
+        return  # nothing is changed in it
     with vault.read() as snapshot:
         if has_signing_key(snapshot) and snapshot.matching(Client, limit=1):
             return
