@@ -221,14 +221,16 @@ def _announce(settings: Settings) -> None:
     context.check_hostname = False  # it is our own port; the operator's certificate may name another host
     context.verify_mode = ssl.CERT_NONE
     while True:
+        wait = 0.05
         try:
             host = any_address.get(settings.host, settings.host)
             connection = http.client.HTTPSConnection(host, settings.port, timeout=2, context=context)
             connection.request("GET", "/readyz")
             if connection.getresponse().status == http.HTTPStatus.OK:
                 break
+            wait = 1.0  # it answers that it is not ready, and why is in its log
         except (OSError, http.client.HTTPException):
             pass
-        time.sleep(0.05)
+        time.sleep(wait)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     structlog.get_logger(READY_LOGGER).info(f"listening on https://{shown}:{settings.port}")

@@ -112,9 +112,10 @@ class Memory:
         """What `require` does where something is new, or the lease is over."""
         self._wake.set()  # the thread reads: a database that is stopped must not stop whoever asks
         with self._changed:
-            if self._changed.wait_for(lambda: self.held, timeout=max(self._seconds, _PATIENCE_SECONDS)):
+            host, patience = self._vault.host, max(self._seconds, _PATIENCE_SECONDS)
+            if host.distrust is None and self._changed.wait_for(lambda: self.held, timeout=patience):
                 return
-        reason = self._vault.host.distrust
+        reason = host.distrust
         if reason is not None:
             raise IntegrityFailure(f"{reason} No key is used until an operator runs `python -m kms vault accept`.")
         raise Unavailable("The database cannot be reached; keys are not used unchecked.", retry_after=1)
