@@ -32,39 +32,31 @@ class _OfKey:
     held: int = 0
 
 
-class RevocationsInForce:
-    """The list as this worker knows it."""
+class _Known:
+    """The list up to some entry, and what it makes of each key."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self) -> None:
         self.entries: list[Revocation] = []
-        self._of_key: dict[bytes, _OfKey] = {}
-        self._digest = TableDigest()
-        memory.follow(tables.revocations, self.follow)
+        self.of_key: dict[bytes, _OfKey] = {}
+        self.digest = TableDigest()
 
-    def follow(self, snapshot: Snapshot, head: Head) -> None:
-        """Read what is new in the list. Raises IntegrityFailure where it is not what the head stands for."""
-        if not self._go_on(snapshot, head):
-            # An operator may have accepted another list.
-            self.entries, self._of_key, self._digest = [], {}, TableDigest()
-            if not self._go_on(snapshot, head):
-                raise IntegrityFailure("The revocation list is not what the service wrote.")
-
-    def _go_on(self, snapshot: Snapshot, head: Head) -> bool:
+    def goes_on(self, snapshot: Snapshot, head: Head) -> bool:
+        """Read what is new; whether that makes it what the head stands for. Otherwise it stays as it was."""
         table = tables.revocations
         last = self.entries[-1].serial if self.entries else 0
         new = snapshot.select(Revocation, table.c.serial > last, order_by=table.c.serial)
         part = digest_of(snapshot.derived_keys, table, ([*to_row(each).values(), None] for each in new))
-        digest = self._digest.plus(part.count, part.total)
+        digest = self.digest.plus(part.count, part.total)
         if digest != head.digest(table):
             return False
         for entry in new:
             self._put_in_force(entry)
-        self._digest = digest
+        self.digest = digest
         self.entries = self.entries + new
         return True
 
     def _put_in_force(self, entry: Revocation) -> None:
-        of_key = self._of_key.setdefault(entry.key_uid, _OfKey())
+        of_key = self.of_key.setdefault(entry.key_uid, _OfKey())
         of_key.held = 0  # whatever comes later takes the place of a hold
         if entry.reason is RevocationReason.CERTIFICATE_HOLD:
             of_key.held = entry.up_to_version
@@ -73,9 +65,31 @@ class RevocationsInForce:
         elif entry.reason.leads_to is KeyState.DEACTIVATED:
             of_key.ended = max(of_key.ended, entry.up_to_version)
 
+
+class RevocationsInForce:
+    """The list as this worker knows it."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._known = _Known()
+        memory.follow(tables.revocations, self.follow)
+
+    @property
+    def entries(self) -> list[Revocation]:
+        """The whole list, also what is not in force any more."""
+        return self._known.entries
+
+    def follow(self, snapshot: Snapshot, head: Head) -> None:
+        """Read what is new in the list. Raises IntegrityFailure where it is not what the head stands for."""
+        if self._known.goes_on(snapshot, head):
+            return
+        again = _Known()  # an operator may have accepted another list
+        if not again.goes_on(snapshot, head):
+            raise IntegrityFailure("The revocation list is not what the service wrote.")
+        self._known = again
+
     def allow(self, version: KeyVersion) -> bool:
         """Whether a version says no more of itself than the list allows."""
-        of_key = self._of_key.get(version.key_uid)
+        of_key = self._known.of_key.get(version.key_uid)
         if of_key is None:
             return True
         number, state = version.version, version.state

@@ -52,7 +52,7 @@ class Schedule:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
-            for work in (self.tick, self.check)
+            for work in (self.tick, self.check, self.beat)
         ]
 
     def start(self) -> None:
@@ -71,16 +71,19 @@ class Schedule:
         """Do everything that is due now. Raises Refusal where the vault cannot be reached."""
         self._service.metrics.add_up()
         now = self._service.clock()
-        nodes = self._service.vault.nodes
-        if nodes.is_beat_due():
-            with self._service.vault.change() as change:
-                nodes.beat(change)
         rotate_due_keys(self._service, now)
         delete_due_keys(self._service, now)
         self._service.last_uses.write_if_due()
         if claims.take(self._service.vault, _CLEANING, now, _CLEANING_INTERVAL) is not None:
             remove_old_rows(self._service, now)
             tidy(self._service.settings.audit_dir)
+
+    def beat(self) -> None:
+        """Let other nodes hear that this one lives, however long everything else takes. Raises Refusal."""
+        nodes = self._service.vault.nodes
+        if nodes.is_beat_due():
+            with self._service.vault.change() as change:
+                nodes.beat(change)
 
     def check(self) -> None:
         """Compare the vault with its head if that is due, which may take long. Raises Refusal."""
