@@ -186,7 +186,7 @@ class InternalError(Refusal):
 class Unavailable(Refusal):
     """The service cannot answer safely at the moment: its database or its audit log is away, or it is busy.
 
-    EmptyRequest was changed that was not acknowledged. Try again after `Retry-After`.
+    Nothing was changed that was not acknowledged. Try again after `Retry-After`.
     """
 
     problem, status, title = "unavailable", 503, "Unavailable"

@@ -112,6 +112,7 @@ class KeyCache:
         usage: Usage | None,
         version: int | None,
     ) -> tuple[Authorization, Names]:
+        since = self._memory.epoch  # before the key is read: what is made of it must not outlive it
         key, latest = self._with_latest(name)
         limited_to: tuple[Grant, ...] = ()
         if not policy.allows_on_key(caller, permission, key.owner, key.key_id):
@@ -123,21 +124,30 @@ class KeyCache:
         if usage is None:
             return Authorization(key, number, limited_to), rests_on
         try:
-            loaded = self.usable(key, latest, number, usage, now)
+            loaded = self._usable(key, latest, number, usage, now, since)
         except Refusal as refusal:
             return Authorization(key, number, limited_to, refusal=refusal, until=now), rests_on
         return Authorization(key, number, limited_to, loaded, None, in_force_until(loaded.version, now)), rests_on
 
-    def usable(
-        self, key: Key, latest: KeyVersion, number: int, usage: Usage, now: datetime, *, recovering: bool = False
+    def _usable(
+        self,
+        key: Key,
+        latest: KeyVersion,
+        number: int,
+        usage: Usage,
+        now: datetime,
+        since: int,
+        *,
+        recovering: bool = False,
     ) -> LoadedVersion:
-        """A version of `key` for `usage`, whose primitive is one of those of the usage.
+        """A version of `key` for `usage`, whose primitive is one of those of the usage; both were read after `since`.
 
         Raises as `require_usage`, `require_in_range` and `require_in_force` do.
         """
         require_usage(key, usage)
         require_in_range(key, number, usage)  # before it is looked for
-        loaded = self._loaded(key, latest) if number == latest.version else self._version(key, number)
+        is_latest = number == latest.version
+        loaded = self._loaded(key, latest, since) if is_latest else self._version(key, number, since)
         require_in_force(key, loaded.version, latest, usage, now, recovering=recovering)
         if not isinstance(loaded.primitive, PRIMITIVES[usage]) or (loaded.is_public and usage.needs_private):
             kind = f"{loaded.version.type}{', of which only the public half is here' if loaded.is_public else ''}"
@@ -145,9 +155,10 @@ class KeyCache:
         return loaded
 
     def recoverable(self, name: str, number: int, usage: Usage, now: datetime) -> LoadedVersion:
-        """As `usable`, also a version that was revoked for compromise."""
+        """A version of the key of that id or alias for `usage`, also one that was revoked for compromise."""
+        since = self._memory.epoch
         key, latest = self._with_latest(name)
-        return self.usable(key, latest, number, usage, now, recovering=True)
+        return self._usable(key, latest, number, usage, now, since, recovering=True)
 
     def key(self, name: str) -> Key:
         """The key of that id or alias. Raises NotFound, and Unavailable without a lease."""
@@ -211,8 +222,8 @@ class KeyCache:
             raise NotFound("There is no such mount.")
         return True, (names.of_mount(mount),)
 
-    def _version(self, key: Key, number: int) -> LoadedVersion:
-        return self._versions.get((key.uid, number), lambda: self._load_version(key, number))
+    def _version(self, key: Key, number: int, since: int) -> LoadedVersion:
+        return self._versions.get((key.uid, number), lambda: self._load_version(key, number), since)
 
     def _load_version(self, key: Key, number: int) -> tuple[LoadedVersion, Names]:
         def read() -> KeyVersion:
@@ -225,10 +236,10 @@ class KeyCache:
         found = self._as_revoked(read, lambda version: version)
         return self._load(key, found), (names.of_key(key.uid),)
 
-    def _loaded(self, key: Key, version: KeyVersion) -> LoadedVersion:
-        """`version`, which was read already."""
+    def _loaded(self, key: Key, version: KeyVersion, since: int) -> LoadedVersion:
+        """`version`, which was read already, after the epoch `since`."""
         asked = key.uid, version.version
-        return self._versions.get(asked, lambda: (self._load(key, version), (names.of_key(key.uid),)))
+        return self._versions.get(asked, lambda: (self._load(key, version), (names.of_key(key.uid),)), since)
 
     def _load(self, key: Key, version: KeyVersion) -> LoadedVersion:
         kind = key_type(version.type)

@@ -13,9 +13,9 @@ from kms.clock import Clock
 from kms.errors import Refusal
 from kms.keys.model import Key
 from kms.vault import tables
+from kms.vault.change import Change
 from kms.vault.rows import LastUse
 from kms.vault.store import Vault
-from kms.vault.transaction import Change
 
 _INTERVAL = timedelta(minutes=5)
 _MOST_REMEMBERED = 20_000

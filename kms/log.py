@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging.config
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -78,7 +79,8 @@ def log_request(**fields: Any) -> None:
         now = time.time()
         at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06d}Z"
         line = {**fields, "event": "request", "level": "info", "timestamp": at}
-        sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
+        with suppress(OSError, ValueError):  # nobody reads it, or the disk is full: what was done is done
+            sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
 
 
 _lines_are_json = False

@@ -14,9 +14,9 @@ from datetime import datetime
 
 from kms.secret import Secret
 from kms.vault import names, tables
+from kms.vault.change import Change
 from kms.vault.records import stored_in
 from kms.vault.sealing import DerivedKeys, SealBroken
-from kms.vault.transaction import Change
 
 _FORM = re.compile(r"[A-Z0-9]{20}")
 

@@ -13,11 +13,12 @@ from kms.clock import Clock, steady_seconds
 from kms.errors import AuthenticationFailed, MfaRequired
 from kms.secret import Secret
 from kms.vault import names
+from kms.vault.change import Change
 from kms.vault.host import EPOCH
 from kms.vault.memory import Cache, Memory, Names
 from kms.vault.sealing import SealBroken
 from kms.vault.store import Vault
-from kms.vault.transaction import Change, Snapshot
+from kms.vault.transaction import Snapshot
 
 _FAILED = "The credentials are not valid. A code works once; wait for the next one before trying again."
 _SESSIONS_CACHED = 10_000
@@ -92,7 +93,7 @@ class Authenticator:
                 else:
                     change.replace(client, replace(client, last_totp_step=consumed))
                 lockout.forgive(change, client.client_id, source)
-                caller = _caller(change, client)
+                caller = replace(_caller(change, client), proven_by=(client.secret_hash, client.totp_secret))
             else:
                 lockout.count_failure(change, presented.client_id, source, now)
         if caller is None:
@@ -138,14 +139,17 @@ class Authenticator:
         if standing is not None and (standing.epoch == epoch or standing.holds(epoch)):
             return caller
         with self._vault.read() as snapshot:
-            token = snapshot.find(Token, caller.token.token_hash) if caller.token else None
-            key = snapshot.find(AccessKey, caller.access_key_id) if caller.access_key_id else None
-            if (caller.token and token is None) or (caller.access_key_id and key is None):
-                raise AuthenticationFailed(_FAILED)
-            again = _enabled_caller(snapshot, caller.client_id)
-        return self._standing(
-            replace(again, token=token, access_key_id=caller.access_key_id, expires_at=caller.expires_at), epoch
-        )
+            again = _again(snapshot, caller)
+        return self._standing(again, epoch)
+
+    def still(self, change: Change, caller: Caller, now: datetime) -> Caller:
+        """`caller` as it is in this change, which may have waited long for its turn. Raises AuthenticationFailed."""
+        if caller.expires_at is not None and caller.expires_at <= now:
+            raise AuthenticationFailed(_FAILED)
+        standing = caller.standing
+        if standing is not None and self._memory.epoch == change.epoch and standing.holds(change.epoch):
+            return caller
+        return replace(_again(change, caller), rests_on=caller.rests_on)
 
     def issue(self, change: Change, caller: Caller) -> tuple[str, Token]:
         """A new session token for `caller` and its record; its expiry is fixed now."""
@@ -211,6 +215,26 @@ def totp_secret(snapshot: Snapshot, client: Client) -> str:
         return snapshot.derived_keys.open(client.totp_secret, ("totp", client.client_id)).decode()
     except SealBroken:
         raise AuthenticationFailed(_FAILED) from None
+
+
+def _again(snapshot: Snapshot, caller: Caller) -> Caller:
+    """`caller` read anew. Raises AuthenticationFailed where what proved it is gone."""
+    token = snapshot.find(Token, caller.token.token_hash) if caller.token else None
+    key = snapshot.find(AccessKey, caller.access_key_id) if caller.access_key_id else None
+    if (caller.token and token is None) or (caller.access_key_id and key is None):
+        raise AuthenticationFailed(_FAILED)
+    if caller.proven_by is not None:
+        client = snapshot.find(Client, caller.client_id)
+        if client is None or (client.secret_hash, client.totp_secret) != caller.proven_by:
+            raise AuthenticationFailed(_FAILED)
+    again = _enabled_caller(snapshot, caller.client_id)
+    return replace(
+        again,
+        token=token,
+        access_key_id=caller.access_key_id,
+        expires_at=caller.expires_at,
+        proven_by=caller.proven_by,
+    )
 
 
 def _enabled_caller(snapshot: Snapshot, client_id: str) -> Caller:

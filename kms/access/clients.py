@@ -11,8 +11,9 @@ from kms.access import access_keys, credentials, totp
 from kms.access.model import Client, ClientStatus, Grant, RecoveryCode, Role, Token
 from kms.errors import AlreadyExists, Conflict, NotFound
 from kms.keys.ids import is_client_id
+from kms.vault.change import Change
 from kms.vault.tables import clients, grants
-from kms.vault.transaction import Change, Snapshot
+from kms.vault.transaction import Snapshot
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 
 from kms.errors import RateLimited
+from kms.vault.change import Change
 from kms.vault.records import microseconds, stored_in
 from kms.vault.tables import login_failures
-from kms.vault.transaction import Change
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
 

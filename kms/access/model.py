@@ -127,8 +127,9 @@ names.bears(Grant, lambda grant: grant.subject, when_added=True)
 class Caller:
     """Who is asking, once that is proven: with a session, an access key, or neither.
 
-    `standing` says whether that is still so, resting on the names `rests_on`; None where nobody can say. Two of them
-    are equal only where they are the same object.
+    `standing` says whether that is still so, resting on the names `rests_on`; None where nobody can say. `proven_by`
+    is what was stored of the secret and of the second factor of a caller without a session. Two of them are equal
+    only where they are the same object.
     """
 
     client_id: str
@@ -139,3 +140,4 @@ class Caller:
     expires_at: datetime | None = None
     rests_on: tuple[str, ...] = ()
     standing: Standing | None = None
+    proven_by: tuple[str, bytes] | None = field(default=None, repr=False)

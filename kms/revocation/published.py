@@ -26,11 +26,12 @@ from kms.keys.model import RevocationReason
 from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.model import Revocation
 from kms.vault import tables
+from kms.vault.change import Change
 from kms.vault.memory import Memory
 from kms.vault.records import stored_in
 from kms.vault.sealing import SealBroken
 from kms.vault.store import Vault
-from kms.vault.transaction import Change, Snapshot
+from kms.vault.transaction import Snapshot
 
 _NAME = "revocation list"
 _PERIOD = timedelta(hours=1)

@@ -10,8 +10,8 @@ from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
+from kms.vault.change import Change, next_serial
 from kms.vault.tables import revocations
-from kms.vault.transaction import Change, next_serial
 
 
 def revoke(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from kms.errors import IntegrityFailure
 from kms.vault import tables
+from kms.vault.change import Change
 from kms.vault.head import ACCEPTED_BEYOND, Head, digest_of
 from kms.vault.host import EPOCH
 from kms.vault.store import Vault
-from kms.vault.transaction import Change
 
 
 def accept(vault: Vault, entry: str) -> None:
@@ -24,10 +24,12 @@ def accept(vault: Vault, entry: str) -> None:
         head = _head_of_rows(vault, change)
         change.write_entries([entry], head.last_entry)
         after = replace(head, last_entry=head.last_entry + 1)
+        change.connection.execute(delete(tables.changes))  # whoever sees the new epoch forgets everything
         change.put_head(after.sealed(vault.derived_keys))
-    vault.host.saw(after.counter)
-    vault.host.announce(after.epoch)
-    vault.host.distrust = None
+        change.connection.commit()
+        vault.host.saw(after.counter)
+        vault.host.announce(after.epoch)
+        vault.host.distrust = None
 
 
 def _head_of_rows(vault: Vault, change: Change) -> Head:
@@ -37,9 +39,12 @@ def _head_of_rows(vault: Vault, change: Change) -> Head:
         before = Head(0, 0, 0)
     rows = ((table, change.connection.execute(select(table))) for table in tables.digested_tables())
     number = tables.audit_outbox.c.sequence
+    count, last = change.connection.execute(select(func.count(), func.coalesce(func.max(number), 0))).one()
+    named = change.connection.execute(select(func.coalesce(func.max(tables.changes.c.epoch), 0))).scalar_one()
     return Head(
         counter=max(before.counter, vault.host.counter) + ACCEPTED_BEYOND,
-        epoch=max(before.epoch, vault.host.words[EPOCH]) + 1,  # it names nothing: who sees it forgets everything
-        last_entry=change.connection.execute(select(func.coalesce(func.max(number), 0))).scalar_one(),
+        epoch=max(before.epoch, vault.host.words[EPOCH], named) + ACCEPTED_BEYOND,
+        last_entry=last,
         digests={str(table.name): digest_of(vault.derived_keys, table, found) for table, found in rows},
+        lost_entries=last - count,
     )

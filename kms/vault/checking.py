@@ -35,7 +35,9 @@ def fits(vault: Vault, table: Table, pause: Callable[[], None] = lambda: None) -
             number = table.c.sequence
             query = select(func.count(), func.min(number), func.max(number)).select_from(table)
             count, first, last = snapshot.connection.execute(query).one()
-            return bool(count == head.last_entry and (first, last) in ((1, count), (None, None)))
+            if not count:
+                return head.last_entry == head.lost_entries
+            return bool(count == head.last_entry - head.lost_entries and first >= 1 and last == head.last_entry)
         expected, found = head.digest(table), TableDigest()
         streamed = snapshot.connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table))
         for rows in streamed.partitions():

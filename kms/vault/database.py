@@ -16,6 +16,13 @@ from kms.errors import StartError
 
 _BUSY_SECONDS = 10
 _RESTED_SECONDS = 1.0
+_IDLE_SECONDS = 15  # who holds the lock on the head and does nothing, as a node that is stopped, must not hold up all
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": _IDLE_SECONDS * 1000,
+    "options": f"-c lock_timeout={_BUSY_SECONDS * 1000} "
+    f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000}",
+}
 
 
 def connect(url: str, pool_size: int = 20) -> Engine:
@@ -32,7 +39,7 @@ def connect(url: str, pool_size: int = 20) -> Engine:
                 max_overflow=0,
                 pool_use_lifo=True,  # a warm connection has its statements prepared and its pages at hand
                 pool_timeout=_BUSY_SECONDS,
-                connect_args={"connect_timeout": 5, "options": f"-c lock_timeout={_BUSY_SECONDS * 1000}"},
+                connect_args=_POSTGRESQL,
             )
             _ping_what_rested(engine)
             return engine

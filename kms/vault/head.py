@@ -45,13 +45,15 @@ class TableDigest:
 class Head:
     """`counter` is how many commits there were, `epoch` how many of them outdated something.
 
-    `last_entry` is the number of the newest audit entry in the outbox, which has no gaps up to there.
+    `last_entry` is the number of the newest audit entry in the outbox, which has no gaps up to there but for the
+    `lost_entries` that were missing when an operator accepted that.
     """
 
     counter: int
     epoch: int
     last_entry: int
     digests: Mapping[str, TableDigest] = field(default_factory=dict)
+    lost_entries: int = 0
 
     def digest(self, table: Table) -> TableDigest | None:
         """The digest of `table`; None where the head knows of none, which fits no rows."""
@@ -67,20 +69,21 @@ class Head:
     def sealed(self, keys: DerivedKeys) -> bytes:
         """For the table `head`: MessagePack of the fields, sealed."""
         digests = {name: (each.count, each.total.to_bytes(_SUM_BYTES)) for name, each in self.digests.items()}
-        return keys.seal_head(msgspec.msgpack.encode((self.counter, self.epoch, self.last_entry, digests)))
+        fields = (self.counter, self.epoch, self.last_entry, digests, self.lost_entries)
+        return keys.seal_head(msgspec.msgpack.encode(fields))
 
     @staticmethod
     def unsealed(keys: DerivedKeys, sealed: bytes) -> Head:
         """The head in `sealed`. Raises IntegrityFailure."""
         try:
-            counter, epoch, last_entry, digests = _decoder.decode(keys.open_head(sealed))
+            counter, epoch, last_entry, digests, lost_entries = _decoder.decode(keys.open_head(sealed))
         except SealBroken:
             raise IntegrityFailure("The head of the vault was altered outside the service.") from None
         read = {name: TableDigest(count, int.from_bytes(total)) for name, (count, total) in digests.items()}
-        return Head(counter, epoch, last_entry, read)
+        return Head(counter, epoch, last_entry, read, lost_entries)
 
 
-_decoder = msgspec.msgpack.Decoder(tuple[int, int, int, dict[str, tuple[int, bytes]]])
+_decoder = msgspec.msgpack.Decoder(tuple[int, int, int, dict[str, tuple[int, bytes]], int])
 
 
 def digest_of(keys: DerivedKeys, table: Table, rows: Iterable[Sequence[Any]]) -> TableDigest:

@@ -53,7 +53,9 @@ class Host:
             try:
                 if os.fstat(self._file).st_size < _SIZE:
                     os.posix_fallocate(self._file, 0, _SIZE)  # a hole would kill the process on a full disk
+                if not os.pread(self._file, len(_FORMAT), 0).strip(b"\0"):  # also where the first start was cut off
                     os.pwrite(self._file, _FORMAT, 0)
+                    os.fsync(self._file)
                 self._map = mmap.mmap(self._file, _SIZE)
                 self.node_id = self._own_node_id()
             finally:

@@ -180,6 +180,8 @@ class Memory:
                 self._head, self._sealed = head, sealed
             self.epoch = max(self.epoch, head.epoch)
             host.saw(head.counter)
+            if host.distrust is not None:
+                return  # another thread has just found something
             self.ends = max(self.ends, began + self._seconds)
             self._read_at = began
             self._changed.notify_all()
@@ -274,16 +276,17 @@ class Cache(Generic[K, V]):
                 self._entries.move_to_end(key)
         return value
 
-    def get(self, key: K, load: Callable[[], tuple[V, Names]]) -> V:
+    def get(self, key: K, load: Callable[[], tuple[V, Names]], since: int | None = None) -> V:
         """As `find`, or what `load` reads now, with the names on which it rests.
 
-        Raises Unavailable, IntegrityFailure, and what `load` raises, which is not remembered.
+        Where `load` makes it of something that was read before, `since` is the epoch from before that. Raises
+        Unavailable, IntegrityFailure, and what `load` raises, which is not remembered.
         """
         self._memory.require()
         found = self.find(key)
         if found is not None:
             return found
-        epoch = self._memory.epoch
+        epoch = self._memory.epoch if since is None else since
         value, names = load()
         standing = self._memory.standing(epoch, names)
         if standing is not None:

@@ -18,7 +18,8 @@ from sqlalchemy import delete, insert, update
 
 from kms.clock import steady_seconds
 from kms.vault import tables
-from kms.vault.transaction import Change, Snapshot
+from kms.vault.change import Change
+from kms.vault.transaction import Snapshot
 
 _BEAT_SECONDS = 5.0
 _SILENT_SECONDS = 30.0

@@ -78,7 +78,7 @@ def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create
 
 
 def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> tuple[DerivedKeys, str] | None:
-    """The derived_keys and the revision that the schema had when it was last sealed; None where there is no vault."""
+    """The derived keys and the revision that the schema had when it was last sealed; None where there is no vault."""
     row = connection.execute(select(tables.vault)).mappings().first()
     if row is None:
         return None
@@ -95,7 +95,7 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
     except SealBroken:
         raise StartError(
             f"The {record.name} seal gives another root key than the one this vault was made with, or the row of "
-            "the vault was altered. EmptyRequest was written; give it the right one."
+            "the vault was altered. Nothing was written; give it the right one."
         ) from None
     return derived_keys, revision or _FIRST_REVISION
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from sqlalchemy import RootTransaction
 
 from kms.clock import steady_seconds
 from kms.errors import Unavailable
+from kms.vault.change import Change
 from kms.vault.head import Head, TableDigest
-from kms.vault.transaction import Change
 
 _PATIENCE_SECONDS = 10.0
 _MOST_MEMBERS = 100
@@ -49,10 +50,14 @@ class Turns:
             self._waiting.remove(called)
         raise Unavailable("Too many changes are waiting. Try again.", retry_after=1)
 
-    @property
-    def someone_waits(self) -> bool:
-        """Whether a turn that ends now is followed by another."""
-        return bool(self._waiting)
+    def hand_over(self, prepare: Callable[[], None]) -> bool:
+        """End a turn if somebody waits for it, after `prepare`; whether that was so."""
+        with self._lock:
+            if not self._waiting:
+                return False
+            prepare()
+            self._waiting.popleft().set()
+            return True
 
     def pass_on(self) -> None:
         """End a turn."""
@@ -94,6 +99,7 @@ class Group:
         if not self.members:
             return self.first
         change = Change(self.first.connection, self.first.derived_keys)
+        change.epoch = self.head.epoch
         change.savepoint()
         return change
 
@@ -121,7 +127,8 @@ class Group:
         for name, (count, total) in self.terms.items():
             digests[name] = digests.get(name, TableDigest()).plus(count, total)
         epoch = head.epoch + 1 if self.outdated else head.epoch
-        return Head(head.counter + 1, epoch, head.last_entry + len(self.entries), digests)
+        last_entry = head.last_entry + len(self.entries)
+        return Head(head.counter + 1, epoch, last_entry, digests, head.lost_entries)
 
     def close(self, fault: BaseException | None = None) -> None:
         """Let go of everything, and tell the members how it ended."""

@@ -21,12 +21,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from kms.clock import steady_seconds
 from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
 from kms.secret import Secret
+from kms.vault.change import Change
 from kms.vault.head import Head
 from kms.vault.host import Host
 from kms.vault.nodes import Nodes
 from kms.vault.queue import Group, Turns
 from kms.vault.sealing import DerivedKeys
-from kms.vault.transaction import Change, Snapshot
+from kms.vault.transaction import Snapshot
 
 if TYPE_CHECKING:
     from kms.vault.memory import Memory
@@ -106,17 +107,16 @@ class Vault:
             connection = held.enter_context(self._writing.connect())
             transaction = connection.begin()
             if self.host.distrust is not None:
-                raise IntegrityFailure(f"{self.host.distrust} EmptyRequest is changed until an operator accepts it.")
+                raise IntegrityFailure(f"{self.host.distrust} Nothing is changed until an operator accepts it.")
             first = Change(connection, self.derived_keys)
             sealed, others_alive = first.locked_head(self.nodes.node_id)
             head = self._last_head[1] if sealed == self._last_head[0] else Head.unsealed(self.derived_keys, sealed)
             head.require_not_before(self.host.counter)
+            first.epoch = head.epoch
             return Group(transaction, first, head, others_alive, held.pop_all())
 
     def _end_turn(self, group: Group) -> None:
-        if group.may_grow and self._turns.someone_waits:
-            self._open_group = group
-            self._turns.pass_on()
+        if group.may_grow and self._turns.hand_over(lambda: setattr(self, "_open_group", group)):
             return
         try:
             with self._database_faults():
@@ -134,6 +134,7 @@ class Vault:
             raise group.fault
         if not group.members:
             return
+        group.first.require_transaction()
         head = group.next_head()
         sealed = head.sealed(self.derived_keys)
         with group.first.together():
@@ -153,9 +154,13 @@ class Vault:
         # Every lease that another node was granted before the commit was taken from a read that began before it,
         # and ends at the latest `lease_seconds` after that read.
         time.sleep(max(0.0, committed_at + self.lease_seconds * _CLOCKS_DIFFER_BY - steady_seconds()))
-        with self.read() as snapshot:
-            if Head.unsealed(self.derived_keys, snapshot.sealed_head()).counter <= counter:
-                raise IntegrityFailure("The database went back: someone else writes to it.")
+        try:
+            with self.read() as snapshot:
+                after = Head.unsealed(self.derived_keys, snapshot.sealed_head())
+        except Unavailable:
+            raise Unavailable("It was changed, but the database is away now. Look whether it holds.") from None
+        if after.counter <= counter:
+            raise IntegrityFailure("The database went back: someone else writes to it.")
 
     @contextmanager
     def untrusted(self) -> Iterator[Change]:

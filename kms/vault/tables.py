@@ -59,6 +59,7 @@ claims = Table(
     Column("task", String(32), primary_key=True),
     Column("claimed_until", BigInteger, nullable=False),
     Column("position", String(255), nullable=False),
+    Column("code", LargeBinary(32), nullable=False),
 )
 
 keys = Table(
@@ -252,7 +253,7 @@ login_failures = Table(
 audit_outbox = Table(
     "audit_outbox",
     metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("entry", Text, nullable=False),
     _mac(),
 )

@@ -65,7 +65,7 @@ def test_the_members_are_an_allow_list_in_a_fixed_order(world: World) -> None:
 def test_a_change_whose_entry_cannot_be_written_does_not_happen(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kms.vault.transaction import Change
+    from kms.vault.change import Change
 
     def full(self: Change, entry: str) -> None:
         raise Unavailable("full")

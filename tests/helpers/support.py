@@ -28,7 +28,7 @@ from kms.keys.cryptoperiod import Cryptoperiods
 from kms.keys.model import Key
 from kms.operations import Service
 from kms.operations.keys import key_factory
-from kms.vault.transaction import Change
+from kms.vault.change import Change
 
 LEASE = timedelta(milliseconds=60)
 

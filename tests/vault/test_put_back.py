@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Table, delete, insert, select
+from sqlalchemy import Table, delete, insert, select, update
 
 from helpers.running import wait_until
 from helpers.support import LEASE, Api, SteeredClock, World, kind_of
@@ -21,8 +21,9 @@ from kms.cli.vault import vault as vault_command
 from kms.config import Settings
 from kms.errors import IntegrityFailure
 from kms.operations import Service
-from kms.operations.system.checking import check_integrity
+from kms.operations.system.checking import INTEGRITY, check_integrity
 from kms.vault import tables
+from kms.vault.checking import wrong_tables
 
 Rows = dict[str, list[dict[str, Any]]]
 OF_KEYS = [tables.keys, tables.key_versions, tables.revocations]
@@ -161,6 +162,65 @@ def test_what_is_accepted_on_one_node_is_trusted_on_the_others(attack: Attack, t
     attack.accept()
     wait_until(lambda: node.memory.held)
     node.memory.require()
+    node.close()
+
+
+def grants_of(service: Service) -> list[dict[str, Any]]:
+    with service.vault.engine.connect() as connection:
+        return [dict(row) for row in connection.execute(select(tables.grants)).mappings()]
+
+
+@pytest.mark.parametrize("claim", [{"claimed_until": 2**62}, {"claimed_until": 0, "position": "zzzz"}])
+def test_the_check_cannot_be_put_off_by_its_claim(attack: Attack, claim: dict[str, Any]) -> None:
+    service = attack.world.service
+    grant = {"subject": "role:user", "key_pattern": "other", "permission": "keys:encrypt"}
+    grant_id = attack.alice.post("/api/v1/grants", grant).json["grant_id"]
+    old = grants_of(service)
+    attack.alice.delete(f"/api/v1/grants/{grant_id}")
+    check_integrity(service)
+    with service.vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        connection.execute(insert(tables.grants), old)
+        connection.execute(update(tables.claims).where(tables.claims.c.task == INTEGRITY).values(claim))
+    attack.clock.advance(minutes=6)
+    check_integrity(service)
+    assert "grants" in (service.vault.host.distrust or "")
+
+
+def test_an_accepted_loss_of_audit_entries_is_not_found_again(attack: Attack) -> None:
+    service = attack.world.service
+    with service.vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        connection.execute(delete(tables.audit_outbox).where(tables.audit_outbox.c.sequence == 2))
+    assert wrong_tables(service.vault) == ["audit_outbox"]
+    attack.accept()
+    assert wrong_tables(service.vault) == []
+    assert attack.alice.post("/api/v1/keys", {}).status_code == 201
+    assert wrong_tables(service.vault) == []
+
+
+@pytest.mark.parametrize("harm", ["put back", "head removed"])
+def test_after_an_acceptance_changes_are_noticed_by_every_node(attack: Attack, tmp_path: Path, harm: str) -> None:
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    shutil.copy(attack.settings.data_dir / "root.key", other)
+    database = f"sqlite:///{attack.settings.data_dir.absolute() / 'kms.db'}"
+    node = Service.open(msgspec.structs.replace(attack.settings, data_dir=other, database_url=database), attack.clock)
+    world = World.of(node)
+    attack.alice.post("/api/v1/keys/other/rotate")
+    node.memory.require()
+    if harm == "put back":
+        attack.put_back(*tables.metadata.sorted_tables)
+    else:
+        with node.vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+            connection.execute(delete(tables.head))
+        time.sleep(LEASE.total_seconds() * 2)
+    attack.accept()
+    wait_until(lambda: node.memory.held and attack.world.service.memory.held)
+    there = Api(world.http, attack.alice.headers, "alice")
+    for _ in range(3):
+        assert there.post("/api/v1/keys/other/encrypt", {"plaintext": ""}).status_code == 200
+        assert attack.alice.post("/api/v1/keys/other/suspend").status_code == 200
+        assert there.post("/api/v1/keys/other/encrypt", {"plaintext": ""}).status_code == 409
+        assert attack.alice.post("/api/v1/keys/other/resume").status_code == 200
     node.close()
 
 

@@ -205,8 +205,6 @@ def test_a_group_that_cannot_be_committed_is_refused_as_a_whole(vault: Vault) ->
         while len(vault._turns._waiting) < len(threads):
             time.sleep(0.001)
         change.record("an entry")
-        group = vault._turns
-        assert group.someone_waits
         change.connection.connection.dbapi_connection.rollback()  # what a full disk does, or a lost connection
         change.connection.connection.dbapi_connection.close()
         raise Unavailable("the connection is gone")

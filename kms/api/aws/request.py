@@ -41,7 +41,7 @@ ACTIONS: dict[str, Action] = {}
 
 
 def action(name: str, input_: type[Input], rate_class: RateClass = RateClass.MANAGE) -> Callable[[F], F]:
-    """Declare the decorated function as the operation `name`; it is called with the aws and the input."""
+    """Declare the decorated function as the operation `name`; it is called with the request and the input."""
 
     def declare(function: F) -> F:
         ACTIONS[name] = Action(name, input_, function, rate_class)

@@ -17,7 +17,7 @@ from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Limit
 from kms.vault import tables
-from kms.vault.transaction import Change
+from kms.vault.change import Change
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.vault import tables
-from kms.vault.transaction import Change
+from kms.vault.change import Change
 
 KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_ID_PATTERN})?\*)\Z")]
 Context = Annotated[dict[str, str], msgspec.Meta(max_length=8)]

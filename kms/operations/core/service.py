@@ -29,10 +29,10 @@ from kms.operations.core.key_pool import KeyPool
 from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.published import Publisher
 from kms.secret import Secret
+from kms.vault.change import Change
 from kms.vault.memory import Memory
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
-from kms.vault.transaction import Change
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -134,6 +134,7 @@ class Service:
     def change(self, call: Call) -> Iterator[Change]:
         """A change of the vault whose audit entry commits with it."""
         with self.vault.change() as change:
+            self._require_caller_still(change, call)
             yield change
             if not call.abandoned:
                 self.record_in(change, call)
@@ -149,6 +150,7 @@ class Service:
         """
         results: list[A | Refusal] = []
         with self.vault.change() as change:
+            self._require_caller_still(change, call)
             for item in items:
                 if isinstance(item, Refusal):
                     results.append(item)
@@ -163,6 +165,11 @@ class Service:
                 except Refusal as refusal:
                     results.append(refusal)
         return results
+
+    def _require_caller_still(self, change: Change, call: Call) -> None:
+        """Ask again whether the caller still may: a change may have waited for its turn, or for a key to be made."""
+        if call.caller is not None:
+            call.caller = self.authenticator.still(change, call.caller, self.clock())
 
     def record_in(self, change: Change, call: Call) -> None:
         """Leave the audit entry of a call that succeeded, in the change that carries it out."""

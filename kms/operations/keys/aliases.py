@@ -18,7 +18,7 @@ from kms.operations.core.key_access import authorized_key
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Limit
 from kms.vault import tables
-from kms.vault.transaction import Change
+from kms.vault.change import Change
 
 
 class SetAliasRequest(Request):

@@ -14,7 +14,7 @@ from kms.operations.core.declare import MOST_ITEMS, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.keys.state_changes import RevokeKeyRequest, next_material, revoke, rotate
 from kms.operations.keys.views import KeySummary, summary_members
-from kms.vault.transaction import Change
+from kms.vault.change import Change
 
 
 class RotateKeyRequest(Request):

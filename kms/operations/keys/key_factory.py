@@ -12,7 +12,7 @@ from kms.keys.cryptoperiod import Cryptoperiods, next_rotation
 from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
 from kms.keys.lifecycle import awaits_material, effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
-from kms.vault.transaction import Change
+from kms.vault.change import Change
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from kms.operations.keys import key_factory
 from kms.operations.keys.key_factory import KeySpec
 from kms.operations.keys.views import KeySummary, KeyView, VersionView, shown, summary_members, version_view, view_of
 from kms.vault import tables
+from kms.vault.change import Change
 from kms.vault.records import microseconds
-from kms.vault.transaction import Change
 
 Label = Annotated[str, msgspec.Meta(max_length=128)]
 LabelValue = Annotated[str, msgspec.Meta(max_length=256)]

@@ -71,7 +71,7 @@ def verification_keys(service: Service, owner: str) -> dict[str, Any]:
     """The JWK set (RFC 7517, section 5) of the keys with which `owner`'s signatures are verified now.
 
     At most the newest `_KEYS_PUBLISHED` versions, and only of pairs whose private half is here: others are not known
-    to be the client's. EmptyRequest is said about who is a client and who is not.
+    to be the client's. Nothing is said about who is a client and who is not.
     """
     keys, versions = tables.keys.c, tables.key_versions.c
     if not is_client_id(owner):

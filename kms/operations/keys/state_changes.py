@@ -20,8 +20,8 @@ from kms.operations.keys import key_factory
 from kms.operations.keys.views import KeyView, shown
 from kms.revocation import revoke as revocation
 from kms.vault import tables
+from kms.vault.change import Change
 from kms.vault.rows import LastUse, MessageCount
-from kms.vault.transaction import Change
 
 _SHORTEST_WAIT, _USUAL_WAIT, _LONGEST_WAIT = timedelta(days=1), timedelta(days=30), timedelta(days=365)
 

@@ -31,9 +31,9 @@ from kms.operations.keys.state_changes import remove
 from kms.operations.system.checking import check_integrity
 from kms.operations.transfer.external import forget_material
 from kms.vault import claims, tables
+from kms.vault.change import Change
 from kms.vault.records import microseconds
 from kms.vault.rows import WrappingKey
-from kms.vault.transaction import Change
 
 _TICK_SECONDS = 1.0
 _CLAIM = timedelta(minutes=1)

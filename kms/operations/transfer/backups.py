@@ -29,9 +29,10 @@ from kms.operations.keys.views import KeyView, shown_now
 from kms.operations.transfer.external import fingerprint_of
 from kms.revocation.revoke import revoke_again
 from kms.vault import tables
+from kms.vault.change import Change
 from kms.vault.records import from_row, to_row
 from kms.vault.rows import MessageCount
-from kms.vault.transaction import Change, Snapshot
+from kms.vault.transaction import Snapshot
 
 _FORMAT = b"kms backup v1\x00"
 

@@ -21,7 +21,7 @@ from kms.operations.core.types import Moment
 from kms.operations.keys.manage import CreateKeyRequest, spec_of, stored
 from kms.operations.keys.views import KeyView, shown_now
 from kms.operations.transfer.importing import Format, StandingAlgorithm, consume_wrapping_key, unwrapped_import
-from kms.vault.transaction import Change
+from kms.vault.change import Change
 
 _CAN_BE_LENT = frozenset({KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.SUSPENDED})
 

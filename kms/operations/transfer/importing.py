@@ -24,9 +24,9 @@ from kms.operations.keys import key_factory
 from kms.operations.keys.manage import CreateKeyRequest, spec_of
 from kms.operations.keys.views import KeyView, shown_now
 from kms.vault import tables
+from kms.vault.change import Change
 from kms.vault.rows import WrappingKey
 from kms.vault.sealing import SealBroken, SealContext
-from kms.vault.transaction import Change
 
 HPKE, HPKE_HYBRID = "HPKE", "HPKE-MLKEM768-X25519"
 _TYPES = {HPKE: "x25519", HPKE_HYBRID: "ml-kem-768-x25519"}

@@ -35,4 +35,7 @@ def upgrade() -> None:
         sa.Column("task", sa.String(32), primary_key=True),
         sa.Column("claimed_until", sa.BigInteger, nullable=False),
         sa.Column("position", sa.String(255), nullable=False),
+        sa.Column("code", sa.LargeBinary(32), nullable=False),
     )
+    if op.get_bind().dialect.name == "postgresql":  # SQLite's integers have 64 bits
+        op.alter_column("audit_outbox", "sequence", type_=sa.BigInteger)

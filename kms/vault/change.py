@@ -1,0 +1,189 @@
+"""Writes of one transaction, and what they do to the head."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby
+from typing import Any, TypeVar
+
+import msgspec
+from psycopg import Connection as PostgresConnection
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, insert, select, update
+
+from kms.errors import Unavailable
+from kms.keys.model import Key
+from kms.vault import names, tables
+from kms.vault.integrity import canonical
+from kms.vault.records import table_of, to_row
+from kms.vault.rows import OutboxEntry
+from kms.vault.sealing import DerivedKeys
+from kms.vault.statements import OLD, Values
+from kms.vault.transaction import MOST_CHANGES_NAMED, Snapshot, change_code, material_binding
+
+T = TypeVar("T")
+
+_CHANGES_FORGOTTEN_AT_ONCE = 256
+
+
+class Change(Snapshot):
+    """Writes of one transaction, until it is known whether they stay; what they do to the head is gathered.
+
+    `epoch` is the one of the head that it began with.
+    """
+
+    def __init__(self, connection: Connection, keys: DerivedKeys) -> None:
+        super().__init__(connection, keys)
+        self.epoch = 0
+        self.outdated: set[str] = set()
+        self.entries: list[str] = []
+        self.terms: dict[str, tuple[int, int]] = {}
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """A part of this change that leaves nothing behind where it raises, and the rest as it is."""
+        outdated, entries, terms = set(self.outdated), list(self.entries), dict(self.terms)
+        self._cursor.execute("SAVEPOINT part_begins")
+        try:
+            yield
+        except BaseException:
+            self._cursor.execute("ROLLBACK TO SAVEPOINT part_begins")
+            self.outdated, self.entries, self.terms = outdated, entries, terms
+            raise
+        finally:
+            self._cursor.execute("RELEASE SAVEPOINT part_begins")
+
+    def insert(self, *values: object) -> None:
+        """Add rows. Raises AlreadyExists where another call was faster."""
+        with self.together():
+            for cls, some in groupby(values, type):
+                table, rows = table_of(cls), []
+                for value in some:
+                    row = to_row(value)
+                    rows.append(self._counted(table, row, +1))
+                    self.outdated.update(names.outdated_by_adding(value))
+                self._write(self._statements.insert(table), rows)
+
+    def replace(self, old: T, new: T) -> T:
+        """Put `new` where `old`, read in this change, stands. Gives `new` back."""
+        self.replace_all([(old, new)])
+        return new
+
+    def replace_all(self, pairs: Sequence[tuple[T, T]]) -> None:
+        """`replace` for each of the pairs, all of one class."""
+        if not pairs:
+            return
+        table, rows = table_of(type(pairs[0][0])), []
+        place = [column.name for column in table.primary_key.columns]
+        for old, new in pairs:
+            before = to_row(old)
+            self._counted(table, before, -1)
+            row = self._counted(table, to_row(new), +1)
+            rows.append(row | {OLD + name: before[name] for name in place})
+            self.outdated.update(names.outdated_by_replacing(old, new))
+        self._write(self._statements.replace(table), rows)
+
+    def delete(self, *values: object) -> None:
+        """Remove rows read in this change."""
+        for cls, some in groupby(values, type):
+            table, rows = table_of(cls), []
+            for value in some:
+                row = to_row(value)
+                self._counted(table, row, -1)
+                rows.append({column.name: row[column.name] for column in table.primary_key.columns})
+                self.outdated.update(names.outdated_by_removing(value))
+            self._write(self._statements.delete(table), rows)
+
+    def seal_material(self, key: Key, version: int, key_type: str, material: bytes) -> bytes:
+        """`material` sealed for its place in the table of versions."""
+        return self.derived_keys.seal(material, material_binding(key, version, key_type))
+
+    def record(self, entry: str) -> None:
+        """Put an audit entry into the outbox: it is there exactly if the change is."""
+        self.entries.append(entry)
+
+    def write_entries(self, entries: Sequence[str], last_entry: int) -> None:
+        """Write audit entries whose numbers go on from `last_entry`."""
+        table = tables.audit_outbox
+        rows = [to_row(OutboxEntry(last_entry + number, entry)) for number, entry in enumerate(entries, 1)]
+        self._write(self._statements.insert(table), [self._with_code(table, row) for row in rows])
+
+    def write_outdated(self, epoch: int, outdated: Collection[str]) -> None:
+        """Write what a commit outdates, and now and then forget what nobody needs any more."""
+        packed = msgspec.msgpack.encode(sorted(outdated))
+        code = change_code(self.derived_keys, epoch, packed)
+        self._write(self._statements.insert(tables.changes), [{"epoch": epoch, "names": packed, "code": code}])
+        if epoch % _CHANGES_FORGOTTEN_AT_ONCE == 0:
+            before = {"seen": epoch - MOST_CHANGES_NAMED}
+            self._statements.made(_old_changes).run(self._cursor, before)
+
+    def locked_head(self, node_id: str = "") -> tuple[bytes, bool]:
+        """The head as it is stored, which nobody else moves until this transaction ends, and whether there is another
+        node than that one. Raises IntegrityFailure.
+        """
+        rows = self._statements.made(_locked_head).rows(self._cursor, {"node_id": node_id})
+        return self._only_head(rows), bool(rows[0][2])
+
+    def put_head(self, sealed: bytes) -> None:
+        """Put a head where there may be none or several."""
+        self.connection.execute(delete(tables.head))
+        self.connection.execute(insert(tables.head).values(id=1, sealed=sealed))
+
+    def write_head(self, sealed: bytes) -> None:
+        """Put the head in the place of the one before."""
+        self._statements.made(_new_head).run(self._cursor, {"sealed": sealed})
+
+    def together(self) -> AbstractContextManager[Any]:
+        """Several writes in one round trip, where the database is elsewhere; what fails does so at the end."""
+        driver = self.connection.connection.dbapi_connection
+        return driver.pipeline() if isinstance(driver, PostgresConnection) else nullcontext()
+
+    def require_transaction(self) -> None:
+        """Raise Unavailable where the database has ended the transaction by itself, as SQLite does on a full disk."""
+        driver = self.connection.connection.dbapi_connection
+        if isinstance(driver, sqlite3.Connection) and not driver.in_transaction:
+            raise Unavailable("The database has undone this change. Is its disk full?", retry_after=1)
+
+    def savepoint(self) -> None:
+        """Mark where this change begins."""
+        self._cursor.execute("SAVEPOINT change_begins")
+
+    def back_to_savepoint(self) -> None:
+        """Undo what was done since."""
+        self._cursor.execute("ROLLBACK TO SAVEPOINT change_begins")
+
+    def _counted(self, table: Table, row: Values, sign: int) -> Values:
+        """`row` with its code, added to what the head's digest of its table changes by, or taken away from it."""
+        content = canonical(table, [*row.values(), None])
+        name = str(table.name)
+        count, total = self.terms.get(name, (0, 0))
+        self.terms[name] = count + sign, total + sign * self.derived_keys.digest_term(content)
+        return {**row, "mac": self.derived_keys.row_mac(content)} if sign > 0 else row
+
+    def _with_code(self, table: Table, row: Values) -> Values:
+        return {**row, "mac": self.derived_keys.row_mac(canonical(table, [*row.values(), None]))}
+
+    def _write(self, statement: Any, rows: list[Values]) -> None:
+        if len(rows) == 1:
+            statement.run(self._cursor, rows[0])
+        elif rows:
+            statement.run_many(self._cursor, rows)
+
+
+def next_serial(change: Change, column: ColumnElement[int]) -> int:
+    """One more than the largest value of `column`; safe because changes are one after the other."""
+    return int(change.connection.execute(select(func.coalesce(func.max(column), 0))).scalar_one()) + 1
+
+
+def _old_changes() -> Any:
+    return delete(tables.changes).where(tables.changes.c.epoch <= bindparam("seen"))
+
+
+def _locked_head() -> Any:
+    others = select(tables.nodes.c.node_id).where(tables.nodes.c.node_id != bindparam("node_id")).exists()
+    return select(tables.head, others).with_for_update(of=tables.head)
+
+
+def _new_head() -> Any:
+    return update(tables.head).values(sealed=bindparam("sealed"))
