@@ -34,12 +34,14 @@ class _Waiter:
     began: float | None = None
 
 
-@dataclass(slots=True)
 class _Places:
     """The moments at which holders came, in order, and who waits for one to leave: nobody while there is room."""
 
-    held: list[float] = field(default_factory=list)
-    waiting: deque[_Waiter] = field(default_factory=deque)
+    __slots__ = ("held", "waiting")
+
+    def __init__(self, began: float) -> None:
+        self.held = [began]
+        self.waiting: deque[_Waiter] | None = None  # made when somebody waits: most requests find room
 
 
 class Admission:
@@ -96,7 +98,7 @@ class Admission:
         """Hold one of the threads that slow operations may have. Raises Unavailable."""
         with self._lock:
             places = self._places.get(_SLOW)
-            is_crowded = places is not None and len(places.waiting) >= self._slow_waiting
+            is_crowded = places is not None and len(places.waiting or ()) >= self._slow_waiting
         if is_crowded:
             raise _too_many(_SLOW)
         began = self.enter(_SLOW, self._slow, patience=_LONGEST_WAIT)
@@ -123,13 +125,17 @@ class Admission:
         with self._lock:
             places = self._places.get(name)
             if places is None:
-                places = self._places[name] = _Places()
+                began = steady_seconds()
+                self._places[name] = _Places(began)
+                return began
             if len(places.held) < (most or self._of_client):
                 began = steady_seconds()
                 places.held.append(began)
                 return began
-            waiter = _Waiter()
-            places.waiting.append(waiter)
+            waiter, waiting = _Waiter(), places.waiting
+            if waiting is None:
+                waiting = places.waiting = deque()
+            waiting.append(waiter)
         deadline = steady_seconds() + _LONGEST_WAIT
         while True:
             with self._lock:
@@ -137,7 +143,7 @@ class Admission:
                     return waiter.began
                 left = min(places.held[-1] + patience, deadline) - steady_seconds()
                 if left <= 0:
-                    places.waiting.remove(waiter)
+                    waiting.remove(waiter)
                     raise _too_many(name)
             waiter.called.wait(left)
 

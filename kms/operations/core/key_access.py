@@ -116,33 +116,38 @@ def key_to_protect(
     checker, those of the usage. Raises what `KeyCache.authorize` and `KeyCache.usable` raise.
     """
     wanted = permission or PERMISSION[usage]
-    found = _authorized(service, call, wanted, name, items, usage)
-    if found.loaded is not None and found.loaded.message_limit is not None:
-        found = _counted(service, call, found, wanted, name, items, usage, count)
-    if found.loaded is None:
-        assert found.refusal is not None
-        raise found.refusal
+    found = service.key_cache.authorize(call.known_caller, wanted, name, call.began, usage)
+    if found.loaded is None or found.limited_to or found.loaded.message_limit is not None:
+        found = _counted(service, call, wanted, name, items, usage, count)
+    assert found.loaded is not None
+    call.key_id, call.version = found.key.key_id, found.version
     return found.key, found.version, found.loaded.primitive  # type: ignore[return-value]  # the cache has checked it
 
 
 def _counted(
     service: Service,
     call: Call,
-    found: Authorization,
     permission: Permission,
     name: str,
     items: Sequence[Any],
     usage: Usage,
     count: int,
 ) -> Authorization:
-    """`found`, so many messages counted of the limit that its version has."""
-    assert found.loaded is not None
-    assert found.loaded.message_limit is not None
-    if not service.message_quota.claim(found.key, found.version, found.loaded.message_limit, count):
-        return found
-    # It waited for the database: what was checked before may have been revoked meanwhile.
-    service.memory.require()
-    return _authorized(service, call, permission, name, items, usage)
+    """What was decided where not everything goes: messages are admitted, and counted of the limit of a version."""
+    found = _authorized(service, call, permission, name, items, usage)
+    loaded = found.loaded
+    if (
+        loaded is not None
+        and loaded.message_limit is not None
+        and service.message_quota.claim(found.key, found.version, loaded.message_limit, count)
+    ):
+        # It waited for the database: what was checked before may have been revoked meanwhile.
+        service.memory.require()
+        found = _authorized(service, call, permission, name, items, usage)
+    if found.loaded is None:
+        assert found.refusal is not None
+        raise found.refusal
+    return found
 
 
 def version_to_process(
