@@ -151,8 +151,7 @@ def require_on_key(
 
     Grants that ask for an encryption context count only where the `associated_data` is given.
 
-    Raises NotFound, the same as for a key that is not there, to whom may not even see it, and
-    PermissionDenied to others.
+    Raises NotFound if the caller may not know that the key exists, as for a missing key; otherwise PermissionDenied.
     """
     if not allows_on_key(caller, permission, owner, key_id, associated_data):
         raise denial(caller, permission, owner, key_id, asked_as)

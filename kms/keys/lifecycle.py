@@ -64,7 +64,7 @@ def awaits_material(version: KeyVersion, now: datetime) -> bool:
 
 
 def in_force_until(version: KeyVersion, now: datetime) -> datetime:
-    """Until when what `version` may be used for at `now` stays as it is, if nobody changes it."""
+    """When the allowed uses of `version`, as they are at `now`, next change by themselves."""
     until = version.process_until
     if effective_state(version, now) is KeyState.ACTIVE:
         until = min(version.expires_at, until)

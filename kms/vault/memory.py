@@ -1,4 +1,4 @@
-"""What a worker remembers of the vault, and when it may answer from that (DESIGN section 6 in short).
+"""What a worker remembers of the vault, and when it may answer from that.
 
 Everything remembered rests on names (see `names`), each of which has one small cell that is on. A change that names
 something has its cell switched off, and with it goes whatever rests on it. Two things must hold before a worker

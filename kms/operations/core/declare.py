@@ -92,7 +92,7 @@ def batch_of(request: type[Request]) -> type[Request]:
 
 @dataclass(frozen=True)
 class BatchItems:
-    """A request with items. One that could not be read is the refusal of it."""
+    """A batch. An item that failed validation is replaced by its refusal."""
 
     items: Sequence[Request | Refusal]
 

@@ -1,4 +1,7 @@
-"""Performing an operation: policy, function, audit entry, in this order and nowhere else."""
+"""Runs one operation: checks the caller again, decodes the request, calls the function, writes the audit entry.
+
+The function itself checks what the caller may do with a key.
+"""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def delete_material(service: Service, call: Call, request: EmptyRequest, key_id:
 
 
 def fingerprint_of(change: Change, key: Key, material: bytes) -> bytes:
-    """By what the material of a key is known again, by nobody who has not the root key."""
+    """A keyed fingerprint that recognises the same material later; computing it needs the root key."""
     return change.derived_keys.credential_hash("material", key.uid, material)
 
 
