@@ -116,7 +116,10 @@ def key_to_protect(
     checker, those of the usage. Raises what `KeyCache.authorize` and `KeyCache.usable` raise.
     """
     wanted = permission or PERMISSION[usage]
-    found = service.key_cache.authorize(call.known_caller, wanted, name, call.began, usage)
+    caller, now = call.caller, call.at
+    assert caller is not None
+    assert now is not None
+    found = service.key_cache.authorize(caller, wanted, name, now, usage)
     if found.loaded is None or found.limited_to or found.loaded.message_limit is not None:
         found = _counted(service, call, wanted, name, items, usage, count)
     assert found.loaded is not None
