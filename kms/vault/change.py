@@ -43,13 +43,14 @@ class Change(Snapshot):
     @contextmanager
     def part(self) -> Iterator[None]:
         """A part of this change that leaves nothing behind where it raises, and the rest as it is."""
-        outdated, entries, terms = set(self.outdated), list(self.entries), dict(self.terms)
+        entries, terms = len(self.entries), dict(self.terms)
         self._cursor.execute("SAVEPOINT part_begins")
         try:
             yield
         except BaseException:
             self._cursor.execute("ROLLBACK TO SAVEPOINT part_begins")
-            self.outdated, self.entries, self.terms = outdated, entries, terms
+            del self.entries[entries:]
+            self.terms = terms  # names that were outdated for nothing do no harm
             raise
         finally:
             self._cursor.execute("RELEASE SAVEPOINT part_begins")
