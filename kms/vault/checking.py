@@ -9,7 +9,7 @@ from sqlalchemy import Table, func, select
 
 from kms.errors import IntegrityFailure
 from kms.vault import tables
-from kms.vault.head import Head, TableDigest, digest_of
+from kms.vault.head import TableDigest, digest_of
 from kms.vault.integrity import check_row
 from kms.vault.store import Vault
 
@@ -28,7 +28,7 @@ def fits(vault: Vault, table: Table, pause: Callable[[], None] = lambda: None) -
     """Whether the rows of `table` are those that the head stands for."""
     with vault.read() as snapshot:
         try:
-            head = Head.unsealed(vault.derived_keys, snapshot.sealed_head())
+            head = snapshot.head()
         except IntegrityFailure:
             return False
         if table is tables.audit_outbox:

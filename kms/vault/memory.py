@@ -189,7 +189,7 @@ class Memory:
     def _was_accepted_elsewhere(self) -> bool:
         """Whether an operator has accepted the database on another node; then this host trusts it again too."""
         with self._vault.read() as snapshot:
-            head = Head.unsealed(snapshot.derived_keys, snapshot.sealed_head())
+            head = snapshot.head()
         if head.counter < self._vault.host.counter + ACCEPTED_BEYOND // 2:
             return False
         self._vault.host.distrust = None

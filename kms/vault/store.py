@@ -156,7 +156,7 @@ class Vault:
         time.sleep(max(0.0, committed_at + self.lease_seconds * _CLOCKS_DIFFER_BY - steady_seconds()))
         try:
             with self.read() as snapshot:
-                after = Head.unsealed(self.derived_keys, snapshot.sealed_head())
+                after = snapshot.head()
         except Unavailable:
             raise Unavailable("It was changed, but the database is away now. Look whether it holds.") from None
         if after.counter <= counter:
@@ -172,7 +172,7 @@ class Vault:
         """Raise IntegrityFailure where the head is older than what this host has seen, altered, or missing."""
         known = self.host.counter
         with self.read() as snapshot:
-            head = Head.unsealed(self.derived_keys, snapshot.sealed_head())
+            head = snapshot.head()
         head.require_not_before(known)
 
     def stop_trusting(self, reason: str) -> None:

@@ -13,6 +13,7 @@ from kms.errors import IntegrityFailure
 from kms.keys.ids import is_alias, is_key_id
 from kms.keys.model import Alias, Key, KeyVersion
 from kms.vault import tables
+from kms.vault.head import Head
 from kms.vault.integrity import check_row
 from kms.vault.records import from_values, table_of
 from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
@@ -125,6 +126,10 @@ class Snapshot:
     def material(self, key: Key, version: KeyVersion) -> bytes:
         """The unwrapped material of one version. Raises IntegrityFailure."""
         return unwrapped(self.derived_keys, key, version)
+
+    def head(self) -> Head:
+        """The head. Raises IntegrityFailure where there is none, or it is not one that the service wrote."""
+        return Head.unsealed(self.derived_keys, self.sealed_head())
 
     def sealed_head(self) -> bytes:
         """The head as it is stored. Raises IntegrityFailure where there is none."""

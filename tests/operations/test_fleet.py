@@ -9,7 +9,6 @@ import pytest
 from helpers.support import Api, SteeredClock, World, kind_of
 from kms.operations.system.schedule import rotate_due_keys
 from kms.vault.checking import wrong_tables
-from kms.vault.head import Head
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def alice(world: World) -> Api:
 
 def counter(world: World) -> int:
     with world.service.vault.read() as snapshot:
-        return Head.unsealed(world.service.vault.derived_keys, snapshot.sealed_head()).counter
+        return snapshot.head().counter
 
 
 def shown(items: list[dict[str, Any]], member: str) -> list[Any]:

@@ -113,7 +113,7 @@ def key_to_protect(
     """The key of that id or alias, its latest version and what computes with that, for so many messages.
 
     `items` are the messages, where it may depend on them whether the caller may. `primitives` names, for the type
-    checker, those of the usage. Raises what `KeyCache.authorize` and `KeyCache.usable` raise.
+    checker, those of the usage. Raises what `KeyCache.authorize` raises, and why the version cannot be used.
     """
     wanted = permission or PERMISSION[usage]
     caller, now = call.caller, call.at

@@ -59,8 +59,7 @@ def _revoke_batch(
     """Revoke each of the items, in one transaction."""
 
     def act(change: Change, own: Call, item: RevokeNamedKeyRequest) -> KeySummary:
-        key = revoke(service, own, change, item.key_id, item.reason, item.compromised_at)
-        return _summary(service, key, change.latest_versions(key, 1)[0])
+        return _revoked(service, own, change, item)
 
     return service.change_each(call, items, act)
 
@@ -97,8 +96,12 @@ def rotate_named_key(service: Service, call: Call, request: RotateKeyRequest) ->
 def revoke_named_key(service: Service, call: Call, request: RevokeNamedKeyRequest) -> KeySummary:
     """Revoke a key, or up to a thousand keys in one transaction; once this has answered, nobody uses them again."""
     with service.change(call) as change:
-        key = revoke(service, call, change, request.key_id, request.reason, request.compromised_at)
-        return _summary(service, key, change.latest_versions(key, 1)[0])
+        return _revoked(service, call, change, request)
+
+
+def _revoked(service: Service, call: Call, change: Change, request: RevokeNamedKeyRequest) -> KeySummary:
+    key = revoke(service, call, change, request.key_id, request.reason, request.compromised_at)
+    return _summary(service, key, change.latest_versions(key, 1)[0])
 
 
 def _summary(service: Service, key: Key, latest: KeyVersion) -> KeySummary:
