@@ -148,6 +148,15 @@ class Conflict(Refusal):
     problem, status, title = "conflict", 409, "Conflict"
 
 
+class LengthRequired(Refusal):
+    """The body comes in chunks, and the server in front of the service does not take those apart.
+
+    Send the body whole, with the header `Content-Length`.
+    """
+
+    problem, status, title = "length-required", 411, "Length required"
+
+
 class TooLarge(Refusal):
     """The body is larger than the service takes."""
 

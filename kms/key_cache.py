@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from kms.access import policy
 from kms.access.model import Caller, Grant
 from kms.access.policy import Permission, no_such_key
-from kms.crypto.primitives import PRIMITIVES
+from kms.crypto.mac import code_key
+from kms.crypto.primitives import PRIMITIVES, Mac
 from kms.crypto.registry import key_type
 from kms.errors import NotFound, OperationNotSupported, Refusal
 from kms.keys.lifecycle import in_force_until, require_in_force, require_in_range, require_usage
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _KEYS_CACHED = 20_000
 _VERSIONS_CACHED = 20_000
 _AUTHORIZATIONS_CACHED = 20_000
+_CODE_KEYS_CACHED = 1000
 _MOUNTS_CACHED = 1000
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
@@ -79,6 +81,7 @@ class KeyCache:
         self._of_name: Cache[str, tuple[Key, KeyVersion]] = Cache(memory, _KEYS_CACHED)
         self._versions: Cache[tuple[bytes, int], LoadedVersion] = Cache(memory, _VERSIONS_CACHED)
         self._authorizations: Cache[Any, Authorization] = Cache(memory, _AUTHORIZATIONS_CACHED)
+        self._code_keys: Cache[tuple[bytes, int], Mac] = Cache(memory, _CODE_KEYS_CACHED)
         self._mounts: Cache[str, bool] = Cache(memory, _MOUNTS_CACHED)
 
     def authorize(
@@ -177,6 +180,13 @@ class KeyCache:
             return self._of_uid.get(uid, lambda: self._load_uid(uid))
         except NotFound:
             return None
+
+    def code_key(self, key: Key, version: KeyVersion) -> Mac:
+        """The key for codes that is derived from a version, which may be used now. Raises IntegrityFailure."""
+        asked = key.uid, version.version
+        return self._code_keys.get(
+            asked, lambda: (code_key(unwrapped(self._vault.derived_keys, key, version)), (names.of_key(key.uid),))
+        )
 
     def is_mount(self, mount: str) -> bool:
         """Whether there is a further mount of the Vault dialect of that name. Raises Unavailable without a lease."""

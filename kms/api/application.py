@@ -83,7 +83,7 @@ class FlaskHooks:
         g.began = time.perf_counter()
         name = request.endpoint or "unknown"
         g.call = call = Call(name, request.remote_addr or "unknown", new_request_id())
-        requests.require_size(request, self.service.settings.max_body_bytes)
+        g.body_length = requests.body_length(request.environ, self.service.settings.max_body_bytes)
         operation = OPERATIONS.get(name)
         if operation is None:
             return
@@ -115,8 +115,8 @@ class FlaskHooks:
             call: Call = g.call
             client_id = call.known_caller.client_id
             try:
-                with self.admission.of_client(client_id):
-                    body = requests.body_of(request, self.service.settings.max_body_bytes)
+                limit, stream = self.service.settings.max_body_bytes, request.environ["wsgi.input"]
+                body = requests.read_admitted(self.admission, client_id, stream, g.body_length, limit)
             except errors.Refusal as refusal:
                 self.service.record(call, refusal)
                 raise

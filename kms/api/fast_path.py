@@ -28,7 +28,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _VARIABLE = re.compile(r"<(\w+)>")
-_VALUE = r"(?P<\1>[A-Za-z0-9][A-Za-z0-9._-]{0,127})"
+_VALUE = r"(?P<\1>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
 _BEARER = "Bearer "
 _LONGEST_PATH = 256
 _METHODS = {"POST", "PUT", "PATCH", "DELETE"}
@@ -132,7 +132,7 @@ class FastPathMiddleware:
             raise
         service.rate_limits.hit(operation.rate_class, identity(caller, call.source))
         try:
-            body = requests.read_admitted(self.admission, caller.client_id, stream, length)
+            body = requests.read_admitted(self.admission, caller.client_id, stream, length, length)
         except errors.Refusal as refusal:
             service.record(call, refusal)
             raise

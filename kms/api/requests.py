@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, BinaryIO
 from urllib.parse import parse_qsl
@@ -16,6 +17,7 @@ from kms.access.authentication import Credentials
 from kms.api.admission import Admission
 from kms.errors import (
     AuthenticationFailed,
+    LengthRequired,
     MalformedRequest,
     TooLarge,
     UnsupportedMediaType,
@@ -59,47 +61,45 @@ def _basic(http: HttpRequest, encoded: str) -> Credentials:
     )
 
 
-def require_size(http: HttpRequest, limit: int) -> None:
-    """Refuse by Content-Length what is larger than `limit` bytes, before anything else. Raises TooLarge."""
-    if http.content_length is not None and http.content_length > limit:
-        raise TooLarge(f"The body has {http.content_length} bytes; at most {limit} are taken.")
+def body_length(environ: Mapping[str, Any], limit: int) -> int | None:
+    """How many bytes the body of a request has; None where it comes in chunks, which say themselves where they end.
 
-
-def body_of(http: HttpRequest, limit: int) -> bytes:
-    """The body. Raises TooLarge where a body without Content-Length goes on beyond `limit`."""
-    stream: BinaryIO = http.environ["wsgi.input"]
-    if http.content_length is not None:
-        return read(stream, http.content_length)
-    if not http.environ.get("wsgi.input_terminated"):
-        return b""
-    body = _up_to(stream, limit + 1)
-    if len(body) > limit:
-        raise TooLarge(f"The body has more than {limit} bytes.")
-    return body
-
-
-def content_length(text: str, limit: int) -> int:
-    """The number in a Content-Length header, 0 where there is none. Raises MalformedRequest, TooLarge."""
+    Raises MalformedRequest, TooLarge, and LengthRequired where the server underneath hands chunks on as they are, for
+    what was sent and not read must never count as empty.
+    """
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        if not environ.get("wsgi.input_terminated"):
+            raise LengthRequired("Send the body whole, with its Content-Length.")
+        return None
+    text = environ.get("CONTENT_LENGTH", "")
     if not text:
         return 0
     if len(text) > _LONGEST_NUMBER or not (text.isascii() and text.isdigit()):
         raise MalformedRequest("Content-Length is not a number.")
     if int(text) > limit:
-        raise TooLarge(f"At most {limit} bytes are taken.")
+        raise TooLarge(f"The body has {int(text)} bytes; at most {limit} are taken.")
     return int(text)
 
 
-def read_admitted(admission: Admission, client: str, stream: BinaryIO, length: int) -> bytes:
+def read_admitted(admission: Admission, client: str, stream: BinaryIO, length: int | None, limit: int) -> bytes:
     """As `read`, holding one of the client's threads only while the body arrives. Raises Unavailable too."""
     entered = admission.enter(client)
     try:
-        return read(stream, length)
+        return read(stream, length, limit)
     finally:
         admission.leave(client, entered)
 
 
-def read(stream: BinaryIO, length: int) -> bytes:
-    """A body of that many bytes. Raises MalformedRequest where there are fewer."""
+def read(stream: BinaryIO, length: int | None, limit: int) -> bytes:
+    """A body of `length` bytes, as `body_length` gives it.
+
+    Raises MalformedRequest where there are fewer, and TooLarge where chunks go on beyond `limit`.
+    """
+    if length is None:
+        body = _up_to(stream, limit + 1)
+        if len(body) > limit:
+            raise TooLarge(f"The body has more than {limit} bytes.")
+        return body
     body = stream.read(length)
     if len(body) < length:
         body += _up_to(stream, length - len(body))

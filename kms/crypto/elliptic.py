@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import (
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 from cryptography.x509 import CertificateSigningRequest, CertificateSigningRequestBuilder
 
-from kms.crypto.hashing import SHA2, check_digest
+from kms.crypto.hashing import DIGESTS, SHA2, check_digest
 from kms.crypto.hpke import HpkeKey
 from kms.crypto.pkcs8 import halves
 from kms.crypto.primitives import Agreement, Scheme, Signer
@@ -32,7 +33,9 @@ _ALGORITHM = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512", 
 
 
 class EcKey(Signer, Agreement):
-    """One key on a curve that fixes its hash."""
+    """One key on a curve that fixes its hash, unless another is asked for by name."""
+
+    further_algorithms = tuple(f"ECDSA-{digest}" for digest in DIGESTS)
 
     def __init__(self, key: Any) -> None:
         self._private: ec.EllipticCurvePrivateKey
@@ -78,9 +81,12 @@ class EcKey(Signer, Agreement):
     def _hashing(self, message: bytes, scheme: Scheme) -> ec.ECDSA:
         if scheme.context:
             raise ValidationFailed("context: ECDSA has no context; only ML-DSA has.")
+        digest: hashes.HashAlgorithm = self._digest
+        if scheme.algorithm in self.further_algorithms:
+            digest = DIGESTS[scheme.algorithm.removeprefix("ECDSA-")]
         if scheme.prehashed:
-            check_digest(message, self._digest)
-        return ec.ECDSA(Prehashed(self._digest) if scheme.prehashed else self._digest)
+            check_digest(message, digest)
+        return ec.ECDSA(Prehashed(digest) if scheme.prehashed else digest)
 
 
 class NistEcKey(EcKey, HpkeKey):

@@ -11,6 +11,8 @@ from kms.crypto.hashing import DIGESTS
 from kms.crypto.primitives import Deriver, Mac
 from kms.errors import ValidationFailed
 
+_CODE_KEY_SALT = b"kms code key v1"
+
 
 class HmacKey(Mac, Deriver):
     """One key of HMAC with SHA-2. A key is made either for codes or for derivation, never for both."""
@@ -21,8 +23,8 @@ class HmacKey(Mac, Deriver):
         self._keyed = HMAC(key, self._digest)  # copying it costs less than finding algorithm and key anew
         self.derivations = (f"HKDF-SHA-{bits}", f"KBKDF-HMAC-SHA-{bits}")
 
-    def mac(self, message: bytes) -> bytes:
-        code = self._keyed.copy()
+    def mac(self, message: bytes, digest: str | None = None) -> bytes:
+        code = self._keyed.copy() if digest is None else HMAC(self._key, DIGESTS[digest])
         code.update(message)
         return code.finalize()
 
@@ -46,6 +48,14 @@ class HmacKey(Mac, Deriver):
             context=context,
             fixed=None,
         ).derive(self._key)
+
+
+def code_key(material: bytes) -> HmacKey:
+    """A key for codes that is derived from the material of any other key, and says nothing about that.
+
+    HKDF-SHA-256 with a salt that nothing else has: keys that are derived for a context have none, or another.
+    """
+    return HmacKey("256", hkdf(material, _CODE_KEY_SALT, b""))
 
 
 def hkdf(shared_secret: bytes, salt: bytes, info: bytes, length: int = 32) -> bytes:

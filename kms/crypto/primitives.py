@@ -64,6 +64,9 @@ class Signer(ABC):
     algorithms: tuple[str, ...]
     """The algorithms of this key, its default first."""
 
+    further_algorithms: tuple[str, ...] = ()
+    """What it also signs with for programs that ask for it by name, such as another digest (docs/decisions/0019)."""
+
     @abstractmethod
     def sign(self, message: bytes, scheme: Scheme) -> bytes:
         """Sign `message`. Raises ValidationFailed for options that the algorithm does not have."""
@@ -81,8 +84,8 @@ class Mac(ABC):
     """Message authentication codes, never shortened."""
 
     @abstractmethod
-    def mac(self, message: bytes) -> bytes:
-        """The code of `message`."""
+    def mac(self, message: bytes, digest: str | None = None) -> bytes:
+        """The code of `message`, with the digest of the key's type unless another of `hashing.DIGESTS` is named."""
 
 
 class KeyWrapper(ABC):

@@ -81,6 +81,14 @@ _ALL: list[KeyType] = [
         key_bytes=32,
         message_limit=_RANDOM_NONCE_LIMIT,
     ),
+    SecretKeyType(
+        name="xchacha20-poly1305",
+        title="XChaCha20-Poly1305, 192-bit nonces",
+        standard="draft-irtf-cfrg-xchacha-03",
+        purposes=_AEAD,
+        primitive=symmetric.XChaCha,
+        key_bytes=32,
+    ),
     *(
         SecretKeyType(
             name=f"{name}-{'convergent' if convergent else 'derived'}",

@@ -9,10 +9,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 from cryptography.x509 import CertificateSigningRequest, CertificateSigningRequestBuilder
 
-from kms.crypto.hashing import SHA2, check_digest
+from kms.crypto.hashing import DIGESTS, SHA2, check_digest
 from kms.crypto.keywrap import AesKwp
 from kms.crypto.pkcs8 import halves
 from kms.crypto.primitives import Cipher, KeyWrapper, Scheme, Signer
@@ -35,10 +35,23 @@ IMPORT_ALGORITHMS = tuple(_OAEP_DIGESTS)
 """How keys come wrapped: with OAEP, or with OAEP of an AES key and AES-KWP under that."""
 
 
+_ALGORITHMS: dict[str, tuple[str, hashes.HashAlgorithm | None]] = {
+    **{f"PS{bits}": ("PSS", digest) for bits, digest in SHA2.items()},
+    **{f"RS{bits}": ("PKCS1", digest) for bits, digest in SHA2.items()},
+}
+_FURTHER: dict[str, tuple[str, hashes.HashAlgorithm | None]] = {
+    f"{name}-{digest_name}": (family, digest)
+    for name, family in (("RSASSA-PSS", "PSS"), ("RSASSA-PKCS1-v1_5", "PKCS1"))
+    for digest_name, digest in {"SHA-1": hashes.SHA1(), **DIGESTS}.items()  # noqa: S303  # for who must have it
+}
+_FURTHER["RSASSA-PKCS1-v1_5"] = ("PKCS1", None)
+
+
 class RsaKey(Cipher, Signer, KeyWrapper):
     """One RSA key. OAEP uses SHA-256 for hash and mask; the associated data is its label."""
 
-    algorithms = ("PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
+    algorithms = tuple(_ALGORITHMS)
+    further_algorithms = tuple(_FURTHER)
     wrapping_algorithms = (RSA_AES, RSA_OAEP)
 
     def __init__(self, key: Any) -> None:
@@ -74,11 +87,14 @@ class RsaKey(Cipher, Signer, KeyWrapper):
         return AesKwp(kek).unwrap(wrapped[modulus_bytes:], algorithm)
 
     def sign(self, message: bytes, scheme: Scheme) -> bytes:
-        return self._private.sign(message, *_scheme(message, scheme))
+        return self._private.sign(message, *_scheme(message, scheme, self._public.key_size // 8))
 
     def verify(self, message: bytes, signature: bytes, scheme: Scheme) -> bool:
+        pad, hashing = _scheme(message, scheme, self._public.key_size // 8)
         try:
-            self._public.verify(signature, message, *_scheme(message, scheme))
+            if isinstance(hashing, NoDigestInfo):
+                return self._public.recover_data_from_signature(signature, pad, None) == message
+            self._public.verify(signature, message, pad, hashing)
         except InvalidSignature:
             return False
         return True
@@ -131,12 +147,18 @@ def _decrypt(key: rsa.RSAPrivateKey, ciphertext: bytes, oaep: padding.OAEP) -> b
         raise DecryptionFailed from None
 
 
-def _scheme(message: bytes, scheme: Scheme) -> tuple[padding.AsymmetricPadding, hashes.HashAlgorithm | Prehashed]:
+def _scheme(
+    message: bytes, scheme: Scheme, modulus_bytes: int
+) -> tuple[padding.AsymmetricPadding, hashes.HashAlgorithm | Prehashed | NoDigestInfo]:
     no_options(scheme, but="prehashed")
-    digest = SHA2[scheme.algorithm[2:]]
+    family, digest = (_ALGORITHMS | _FURTHER)[scheme.algorithm]
+    if digest is None:  # RFC 8017, section 9.2, with the message in the place of DigestInfo
+        if len(message) > modulus_bytes - 11:
+            raise ValidationFailed(f"message: this RSA key signs at most {modulus_bytes - 11} bytes as they are.")
+        return padding.PKCS1v15(), NoDigestInfo()
     if scheme.prehashed:
         check_digest(message, digest)
     pad: padding.AsymmetricPadding = padding.PKCS1v15()
-    if scheme.algorithm.startswith("PS"):
+    if family == "PSS":
         pad = padding.PSS(padding.MGF1(digest), padding.PSS.DIGEST_LENGTH)  # RFC 7518, section 3.5
     return pad, Prehashed(digest) if scheme.prehashed else digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from itertools import count
+from struct import Struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
@@ -156,6 +157,54 @@ class ChaCha(Aead):
 
     def __init__(self, key: bytes) -> None:
         super().__init__(ChaCha20Poly1305(key))
+
+
+class XChaCha(Cipher):
+    """XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03): 192-bit nonces, safe to draw at random.
+
+    HChaCha20 of the key and the first 16 bytes of the nonce gives a message key; ChaCha20-Poly1305 under it takes four
+    zero bytes and the last 8 bytes. Ciphertexts are nonce (24 bytes) ‖ ciphertext ‖ tag (16 bytes).
+    """
+
+    NONCE_BYTES = 24
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def encrypt(self, plaintext: bytes, associated_data: bytes) -> bytes:
+        return self.encrypt_with_nonce(plaintext, associated_data, os.urandom(self.NONCE_BYTES))
+
+    def encrypt_with_nonce(self, plaintext: bytes, associated_data: bytes, nonce: bytes) -> bytes:
+        """Encrypt under a nonce of the caller's, which must never repeat for this key."""
+        aead = ChaCha20Poly1305(_hchacha20(self._key, nonce[:16]))
+        return nonce + aead.encrypt(bytes(4) + nonce[16:], plaintext, associated_data)
+
+    def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
+        if len(ciphertext) < self.NONCE_BYTES + TAG_BYTES:
+            raise DecryptionFailed
+        nonce, sealed = ciphertext[: self.NONCE_BYTES], ciphertext[self.NONCE_BYTES :]
+        aead = ChaCha20Poly1305(_hchacha20(self._key, nonce[:16]))
+        try:
+            return aead.decrypt(bytes(4) + nonce[16:], sealed, associated_data)
+        except InvalidTag:
+            raise DecryptionFailed from None
+
+
+def _hchacha20(key: bytes, nonce: bytes) -> bytes:
+    """HChaCha20 (the same, section 2.2): 8 words of the state after the rounds of ChaCha20.
+
+    A block of ChaCha20 is that state with the state before the rounds added to it, so taking away again what is known of
+    the latter, the constant and the nonce, gives what HChaCha20 gives.
+    """
+    block = BlockCipher(algorithms.ChaCha20(key, nonce), None).encryptor().update(bytes(64))
+    words = [*zip(_WORDS.unpack(block[:16]), _CONSTANT, strict=True)]
+    words += zip(_WORDS.unpack(block[48:]), _WORDS.unpack(nonce), strict=True)
+    mixed = [(after - before) % (1 << 32) for after, before in words]
+    return _WORDS.pack(*mixed[:4]) + _WORDS.pack(*mixed[4:])
+
+
+_WORDS = Struct("<4I")
+_CONSTANT = _WORDS.unpack(b"expand 32-byte k")
 
 
 class AesSiv(Cipher):

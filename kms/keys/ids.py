@@ -11,7 +11,7 @@ import msgspec
 
 CLIENT_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 MOUNT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
-KEY_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+KEY_ID_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 
 ALIAS_PATTERN = rf"(?:{KEY_ID_PATTERN}|[a-z0-9-]{{1,32}}:alias/[A-Za-z0-9/_-]{{1,200}})"
 

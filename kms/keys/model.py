@@ -19,6 +19,18 @@ class KeyState(TextEnum):
     DESTROYED = "destroyed"
 
 
+class ShownState(TextEnum):
+    """The state that a key is shown in: one of SP 800-57, or that it waits for its deletion and does nothing."""
+
+    PRE_ACTIVATION = "pre-activation"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DEACTIVATED = "deactivated"
+    COMPROMISED = "compromised"
+    DESTROYED = "destroyed"
+    PENDING_DELETION = "pending-deletion"
+
+
 class Usage(TextEnum):
     """What a key was made for. Each usage either protects data or processes what was protected."""
 
@@ -111,7 +123,9 @@ class Key:
     Versions below `oldest_version` were trimmed away; those below `min_protect_version` do not protect and those
     below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for. `region` is
     the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones.
-    `policy` is how an AWS client wrote down what ownership says anyway.
+    `policy` is how an AWS client wrote down what ownership says anyway. `former_id` is the id that a deleted key gave
+    up, under which its material was sealed; empty for all others. `exportable_later` says that the owner may still
+    make it exportable, as with Vault.
     """
 
     uid: bytes
@@ -135,6 +149,13 @@ class Key:
     region: str = ""
     replicas: frozenset[str] = frozenset()
     policy: str = ""
+    former_id: str = ""
+    exportable_later: bool = False
+
+    @property
+    def sealed_as(self) -> str:
+        """The id that its material is bound to, which stays the same for ever."""
+        return self.former_id or self.key_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from kms.clock import steady_seconds
 from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
 from kms.secret import Secret
+from kms.vault import tables
 from kms.vault.change import Change
 from kms.vault.head import Head
 from kms.vault.host import Host
@@ -58,6 +59,12 @@ class Vault:
     def root_key(self) -> Secret:
         """What the seal gave, for the workers that are started from this process."""
         return self.derived_keys.root_key
+
+    def made_at(self) -> datetime:
+        """When this vault was made. Raises Unavailable."""
+        with self.read() as snapshot:
+            (row,) = snapshot.rows(tables.vault)
+        return datetime.fromtimestamp(row[3] / 1_000_000, UTC)
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:

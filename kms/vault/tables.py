@@ -86,6 +86,8 @@ keys = Table(
     _added("region", String(32), ""),
     _added("replicas", Text, ""),
     _added("policy", Text, ""),
+    _added("former_id", String(128), ""),
+    _added("exportable_later", Boolean, 0),
     _mac(),
 )
 

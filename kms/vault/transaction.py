@@ -184,7 +184,7 @@ def _checked(keys: DerivedKeys, cls: type[T], row: tuple[Any, ...]) -> T:
 
 def material_binding(key: Key, version: int, key_type: str) -> SealContext:
     """What the material of a version is bound to."""
-    return ("key version", key.uid, key.key_id, version, key_type)
+    return ("key version", key.uid, key.sealed_as, version, key_type)
 
 
 def unwrapped(keys: DerivedKeys, key: Key, version: KeyVersion) -> bytes:

@@ -14,6 +14,7 @@ from kms.keys.model import Usage
 
 NAMES = [
     "xaes-256-gcm", "aes-128-gcm", "aes-256-gcm", "aes-256-gcm-siv", "aes-256-siv", "chacha20-poly1305",
+    "xchacha20-poly1305",
     "aes-128-gcm-derived", "aes-128-gcm-convergent", "aes-256-gcm-derived", "aes-256-gcm-convergent",
     "chacha20-poly1305-derived", "chacha20-poly1305-convergent",
     "aes-128-kw", "aes-256-kw", "aes-128-kwp", "aes-256-kwp",
@@ -78,7 +79,7 @@ class Toy(Cipher, Mac):
     def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
         return bytes((byte - self.shift) % 256 for byte in ciphertext)
 
-    def mac(self, message: bytes) -> bytes:
+    def mac(self, message: bytes, digest: str | None = None) -> bytes:
         return bytes([sum(message) % 256])
 
 

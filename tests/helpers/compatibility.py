@@ -58,10 +58,7 @@ def page(results: dict[str, set[str]]) -> str:
     aws = [(f"`{name}`", f"aws:{name}") for name in sorted(ACTIONS)]
     paths: dict[str, list[str]] = {}
     for route in ROUTES:
-        shown = re.sub(r"\(\?P<(\w+)>\[\^/\]\+\)", r"<\1>", route.pattern.pattern).replace("/?", "")
-        paths.setdefault(f"transit:{route.function.__name__.rstrip('_')}", []).append(
-            f"`{route.methods[0]} {shown.replace('~', 'transit')}`"
-        )
+        paths.setdefault(f"transit:{route.function.__name__.rstrip('_')}", []).append(f"`{route.shown}`")
     vault = [("<br>".join(sorted(listed)), operation) for operation, listed in paths.items()]
     tables = [_table("AWS KMS", AWS_CLIENTS, aws, results), _table("Vault", VAULT_CLIENTS, sorted(vault), results)]
     return "\n".join([_HEAD, *tables])

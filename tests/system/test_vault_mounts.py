@@ -63,17 +63,14 @@ def test_removing_a_mount_removes_its_keys(service: Running, admin: hvac.Client,
     transit = vault.secrets.transit
     for name in ("a", "b"):
         transit.create_key(name=name, mount_point="going")
-    transit.update_key_configuration(name="a", deletion_allowed=True, mount_point="going")
-    with pytest.raises(InvalidRequest, match=r"not allowed for going\.b"):
-        admin.sys.disable_secrets_engine("going")
-    assert transit.encrypt_data(name="a", plaintext="", mount_point="going")
-    transit.update_key_configuration(name="b", deletion_allowed=True, mount_point="going")
     admin.sys.disable_secrets_engine("going")
     with pytest.raises(InvalidPath):
         transit.encrypt_data(name="a", plaintext="", mount_point="going")
-    with pytest.raises(InvalidRequest, match="will be deleted"):
-        transit.encrypt_data(name="going.a", plaintext="")
-    assert transit.read_key(name="going.a")["data"]["soft_deleted"] is True
+    with pytest.raises(InvalidPath):
+        transit.read_key(name="going.a")
+    admin.sys.enable_secrets_engine("transit", path="going")
+    with pytest.raises(InvalidPath):
+        transit.list_keys(mount_point="going")
 
 
 def test_only_administrators_mount(admin: hvac.Client, vault: hvac.Client) -> None:
@@ -94,5 +91,5 @@ def test_names_cannot_leave_their_mount(service: Running, admin: hvac.Client, va
     admin.sys.enable_secrets_engine("transit", path="inner")
     for path in ("inner/keys/..%2Forders", "inner.x/keys/y", "inner%2E/keys/y", "/keys/y", "inner/keys/"):
         answer = service.curl("POST", f"/v1/{path}", {}, token=service.token)
-        assert answer.status in (400, 404), path
+        assert answer.status in (307, 400, 404), path
     assert "inner.y" not in vault.secrets.transit.list_keys()["data"]["keys"]

@@ -28,6 +28,7 @@ _CODES: dict[type[errors.Refusal], tuple[str, int]] = {
     errors.MalformedRequest: ("SerializationException", 400),
     errors.AlreadyExists: ("AlreadyExistsException", 400),
     errors.RateLimited: ("ThrottlingException", 400),
+    errors.LengthRequired: ("MissingContentLength", 411),
     errors.TooLarge: ("RequestEntityTooLargeException", 413),
     errors.Unavailable: ("DependencyTimeoutException", 503),
 }

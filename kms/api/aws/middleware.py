@@ -114,7 +114,8 @@ class AwsMiddleware:
 
     def _proven(self, call: Call, environ: Environ) -> tuple[SigningCaller, Signed, bytes]:
         """Who signed the request, and its body, which is read for those only who name an access key that there is."""
-        length = requests.content_length(environ.get("CONTENT_LENGTH", ""), self.service.settings.max_body_bytes)
+        limit = self.service.settings.max_body_bytes
+        length = requests.body_length(environ, limit)
         try:
             signer, signed, amz_date = self._presented(environ)
         except (Fault, errors.AuthenticationFailed):
@@ -123,7 +124,7 @@ class AwsMiddleware:
         # Whoever knows the id of an access key but not its secret can keep this client's signed requests waiting, and
         # none of the other doors.
         with self.admission.unproven(signer.caller.client_id):
-            body = requests.read(environ["wsgi.input"], length)
+            body = requests.read(environ["wsgi.input"], length, limit)
         headers = {name: _header(environ, name) for name in signed.headers}
         key = signer.signing_keys.get(signed.scope)
         if key is None:

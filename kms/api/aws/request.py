@@ -17,7 +17,7 @@ from kms.api.aws.shapes import Input
 from kms.api.dialect import DialectRequest
 from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
 from kms.keys.ids import is_alias
-from kms.keys.model import Key, KeyState, Origin, Usage
+from kms.keys.model import Key, Origin, ShownState, Usage
 from kms.operations import Request
 from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.views import KeyView
@@ -98,7 +98,7 @@ class AwsRequest(DialectRequest):
     def require_enabled(self, key: Key) -> None:
         """Raise Fault for a key that is disabled, waits for its material, or awaits its deletion."""
         self.require_no_deletion(key)
-        if self.view_with_material(key).state is KeyState.SUSPENDED:
+        if self.view_with_material(key).state is ShownState.SUSPENDED:
             raise self.disabled(key)
 
     def disabled(self, key: Key) -> Fault:

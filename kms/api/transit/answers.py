@@ -27,12 +27,26 @@ _STATUS: dict[type[errors.Refusal], int] = {
     errors.MfaRequired: 400,
     errors.PermissionDenied: 403,
     errors.NotFound: 404,
+    errors.LengthRequired: 411,
     errors.TooLarge: 413,
     errors.RateLimited: 429,
     errors.Unavailable: 503,
     errors.IntegrityFailure: 500,
     errors.InternalError: 500,
 }
+
+
+_MEMBERS = {
+    "digest": "input",
+    "key_id": "name",
+    "message": "input",
+    "min_process_version": "min_decryption_version",
+    "min_protect_version": "min_encryption_version",
+    "oldest_version": "min_available_version",
+    "rotation_period": "auto_rotate_period",
+    "wrapped_key": "ciphertext",
+}
+"""Members of our requests, and those of Vault's that they are made of."""
 
 
 def fault_of(refusal: errors.Refusal) -> Fault:
@@ -43,6 +57,9 @@ def fault_of(refusal: errors.Refusal) -> Fault:
         errors.DecryptionFailed: "cipher: message authentication failed",
     }
     message = words.get(type(refusal), refusal.detail)
+    if isinstance(refusal, errors.ValidationFailed):
+        member, colon, sentence = message.partition(":")
+        message = _MEMBERS.get(member, member) + colon + sentence
     status = _STATUS.get(type(refusal), 400)
     return Fault(message, status=status, problem=refusal.problem, retry_after=refusal.retry_after)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -25,7 +27,7 @@ from kms.api.transit.units import (
     taken_apart,
     units,
 )
-from kms.errors import NotFound, Refusal
+from kms.errors import AlreadyExists, NotFound
 from kms.keys.ids import is_key_id
 from kms.operations.use.encrypting import DecryptRequest, EncryptRequest, RewrapRequest
 from kms.operations.use.random_and_hash import HashRequest, RandomRequest
@@ -53,13 +55,14 @@ def encrypt(transit: TransitRequest, body: UseBody, name: str) -> Done:
     try:
         results = each(transit, "encrypt", requests, name)
     except NotFound:
-        if not is_key_id(name) or transit.service.key_cache.find(name) is not None:
+        if not is_key_id(name):
             raise
         derived = any(unit.context for unit in units(body))
-        transit.make_key(new_key(body.type, name, derived=derived, convergent=body.convergent_encryption))
+        if transit.service.key_cache.find(name) is None:
+            with suppress(AlreadyExists):  # another request for the same new name was faster
+                transit.make_key(new_key(body.type, name, derived=derived, convergent=body.convergent_encryption))
         results = each(transit, "encrypt", requests, name)
-    shown = [failure(result) or _sealed(result) for result in results]
-    return answer(body, shown)
+    return answer(body, _all_sealed(body, results))
 
 
 @route(WRITE, "~/decrypt/<name>", UseBody, RateClass.USE)
@@ -74,23 +77,28 @@ def decrypt(transit: TransitRequest, body: UseBody, name: str) -> Done:
 def rewrap(transit: TransitRequest, body: UseBody, name: str) -> Done:
     """Encrypt anew with the latest version, without showing the plaintext."""
     requests = [read(_rewrap_request, unit) for unit in units(body)]
-    return answer(body, [failure(result) or _sealed(result) for result in each(transit, "rewrap", requests, name)])
+    return answer(body, _all_sealed(body, each(transit, "rewrap", requests, name)))
 
 
 @route(WRITE, "~/datakey/<kind>/<name>", UseBody, RateClass.USE)
 def datakey(transit: TransitRequest, body: UseBody, kind: str, name: str) -> Any:
     """Make a key for use outside, encrypted, and with `plaintext` also shown."""
+    if body.batch_input is not None:
+        raise Fault("batch_input: one data key is made at a time")
     if kind not in ("plaintext", "wrapped"):
         raise Fault("Invalid path, must be 'plaintext' or 'wrapped'")
     if body.bits not in (128, 256, 512):
         raise Fault("invalid bit length")
     context = context_of(body)
     plaintext = transit.run("random", RandomRequest(length=body.bits // 8)).random
-    (made,) = each(transit, "encrypt", [EncryptRequest(plaintext=plaintext, format="raw", context=context)], name)
-    if isinstance(made, Refusal):
-        raise made
-    shown = {"plaintext": b64(plaintext)} if kind == "plaintext" else {}
-    return {**shown, **_sealed(made)}
+    request = EncryptRequest(
+        plaintext=plaintext,
+        associated_data=bytes_of(body.associated_data, "associated_data"),
+        context=context,
+        format="raw",
+    )
+    done = answer(body, _all_sealed(body, each(transit, "encrypt", [request], name)))
+    return {**({"plaintext": b64(plaintext)} if kind == "plaintext" else {}), **done.data}
 
 
 @route(WRITE, "~/random", RandomBody, RateClass.USE)
@@ -100,7 +108,7 @@ def random(transit: TransitRequest, body: RandomBody, length: str | None = None,
     """Give random bytes."""
     if source not in ("platform", "seal", "all"):
         raise Fault(f'unsupported entropy source "{source[:20]}"; must be "platform" or "seal", or "all"')
-    text = length if length is not None else str(body.bytes or 32)
+    text = length if length is not None else str(32 if body.bytes is None else body.bytes)
     if len(text) > 5 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65_536:
         raise Fault('"bytes" must be from 1 to 65536')
     return {"random_bytes": _form(transit.run("random", RandomRequest(length=int(text))).random, body.format)}
@@ -115,6 +123,10 @@ def hash_input(transit: TransitRequest, body: HashBody, hash_name: str | None = 
         raise Fault(f"unsupported algorithm {(hash_name or body.algorithm or '')[:20]}")
     request = msgspec.convert({"message": bytes_of(body.input, "input"), "algorithm": algorithm}, HashRequest)
     return {"sum": _form(transit.run("hash_message", request).digest, body.format)}
+
+
+def _all_sealed(body: UseBody, results: Sequence[Any]) -> list[dict[str, Any]]:
+    return [failure(made, unit) or _sealed(made) for unit, made in zip(units(body), results, strict=True)]
 
 
 def _sealed(made: Any) -> dict[str, Any]:

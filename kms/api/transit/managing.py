@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,8 @@ from kms.operations.keys.state_changes import DeleteKeyRequest, TrimKeyRequest
 from kms.operations.keys.views import KeyView, VersionView
 
 _DELETION = timedelta(days=1)
+_HMAC_KEY_BYTES = 32
+_ED25519_BYTES = 32
 
 
 class CreateBody(Body, kw_only=True):
@@ -38,6 +41,13 @@ class CreateBody(Body, kw_only=True):
     convergent_encryption: bool = False
     auto_rotate_period: str | int = 0
     key_size: int = 0
+
+
+class ListBody(Body, kw_only=True):
+    """Which part of a list: at most so many names (all where it is 0 or less) that come after one."""
+
+    after: str = ""
+    limit: int = 0
 
 
 class ConfigBody(Body, kw_only=True):
@@ -62,12 +72,17 @@ def create(transit: TransitRequest, body: CreateBody, name: str) -> Any:
     """Make a key; as with Vault, one that is there already is left as it is."""
     request = new_key(body.type, name, derived=body.derived, convergent=body.convergent_encryption)
     request.exportable, request.rotation_period = body.exportable, _period(body.auto_rotate_period)
+    if body.allow_plaintext_backup:
+        request.labels = {BACKUP: "true"}
+    if body.key_size not in (0, _HMAC_KEY_BYTES if body.type == "hmac" else 0):
+        raise Fault(f"key_size: only for hmac keys, which have {_HMAC_KEY_BYTES} bytes here")
     try:
         view = transit.run("create_key", request)
     except AlreadyExists:
         view = transit.run("get_key", EmptyRequest(), key_id=name)
-        if view.owner != transit.call.known_caller.client_id:  # nobody shall take another's key for his own
-            raise Fault(f"the name {name} is taken", problem="already-exists") from None
+        # Nobody shall take another's key for his own, or a key that is going for one that stays.
+        if view.owner != transit.call.known_caller.client_id or view.deletion_at is not None:
+            raise Fault(f"the name {transit.name_of(name)} is taken", problem="already-exists") from None
     return shown(transit, view)
 
 
@@ -77,8 +92,8 @@ def read(transit: TransitRequest, body: Body, name: str) -> Any:
     return shown(transit, transit.run("get_key", EmptyRequest(), key_id=name))
 
 
-@route(LIST, "~/keys/?")
-def list_(transit: TransitRequest, body: Body) -> Any:
+@route(LIST, "~/keys/?", ListBody)
+def list_(transit: TransitRequest, body: ListBody) -> Any:
     """List the keys that the caller may see."""
     found: list[str] = []
     cursor = None
@@ -88,21 +103,35 @@ def list_(transit: TransitRequest, body: Body) -> Any:
         cursor = page.next_cursor
         if cursor is None:
             break
+    found = sorted(each for each in found if each > body.after)
+    if body.limit > 0:
+        found = found[: body.limit]
     if not found:
         raise NotFound("no keys")
     return {"keys": found}
 
 
 @route(DELETE, "~/keys/<name>")
+def delete(transit: TransitRequest, body: Body, name: str) -> Done:
+    """Delete a key: its name is free at once. For a day an administrator can still bring it back over REST."""
+    _delete(transit, name, release_name=True)
+    return Done(status=204)
+
+
 @route(DELETE, "~/keys/<name>/soft-delete")
 @route(WRITE, "~/keys/<name>/soft-delete")
-def delete(transit: TransitRequest, body: Body, name: str) -> Done:
+def soft_delete(transit: TransitRequest, body: Body, name: str) -> Done:
     """Refuse a key every use at once; it and its versions are gone after a day, until which this can be undone."""
+    _delete(transit, name, release_name=False)
+    return Done(status=204)
+
+
+def _delete(transit: TransitRequest, name: str, *, release_name: bool) -> None:
     view = transit.run("get_key", EmptyRequest(), key_id=name)
     if view.labels.get(DELETABLE) != "true":
         raise Fault("deletion is not allowed for this key")
-    transit.run("delete_key", DeleteKeyRequest(waiting_period=_DELETION), key_id=name)
-    return Done(status=204)
+    request = DeleteKeyRequest(waiting_period=_DELETION, release_name=release_name)
+    transit.run("delete_key", request, key_id=name)
 
 
 @route(WRITE, "~/keys/<name>/soft-delete-restore")
@@ -115,17 +144,16 @@ def restore_deleted(transit: TransitRequest, body: Body, name: str) -> Done:
 @route(WRITE, "~/keys/<name>/config", ConfigBody)
 def configure(transit: TransitRequest, body: ConfigBody, name: str) -> Any:
     """Change from which version on a key works, whether it can be deleted, and when it rotates by itself."""
-    if body.exportable or body.allow_plaintext_backup:
-        raise Fault("a key can be made exportable only when it is made")
     view = transit.run("get_key", EmptyRequest(), key_id=name)
     request = UpdateKeyRequest()
     if body.min_decryption_version is not None or body.min_encryption_version is not None:
-        lowest = body.min_decryption_version
-        request.min_process_version = view.min_process_version if lowest is None else max(lowest, 1)
-        protecting = body.min_encryption_version or view.min_protect_version
-        request.min_protect_version = max(protecting, request.min_process_version)
+        request.min_process_version, request.min_protect_version = _lowest_versions(view, body)
     if body.deletion_allowed is not None:
-        request.add_labels = {DELETABLE: str(body.deletion_allowed).lower()}
+        request.add_labels[DELETABLE] = str(body.deletion_allowed).lower()
+    if body.allow_plaintext_backup:
+        request.add_labels[BACKUP] = "true"
+    if body.exportable:
+        request.exportable = True  # neither can be taken back, as with Vault
     if body.auto_rotate_period is not None:
         request.rotation_period = _period(body.auto_rotate_period)
     return shown(transit, transit.run("update_key", request, key_id=name))
@@ -156,6 +184,7 @@ def new_key(type_name: str, name: str, *, derived: bool = False, convergent: boo
         type=native_type(type_name, derived=derived, convergent=convergent),
         key_id=name,
         cryptoperiod=LONGEST_PERIOD,
+        exportable_later=True,
     )
 
 
@@ -168,6 +197,25 @@ def native_type(type_name: str, *, derived: bool, convergent: bool) -> str:
         raise Fault(f"unknown key type {type_name[:40]}, or one that is not derived here")
     return native
 
+
+def _lowest_versions(view: KeyView, body: ConfigBody) -> tuple[int, int]:
+    """From which version on a key decrypts, and from which it encrypts. Raises Fault."""
+    decrypting, encrypting = body.min_decryption_version, body.min_encryption_version
+    for name, given in (("min decryption version", decrypting), ("min encryption version", encrypting)):
+        if given is not None and not 0 <= given <= view.latest_version:
+            raise Fault(f"cannot set {name} of {given}: from 0 to the latest version, {view.latest_version}")
+    lowest = view.min_process_version if decrypting is None else max(decrypting, 1)
+    if lowest < view.oldest_version:
+        raise Fault(f"cannot set min decryption version of {lowest}: trimmed up to {view.oldest_version - 1}")
+    if encrypting is None:
+        encrypting = view.min_protect_version if view.min_protect_version > view.min_process_version else 0
+    if 0 < encrypting < lowest:
+        raise Fault(f"min encryption version of {encrypting} is less than min decryption version of {lowest}")
+    return lowest, encrypting or lowest
+
+
+BACKUP = "vault.allow_plaintext_backup"
+"""The label of a key whose owner has said so; what is backed up is sealed all the same."""
 
 DELETABLE = "vault.deletion_allowed"
 """The label of a key that may be deleted."""
@@ -207,7 +255,7 @@ def shown(transit: TransitRequest, view: KeyView) -> dict[str, Any]:
         "soft_deleted": view.deletion_at is not None,
         "derived": derived,
         "exportable": view.exportable,
-        "allow_plaintext_backup": False,
+        "allow_plaintext_backup": view.labels.get(BACKUP) == "true",
         "auto_rotate_period": int(view.rotation_period.total_seconds()) if view.rotation_period else 0,
         "imported_key": view.origin == "imported",
         "supports_encryption": "encrypt" in usages,
@@ -221,7 +269,16 @@ def _version(version: VersionView) -> Any:
     created = version.created_at.astimezone(UTC)
     if version.public_key is UNSET:
         return int(created.timestamp())
-    return {"creation_time": _rfc3339(created), "name": version.type, "public_key": version.public_key}
+    shown = {"creation_time": _rfc3339(created), "name": types.version_name(version.type)}
+    return {**shown, "public_key": public_key(version.type, version.public_key)}
+
+
+def public_key(key_type: str, pem: str) -> str:
+    """A public key as Vault shows it: the 32 bytes of an Ed25519 key in base64, all others in PEM."""
+    if key_type != "ed25519":
+        return pem
+    der = b64decode("".join(pem.splitlines()[1:-1]))
+    return b64encode(der[-_ED25519_BYTES:]).decode()
 
 
 def _rfc3339(moment: datetime) -> str:

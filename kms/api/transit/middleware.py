@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import msgspec
 
@@ -25,10 +25,18 @@ from kms.api.admission import Admission
 from kms.api.fast_path import Environ, StartResponse, WsgiApp
 from kms.api.faults import long_request_id, recorded_fault
 from kms.api.headers import JSON, security_headers
-from kms.api.transit import encrypting, managing, mounting, signing, system, transferring  # noqa: F401  # they fill the table
+from kms.api.transit import (  # noqa: F401  # they fill the table
+    encrypting,
+    logins,
+    managing,
+    mounting,
+    signing,
+    system,
+    transferring,
+)
 from kms.api.transit.answers import Fault, envelope, fault_of
 from kms.api.transit.request import TransitRequest
-from kms.api.transit.routes import DELETE, LIST, READ, ROUTES, WRITE, Body, Done, Route
+from kms.api.transit.routes import DELETE, LIST, READ, ROUTES, WRITE, Body, Done, Route, help_of
 from kms.keys.ids import is_mount
 from kms.operations import Call, Service
 
@@ -36,6 +44,9 @@ _PREFIX = "/v1/"
 _LONGEST_PATH = 512
 _METHODS = frozenset({*READ, *WRITE, *LIST, *DELETE})
 _LONGEST_PUBLIC = 4096
+_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})  # as Go's programs write it
+_NO_KEY = "encryption key not found"
+_ROOT_NAMESPACE = frozenset({"", "root"})
 
 
 @dataclass
@@ -56,10 +67,10 @@ class TransitMiddleware:
             return self.next_app(environ, start_response)
         began = time.perf_counter()
         call = Call("transit", environ.get("REMOTE_ADDR") or "unknown", long_request_id())
-        outcome, retry = "success", None
+        outcome, retry, location = "success", None, None
         try:
             done = self._answer(environ, path[len(_PREFIX) :], call)
-            status = done.status
+            status, location = done.status, done.location
             body = b"" if status == HTTPStatus.NO_CONTENT else _encoded(call, done)
         except Exception as error:  # noqa: BLE001  # every failure has its answer
             fault = recorded_fault(error, Fault, fault_of, self.service, call)
@@ -69,55 +80,67 @@ class TransitMiddleware:
         headers = [*security_headers(environ.get("HTTP_HOST", "")), ("X-Request-Id", call.request_id)]
         if retry is not None:
             headers.append(("Retry-After", str(retry)))
+        if location is not None:
+            headers.append(("Location", location))
         if status != HTTPStatus.NO_CONTENT:
             headers += [("Content-Type", JSON), ("Content-Length", str(len(body)))]
         start_response(f"{status} {_phrase(status)}", headers)
-        return [body]
+        return [body if environ["REQUEST_METHOD"] != "HEAD" else b""]
 
     def _answer(self, environ: Environ, path: str, call: Call) -> Done:
-        method = environ["REQUEST_METHOD"]
-        query = parse_qs(environ.get("QUERY_STRING", "")) if environ.get("QUERY_STRING") else {}
-        if method in READ and query.get("list") == ["true"]:
-            (method,) = LIST
+        method, query = environ["REQUEST_METHOD"], _query(environ)
+        if method == "HEAD" or (method in READ and query.get("list") in _TRUE):
+            (method,) = READ if method == "HEAD" else LIST
         is_plain = len(path) <= _LONGEST_PATH and method in _METHODS
         routed = self._routed(method, path) if is_plain else None
         if routed is not None:
             call.operation = f"transit:{routed[0].function.__name__.rstrip('_')}"
-        length = requests.content_length(environ.get("CONTENT_LENGTH", ""), self.service.settings.max_body_bytes)
-        self._prove(environ, call, routed[0] if routed else None)
+        limit = self.service.settings.max_body_bytes
+        length = requests.body_length(environ, limit)
+        if "//" in path:
+            return _without_empty_parts(environ)
+        _require_supported(environ)
+        token = self._prove(environ, call, routed[0] if routed else None)
+        if "help" in query and method in READ:
+            return Done(bare={"help": help_of(path), "see_also": None})
         if routed is None or (routed[2] and not self._is_mount(routed[2].removesuffix("."))):
             raise Fault(f"unsupported path or method: {path[:80]}", status=404, problem="not-found")
         route, variables, prefix = routed
-        if "HTTP_X_VAULT_WRAP_TTL" in environ:
-            raise Fault("wrapping of answers is not supported")
         self.service.rate_limits.hit(route.rate_class, identity(call.caller, call.source))
-        transit, stream = TransitRequest(self.service, call, self.admission, prefix), environ["wsgi.input"]
+        transit, stream = TransitRequest(self.service, call, self.admission, prefix, token), environ["wsgi.input"]
         if call.caller is None:
             body = self._public_body(route, call, length, stream)
             answer = route.function(transit, body, **variables)
         else:
-            content = requests.read_admitted(self.admission, call.caller.client_id, stream, length)
+            content = requests.read_admitted(self.admission, call.caller.client_id, stream, length, limit)
             is_use = route.rate_class is RateClass.USE
-            with nullcontext() if is_use else self.admission.working(call.caller.client_id):
-                answer = route.function(transit, _body(route.body, content), **variables)
+            try:
+                with nullcontext() if is_use else self.admission.working(call.caller.client_id):
+                    answer = route.function(transit, _body(route, content, query), **variables)
+            except errors.NotFound as refusal:
+                if route.methods in (READ, LIST) or not route.is_of_mount:
+                    raise
+                # Only what reads is not found in Vault; the rest is a bad request.
+                raise Fault(_NO_KEY if is_use else refusal.detail, problem=refusal.problem) from None
         if call.caller is not None:
             self.service.record(call)  # where no operation has left an entry
         return answer if isinstance(answer, Done) else Done(answer)
 
-    def _public_body(self, route: Route, call: Call, length: int, stream: Any) -> Body:
+    def _public_body(self, route: Route, call: Call, length: int | None, stream: Any) -> Body:
         """The body of a login, which comes before any proof; other public routes have none that matters."""
         if route.methods == READ:
             return route.body()
-        if length > _LONGEST_PUBLIC:
+        if length is not None and length > _LONGEST_PUBLIC:
             raise errors.TooLarge(f"At most {_LONGEST_PUBLIC} bytes are taken without a token.")
         with self.admission.unproven(network_of(call.source)):
-            content = requests.read(stream, length)
-        return _body(route.body, content)
+            content = requests.read(stream, length, _LONGEST_PUBLIC)
+        return _body(route, content, {})
 
-    def _prove(self, environ: Environ, call: Call, route: Route | None) -> None:
+    def _prove(self, environ: Environ, call: Call, route: Route | None) -> str:
+        """Set the caller behind the token, which is given back; none where the route is public."""
         if route is not None and route.is_public:
-            return
-        token = environ.get("HTTP_X_VAULT_TOKEN", "")
+            return ""
+        token: str = environ.get("HTTP_X_VAULT_TOKEN", "")
         if not token:
             scheme, _, parameter = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
             token = parameter.strip() if scheme.lower() == "bearer" else ""
@@ -126,6 +149,7 @@ class TransitMiddleware:
         except errors.AuthenticationFailed:
             self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
             raise
+        return token
 
     def _is_mount(self, mount: str) -> bool:
         return is_mount(mount) and self.service.key_cache.is_mount(mount)
@@ -149,19 +173,62 @@ def _encoded(call: Call, done: Done) -> bytes:
     return msgspec.json.encode(shown) + b"\n"
 
 
+def _query(environ: Environ) -> dict[str, str]:
+    text = environ.get("QUERY_STRING", "")
+    return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()} if text else {}
+
+
+def _require_supported(environ: Environ) -> None:
+    """Refuse what would change the meaning of a request and is not here. Raises Fault."""
+    namespace = environ.get("HTTP_X_VAULT_NAMESPACE", "").strip("/")
+    if namespace not in _ROOT_NAMESPACE:
+        raise Fault("no such namespace; further mounts keep names apart here", status=404, problem="not-found")
+    if "HTTP_X_VAULT_WRAP_TTL" in environ:
+        raise Fault("wrapping of answers is not supported")
+
+
+def _without_empty_parts(environ: Environ) -> Done:
+    """Where to go with a path in which two slashes follow each other, as Vault says it."""
+    path = re.sub("/{2,}", "/", environ["PATH_INFO"]).encode("latin-1")
+    query = environ.get("QUERY_STRING", "")
+    return Done(status=307, bare={}, location=quote(path) + (f"?{query}" if query else ""))
+
+
 @cache
 def _decoder(kind: type[Body]) -> Any:
     return msgspec.json.Decoder(kind, strict=False)
 
 
-def _body(kind: type[Body], content: bytes) -> Body:
+def _body(route: Route, content: bytes, query: dict[str, str]) -> Body:
+    """What a request says in its body, or where it reads or lists in its query. Raises Fault."""
     try:
-        body: Body = _decoder(kind).decode(content or b"{}")
+        if route.methods in (READ, LIST):
+            return msgspec.convert(query, route.body, strict=False)
+        body: Body = _decoder(route.body).decode(content or b"{}")
     except msgspec.ValidationError as error:
-        raise Fault(re.sub(r" - at `\$\.?([^`]*)`$", r": \1", str(error))) from None
+        if b"null" not in content:
+            raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Fault("error parsing JSON", problem="malformed-request") from None
-    return body
+    else:
+        return body
+    try:
+        given = msgspec.json.decode(content)
+        return msgspec.convert({} if given is None else _without_null(given), route.body, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _without_null(given: Any) -> Any:
+    """`given` without the members that are null, its own and those of what it lists."""
+    if not isinstance(given, dict):
+        return given
+    listed = {name: list(map(_without_null, value)) for name, value in given.items() if isinstance(value, list)}
+    return {name: listed.get(name, value) for name, value in given.items() if value is not None}
+
+
+def _invalid(error: msgspec.ValidationError) -> Fault:
+    return Fault(re.sub(r" - at `\$\.?([^`]*)`$", r": \1", str(error)))
 
 
 def _phrase(status: int) -> str:

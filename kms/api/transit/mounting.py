@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
-from kms.access.policy import Permission, require
-from kms.api.transit.answers import Fault
-from kms.api.transit.managing import DELETABLE
+from kms.api.transit.answers import Fault, envelope
 from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import DELETE, READ, WRITE, Body, Done, route
 from kms.errors import AlreadyExists, NotFound
-from kms.keys.ids import is_mount
 from kms.operations.core.declare import EmptyRequest
-from kms.operations.keys.manage import ListKeysRequest
 from kms.operations.system.mounts import CreateMountRequest
 
 
@@ -24,12 +21,14 @@ class MountBody(Body, kw_only=True):
 
 
 @route(READ, "sys/mounts")
-def mounts(transit: TransitRequest, body: Body) -> Any:
+def mounts(transit: TransitRequest, body: Body) -> Done:
     """Every mount there is."""
     further = transit.run("list_mounts", EmptyRequest()).items
     shown = {transit.service.settings.transit_mount: "keys of this service"}
     shown |= {each.mount: each.description for each in further}
-    return {f"{mount}/": _shown(description) for mount, description in shown.items()}
+    return listed(
+        transit, {f"{mount}/": mounted("transit", mount, description) for mount, description in shown.items()}
+    )
 
 
 @route(WRITE, "sys/mounts/<mount>", MountBody)
@@ -46,20 +45,7 @@ def mount_(transit: TransitRequest, body: MountBody, mount: str) -> Done:
 
 @route(DELETE, "sys/mounts/<mount>")
 def unmount(transit: TransitRequest, body: Body, mount: str) -> Done:
-    """Remove a mount with its keys, each of which must allow its deletion; they are gone after a day."""
-    require(transit.call.known_caller, Permission.MOUNTS_MANAGE)
-    if not is_mount(mount):
-        raise NotFound("There is no such mount.")
-    kept: list[str] = []
-    cursor = None
-    while True:
-        page = transit.run("list_keys", ListKeysRequest(limit=1000, cursor=cursor, prefix=f"{mount}."))
-        kept += [each.key_id for each in page.items if not each.deletion_at and each.labels.get(DELETABLE) != "true"]
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    if kept:
-        raise Fault(f"deletion is not allowed for {', '.join(kept[:3])}{' and others' if len(kept) > 3 else ''}")
+    """Remove a mount with its keys, which are refused every use at once and can be brought back for a day."""
     transit.run("delete_mount", EmptyRequest(), mount=mount)
     return Done(status=204)
 
@@ -74,14 +60,26 @@ def mount_of_path(transit: TransitRequest, body: Body, mount: str, rest: str = "
     return {"path": f"{mount}/", "type": "transit", "options": None}
 
 
-def _shown(description: str) -> dict[str, Any]:
+def listed(transit: TransitRequest, data: dict[str, Any]) -> Done:
+    """An answer whose entries stand both in the data and, as older programs read them, beside it."""
+    return Done(bare={**envelope(transit.call.request_id, data), **data})
+
+
+def mounted(kind: str, name: str, description: str) -> dict[str, Any]:
+    """What is mounted under a name, as Vault shows it."""
+    known = uuid5(NAMESPACE_URL, name)
     return {
-        "type": "transit",
+        "type": kind,
         "description": description,
-        "accessor": "transit",
+        "accessor": f"{kind}_{known.hex[:8]}",
+        "uuid": str(known),
         "config": {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False},
+        "options": None,
         "local": False,
         "seal_wrap": False,
-        "options": None,
-        "uuid": "",
+        "external_entropy_access": False,
+        "plugin_version": "",
+        "running_plugin_version": "",
+        "running_sha256": "",
+        "deprecation_status": "supported",
     }

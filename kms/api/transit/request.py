@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kms.api.dialect import DialectRequest
 
@@ -12,6 +12,7 @@ class TransitRequest(DialectRequest):
     """A request in the mount of the settings, which has every key, or in a further one, which has its own."""
 
     prefix: str = ""
+    token: str = field(default="", repr=False)
 
     def key_id(self, name: str) -> str:
         """The id of the key that has this name in the mount."""

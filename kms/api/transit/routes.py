@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Body(msgspec.Struct, kw_only=True):
-    """The body of a request. As with Vault, unknown members are passed over, and `"5"` is as good as 5."""
+    """The body of a request, or what reading and listing have in their query.
+
+    As with Vault, unknown members are passed over, `"5"` is as good as 5, and null is as good as nothing.
+    """
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Done:
     status: int = 200
     auth: Any = None
     bare: Any = None
+    location: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,12 @@ class Route:
     function: Callable[..., Any]
     rate_class: RateClass
     is_public: bool
+
+    @property
+    def shown(self) -> str:
+        """Its method and path, with `<name>` for what varies."""
+        path = re.sub(r"\(\?P<(\w+)>\[\^/\]\+\)", r"<\1>", self.pattern.pattern)
+        return f"{self.methods[0]} {path.replace('/?', '').replace('~', 'transit')}"
 
     @property
     def is_of_mount(self) -> bool:
@@ -71,3 +82,10 @@ def route(
         return function
 
     return declare
+
+
+def help_of(path: str) -> str:
+    """What there is at and below the first part of `path`: each route with what it does."""
+    found = [each for each in ROUTES if each.is_of_mount or each.pattern.pattern.startswith(path.partition("/")[0])]
+    lines = {f"{each.shown}\n    {inspect.cleandoc(each.function.__doc__ or '')}" for each in found}
+    return "\n".join(sorted(lines))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import msgspec
 from cryptography import x509
@@ -41,12 +42,11 @@ class CsrBody(Body, kw_only=True):
 @route(WRITE, "~/sign/<name>/<hash_name>", SignBody, RateClass.USE)
 def sign(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Sign."""
-    key = _key(transit, name)
-    prefix = [_sign_request(key, body, hash_name, _input(unit)) for unit in units(body)]
-    results = each(transit, "sign", prefix, name)
+    way = _Way(_key(transit, name), body, hash_name)
+    asked = [read(way.sign_request, unit) for unit in units(body)]
     shown = []
-    for result in results:
-        one = failure(result)
+    for unit, result in zip(units(body), each(transit, "sign", asked, name), strict=True):
+        one = failure(result, unit)
         if one is None:
             encoded = b64(result.signature)
             if body.marshaling_algorithm == "jws":
@@ -90,71 +90,100 @@ def _template(pem: str) -> tuple[str, list[str]]:
 @route(WRITE, "~/verify/<name>/<hash_name>", SignBody, RateClass.USE)
 def verify(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Verify a signature or an HMAC."""
-    key = _key(transit, name)
-    given = units(body)
+    way, given = _Way(_key(transit, name), body, hash_name), units(body)
     if any(unit.hmac is not None for unit in given):
-        _require_code_hash(key, hash_name or body.hash_algorithm or body.algorithm)
-        codes = [read(_verify_mac_request, unit) for unit in given]
-        results = each(transit, "verify_mac", codes, name)
+        operation, asked = "verify_mac", [read(way.verify_mac_request, unit) for unit in given]
     else:
-        signed = [_verify_request(key, body, hash_name, unit) for unit in given]
-        results = each(transit, "verify", signed, name)
+        operation, asked = "verify", [read(way.verify_request, unit) for unit in given]
+    results = each(transit, operation, asked, name)
     return answer(body, [failure(result) or {"valid": result.valid} for result in results])
 
 
 @route(WRITE, "~/hmac/<name>", SignBody, RateClass.USE)
 @route(WRITE, "~/hmac/<name>/<hash_name>", SignBody, RateClass.USE)
 def hmac(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
-    """Make a message authentication code."""
-    _require_code_hash(_key(transit, name), hash_name or body.algorithm or body.hash_algorithm)
-    requests = [MacRequest(message=bytes_of(_input(unit), "input")) for unit in units(body)]
-    results = each(transit, "mac", requests, name)
-    shown = [failure(made) or {"hmac": f"vault:v{made.version}:{b64(made.mac)}"} for made in results]
+    """Make a message authentication code; with a key for something else, under one that is derived from it."""
+    way = _Way(_key(transit, name), body, hash_name)
+    results = each(transit, "mac", [read(way.mac_request, unit) for unit in units(body)], name)
+    shown = [
+        failure(made, unit) or {"hmac": f"vault:v{made.version}:{b64(made.mac)}"}
+        for unit, made in zip(units(body), results, strict=True)
+    ]
     return answer(body, shown)
 
 
-def _sign_request(key: Key, body: SignBody, hash_name: str | None, input_: str) -> SignRequest:
-    message = bytes_of(input_, "input")
-    return SignRequest(
-        message=None if body.prehashed else message,
-        digest=message if body.prehashed else None,
-        algorithm=_algorithm(key, body, hash_name),
-        signature_format="p1363" if body.marshaling_algorithm == "jws" or not key.type.startswith("ec-") else "der",
-    )
+@dataclass(frozen=True)
+class _Way:
+    """How a request says that a key shall sign or make codes."""
 
+    key: Key
+    body: SignBody
+    hash_name: str | None
 
-def _verify_request(key: Key, body: SignBody, hash_name: str | None, unit: Unit) -> VerifyRequest:
-    version, signature = taken_apart(unit.signature, "signature")
-    signed = _sign_request(key, body, hash_name, _input(unit))
-    return VerifyRequest(
-        signature=signature,
-        version=version,
-        message=signed.message,
-        digest=signed.digest,
-        algorithm=signed.algorithm,
-        signature_format=signed.signature_format,
-    )
+    def sign_request(self, unit: Unit) -> SignRequest:
+        message = bytes_of(_input(unit), "input")
+        return SignRequest(
+            message=None if self.body.prehashed else message,
+            digest=message if self.body.prehashed else None,
+            algorithm=self.algorithm,
+            signature_format=self._format,
+        )
 
+    def verify_request(self, unit: Unit) -> VerifyRequest:
+        version, signature = taken_apart(unit.signature, "signature")
+        message = bytes_of(_input(unit), "input")
+        return VerifyRequest(
+            signature=signature,
+            version=version,
+            message=None if self.body.prehashed else message,
+            digest=message if self.body.prehashed else None,
+            algorithm=self.algorithm,
+            signature_format=self._format,
+        )
 
-def _verify_mac_request(unit: Unit) -> VerifyMacRequest:
-    version, mac = taken_apart(unit.hmac, "hmac")
-    return VerifyMacRequest(message=bytes_of(_input(unit), "input"), mac=mac, version=version)
+    def mac_request(self, unit: Unit) -> MacRequest:
+        return MacRequest(
+            message=bytes_of(_input(unit), "input"), hash_algorithm=self._code_hash, derived=self._is_derived
+        )
 
+    def verify_mac_request(self, unit: Unit) -> VerifyMacRequest:
+        version, mac = taken_apart(unit.hmac, "hmac")
+        return VerifyMacRequest(
+            message=bytes_of(_input(unit), "input"),
+            mac=mac,
+            version=version,
+            hash_algorithm=self._code_hash,
+            derived=self._is_derived,
+        )
 
-def _algorithm(key: Key, body: SignBody, hash_name: str | None) -> str:
-    asked = hash_name or body.hash_algorithm or body.algorithm or types.hash_of(key.type)
-    found = types.algorithm_of(key.type, asked, body.signature_algorithm or "pss")
-    if found is None:
-        raise Fault(f"a key of type {types.name_of(key.type)} does not sign with {asked[:20]} here")
-    if body.marshaling_algorithm not in ("asn1", "jws"):
-        raise Fault("marshaling_algorithm must be asn1 or jws")
-    return found
+    @property
+    def algorithm(self) -> str:
+        asked = self.hash_name or self.body.hash_algorithm or self.body.algorithm or types.hash_of(self.key.type)
+        if asked == "none" and self.key.type.startswith("rsa") and not self.body.prehashed:
+            raise Fault("hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15")
+        found = types.algorithm_of(self.key.type, asked, self.body.signature_algorithm or "pss")
+        if found is None:
+            raise Fault(f"a key of type {types.name_of(self.key.type)} does not sign with {asked[:20]} here")
+        if self.body.marshaling_algorithm not in ("asn1", "jws"):
+            raise Fault("marshaling_algorithm must be asn1 or jws")
+        return found
 
+    @property
+    def _format(self) -> Literal["p1363", "der"]:
+        is_raw = self.body.marshaling_algorithm == "jws" or not self.key.type.startswith("ec-")
+        return "p1363" if is_raw else "der"
 
-def _require_code_hash(key: Key, asked: str | None) -> None:
-    own = types.code_hash_of(key.type)
-    if asked not in (None, own) and key.type.startswith("hmac"):
-        raise Fault(f"this key makes codes with {own}")
+    @property
+    def _is_derived(self) -> bool:
+        return not self.key.type.startswith("hmac")
+
+    @property
+    def _code_hash(self) -> Any:
+        asked = self.hash_name or self.body.hash_algorithm or self.body.algorithm or types.code_hash_of(self.key.type)
+        found = types.HASHES.get(asked)
+        if found is None:
+            raise Fault(f"unsupported algorithm {asked[:20]}")
+        return found
 
 
 def _key(transit: TransitRequest, name: str) -> Key:

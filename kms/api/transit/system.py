@@ -1,35 +1,23 @@
-"""What Vault clients ask beside keys: logins, their own token, health, mounts."""
+"""What Vault clients ask about the service itself."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from datetime import UTC
 from typing import Any
+from uuid import UUID
 
 from msgspec import field
 
 from kms import __version__
-from kms.access.authentication import Credentials
-from kms.access.policy import Permission, allows_on_key, has_permission
-from kms.access.ratelimit import RateClass
+from kms.access.policy import Permission, allows_on_key, has_permission, require
 from kms.api.transit.answers import Fault
+from kms.api.transit.mounting import listed, mounted
 from kms.api.transit.request import TransitRequest
-from kms.api.transit.routes import READ, WRITE, Body, Done, route
-from kms.errors import MfaRequired
+from kms.api.transit.routes import LIST, READ, WRITE, Body, Done, route
+from kms.clock import rfc3339
+from kms.errors import NotFound
 from kms.keys.ids import is_mount
-from kms.operations.accounts.sessions import TokenRequest
-from kms.operations.core.declare import EmptyRequest
 
 _MOST_PATHS = 50
-_POLICIES = ["default"]
-
-
-class LoginBody(Body, kw_only=True):
-    """A client's secret and the code of its authenticator app."""
-
-    password: str
-    totp: str | None = None
-    passcode: str | None = None
 
 
 class PathsBody(Body, kw_only=True):
@@ -37,95 +25,6 @@ class PathsBody(Body, kw_only=True):
 
     paths: list[str] = field(default_factory=list)
     path: list[str] | str = ""
-
-
-class RenewBody(Body, kw_only=True):
-    """For how long; an expiry is fixed when a token is issued, so nothing comes of it."""
-
-    increment: str | int = 0
-
-
-@route(WRITE, "auth/userpass/login/<client_id>", LoginBody, RateClass.AUTHENTICATE, is_public=True)
-def login(transit: TransitRequest, body: LoginBody, client_id: str) -> Done:
-    """Give out a session token for a secret and a second factor."""
-    service, call = transit.service, transit.call
-    code = body.totp or body.passcode
-    if code is None:
-        raise MfaRequired("Add totp with the code of the authenticator app.")
-    presented = Credentials(client_id, body.password[:1024], totp_code=code[:1024])
-    with transit.slow() if presented.is_passphrase else nullcontext():
-        call.caller = service.authenticator.authenticate(presented, call.source)
-    answer = transit.run("issue_token", TokenRequest())
-    auth = {
-        "client_token": answer.access_token,
-        "accessor": "",
-        "policies": _POLICIES,
-        "token_policies": _POLICIES,
-        "metadata": {"username": client_id},
-        "lease_duration": answer.expires_in,
-        "renewable": False,
-        "entity_id": client_id,
-        "token_type": "service",
-        "orphan": True,
-        "mfa_requirement": None,
-        "num_uses": 0,
-    }
-    return Done(auth=auth)
-
-
-@route(READ, "auth/token/lookup-self")
-def lookup_self(transit: TransitRequest, body: Body) -> Any:
-    """Show what the token is."""
-    token = transit.call.known_caller.token
-    assert token is not None  # there is no other way in
-    left = int((token.expires_at - transit.service.clock()).total_seconds())
-    return {
-        "accessor": "",
-        "creation_time": int(token.issued_at.timestamp()),
-        "creation_ttl": int((token.expires_at - token.issued_at).total_seconds()),
-        "display_name": f"userpass-{token.client_id}",
-        "entity_id": token.client_id,
-        "expire_time": token.expires_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        "explicit_max_ttl": int((token.expires_at - token.issued_at).total_seconds()),
-        "id": "",
-        "issue_time": token.issued_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        "meta": {"username": token.client_id},
-        "num_uses": 0,
-        "orphan": True,
-        "path": f"auth/userpass/login/{token.client_id}",
-        "policies": _POLICIES,
-        "renewable": False,
-        "ttl": max(left, 0),
-        "type": "service",
-    }
-
-
-@route(WRITE, "auth/token/renew-self", RenewBody)
-def renew_self(transit: TransitRequest, body: RenewBody) -> Done:
-    """Say how long the token still lasts; that was fixed when it was issued."""
-    token = transit.call.known_caller.token
-    assert token is not None
-    left = int((token.expires_at - transit.service.clock()).total_seconds())
-    auth = {
-        "client_token": "",
-        "accessor": "",
-        "policies": _POLICIES,
-        "token_policies": _POLICIES,
-        "metadata": {"username": token.client_id},
-        "lease_duration": max(left, 0),
-        "renewable": False,
-        "entity_id": token.client_id,
-        "token_type": "service",
-        "orphan": True,
-    }
-    return Done(auth=auth)
-
-
-@route(WRITE, "auth/token/revoke-self")
-def revoke_self(transit: TransitRequest, body: Body) -> Done:
-    """End the session, on every worker, before this answers."""
-    transit.run("end_session", EmptyRequest())
-    return Done(status=204)
 
 
 @route(READ, "sys/health", is_public=True)
@@ -138,9 +37,13 @@ def health(transit: TransitRequest, body: Body) -> Done:
             "sealed": False,
             "standby": False,
             "performance_standby": False,
+            "replication_performance_mode": "disabled",
+            "replication_dr_mode": "disabled",
             "server_time_utc": int(transit.service.clock().timestamp()),
-            "version": __version__,
-            "cluster_name": "kms",
+            "enterprise": False,
+            "echo_duration_ms": 0,
+            "clock_skew_ms": 0,
+            **_cluster(transit),
         }
     )
 
@@ -149,6 +52,20 @@ def health(transit: TransitRequest, body: Body) -> Done:
 def initialized(transit: TransitRequest, body: Body) -> Done:
     """A service that runs has a vault."""
     return Done(bare={"initialized": True})
+
+
+@route(READ, "sys/leader", is_public=True)
+def leader(transit: TransitRequest, body: Body) -> Done:
+    """Every node answers everything, so none leads."""
+    return Done(
+        bare={
+            "ha_enabled": False,
+            "is_self": False,
+            "leader_address": "",
+            "leader_cluster_address": "",
+            "performance_standby": False,
+        }
+    )
 
 
 @route(READ, "sys/seal-status", is_public=True)
@@ -163,11 +80,55 @@ def seal_status(transit: TransitRequest, body: Body) -> Done:
             "n": 1,
             "progress": 0,
             "nonce": "",
-            "version": __version__,
-            "cluster_name": "kms",
+            "build_date": "",
+            "migration": False,
             "recovery_seal": False,
+            "storage_type": transit.service.vault.engine.dialect.name,
+            **_cluster(transit),
         }
     )
+
+
+@route(READ, "sys/key-status")
+def key_status(transit: TransitRequest, body: Body) -> Any:
+    """The root key is the first that the vault has had."""
+    return {"term": 1, "install_time": rfc3339(transit.service.vault.made_at()), "encryptions": 0}
+
+
+@route(READ, "sys/auth")
+def auth_methods(transit: TransitRequest, body: Body) -> Done:
+    """The ways to log in."""
+    methods = {"token/": "tokens of sessions", "userpass/": "a client's secret and the code of its authenticator app"}
+    return listed(
+        transit, {path: mounted(path.rstrip("/"), path, description) for path, description in methods.items()}
+    )
+
+
+@route(READ, "sys/audit")
+def audit_devices(transit: TransitRequest, body: Body) -> Done:
+    """The audit log, for those who may read it."""
+    require(transit.call.known_caller, Permission.AUDIT_READ)
+    device = {"type": "file", "path": "audit/", "description": "the audit log", "options": {}, "local": False}
+    return listed(transit, {"audit/": device})
+
+
+@route(LIST, "sys/policies/acl/?")
+def policies(transit: TransitRequest, body: Body) -> Any:
+    """The one policy that every token has: what roles and grants say."""
+    return {"keys": ["default"]}
+
+
+@route(READ, "sys/policies/acl/<policy>")
+def policy_(transit: TransitRequest, body: Body, policy: str) -> Any:
+    """Where the rules are, for they are not written as Vault's."""
+    if policy != "default":
+        raise NotFound("There is no such policy.")
+    return {"name": policy, "policy": "# Roles and grants decide: GET /api/v1/grants\n"}
+
+
+def _cluster(transit: TransitRequest) -> dict[str, Any]:
+    vault_id = transit.service.vault.derived_keys.vault_id
+    return {"version": __version__, "cluster_name": "kms", "cluster_id": str(UUID(bytes=vault_id))}
 
 
 @route(WRITE, "sys/capabilities-self", PathsBody)

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from kms.access.ratelimit import RateClass
 from kms.api.transit import types
 from kms.api.transit.answers import Fault
-from kms.api.transit.managing import ROTATES, native_type
+from kms.api.transit.managing import ROTATES, native_type, public_key
 from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import READ, WRITE, Body, Done, route
 from kms.api.transit.units import b64, bytes_of
@@ -60,6 +60,7 @@ def import_(transit: TransitRequest, body: ImportBody, name: str) -> Done:
         key_id=name,
         cryptoperiod=LONGEST_PERIOD,
         exportable=body.exportable,
+        exportable_later=True,
         labels={ROTATES: "true"} if body.allow_rotation else {},
         **_arriving(body),
     )
@@ -81,12 +82,12 @@ def byok_export(transit: TransitRequest, body: Body, destination: str, name: str
     to = transit.run("get_key", EmptyRequest(), key_id=destination)
     if not to.type.startswith("rsa"):
         raise Fault("the destination must be an RSA key, such as the wrapping key of another key store")
-    public_key = to.versions[-1].public_key
+    recipient = to.versions[-1].public_key
     view = transit.run("get_key", EmptyRequest(), key_id=name)
     wanted = {}
     for each in view.versions:
         if each.version >= view.min_process_version:
-            request = ExportKeyRequest(recipient_public_key=public_key, version=each.version)
+            request = ExportKeyRequest(recipient_public_key=recipient, version=each.version)
             wanted[each.version] = b64(transit.run("export_key", request, key_id=name).wrapped_key)
     return _versions(transit, view, wanted, version)
 
@@ -97,7 +98,13 @@ def export(transit: TransitRequest, body: Body, kind: str, name: str, version: s
     """Give an exportable key out in plaintext, which needs the permission that administrators grant for that."""
     view = transit.run("get_key", EmptyRequest(), key_id=name)
     if kind == "public-key":
-        wanted = {each.version: each.public_key for each in view.versions if each.public_key is not UNSET}
+        wanted = {
+            each.version: public_key(each.type, each.public_key)
+            for each in view.versions
+            if each.public_key is not UNSET
+        }
+    elif kind == "hmac-key" and not view.type.startswith("hmac"):
+        raise Fault("the key for codes of a key that is for something else is derived from it and never leaves")
     elif kind in _EXPORTS:
         wanted = {}
         for each in view.versions:

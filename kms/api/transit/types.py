@@ -8,6 +8,7 @@ TYPES = {
     "aes128-gcm96": "aes-128-gcm",
     "aes256-gcm96": "aes-256-gcm",
     "chacha20-poly1305": "chacha20-poly1305",
+    "xchacha20-poly1305": "xchacha20-poly1305",
     "ed25519": "ed25519",
     **{f"ecdsa-p{bits}": f"ec-p{bits}" for bits in (256, 384, 521)},
     **{f"rsa-{bits}": f"rsa-{bits}" for bits in (2048, 3072, 4096)},
@@ -25,7 +26,9 @@ HASHES = {
 }
 """Vault's names of digests, and ours."""
 
-_CURVES = {"ec-p256": ("sha2-256", "ES256"), "ec-p384": ("sha2-384", "ES384"), "ec-p521": ("sha2-512", "ES512")}
+_SIGNED_HASHES = {"none": "", "sha1": "SHA-1", **HASHES}
+_CURVES = {"ec-p256": ("sha2-256", "P-256"), "ec-p384": ("sha2-384", "P-384"), "ec-p521": ("sha2-512", "P-521")}
+"""The hash that belongs to each curve, and Vault's name of a version on it."""
 
 
 def native_of(name: str, *, derived: bool, convergent: bool) -> str | None:
@@ -58,19 +61,28 @@ def hash_of(key_type: str) -> str:
     return _CURVES.get(key_type, ("sha2-256", ""))[0]
 
 
+def version_name(key_type: str) -> str:
+    """What Vault calls a version of a key pair."""
+    return _CURVES[key_type][1] if key_type in _CURVES else name_of(key_type)
+
+
 def algorithm_of(key_type: str, hash_name: str, scheme: str) -> str | None:
     """Our name of the signature algorithm, None where the type does not sign so. `scheme` is pss or pkcs1v15."""
+    digest = _SIGNED_HASHES.get(hash_name)
+    if digest is None:
+        return None
     if key_type.startswith("rsa"):
-        family = {"pss": "PS", "pkcs1v15": "RS"}.get(scheme)
-        return f"{family}{hash_name[-3:]}" if family and hash_name in ("sha2-256", "sha2-384", "sha2-512") else None
+        family = {"pss": "RSASSA-PSS", "pkcs1v15": "RSASSA-PKCS1-v1_5"}.get(scheme)
+        if family is None or (not digest and scheme == "pss"):
+            return None
+        return f"{family}-{digest}" if digest else family
     if key_type in _CURVES:
-        own, algorithm = _CURVES[key_type]
-        return algorithm if hash_name == own else None
+        return f"ECDSA-{digest}" if digest in HASHES.values() else None
     return {"ed25519": "Ed25519", "ed448": "Ed448"}.get(key_type) or (
         key_type.upper() if key_type.startswith("ml-dsa") else None
     )
 
 
 def code_hash_of(key_type: str) -> str:
-    """The hash of an HMAC key."""
-    return "sha2-" + key_type.removeprefix("hmac-sha")
+    """The hash with which a key makes codes where none is asked for."""
+    return "sha2-" + key_type.removeprefix("hmac-sha") if key_type.startswith("hmac") else "sha2-256"

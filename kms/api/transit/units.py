@@ -14,7 +14,8 @@ from kms.api.transit.routes import Body, Done
 from kms.errors import Refusal, ValidationFailed
 from kms.operations import BatchItems
 
-_CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/_=-]*)")
+_CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/_=\r\n-]*)")
+_LINE_BREAKS = {ord("\r"): None, ord("\n"): None}
 
 
 class Unit(Body, kw_only=True):
@@ -44,8 +45,6 @@ class UseBody(Unit, kw_only=True):
 
 def units(body: UseBody) -> Sequence[Unit]:
     """The things that a request is about. Raises Fault for too many."""
-    if body.key_version or any(unit.key_version for unit in body.batch_input or ()):
-        raise Fault("key_version: the latest version is used, or the one that a ciphertext names")
     if body.batch_input is None:
         return [body]
     if not 1 <= len(body.batch_input) <= 1000:
@@ -83,10 +82,15 @@ def answer(body: UseBody, shown: list[dict[str, Any]]) -> Done:
     return Done({"batch_results": shown}, status=status)
 
 
-def failure(result: Any) -> dict[str, Any] | None:
-    """How a refusal of one thing is shown, None for an answer."""
+def failure(result: Any, unit: Unit | None = None) -> dict[str, Any] | None:
+    """How a refusal of one thing is shown, None for an answer.
+
+    An answer is one, too, where the `unit` it is for asks for another version than it was made with.
+    """
     if isinstance(result, Refusal):
         return {"error": fault_of(result).message, "problem": result.problem}
+    if unit is not None and unit.key_version not in (0, result.version):
+        return {"error": f"key_version: only the latest version, {result.version}, protects"}
     return None
 
 
@@ -112,16 +116,20 @@ def taken_apart(text: str | None, member: str) -> tuple[int, bytes]:
     found = _CIPHERTEXT.fullmatch(text)
     if found is None:
         raise Fault(f"invalid {member}: no prefix")
-    encoded = found[2]
+    encoded = found[2].translate(_LINE_BREAKS)
     if "-" in encoded or "_" in encoded or len(encoded) % 4:  # a signature as JWS has it
         encoded = encoded.replace("-", "+").replace("_", "/") + "=" * (-len(encoded) % 4)
     return int(found[1]), bytes_of(encoded, member)
 
 
 def bytes_of(text: str, member: str) -> bytes:
-    """What `text` is in base64. Raises Fault."""
+    """What `text` is in base64, which may have line breaks, as openssl writes it. Raises Fault."""
     try:
         return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        pass
+    try:
+        return base64.b64decode(text.translate(_LINE_BREAKS), validate=True)
     except (binascii.Error, ValueError):
         raise Fault(f"failed to base64-decode {member}") from None
 

@@ -10,6 +10,8 @@ import msgspec
 from kms.access import policy
 from kms.access.policy import PERMISSION, Permission
 from kms.access.ratelimit import RateClass
+from kms.crypto.primitives import Mac
+from kms.errors import OperationNotSupported, ValidationFailed
 from kms.key_cache import Authorization, require_admitted
 from kms.keys.model import Key, Usage
 from kms.operations.core.declare import Answer, Request, operation
@@ -19,6 +21,7 @@ from kms.vault.transaction import Snapshot
 F = TypeVar("F", bound=Callable[..., Any])
 P = TypeVar("P")
 
+_OF_ITSELF = frozenset({Usage.MAC, Usage.VERIFY_MAC, Usage.DERIVE})
 VersionNumber = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
@@ -174,3 +177,28 @@ def version_to_process(
         assert found.refusal is not None
         raise found.refusal
     return key, found.version, loaded.primitive  # type: ignore[return-value]  # the cache has checked that
+
+
+def code_key_of(
+    service: Service, call: Call, name: str, permission: Permission, request: ProcessRequest | None = None
+) -> tuple[Key, int, Mac]:
+    """The key of that id or alias, a version, and the key for codes that is derived from that version.
+
+    The latest version makes codes, and the one that `request` names checks one. It must be usable for what the key
+    was made for, protecting or processing. Raises as `version_to_process` does, and ValidationFailed to recover.
+    """
+    if request is not None and request.recover:
+        raise ValidationFailed("recover: not for codes under a derived key.")
+    key = authorized_key_cached(service, call, permission, name)
+    if key.usages & _OF_ITSELF:
+        # Who may derive from a key by HKDF could choose the salt that the key for codes is derived with.
+        raise OperationNotSupported(f"{key.key_id} is a key for codes or for derivation itself.")
+    usage = min(key.usages, key=lambda each: (each.protects is not (request is None), each))
+    version = None if request is None else request.version
+    found = _authorized(service, call, permission, name, (), usage, version)
+    if found.loaded is None:
+        assert found.refusal is not None
+        raise found.refusal
+    if found.loaded.is_public:
+        raise OperationNotSupported(f"Of {key.key_id} only the public half is here, which makes no codes.")
+    return found.key, found.version, service.key_cache.code_key(found.key, found.loaded.version)

@@ -24,6 +24,7 @@ class KeySpec:
     key_id: str | None = None
     usages: frozenset[Usage] | None = None
     exportable: bool = False
+    exportable_later: bool = False
     cryptoperiod: timedelta | None = None
     rotation_period: timedelta | None = None
     activate_at: datetime | None = None
@@ -59,6 +60,7 @@ def new_key(
         owner=spec.owner,
         usages=usages_of(kind, spec.usages, material),
         exportable=spec.exportable,
+        exportable_later=spec.exportable_later,
         cryptoperiod=spec.cryptoperiod or periods.of(kind.name),
         rotation_period=rotation_period,
         next_rotation_at=next_rotation(spec.activate_at or now, rotation_period),

@@ -20,7 +20,7 @@ from kms.crypto.registry import key_type
 from kms.errors import Refusal, ValidationFailed
 from kms.keys.cryptoperiod import next_rotation
 from kms.keys.ids import ClientId, KeyId
-from kms.keys.model import KeyState, Usage
+from kms.keys.model import KeyState, ShownState, Usage
 from kms.operations.core.declare import MOST_ITEMS, Answer, EmptyRequest, Request, operation
 from kms.operations.core.key_access import VersionNumber, authorized_key
 from kms.operations.core.service import Call, Service
@@ -45,7 +45,8 @@ class CreateKeyRequest(Request):
     """What the key shall be.
 
     `usages` are all that the type can have by default, `owner` the caller. `cryptoperiod` is how long a version
-    protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D. `region` is
+    protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D. A key that is
+    not `exportable` never becomes so, unless it is made `exportable_later`. `region` is
     the AWS region in which the AWS dialect shows the key, that of the settings where it is empty. `policy` is kept
     for AWS clients, and of no effect.
     """
@@ -55,6 +56,7 @@ class CreateKeyRequest(Request):
     owner: ClientId | None = None
     usages: frozenset[Usage] | None = None
     exportable: bool = False
+    exportable_later: bool = False
     cryptoperiod: timedelta | None = None
     rotation_period: timedelta | None = None
     activate_at: Moment | None = None
@@ -75,7 +77,7 @@ class ListKeysRequest(Request):
     owner: ClientId | None = None
     region: Region | None = None
     type: KeyTypeName | None = None
-    state: KeyState | None = None
+    state: ShownState | None = None
     prefix: KeyId | None = None
     label: Annotated[str, msgspec.Meta(max_length=385)] | None = None
 
@@ -92,9 +94,11 @@ class UpdateKeyRequest(Request):
 
     `labels` takes the place of all, `add_labels` and `remove_labels` change some.
     Versions below `min_process_version` are refused everything, those below `min_protect_version` protection.
-    `policy` is kept for AWS clients, and of no effect.
+    `exportable` can become true where the key was made `exportable_later`, and never false again. `policy` is kept
+    for AWS clients, and of no effect.
     """
 
+    exportable: bool | UnsetType = UNSET
     rotation_period: timedelta | UnsetType | None = UNSET
     cryptoperiod: timedelta | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
@@ -192,7 +196,7 @@ def list_versions(service: Service, call: Call, request: ListVersionsRequest, ke
         found = snapshot.latest_versions(key, request.limit + 1, below=request.cursor)[::-1]
     page = found[: request.limit]
     return VersionList(
-        items=[version_view(each, service.clock()) for each in page],
+        items=[version_view(key, each, service.clock()) for each in page],
         next_cursor=str(page[-1].version) if len(found) > len(page) else None,
     )
 
@@ -220,6 +224,10 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
             if period is not None:
                 key_factory.require_rotatable(change, key)
             given["next_rotation_at"] = next_rotation(service.clock(), period)
+        if given.get("exportable", key.exportable) is not key.exportable and not (
+            key.exportable_later and given["exportable"]
+        ):
+            raise ValidationFailed(f"exportable: {key.key_id} stays as it was made.")
         after = replace(key, **given)
         if not after.oldest_version <= after.min_process_version <= after.latest_version:
             raise ValidationFailed(f"min_process_version: from {key.oldest_version} to {key.latest_version}.")
@@ -241,6 +249,7 @@ def spec_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:
         key_id=request.key_id,
         usages=request.usages,
         exportable=request.exportable,
+        exportable_later=request.exportable_later,
         cryptoperiod=request.cryptoperiod,
         rotation_period=request.rotation_period,
         activate_at=_activation(request.activate_at, service.clock()),
@@ -324,10 +333,11 @@ def _json(text: str) -> str:
 
 
 def _state_at(now: datetime) -> ColumnElement[str]:
-    """`effective_state` of a key's latest version, as an expression."""
+    """The state in which a key is shown, as an expression."""
     version, moment = tables.key_versions.c, microseconds(now)
     active = case((version.expires_at <= moment, str(KeyState.DEACTIVATED)), else_=str(KeyState.ACTIVE))
     return case(
+        (tables.keys.c.deletion_at.is_not(None), str(ShownState.PENDING_DELETION)),
         (version.state == KeyState.ACTIVE, active),
         (and_(version.state == KeyState.PRE_ACTIVATION, version.activate_at <= moment), active),
         else_=version.state,

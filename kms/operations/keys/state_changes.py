@@ -34,9 +34,14 @@ class RevokeKeyRequest(Request):
 
 
 class DeleteKeyRequest(Request):
-    """How long the deletion can still be cancelled: from a day to a year, ISO 8601."""
+    """How long the deletion can still be cancelled: from a day to a year, ISO 8601.
+
+    With `release_name` the key's id, and an alias that it was called by, is free at once for another key; until it is
+    gone the deleted one has an id that begins with `deleted-`, and says by `former_key_id` which it had.
+    """
 
     waiting_period: timedelta = _USUAL_WAIT
+    release_name: bool = False
 
 
 class TrimKeyRequest(Request):
@@ -148,20 +153,37 @@ def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: 
         raise ValidationFailed("waiting_period: from P1D to P365D.")
     with service.change(call) as change:
         key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        deletion_at = service.clock() + request.waiting_period
         if key.deletion_at is not None:
-            raise KeyStateConflict(f"{key.key_id} is to be deleted already; cancel that to choose another time.")
-        after = replace(key, deletion_at=service.clock() + request.waiting_period)
+            if not request.release_name or key.former_id:
+                raise KeyStateConflict(f"{key.key_id} is to be deleted already; cancel that to choose another time.")
+            deletion_at = key.deletion_at
+        after = replace(key, deletion_at=deletion_at)
+        if request.release_name:
+            after = released(after)
+            call.target = after.key_id
+            if key_id != key.key_id and (alias := change.find(Alias, key_id)) is not None:
+                change.delete(alias)
         return shown(service, change, change.replace(key, after))
 
 
 @operation("POST", "/api/v1/keys/<key_id>/cancel-deletion", permission=Permission.KEYS_DELETE, example={})
 def cancel_deletion(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
-    """Keep a key that was to be deleted."""
+    """Keep a key that was to be deleted, with the id that it gave up if nothing else has that by now."""
     with service.change(call) as change:
         key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
         if key.deletion_at is None:
             raise KeyStateConflict(f"{key.key_id} is not to be deleted.")
-        return shown(service, change, change.replace(key, replace(key, deletion_at=None)))
+        after = replace(key, deletion_at=None)
+        if key.former_id and change.key_by_id(key.former_id) is None and change.find(Alias, key.former_id) is None:
+            call.target = key.former_id
+            after = replace(after, key_id=key.former_id, former_id="")
+        return shown(service, change, change.replace(key, after))
+
+
+def released(key: Key) -> Key:
+    """`key` under an id that nobody would choose, so that its own is free."""
+    return replace(key, key_id=f"deleted-{key.uid.hex()}", former_id=key.former_id or key.key_id)
 
 
 def remove(change: Change, key: Key) -> None:

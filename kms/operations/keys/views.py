@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from kms.crypto.pkcs8 import public_pem
 from kms.keys.lifecycle import awaits_material, effective_state
-from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
+from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, ShownState, Usage
 from kms.operations.core.declare import Answer
 from kms.operations.core.service import Call, Service
 from kms.vault.transaction import Snapshot
@@ -28,7 +28,7 @@ class VersionView(Answer):
 
     version: int
     type: str
-    state: KeyState
+    state: ShownState
     created_at: datetime
     activate_at: datetime
     expires_at: datetime
@@ -39,14 +39,19 @@ class VersionView(Answer):
 
 
 class KeySummary(Answer):
-    """A key without its versions. `state`, `expires_at` and `pending_import` are those of the latest version."""
+    """A key without its versions. `state`, `expires_at` and `pending_import` are those of the latest version.
+
+    A key that waits for its deletion is `pending-deletion`, whatever its versions were. `former_key_id` is the id
+    that a deleted key gave up.
+    """
 
     key_id: str
     type: str
     owner: str
-    state: KeyState
+    state: ShownState
     usages: list[Usage]
     exportable: bool
+    exportable_later: bool
     origin: Origin
     pending_import: bool
     latest_version: int
@@ -59,6 +64,7 @@ class KeySummary(Answer):
     rotation_period: timedelta | None
     next_rotation_at: datetime | None
     deletion_at: datetime | None
+    former_key_id: str | None
     labels: dict[str, str]
     description: str
     region: str
@@ -87,7 +93,7 @@ def view_of(key: Key, versions: Sequence[KeyVersion], aliases: Sequence[Alias], 
     return KeyView(
         **summary_members(key, versions[-1], now),
         aliases=[each.alias for each in aliases],
-        versions=[version_view(each, now) for each in versions],
+        versions=[version_view(key, each, now) for each in versions],
     )
 
 
@@ -103,7 +109,8 @@ def summary_members(key: Key, latest: KeyVersion, now: datetime) -> dict[str, An
     """The members of a `KeySummary`."""
     return {
         **dict(zip(_OF_THE_KEY, _from_the_key(key), strict=True)),
-        "state": effective_state(latest, now),
+        "state": _shown_state(key, latest, now),
+        "former_key_id": key.former_id or None,
         "usages": sorted(key.usages),
         "replicas": sorted(key.replicas),
         "expires_at": latest.expires_at,
@@ -111,12 +118,14 @@ def summary_members(key: Key, latest: KeyVersion, now: datetime) -> dict[str, An
     }
 
 
-def version_view(version: KeyVersion, now: datetime) -> VersionView:
-    """One version as it is at `now`."""
+def version_view(key: Key, version: KeyVersion, now: datetime) -> VersionView:
+    """One version of `key` as it is at `now`."""
+    state = effective_state(version, now)
+    is_over = state in {KeyState.COMPROMISED, KeyState.DESTROYED}
     return VersionView(
         version=version.version,
         type=version.type,
-        state=effective_state(version, now),
+        state=ShownState(state) if is_over else _shown_state(key, version, now),
         created_at=version.created_at,
         activate_at=version.activate_at,
         expires_at=version.expires_at,
@@ -125,3 +134,7 @@ def version_view(version: KeyVersion, now: datetime) -> VersionView:
         material_expires_at=version.material_until or UNSET,
         public_key=public_pem(version.public_key) if version.public_key else UNSET,
     )
+
+
+def _shown_state(key: Key, version: KeyVersion, now: datetime) -> ShownState:
+    return ShownState.PENDING_DELETION if key.deletion_at is not None else ShownState(effective_state(version, now))

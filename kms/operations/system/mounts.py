@@ -12,9 +12,10 @@ from kms.access import policy
 from kms.access.policy import Permission
 from kms.errors import AlreadyExists, NotFound, ValidationFailed
 from kms.keys.ids import is_mount
-from kms.keys.model import Key
+from kms.keys.model import Alias, Key
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
+from kms.operations.keys.state_changes import released
 from kms.vault import tables
 from kms.vault.rows import Mount
 
@@ -76,7 +77,10 @@ def list_mounts(service: Service, call: Call, request: EmptyRequest) -> MountLis
 
 @operation("DELETE", "/api/v1/mounts/<mount>", permission=Permission.MOUNTS_MANAGE, checked_upfront=True)
 def delete_mount(service: Service, call: Call, request: EmptyRequest, mount: str) -> MountView:
-    """Remove a mount and refuse its keys every use; after a day, if that is not cancelled, they are deleted."""
+    """Remove a mount, free the names in it, and refuse its keys every use; after a day they are deleted.
+
+    Until then each can be brought back by cancelling its deletion.
+    """
     with service.change(call) as change:
         found = change.find(Mount, mount) if is_mount(mount) else None
         if found is None:
@@ -84,10 +88,14 @@ def delete_mount(service: Service, call: Call, request: EmptyRequest, mount: str
         call.target = found.mount
         keys = tables.keys.c
         inside = keys.key_id.startswith(f"{found.mount}.", autoescape=True)
-        for key in change.select(Key, inside, keys.deletion_at.is_(None)):
+        going: list[tuple[Key, Key]] = []
+        for key in change.select(Key, inside):
             policy.require_on_key(call.known_caller, Permission.KEYS_DELETE, key.owner, key.key_id)
-            change.replace(key, replace(key, deletion_at=service.clock() + _WAIT))
-        change.delete(found)
+            deletion_at = key.deletion_at or service.clock() + _WAIT
+            going.append((key, released(replace(key, deletion_at=deletion_at))))
+        change.replace_all(going)
+        column = tables.aliases.c
+        change.delete(*change.select(Alias, column.alias.startswith(f"{found.mount}.", autoescape=True)), found)
     return _view(found)
 
 

@@ -25,6 +25,7 @@ from kms.operations.core.key_access import authorized_key
 from kms.operations.core.service import Call, Service
 from kms.operations.keys import key_factory
 from kms.operations.keys.key_factory import require_free_name
+from kms.operations.keys.state_changes import remove
 from kms.operations.keys.views import KeyView, shown_now
 from kms.operations.transfer.external import fingerprint_of
 from kms.revocation.revoke import revoke_again
@@ -90,12 +91,16 @@ def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyVie
         raise DecryptionFailed
     plain = _cipher(service).decrypt(request.backup[len(_FORMAT) :], _FORMAT)
     contents = msgspec.msgpack.decode(plain, type=_Contents)
-    key = replace(from_row(Key, contents.key), deletion_at=None)
+    kept = from_row(Key, contents.key)
+    key = replace(kept, key_id=kept.sealed_as, former_id="", deletion_at=None)
     policy.require(call.known_caller, Permission.KEYS_CREATE, key.owner)
     key_type(key.type)
     with service.change(call) as change:
         clients.get(change, key.owner)
-        if change.find(Key, key.uid) is not None:
+        found = change.find(Key, key.uid)
+        if found is not None and found.former_id:  # it was deleted and its name given back, as Vault's clients do
+            remove(change, found)
+        elif found is not None:
             raise AlreadyExists("This key is here already, perhaps under another id.")
         require_free_name(change, key.key_id, key.owner)
         _insert(change, key, contents)

@@ -66,7 +66,7 @@ def export_key(service: Service, call: Call, request: ExportKeyRequest, key_id: 
     with service.vault.read() as snapshot:
         key = authorized_key(snapshot, call, Permission.KEYS_EXPORT, key_id)
         if not key.exportable:
-            raise Conflict(f"{key.key_id} was not made exportable, and can never become so.")
+            raise Conflict(f"{key.key_id} is not exportable.")
         number = request.version or key.latest_version
         require_in_range(key, number, Usage.UNWRAP)  # as for any other processing: not what is revoked or too old
         version, latest = (snapshot.find(KeyVersion, key.uid, each) for each in (number, key.latest_version))

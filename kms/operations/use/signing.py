@@ -10,8 +10,16 @@ from kms.crypto.primitives import Mac, Scheme, Signer
 from kms.errors import ValidationFailed
 from kms.keys.model import Usage
 from kms.operations.core.declare import FromAnswerOf, Request
-from kms.operations.core.key_access import ProcessRequest, UsedKey, key_operation, key_to_protect, version_to_process
+from kms.operations.core.key_access import (
+    ProcessRequest,
+    UsedKey,
+    code_key_of,
+    key_operation,
+    key_to_protect,
+    version_to_process,
+)
 from kms.operations.core.service import Call, Service
+from kms.operations.use.random_and_hash import DigestName
 
 _SIGNATURE = "yX1rCzEJwyw5oH6sVJ1kF0yZpQ=="
 _MAC = "9rVbHzqBJ8nXkZkMZJ7ZgqyVE7l6lU3GxqkKQwYQW5s="
@@ -57,9 +65,14 @@ class VerifyAnswer(UsedKey, kw_only=True):
 
 
 class MacRequest(Request):
-    """What to authenticate."""
+    """What to authenticate; with the digest of the key's type, unless `hash_algorithm` names another.
+
+    `derived` asks for a code under a key for codes that is derived from this one, which was made for something else.
+    """
 
     message: bytes
+    hash_algorithm: DigestName | None = None
+    derived: bool = False
 
 
 class MacAnswer(UsedKey, kw_only=True):
@@ -69,10 +82,12 @@ class MacAnswer(UsedKey, kw_only=True):
 
 
 class VerifyMacRequest(ProcessRequest, kw_only=True):
-    """What was authenticated and its code."""
+    """What was authenticated, its code, and the same options as when that was made."""
 
     message: bytes
     mac: bytes
+    hash_algorithm: DigestName | None = None
+    derived: bool = False
 
 
 @key_operation("sign", Permission.KEYS_SIGN, SignRequest, example={"message": "aGVsbG8="})
@@ -101,8 +116,12 @@ def verify(service: Service, call: Call, request: VerifyRequest, key_id: str) ->
 @key_operation("mac", Permission.KEYS_MAC, MacRequest, example={"message": "aGVsbG8="})
 def mac(service: Service, call: Call, request: MacRequest, key_id: str) -> MacAnswer:
     """Make a message authentication code with the latest version of a key."""
-    key, number, primitive = key_to_protect(service, call, key_id, Usage.MAC, Mac)
-    return MacAnswer(key_id=key.key_id, version=number, mac=primitive.mac(request.message))
+    if request.derived:
+        key, number, primitive = code_key_of(service, call, key_id, Permission.KEYS_MAC)
+    else:
+        key, number, primitive = key_to_protect(service, call, key_id, Usage.MAC, Mac)
+    code = primitive.mac(request.message, request.hash_algorithm)
+    return MacAnswer(key_id=key.key_id, version=number, mac=code)
 
 
 @key_operation(
@@ -113,14 +132,17 @@ def mac(service: Service, call: Call, request: MacRequest, key_id: str) -> MacAn
 )
 def verify_mac(service: Service, call: Call, request: VerifyMacRequest, key_id: str) -> VerifyAnswer:
     """Say whether a message authentication code is valid."""
-    key, number, primitive = version_to_process(service, call, key_id, Usage.VERIFY_MAC, request, Mac)
-    valid = hmac.compare_digest(primitive.mac(request.message), request.mac)
+    if request.derived:
+        key, number, primitive = code_key_of(service, call, key_id, Permission.KEYS_VERIFY_MAC, request)
+    else:
+        key, number, primitive = version_to_process(service, call, key_id, Usage.VERIFY_MAC, request, Mac)
+    valid = hmac.compare_digest(primitive.mac(request.message, request.hash_algorithm), request.mac)
     return VerifyAnswer(key_id=key.key_id, version=number, valid=valid)
 
 
 def _scheme(signer: Signer, request: SignRequest | VerifyRequest) -> tuple[bytes, Scheme]:
     algorithm = request.algorithm or signer.algorithms[0]
-    if algorithm not in signer.algorithms:
+    if algorithm not in signer.algorithms and algorithm not in signer.further_algorithms:
         raise ValidationFailed(f"algorithm: this key signs with {', '.join(signer.algorithms)}.")
     if (request.message is None) == (request.digest is None):
         raise ValidationFailed("message, digest: give exactly one of the two.")
