@@ -51,7 +51,7 @@ class LastUses:
         """Write a part down if it is time, and everything if there is too much of it. Raises Unavailable."""
         if len(self._seen) > _MOST_REMEMBERED:
             self.write()
-        elif not self._due and self._clock() >= self._next_writing:
+        elif not self._due and not _INTERVAL >= self._next_writing - self._clock() > timedelta():
             self._begin()
         if self._due:
             self._write_some()
@@ -78,7 +78,7 @@ class LastUses:
             with self._vault.change() as change:
                 if change.find(LastUse, BEGINNING) is None:
                     change.insert(LastUse(BEGINNING, "", self.began, ""))
-                _write(change, some)
+                _write(change, some, self._clock())
         except BaseException:
             for key_id, use in some.items():
                 self._seen.setdefault(key_id, use)
@@ -86,7 +86,7 @@ class LastUses:
         del self._due[-_ROWS_AT_ONCE:]
 
 
-def _write(change: Change, uses: dict[str, Use]) -> None:
+def _write(change: Change, uses: dict[str, Use], now: datetime) -> None:
     """Keep the later of each of `uses` and what is written already; keys that are gone meanwhile are passed over."""
     keys = change.select(Key, tables.keys.c.key_id.in_(uses))
     column = tables.last_uses.c.key_uid
@@ -100,7 +100,7 @@ def _write(change: Change, uses: dict[str, Use]) -> None:
         written = before.get(key.uid)
         if written is None:
             first.append(after)
-        elif written.used_at < used_at:
+        elif written.used_at < used_at or written.used_at > now:  # a clock was ahead
             later.append((written, after))
     change.insert(*first)
     change.replace_all(later)

@@ -10,7 +10,7 @@ from kms.access import access_keys, clients, credentials, lockout, totp
 from kms.access.access_keys import AccessKey
 from kms.access.model import Caller, Client, ClientStatus, Grant, RecoveryCode, Token
 from kms.clock import Clock, steady_seconds
-from kms.errors import AuthenticationFailed, MfaRequired
+from kms.errors import AuthenticationFailed, MfaRequired, Refusal
 from kms.secret import Secret
 from kms.vault import names
 from kms.vault.change import Change
@@ -21,6 +21,12 @@ from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
 _FAILED = "The credentials are not valid. A code works once; wait for the next one before trying again."
+_OVER = (
+    "This session is over, or its token is not one of this service. "
+    "Get a new one: POST /auth/token with client id and secret (Basic) and X-TOTP."
+)
+_USED = "This code was used already. A code works once; the next one is there in {seconds} s."
+_CLOCKS_DIFFER_BY = timedelta(minutes=5)
 _SESSIONS_CACHED = 10_000
 
 
@@ -74,31 +80,45 @@ class Authenticator:
             known = clients.find(snapshot, presented.client_id)
         known_hash = known.secret_hash if known else None
         secret_matches = self._secrets.matches(presented.client_id, presented.secret, known_hash)
-        caller, epoch = None, self._memory.epoch
+        epoch = self._memory.epoch
         with self._vault.change() as change:
             # Attempts come here one after the other, so that a count cannot be overtaken.
             now = self._clock()
-            lockout.require_unlocked(change, presented.client_id, source, now)
-            client = clients.find(change, presented.client_id)
-            consumed = self._second_factor(change, client, presented, now)
-            if (
-                client is not None
-                and client.status is ClientStatus.ENABLED
-                and client.secret_hash == known_hash
-                and secret_matches
-                and consumed is not None
-            ):
-                if isinstance(consumed, RecoveryCode):
-                    change.delete(consumed)
-                else:
-                    change.replace(client, replace(client, last_totp_step=consumed))
-                lockout.forgive(change, client.client_id, source)
-                caller = replace(_caller(change, client), proven_by=(client.secret_hash, client.totp_secret))
+            outcome = lockout.require_unlocked(change, presented.client_id, source, now) or self._attempt(
+                change, presented, source, known_hash if secret_matches else None, now
+            )
+        if isinstance(outcome, Refusal):  # after the change, which keeps the count
+            raise outcome
+        return self._standing(outcome, epoch)
+
+    def _attempt(
+        self, change: Change, presented: Credentials, source: str, proven_hash: str | None, now: datetime
+    ) -> Caller | Refusal:
+        """The caller, whose code or recovery code is used up by that, or the refusal of an attempt that is counted.
+
+        `proven_hash` is that of the secret, where the presented one matched it. Raises AuthenticationFailed for a
+        code that was right and used already, which is not counted.
+        """
+        client = clients.find(change, presented.client_id)
+        consumed = self._second_factor(change, client, presented, now)
+        if (
+            client is not None
+            and client.status is ClientStatus.ENABLED
+            and client.secret_hash == proven_hash
+            and consumed is not None
+        ):
+            if isinstance(consumed, RecoveryCode):
+                change.delete(consumed)
+            elif totp.is_used(consumed, client.last_totp_step, now):
+                # Whoever has the secret and a code that was right learns nothing by that.
+                seconds = totp.seconds_until_next(client.last_totp_step, now)
+                raise AuthenticationFailed(_USED.format(seconds=seconds), retry_after=seconds)
             else:
-                lockout.count_failure(change, presented.client_id, source, now)
-        if caller is None:
-            raise AuthenticationFailed(_FAILED)
-        return self._standing(caller, epoch)
+                change.replace(client, replace(client, last_totp_step=consumed))
+            lockout.forgive(change, client.client_id, source)
+            return replace(_caller(change, client), proven_by=(client.secret_hash, client.totp_secret))
+        lockout.count_failure(change, presented.client_id, source, now)
+        return AuthenticationFailed(_FAILED)
 
     def session(self, token: str) -> Caller:
         """The caller behind a session token. Raises AuthenticationFailed, and Unavailable without a lease."""
@@ -107,15 +127,13 @@ class Authenticator:
         if memory.words[EPOCH] > memory.epoch or steady_seconds() >= memory.ends:  # as `require`, at less cost
             memory.catch_up()
         caller = self._sessions.find(token) or self._sessions.get(token, lambda: self._load_session(token))
-        if caller.expires_at is None or caller.expires_at <= self._clock():
-            raise AuthenticationFailed(_FAILED)
+        _require_in_time(caller, self._clock())
         return caller
 
     def access_key(self, access_key_id: str) -> SigningCaller:
         """The caller who signs with that access key, and its secret. Raises AuthenticationFailed, Unavailable."""
         found = self._signers.get(access_key_id, lambda: self._load_access_key(access_key_id))
-        if found.key.expires_at <= self._clock():
-            raise AuthenticationFailed(_FAILED)
+        _require_in_time(found.caller, self._clock())
         return found
 
     def is_session_token(self, found: SigningCaller, token: str | None) -> bool:
@@ -130,8 +148,7 @@ class Authenticator:
 
         Raises AuthenticationFailed where the session, the access key or the client is gone or over; Unavailable.
         """
-        if caller.expires_at is not None and caller.expires_at <= now:
-            raise AuthenticationFailed(_FAILED)
+        _require_in_time(caller, now)
         memory = self._memory
         if memory.words[EPOCH] > memory.epoch or steady_seconds() >= memory.ends:  # as `require`, at less cost
             memory.catch_up()
@@ -144,8 +161,7 @@ class Authenticator:
 
     def still(self, change: Change, caller: Caller, now: datetime) -> Caller:
         """`caller` as it is in this change, which may have waited long for its turn. Raises AuthenticationFailed."""
-        if caller.expires_at is not None and caller.expires_at <= now:
-            raise AuthenticationFailed(_FAILED)
+        _require_in_time(caller, now)
         standing = caller.standing
         if standing is not None and self._memory.epoch == change.epoch and standing.holds(change.epoch):
             return caller
@@ -179,9 +195,10 @@ class Authenticator:
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, token_hash)
             if token is None:
-                raise AuthenticationFailed(_FAILED)
+                raise AuthenticationFailed(_OVER)
             caller = _enabled_caller(snapshot, token.client_id)
-        caller = self._standing(replace(caller, token=token, expires_at=token.expires_at), epoch)
+        valid_from, expires_at = token.issued_at - _CLOCKS_DIFFER_BY, token.expires_at
+        caller = self._standing(replace(caller, token=token, valid_from=valid_from, expires_at=expires_at), epoch)
         return caller, caller.rests_on
 
     def _load_access_key(self, access_key_id: str) -> tuple[SigningCaller, Names]:
@@ -192,21 +209,21 @@ class Authenticator:
             if key is None or secret is None:
                 raise AuthenticationFailed(_FAILED)
             caller = _enabled_caller(snapshot, key.client_id)
-        caller = self._standing(replace(caller, access_key_id=access_key_id, expires_at=key.expires_at), epoch)
+        valid_from = key.created_at - _CLOCKS_DIFFER_BY
+        caller = replace(caller, access_key_id=access_key_id, valid_from=valid_from, expires_at=key.expires_at)
+        caller = self._standing(caller, epoch)
         return SigningCaller(caller, key, secret), caller.rests_on
 
     def _second_factor(
         self, change: Change, client: Client | None, presented: Credentials, now: datetime
     ) -> int | RecoveryCode | None:
-        """The TOTP step or the recovery code that a success would use up, or None."""
+        """The TOTP step, which may have been used before, or the recovery code that a success uses up; or None."""
         if presented.recovery_code is not None:
             code = credentials.recovery_code_hash(change.derived_keys, presented.client_id, presented.recovery_code)
             return change.find(RecoveryCode, presented.client_id, code) if client else None
         secret = totp_secret(change, client) if client else self._nobody
         step = totp.matching_step(secret, presented.totp_code or "", now)
-        if client is None or step is None or step <= client.last_totp_step:
-            return None
-        return step
+        return step if client else None
 
 
 def totp_secret(snapshot: Snapshot, client: Client) -> str:
@@ -222,7 +239,7 @@ def _again(snapshot: Snapshot, caller: Caller) -> Caller:
     token = snapshot.find(Token, caller.token.token_hash) if caller.token else None
     key = snapshot.find(AccessKey, caller.access_key_id) if caller.access_key_id else None
     if (caller.token and token is None) or (caller.access_key_id and key is None):
-        raise AuthenticationFailed(_FAILED)
+        raise AuthenticationFailed(_OVER)
     if caller.proven_by is not None:
         client = snapshot.find(Client, caller.client_id)
         if client is None or (client.secret_hash, client.totp_secret) != caller.proven_by:
@@ -232,9 +249,19 @@ def _again(snapshot: Snapshot, caller: Caller) -> Caller:
         again,
         token=token,
         access_key_id=caller.access_key_id,
+        valid_from=caller.valid_from,
         expires_at=caller.expires_at,
         proven_by=caller.proven_by,
     )
+
+
+def _require_in_time(caller: Caller, now: datetime) -> None:
+    """Raise AuthenticationFailed unless what proves `caller` is good at `now`.
+
+    Before it was made it is not: the clock was ahead then, and the end that was put too late.
+    """
+    if caller.expires_at is not None and not caller.valid_from <= now < caller.expires_at:
+        raise AuthenticationFailed(_OVER)
 
 
 def _enabled_caller(snapshot: Snapshot, client_id: str) -> Caller:

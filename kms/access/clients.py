@@ -98,7 +98,8 @@ def rotate_secret(change: Change, client: Client, passphrase: str | None) -> str
 def reset_second_factor(change: Change, client: Client) -> SecondFactor:
     """Give the client a new TOTP secret and new recovery codes; its sessions end."""
     secret = totp.new_secret()
-    change.replace(client, replace(client, totp_secret=_sealed_totp(change, client.client_id, secret)))
+    sealed = _sealed_totp(change, client.client_id, secret)
+    change.replace(client, replace(client, totp_secret=sealed, last_totp_step=0))  # of the new one none is used
     change.delete(*_recovery_codes(change, client.client_id))
     end_sessions(change, client.client_id)
     codes = _new_recovery_codes(change, client.client_id)

@@ -17,6 +17,7 @@ _SECRET_PREFIX = "kms-secret-"  # noqa: S105  # marks what scanners for leaked s
 _TOKEN_PREFIX = "kms-token-"  # noqa: S105
 _RANDOM_PART = r"[A-Za-z0-9_-]{43}"
 RECOVERY_CODES = 10
+_DASHED = re.compile("(....)(?=.)", re.DOTALL)
 
 # OWASP's second choice for Argon2id: 19 MiB, two passes; a login takes some 20 ms.
 _ITERATIONS, _LANES, _MEMORY_KIB = 2, 1, 19 * 1024
@@ -43,8 +44,9 @@ def token_hash(derived_keys: DerivedKeys, token: str) -> bytes:
 
 
 def recovery_code_hash(derived_keys: DerivedKeys, client_id: str, code: str) -> bytes:
-    """What is stored of a recovery code."""
-    return derived_keys.credential_hash("recovery", client_id.encode(), code.encode("utf-8", "surrogateescape"))
+    """What is stored of a recovery code. People type it in lower case, too, and with or without its dashes."""
+    written = _DASHED.sub(r"\1-", code.replace("-", "").upper())
+    return derived_keys.credential_hash("recovery", client_id.encode(), written.encode("utf-8", "surrogateescape"))
 
 
 def hash_secret(derived_keys: DerivedKeys, client_id: str, secret: str) -> str:

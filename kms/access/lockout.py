@@ -6,7 +6,7 @@ not exist. A lock stops logins only: sessions that the client has go on, and oth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
@@ -48,14 +48,30 @@ class LoginFailures:
     locked_until: datetime
 
 
-def require_unlocked(change: Change, client_id: str, source: str, now: datetime) -> None:
-    """Raise RateLimited while `client_id` is locked for `source`."""
-    counts = (change.find(LoginFailures, subject) for subject, _ in _subjects(change, client_id, source))
-    wait = max((count.locked_until - now for count in counts if count), default=timedelta())
-    if wait > timedelta():
-        raise RateLimited(
-            "Too many failed attempts. Wait before the next one.", retry_after=ceil(wait.total_seconds())
-        )
+def require_unlocked(change: Change, client_id: str, source: str, now: datetime) -> RateLimited | None:
+    """Raise RateLimited while `client_id` is locked for `source`.
+
+    A lock that ends later than it could if it had begun now was made by a clock that was ahead: it begins now. Then
+    the refusal is given back, to be raised once the change is kept.
+    """
+    wait, is_changed = timedelta(), False
+    for subject, scope in _subjects(change, client_id, source):
+        count = change.find(LoginFailures, subject)
+        if count is None:
+            continue
+        latest = now + timedelta(seconds=scope.longest)
+        if count.locked_until > latest or count.last_at > latest:
+            until = min(count.locked_until, latest)
+            count = change.replace(count, replace(count, last_at=min(count.last_at, now), locked_until=until))
+            is_changed = True
+        wait = max(wait, count.locked_until - now)
+    if wait <= timedelta():
+        return None
+    seconds = ceil(wait.total_seconds())
+    refusal = RateLimited("Too many failed attempts. Wait before the next one.", retry_after=seconds)
+    if not is_changed:
+        raise refusal
+    return refusal
 
 
 def count_failure(change: Change, client_id: str, source: str, now: datetime) -> None:

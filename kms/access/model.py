@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from kms.access.encryption_context import context_of
 from kms.enums import TextEnum
@@ -123,6 +123,9 @@ names.bears(Token, lambda token: names.of_session(token.token_hash))
 names.bears(Grant, lambda grant: grant.subject, when_added=True)
 
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
     """Who is asking, once that is proven: with a session, an access key, or neither.
@@ -137,6 +140,7 @@ class Caller:
     grants: tuple[Grant, ...]
     token: Token | None = None
     access_key_id: str | None = None
+    valid_from: datetime = _LONG_AGO
     expires_at: datetime | None = None
     rests_on: tuple[str, ...] = ()
     standing: Standing | None = None

@@ -38,6 +38,8 @@ _HEADER = _PROCESSES + 1
 # window, by its end, and its count.
 _ENDS, _CELLS = 2, 3
 
+_SLACK = 1_000_000  # two processes may have looked at the clock in another order than they come here
+
 _SHARED_LOCK = 0  # byte that is locked while something other than a count changes; those after it belong to cells
 _DEFAULT_PROCESSES = 8
 
@@ -142,12 +144,15 @@ class _Table:
         first, second = int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
         return first, second, _HEADER + first % (_SLOTS // _PROBES) * _PROBES * self._slot
 
-    def open_slot(self, first: int, second: int, begin: int, now: int) -> tuple[int, int]:
-        """Where the slot of a hashed name is and when its window ends; (0, 0) where no window is open."""
+    def open_slot(self, first: int, second: int, begin: int, now: int, latest: int = 2**63) -> tuple[int, int]:
+        """Where the slot of a hashed name is and when its window ends; (0, 0) where no window is open.
+
+        One that ends after `latest` began when the clock was ahead, and is not open.
+        """
         words = self.words
         for at in range(begin, begin + _PROBES * self._slot, self._slot):
             ends = words[at + _ENDS]  # before the name, which is written before it
-            if ends > now and words[at] == first and words[at + 1] == second:
+            if now < ends <= latest and words[at] == first and words[at + 1] == second:
                 return at, ends
         return 0, 0
 
@@ -155,10 +160,12 @@ class _Table:
         """Begin a window that ends at `ends`, unless another process has just done it."""
         words = self.words
         with self._shared_lock():
-            at, found = self.open_slot(first, second, begin, now)
+            latest = ends + _SLACK
+            at, found = self.open_slot(first, second, begin, now, latest)
             if found:
                 return at, found
-            at = min(range(begin, begin + _PROBES * self._slot, self._slot), key=lambda each: words[each + _ENDS])
+            slots = range(begin, begin + _PROBES * self._slot, self._slot)
+            at = min(slots, key=lambda each: words[each + _ENDS] if words[each + _ENDS] <= latest else 0)
             words[at + _ENDS] = 0
             words[at], words[at + 1] = first, second
             words[at + _ENDS] = ends
@@ -196,12 +203,14 @@ class Counter:
         """
         table, at, (first, second, begin) = self._table, self._at, self._hash
         words, now = table.words, time.time_ns() // 1000
+        window = seconds * 1_000_000
+        latest = now + window + _SLACK
         with table.threads:
             ends = words[at + _ENDS]  # before the name, which is written before it
-            if ends <= now or words[at] != first or words[at + 1] != second:
-                at, ends = table.open_slot(first, second, begin, now)
+            if not now < ends <= latest or words[at] != first or words[at + 1] != second:
+                at, ends = table.open_slot(first, second, begin, now, latest)
                 if not ends:
-                    at, ends = table.begin(first, second, begin, now, now + seconds * 1_000_000)
+                    at, ends = table.begin(first, second, begin, now, now + window)
                 self._at = at
             cell = at + (table.mine or table.claim_cells())
             if words[cell] == ends:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 from datetime import datetime
+from math import ceil
 
 import pyotp
 
@@ -30,10 +31,28 @@ def matching_step(secret: str, code: str, now: datetime) -> int | None:
     """
     well_formed = re.fullmatch(r"[0-9]{6}", code, re.ASCII) is not None
     totp = pyotp.TOTP(secret)
-    current = int(now.timestamp()) // STEP_SECONDS
+    current = step_at(now)
     found = None
     for step in range(current - SKEW_STEPS, current + SKEW_STEPS + 1):
         matches = hmac.compare_digest(totp.generate_otp(step).encode(), code.encode("utf-8", "replace"))
         if matches and well_formed:
             found = step
     return found
+
+
+def step_at(now: datetime) -> int:
+    """The time step of `now`."""
+    return int(now.timestamp()) // STEP_SECONDS
+
+
+def is_used(step: int, last_used: int, now: datetime) -> bool:
+    """Whether `step` was accepted already, or one after it was, `last_used` being the last.
+
+    A last step that could not be accepted yet is of a clock that was ahead, and says nothing.
+    """
+    return step <= last_used <= step_at(now) + SKEW_STEPS
+
+
+def seconds_until_next(last_used: int, now: datetime) -> int:
+    """In how many seconds authenticator apps show a code that was not used, at least one."""
+    return max(1, ceil((last_used + 1) * STEP_SECONDS - now.timestamp()))

@@ -162,8 +162,8 @@ class ChaCha(Aead):
 class XChaCha(Cipher):
     """XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03): 192-bit nonces, safe to draw at random.
 
-    HChaCha20 of the key and the first 16 bytes of the nonce gives a message key; ChaCha20-Poly1305 under it takes four
-    zero bytes and the last 8 bytes. Ciphertexts are nonce (24 bytes) ‖ ciphertext ‖ tag (16 bytes).
+    HChaCha20 of the key and the first 16 bytes of the nonce gives a message key; ChaCha20-Poly1305 under it takes
+    four zero bytes and the last 8 bytes. Ciphertexts are nonce (24 bytes) ‖ ciphertext ‖ tag (16 bytes).
     """
 
     NONCE_BYTES = 24
@@ -193,8 +193,8 @@ class XChaCha(Cipher):
 def _hchacha20(key: bytes, nonce: bytes) -> bytes:
     """HChaCha20 (the same, section 2.2): 8 words of the state after the rounds of ChaCha20.
 
-    A block of ChaCha20 is that state with the state before the rounds added to it, so taking away again what is known of
-    the latter, the constant and the nonce, gives what HChaCha20 gives.
+    A block of ChaCha20 is that state with the state before the rounds added to it. What is known of the latter, the
+    constant and the nonce, can be taken away again.
     """
     block = BlockCipher(algorithms.ChaCha20(key, nonce), None).encryptor().update(bytes(64))
     words = [*zip(_WORDS.unpack(block[:16]), _CONSTANT, strict=True)]

@@ -56,7 +56,8 @@ def fault_of(refusal: errors.Refusal) -> Fault:
         errors.PermissionDenied: "permission denied",
         errors.DecryptionFailed: "cipher: message authentication failed",
     }
-    message = words.get(type(refusal), refusal.detail)
+    # What says when to come back says why, too: that tells a stranger nothing.
+    message = refusal.detail if refusal.retry_after is not None else words.get(type(refusal), refusal.detail)
     if isinstance(refusal, errors.ValidationFailed):
         member, colon, sentence = message.partition(":")
         message = _MEMBERS.get(member, member) + colon + sentence

@@ -205,7 +205,7 @@ def revoke(
     """Revoke, hold or resume. Raises NotFound, PermissionDenied, KeyStateConflict, ValidationFailed."""
     now = service.clock()
     key = authorized_key(change, call, Permission.KEYS_REVOKE, key_id)
-    if compromised_at is not None and not key.created_at <= compromised_at <= now:
+    if compromised_at is not None and not min(key.created_at, now) <= compromised_at <= now:
         raise ValidationFailed("compromised_at: must lie between the creation of the key and now.")
     return revocation.revoke(change, key, reason, now, compromised_at)
 
