@@ -20,6 +20,7 @@ from kms.access.ratelimit import RateClass, identity, limited, storage_uri
 from kms.api import openapi, problems, reference, requests
 from kms.api.admission import Admission
 from kms.api.aws.middleware import AwsMiddleware
+from kms.api.cursors import Cursors
 from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, security_headers
 from kms.api.transit.middleware import TransitMiddleware
@@ -78,6 +79,9 @@ class FlaskHooks:
     service: Service
     admission: Admission
 
+    def __post_init__(self) -> None:
+        self.cursors = Cursors(self.service.vault.derived_keys)
+
     def open(self) -> None:
         """Refuse by size, then prove the caller; nothing of the body is read before that."""
         g.began = time.perf_counter()
@@ -121,10 +125,15 @@ class FlaskHooks:
                 self.service.record(call, refusal)
                 raise
             with self.admission.for_operation(operation, client_id):
+                cursors = self.cursors
                 answer = execute_operation(
-                    self.service, operation, call, lambda: requests.parse(request, operation, body), path
+                    self.service,
+                    operation,
+                    call,
+                    lambda: cursors.opened(operation.name, requests.parse(request, operation, body)),
+                    path,
                 )
-            return _response(answer, operation, call.request_id)
+            return _response(cursors.shown(operation.name, answer), operation, call.request_id)
 
         serve.__name__ = operation.name  # Flask-Limiter tells views apart by their names
         return serve

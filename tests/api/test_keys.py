@@ -40,6 +40,16 @@ def test_pages(user: Api) -> None:
     assert page["next_cursor"] is None
 
 
+@pytest.mark.parametrize("path", ["keys", "keys/user1_rsa/versions", "aliases", "clients"])
+def test_a_cursor_that_no_list_gave(shared_world: World, user: Api, path: str) -> None:
+    asking = shared_world.admin if path == "clients" else user
+    of_keys = user.get("/api/v1/keys?limit=1").json["next_cursor"]
+    altered = ("A" if of_keys[0] != "A" else "B") + of_keys[1:]
+    for cursor in ("nonsense", "user1_dh", "1", "zzz", "%00", "", altered, *([of_keys] if path != "keys" else [])):
+        refused = asking.get(f"/api/v1/{path}?cursor={cursor}")
+        assert (refused.status_code, "cursor" in refused.json["detail"]) == (422, True), cursor
+
+
 def test_detail(user: Api) -> None:
     key = user.get("/api/v1/keys/user1_rsa").json
     assert {"key_id", "type", "owner", "state", "usages", "exportable", "latest_version", "created_at"} <= set(key)

@@ -369,8 +369,9 @@ def test_aliases(world: World, alice: Api) -> None:
     for name in ("a", "b", "c"):
         alice.put(f"/api/v1/aliases/{name}", {"key_id": "orders"})
     page = alice.get("/api/v1/aliases?limit=2").json
-    assert ([each["alias"] for each in page["items"]], page["next_cursor"]) == (["a", "b"], "b")
-    page = alice.get("/api/v1/aliases?limit=2&cursor=b").json
+    assert [each["alias"] for each in page["items"]] == ["a", "b"]
+    cursor = page["next_cursor"]
+    page = alice.get(f"/api/v1/aliases?limit=2&cursor={cursor}").json
     assert ([each["alias"] for each in page["items"]], page["next_cursor"]) == (["c", "current"], None)
     assert alice.delete("/api/v1/aliases/current").status_code == 200
     assert kind_of(alice.get("/api/v1/keys/current")) == "not-found"

@@ -85,8 +85,7 @@ def list_key_rotations(aws: AwsRequest, given: ListKeyRotationsInput) -> Mapping
     if specs.spec_of(key.type) != specs.SYMMETRIC:
         raise _not_rotatable(aws, key)
     aws.require_marker(given.marker, numeric=True)
-    cursor = int(given.marker) if given.marker else None
-    page = aws.run("list_versions", ListVersionsRequest(limit=given.limit, cursor=cursor), key_id=key.key_id)
+    page = aws.run("list_versions", ListVersionsRequest(limit=given.limit, cursor=given.marker), key_id=key.key_id)
     with_first = given.include_key_material == "ALL_KEY_MATERIAL"
     found = [
         {

@@ -237,7 +237,7 @@ def shown(transit: TransitRequest, view: KeyView) -> dict[str, Any]:
             versions += page.items
             if page.next_cursor is None:
                 break
-            cursor = int(page.next_cursor)
+            cursor = page.next_cursor
     usages = set(view.usages)
     lowest = view.min_process_version
     derived = types.is_derived(view.type)

@@ -15,7 +15,7 @@ from kms.access.policy import Permission
 from kms.keys.ids import ClientId
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
-from kms.operations.core.types import Limit
+from kms.operations.core.types import Cursor, Limit
 from kms.vault import tables
 from kms.vault.change import Change
 
@@ -33,7 +33,7 @@ class ListClientsRequest(Request):
     """A page of clients in the order of their ids."""
 
     limit: Limit = 100
-    cursor: ClientId | None = None
+    cursor: Cursor | None = None
 
 
 class RotateSecretRequest(Request):

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated
-
-import msgspec
 
 from kms.access import policy
 from kms.access.policy import Permission, allows_on_key
 from kms.errors import AlreadyExists, NotFound, ValidationFailed
-from kms.keys.ids import ALIAS_PATTERN, KeyId, is_alias, reserved_for
+from kms.keys.ids import KeyId, is_alias, reserved_for
 from kms.keys.model import Alias, Key
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.key_access import authorized_key
 from kms.operations.core.service import Call, Service
-from kms.operations.core.types import Limit
+from kms.operations.core.types import Cursor, Limit
 from kms.vault import tables
 from kms.vault.change import Change
 
@@ -32,7 +29,7 @@ class ListAliasesRequest(Request):
     """A page of aliases in their order; `cursor` is the `next_cursor` of the page before."""
 
     limit: Limit = 100
-    cursor: Annotated[str, msgspec.Meta(max_length=256, pattern=rf"^{ALIAS_PATTERN}\Z")] | None = None
+    cursor: Cursor | None = None
 
 
 class AliasView(Answer):

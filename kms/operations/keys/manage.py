@@ -24,7 +24,7 @@ from kms.keys.model import KeyState, ShownState, Usage
 from kms.operations.core.declare import MOST_ITEMS, Answer, EmptyRequest, Request, operation
 from kms.operations.core.key_access import VersionNumber, authorized_key
 from kms.operations.core.service import Call, Service
-from kms.operations.core.types import KeyTypeName, Limit, Moment, Region
+from kms.operations.core.types import Cursor, KeyTypeName, Limit, Moment, Region
 from kms.operations.keys import key_factory
 from kms.operations.keys.key_factory import KeySpec
 from kms.operations.keys.views import KeySummary, KeyView, VersionView, shown, summary_members, version_view, view_of
@@ -73,7 +73,7 @@ class ListKeysRequest(Request):
     """
 
     limit: Limit = 100
-    cursor: KeyId | None = None
+    cursor: Cursor | None = None
     owner: ClientId | None = None
     region: Region | None = None
     type: KeyTypeName | None = None
@@ -86,7 +86,7 @@ class ListVersionsRequest(Request):
     """A page of versions, the newest first; `cursor` is the `next_cursor` of the page before."""
 
     limit: Limit = 100
-    cursor: VersionNumber | None = None
+    cursor: Cursor | None = None
 
 
 class UpdateKeyRequest(Request):
@@ -193,7 +193,8 @@ def list_versions(service: Service, call: Call, request: ListVersionsRequest, ke
     """List the versions of a key."""
     with service.vault.read() as snapshot:
         key = authorized_key(snapshot, call, Permission.KEYS_READ, key_id)
-        found = snapshot.latest_versions(key, request.limit + 1, below=request.cursor)[::-1]
+        below = int(request.cursor) if request.cursor is not None else None
+        found = snapshot.latest_versions(key, request.limit + 1, below)[::-1]
     page = found[: request.limit]
     return VersionList(
         items=[version_view(key, each, service.clock()) for each in page],
