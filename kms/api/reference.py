@@ -57,6 +57,18 @@ def page() -> str:
     )
 
 
+def home() -> str:
+    """The page at `/`, which leads on, as HTML."""
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>KMS {__version__}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
+        f"<h1>KMS {__version__}</h1><p>A key management service, for programs and for the command line.</p>"
+        '<ul><li><a href="/docs">what it can do, and how to log in</a></li>'
+        '<li><a href="/openapi.json">the same for programs (OpenAPI 3.1)</a></li>'
+        '<li><a href="/readyz">whether it is ready</a></li></ul></body></html>\n'
+    )
+
+
 def curl_line(operation: Operation) -> str:
     """The example as a line for the shell, with the configuration that `kms login` leaves."""
     method = "" if operation.method in {"GET", "POST"} else f"-X {operation.method} "
