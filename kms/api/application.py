@@ -109,7 +109,7 @@ class FlaskHooks:
             raise
         self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
         with self.admission.slow() if presented.is_passphrase else nullcontext():
-            return authenticator.authenticate(presented, call.source)
+            return self.service.authenticate(presented, call.source)
 
     def view(self, operation: Operation) -> Callable[..., Response]:
         """The Flask view of `operation`."""

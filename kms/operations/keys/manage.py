@@ -315,7 +315,7 @@ def _filters(request: ListKeysRequest, now: datetime, default_region: str) -> li
         stored = f"{_json(name)}:{_json(value) if colon else ''}"  # as `records` writes it: quotes end each string
         criteria.append(keys.labels.contains(stored, autoescape=True))
     if request.state is not None:
-        criteria.append(_state_at(now) == literal(str(request.state)))
+        criteria.append(state_at(now) == literal(str(request.state)))
     return criteria
 
 
@@ -323,7 +323,7 @@ def _json(text: str) -> str:
     return msgspec.json.encode(text).decode()
 
 
-def _state_at(now: datetime) -> ColumnElement[str]:
+def state_at(now: datetime) -> ColumnElement[str]:
     """`effective_state` of a key's latest version, as an expression."""
     version, moment = tables.key_versions.c, microseconds(now)
     active = case((version.expires_at <= moment, str(KeyState.DEACTIVATED)), else_=str(KeyState.ACTIVE))
