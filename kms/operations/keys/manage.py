@@ -152,7 +152,7 @@ def _create_batch(
     batch_function=_create_batch,
     at_once=MOST_ITEMS,
     location="/api/v1/keys/{key_id}",
-    example={"type": "xaes-256-gcm", "key_id": "orders", "labels": {"env": "prod"}},
+    example={"type": "xaes-256-gcm", "key_id": "orders", "exportable": True, "labels": {"env": "prod"}},
 )
 def create_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyView:
     """Make a key with its first version."""
