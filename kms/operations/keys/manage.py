@@ -327,7 +327,14 @@ def state_at(now: datetime) -> ColumnElement[str]:
     """`effective_state` of a key's latest version, as an expression."""
     version, moment = tables.key_versions.c, microseconds(now)
     active = case((version.expires_at <= moment, str(KeyState.DEACTIVATED)), else_=str(KeyState.ACTIVE))
+    awaits_material = or_(
+        version.material_until <= moment, and_(version.material.is_(None), version.public_key.is_(None))
+    )
     return case(
+        (
+            and_(version.state.in_((KeyState.PRE_ACTIVATION, KeyState.ACTIVE)), awaits_material),
+            str(KeyState.PRE_ACTIVATION),
+        ),
         (version.state == KeyState.ACTIVE, active),
         (and_(version.state == KeyState.PRE_ACTIVATION, version.activate_at <= moment), active),
         else_=version.state,
