@@ -117,7 +117,7 @@ def _of_the_host(service: Service, now: datetime) -> Iterator[Gauge]:
     yield _one("kms_open_descriptors", "Files and connections of the workers.", sum(map(_descriptors, workers)))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     yield _one("kms_open_descriptors_limit", "How many each worker may hold.", most)
-    days = _remaining_days(service.settings.run_dir / "tls.crt", now)
+    days = _remaining_days(service.settings.tls_cert, now)
     if days is not None:
         yield _one("kms_certificate_remaining_days", "Until the certificate, or one of its chain, expires.", days)
 
@@ -139,7 +139,7 @@ def _descriptors(pid: int) -> int:
 
 
 def _remaining_days(path: Path, now: datetime) -> float | None:
-    """How many days the chain in `path`, which is served, is good for; None where TLS is served by somebody else."""
+    """How many days the chain in `path` is good for; None where there is none, because somebody else serves TLS."""
     try:
         chain = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError):
