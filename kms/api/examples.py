@@ -15,6 +15,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "capsule": {"type": "ml-kem-768"},
     "letterbox": {"type": "ml-kem-768-x25519"},
     "spare": {"type": "xaes-256-gcm"},
+    "retired": {"type": "xaes-256-gcm"},
     "mrk-00112233445566778899aabbccddeeff": {"type": "xaes-256-gcm"},
 }
 
@@ -57,7 +58,7 @@ _KEY_OF = {
     "rotate_key_version": "spare",
     "suspend_key": "spare",
     "resume_key": "spare",
-    "revoke_key_versions": "spare",
+    "revoke_key_versions": "retired",
     "trim_key": "spare",
     "destroy_version": "spare",
     "delete_key": "spare",
