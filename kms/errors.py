@@ -69,6 +69,9 @@ class AuthenticationFailed(Refusal):
     """The credentials do not make a session: client, secret, code or token.
 
     Which part was wrong is never said. A TOTP code works once; wait for the next one.
+
+    `POST /auth/token` with client id and secret (`Authorization: Basic`) and the header `X-TOTP` gives a session
+    token, which goes into `Authorization: Bearer …`. `python -m kms login` gets one and keeps it.
     """
 
     problem, status, title = "authentication-failed", 401, "Authentication failed"

@@ -77,12 +77,12 @@ class KeyCache:
         self._vault = vault
         self._memory = memory
         self._revocations = revocations
-        self._of_uid: Cache[bytes, Key] = Cache(memory, _KEYS_CACHED)
-        self._of_name: Cache[str, tuple[Key, KeyVersion]] = Cache(memory, _KEYS_CACHED)
-        self._versions: Cache[tuple[bytes, int], LoadedVersion] = Cache(memory, _VERSIONS_CACHED)
-        self._authorizations: Cache[Any, Authorization] = Cache(memory, _AUTHORIZATIONS_CACHED)
-        self._code_keys: Cache[tuple[bytes, int], Mac] = Cache(memory, _CODE_KEYS_CACHED)
-        self._mounts: Cache[str, bool] = Cache(memory, _MOUNTS_CACHED)
+        self._of_uid: Cache[bytes, Key] = Cache(memory, _KEYS_CACHED, "keys-by-uid")
+        self._of_name: Cache[str, tuple[Key, KeyVersion]] = Cache(memory, _KEYS_CACHED, "keys-by-name")
+        self._versions: Cache[tuple[bytes, int], LoadedVersion] = Cache(memory, _VERSIONS_CACHED, "versions")
+        self._authorizations: Cache[Any, Authorization] = Cache(memory, _AUTHORIZATIONS_CACHED, "authorizations")
+        self._code_keys: Cache[tuple[bytes, int], Mac] = Cache(memory, _CODE_KEYS_CACHED, "code-keys")
+        self._mounts: Cache[str, bool] = Cache(memory, _MOUNTS_CACHED, "mounts")
 
     def authorize(
         self,

@@ -1,6 +1,7 @@
 """Metrics that are right with several workers: each keeps its own in a file, a scrape adds them up.
 
-No label holds anything but names from the operation table and problem types.
+No label holds anything but names from closed sets: the operation table, problem types, key types and states, and what
+is named here. docs/reference/metrics.md describes every family.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import os
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -21,7 +25,30 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 _ADDED_AT_ONCE = 1000  # more would keep every other request waiting for long
+_COSTLY_AT_MOST_EVERY = timedelta(minutes=1)
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """A family whose values were read just now: by the values of its labels, in the order of their names."""
+
+    name: str
+    about: str
+    labels: tuple[str, ...]
+    values: Mapping[tuple[str, ...], float]
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker counts or has by itself, off the way of its requests; see the families of `Metrics`."""
+
+    lease_held: bool
+    lease_failures: int
+    epoch: int
+    cache_entries: Mapping[str, int]
+    cache_misses: Mapping[str, int]
+    database_errors: Mapping[str, int]
 
 
 class Metrics:
@@ -51,10 +78,48 @@ class Metrics:
             registry=None,
             multiprocess_mode="max",
         )
+        self._logins = library.Counter(
+            "kms_logins", "Log-ins with secret and second factor, by outcome.", ["outcome"], registry=None
+        )
+        self._database_seconds = library.Histogram(
+            "kms_database_seconds",
+            "How long reads and changes took, a change until it was durable.",
+            ["kind"],
+            buckets=_BUCKETS,
+            registry=None,
+        )
+        self._database_errors = library.Counter(
+            "kms_database_errors", "Reads and changes that the database did not carry out.", ["kind"], registry=None
+        )
+        self._lease_failures = library.Counter(
+            "kms_lease_failures", "Times that a worker could not renew its lease.", registry=None
+        )
+        self._cache_misses = library.Counter(
+            "kms_cache_misses",
+            "What had to be read, because it was not remembered.",
+            ["cache"],
+            registry=None,
+        )
+        self._cache_entries = library.Gauge(
+            "kms_cache_entries", "What the workers remember.", ["cache"], registry=None, multiprocess_mode="livesum"
+        )
+        self._leases_held = library.Gauge(
+            "kms_leases_held", "Workers that may answer from memory.", registry=None, multiprocess_mode="livesum"
+        )
+        self._epoch_seen = library.Gauge(
+            "kms_epoch_seen",
+            "The epoch with which every worker has caught up.",
+            registry=None,
+            multiprocess_mode="livemin",
+        )
+        self._costly: tuple[datetime, Sequence[Gauge]] | None = None
+        self._reading = threading.Lock()
         self._finished: deque[tuple[str, str, float]] = deque()
         self._adding = threading.Lock()
         self.requests.labels("start", "success").inc()
         self.seconds.labels("start").observe(0)
+        for outcome in ("success", "authentication-failed", "mfa-required", "rate-limited"):
+            self._logins.labels(outcome)  # from nothing to one is a change that a chart must see
         self._allocate()
 
     def _allocate(self) -> None:
@@ -68,6 +133,14 @@ class Metrics:
         self._finished.append((operation, outcome, seconds))
         if len(self._finished) >= _ADDED_AT_ONCE:
             self.add_up()
+
+    def observe_database(self, kind: str, seconds: float) -> None:
+        """Count a "read" or a "change" that took `seconds`."""
+        self._database_seconds.labels(kind).observe(seconds)
+
+    def count_login(self, outcome: str) -> None:
+        """Count a log-in with secret and second factor: "success", or the problem type of its refusal."""
+        self._logins.labels(outcome).inc()
 
     def add_up(self) -> None:
         """Put what was counted into this worker's files, where every scrape sees it."""
@@ -88,31 +161,74 @@ class Metrics:
             child._buckets[bucket].inc(number)
         child._sum.inc(sum(durations))
 
-    def exposition(self, expiring: Mapping[int, int]) -> tuple[bytes, str]:
-        """All workers' metrics in the Prometheus text format, and its media type.
+    def sample(self, state: WorkerState) -> None:
+        """Put what this worker has by itself into its files, beside what was counted."""
+        self.add_up()
+        self._leases_held.set(state.lease_held)
+        self._epoch_seen.set(state.epoch)
+        self._lease_failures._value.set(state.lease_failures)
+        for cache, number in state.cache_misses.items():
+            self._cache_misses.labels(cache)._value.set(number)
+        for kind, number in state.database_errors.items():
+            self._database_errors.labels(kind)._value.set(number)
+        for cache, number in state.cache_entries.items():
+            self._cache_entries.labels(cache).set(number)
 
-        `expiring` says how many keys reach the end of their cryptoperiod within so many days.
-        """
+    def workers(self) -> list[int]:
+        """The process ids of this service's workers on this host that live, this one among them."""
+        found = {int(path.stem.rpartition("_")[2]) for path in self._directory.glob("*_*.db")}
+        return sorted(pid for pid in found if pid == os.getpid() or _parent_of(pid) == os.getppid())
+
+    def costly(self, now: datetime, read: Callable[[], Sequence[Gauge]]) -> Sequence[Gauge]:
+        """What `read` gives, or gave less than a minute ago: for what costs more the more there is."""
+        with self._reading:
+            if self._costly is None or not timedelta() <= now - self._costly[0] < _COSTLY_AT_MOST_EVERY:
+                self._costly = now, read()
+            return self._costly[1]
+
+    def exposition(self, gauges: Sequence[Gauge]) -> tuple[bytes, str]:
+        """All workers' metrics and `gauges` in the Prometheus text format, and its media type."""
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        self.add_up()
+        self._forget_dead_workers()
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._directory))  # type: ignore[no-untyped-call]
-        registry.register(_Expiring(expiring))
+        registry.register(_ReadNow(gauges))
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
+    def _forget_dead_workers(self) -> None:
+        """Remove what workers that have ended had; what they counted stays."""
+        from prometheus_client.multiprocess import mark_process_dead
 
-class _Expiring:
-    """A gauge that is counted when it is asked for."""
+        living = set(self.workers())
+        for path in self._directory.glob("gauge_live*_*.db"):
+            pid = int(path.stem.rpartition("_")[2])
+            if pid not in living:
+                with suppress(FileNotFoundError):  # another worker is at it too
+                    mark_process_dead(pid, str(self._directory))  # type: ignore[no-untyped-call]
 
-    def __init__(self, within_days: Mapping[int, int]) -> None:
-        self._within_days = within_days
+
+class _ReadNow:
+    """Gauges that were read when they were asked for."""
+
+    def __init__(self, gauges: Sequence[Gauge]) -> None:
+        self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.metrics_core import GaugeMetricFamily
 
-        family = GaugeMetricFamily("kms_keys_expiring", "Keys in use whose cryptoperiod ends soon.", labels=["days"])
-        for days, count in self._within_days.items():
-            family.add_metric([str(days)], count)
-        yield family
+        for gauge in self._gauges:
+            family = GaugeMetricFamily(gauge.name, gauge.about, labels=gauge.labels)
+            for labels, value in gauge.values.items():
+                family.add_metric(labels, value)
+            yield family
+
+
+def _parent_of(pid: int) -> int | None:
+    """The process that started `pid`; None where that has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat.rpartition(b")")[2].split()[1])  # the name before it may hold anything

@@ -35,7 +35,7 @@ from kms.log import READY_LOGGER, configure_logging, logging_config
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.system.checking import INTEGRITY
 from kms.secret import Secret
-from kms.vault import claims
+from kms.vault import claims, served
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 
@@ -190,6 +190,7 @@ def _hold_data_directory(settings: Settings) -> None:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise StartError(f"Another service is running on {settings.data_dir}.") from None
+    served.say(lock, settings.database)
     shutil.rmtree(directory / "metrics", ignore_errors=True)
     tidy(settings.audit_dir)
     for counters in directory.glob("counters*"):

@@ -65,8 +65,8 @@ class Authenticator:
         self._lifetime = token_lifetime
         self._secrets = credentials.SecretVerifier(vault.derived_keys)
         self._nobody = totp.new_secret()
-        self._signers: Cache[str, SigningCaller] = Cache(memory, _SESSIONS_CACHED)
-        self._sessions: Cache[str, Caller] = Cache(memory, _SESSIONS_CACHED)
+        self._signers: Cache[str, SigningCaller] = Cache(memory, _SESSIONS_CACHED, "access-keys")
+        self._sessions: Cache[str, Caller] = Cache(memory, _SESSIONS_CACHED, "sessions")
 
     def authenticate(self, presented: Credentials, source: str) -> Caller:
         """The caller behind a secret and a second factor, each code accepted once over all workers and nodes.

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 
+from sqlalchemy import ColumnElement
+
 from kms.errors import RateLimited
 from kms.vault.change import Change
 from kms.vault.records import microseconds, stored_in
@@ -94,6 +96,11 @@ def forgive(change: Change, client_id: str, source: str) -> None:
     found = change.find(LoginFailures, subject)
     if found is not None:
         change.delete(found)
+
+
+def locked_at(now: datetime) -> ColumnElement[bool]:
+    """Which counts lock somebody out at `now`, as a criterion."""
+    return login_failures.c.locked_until > microseconds(now)
 
 
 def forgotten(change: Change, now: datetime, limit: int) -> list[LoginFailures]:

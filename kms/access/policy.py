@@ -135,8 +135,14 @@ def has_permission(caller: Caller, permission: Permission) -> bool:
 
 def require(caller: Caller, permission: Permission, owner: str | None = None) -> None:
     """Return if `caller` may do this with what belongs to `owner` (None: to nobody). Raises PermissionDenied."""
-    if not _by_role(caller, permission, owner):
-        raise PermissionDenied(f"{caller.client_id} may not do this: it needs {permission}.")
+    if _by_role(caller, permission, owner):
+        return
+    if has_permission(caller, permission):
+        raise PermissionDenied(
+            f"{caller.client_id} may do this for itself and not for {owner}: {permission} for other "
+            "clients is for administrators."
+        )
+    raise PermissionDenied(f"{caller.client_id} may not do this: it needs {permission}.")
 
 
 def require_on_key(

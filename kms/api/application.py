@@ -28,6 +28,8 @@ from kms.operations import OPERATIONS, Call, Operation, Service, TextAnswer, exe
 from kms.operations.keys.public_keys import verification_keys
 from kms.operations.system.checking import checked_state
 
+_NOTHING_HERE = "There is nothing at this path. What there is stands at /docs, and for programs at /openapi.json."
+
 
 def create_flask_app(service: Service) -> Flask:
     """The WSGI application of one worker."""
@@ -59,6 +61,7 @@ def create_flask_app(service: Service) -> Flask:
     _route(app, "jwks", "GET", "/.well-known/jwks.json", public(hooks.jwks))
     _route(app, "client_jwks", "GET", "/clients/<client_id>/.well-known/jwks.json", public(hooks.client_jwks))
     _route(app, "openapi", "GET", "/openapi.json", public(hooks.openapi))
+    _route(app, "home", "GET", "/", public(hooks.home))
     _route(app, "docs", "GET", "/docs", public(hooks.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(hooks.problem))
     dialects = AwsMiddleware(
@@ -110,7 +113,7 @@ class FlaskHooks:
             raise
         self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
         with self.admission.slow() if presented.is_passphrase else nullcontext():
-            return authenticator.authenticate(presented, call.source)
+            return self.service.authenticate(presented, call.source)
 
     def view(self, operation: Operation) -> Callable[..., Response]:
         """The Flask view of `operation`."""
@@ -160,8 +163,8 @@ class FlaskHooks:
             error = self._limited(error)
         elif isinstance(error, StorageError):
             error = errors.Unavailable("The rate limits cannot be counted. Try again.", retry_after=1)
-        elif isinstance(error, NotFound):
-            error = errors.NotFound("There is nothing at this path.")
+        elif isinstance(error, NotFound) or (isinstance(error, MethodNotAllowed) and request.path == "/"):
+            error = errors.NotFound(_NOTHING_HERE)
         elif isinstance(error, MethodNotAllowed):
             exact = [each.method for each in OPERATIONS.values() if each.path == request.path]
             allow = ", ".join(sorted(exact or error.valid_methods or ()))
@@ -207,11 +210,17 @@ class FlaskHooks:
         """The description of the whole interface."""
         return _published(msgspec.json.encode(openapi.description()), JSON)
 
+    def home(self) -> Response:
+        """A page that leads people on. Raises NotFound for programs, for which there is nothing."""
+        if request.accept_mimetypes.best_match([JSON, "text/html"]) != "text/html":
+            raise errors.NotFound(_NOTHING_HERE)
+        response = _page(reference.home())
+        response.headers["Vary"] = "Accept"
+        return response
+
     def docs(self) -> Response:
         """The same to read."""
-        response = _published(reference.page().encode(), "text/html; charset=utf-8")
-        response.headers["Content-Security-Policy"] = reference.CONTENT_SECURITY_POLICY
-        return response
+        return _page(reference.page())
 
     def problem(self, name: str) -> Response:
         """The page that explains a problem type."""
@@ -219,6 +228,12 @@ class FlaskHooks:
         if text is None:
             raise errors.NotFound("There is no such problem type.")
         return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def _page(html: str) -> Response:
+    response = _published(html.encode(), "text/html; charset=utf-8")
+    response.headers["Content-Security-Policy"] = reference.CONTENT_SECURITY_POLICY
+    return response
 
 
 def _published(body: bytes, content_type: str) -> Response:

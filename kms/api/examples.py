@@ -1,11 +1,13 @@
-"""The keys that the examples of the documentation use: what each is made with, and which operation uses which."""
+"""What the examples of the documentation use: keys, what is in paths, and requests that no declaration has."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from kms.operations import FromAnswerOf, Operation
+
 KEYS: dict[str, dict[str, Any]] = {
-    "orders": {"type": "xaes-256-gcm", "exportable": True, "labels": {"env": "prod"}},
     "signer": {"type": "ec-p256"},
     "coder": {"type": "hmac-sha256"},
     "deriver": {"type": "hmac-sha256", "usages": ["derive"]},
@@ -13,8 +15,31 @@ KEYS: dict[str, dict[str, Any]] = {
     "capsule": {"type": "ml-kem-768"},
     "letterbox": {"type": "ml-kem-768-x25519"},
     "spare": {"type": "xaes-256-gcm"},
+    "retired": {"type": "xaes-256-gcm"},
     "mrk-00112233445566778899aabbccddeeff": {"type": "xaes-256-gcm"},
 }
+
+"""The keys that the examples use beside `orders`, which the example of `create_key` makes."""
+
+_REQUESTS: dict[str, Mapping[str, Any]] = {
+    "create_client": {"client_id": "user1"},
+    "create_grant": {"subject": "client:user1", "permission": "keys:encrypt", "key_pattern": "orders"},
+    "create_mount": {"mount": "team1"},
+    "rotate_key": {"key_id": "admin_symmetric"},
+    "revoke_key": {"key_id": "admin_ecc"},
+}
+
+_VARIABLES: dict[str, Any] = {
+    "alias": "current",
+    "client_id": "user1",
+    "grant_id": FromAnswerOf("create_grant", "grant_id", "0" * 32),
+    "mount": "team1",
+    "version": 1,
+    "access_key_id": FromAnswerOf("create_access_key", "access_key_id", "AKIA" + "A" * 16),
+}
+
+ELSEWHERE = {"restore_key": "Into a vault where the key is not there any more; where it is, this is refused."}
+"""Examples that are refused where they come after the others, and why."""
 
 _KEY_OF = {
     "sign": "signer",
@@ -33,7 +58,7 @@ _KEY_OF = {
     "rotate_key_version": "spare",
     "suspend_key": "spare",
     "resume_key": "spare",
-    "revoke_key_versions": "spare",
+    "revoke_key_versions": "retired",
     "trim_key": "spare",
     "destroy_version": "spare",
     "delete_key": "spare",
@@ -47,3 +72,18 @@ _KEY_OF = {
 def key_of(operation: str) -> str:
     """The key that the example of an operation uses."""
     return _KEY_OF.get(operation, "orders")
+
+
+def request_of(operation: Operation) -> Mapping[str, Any] | None:
+    """A request that works, its parts from earlier answers as `FromAnswerOf`; None where it needs none."""
+    return operation.example if operation.example is not None else _REQUESTS.get(operation.name)
+
+
+def variable_of(operation: Operation, name: str) -> Any:
+    """What stands for a variable of the path, a `FromAnswerOf` where it comes from an earlier answer."""
+    return key_of(operation.name) if name == "key_id" else _VARIABLES[name]
+
+
+def sample(value: Any) -> Any:
+    """`value`, or how it may look where it comes from an earlier answer."""
+    return value.sample if isinstance(value, FromAnswerOf) else value

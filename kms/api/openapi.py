@@ -12,9 +12,10 @@ import msgspec
 
 from kms import __version__
 from kms.api import examples
+from kms.api.groups import groups, title_of
 from kms.api.problems import MEDIA_TYPE, Problem
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, MOUNT_PATTERN
-from kms.operations import OPERATIONS, FromAnswerOf, Operation, TextAnswer
+from kms.operations import OPERATIONS, Operation, TextAnswer
 from kms.operations.core.declare import MOST_ITEMS, EmptyRequest
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -26,14 +27,6 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "access_key_id": {"type": "string", "pattern": "^[A-Z0-9]{20}$"},
     "mount": {"type": "string", "pattern": f"^{MOUNT_PATTERN}$"},
     "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
-}
-_SAMPLES = {
-    "alias": "current",
-    "client_id": "user1",
-    "grant_id": "0" * 32,
-    "mount": "team1",
-    "version": 1,
-    "access_key_id": "AKIA" + "A" * 16,
 }
 _INTRODUCTION = """\
 Bytes travel as standard base64 with padding, times as RFC 3339 in UTC, periods as ISO 8601 durations. Refusals are \
@@ -61,7 +54,7 @@ def description() -> dict[str, Any]:
         "info": {"title": "KMS", "version": __version__, "description": _INTRODUCTION, "license": {"name": "MIT"}},
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}, {"basic": [], "totp": []}],
-        "tags": [{"name": name} for name in dict.fromkeys(tag(each) for each in OPERATIONS.values())],
+        "tags": [{"name": group.title, "description": group.about} for group in groups()],
         "paths": paths,
         "components": {
             "schemas": {name: _standard(schema) for name, schema in schemas.items()},
@@ -74,11 +67,6 @@ def description() -> dict[str, Any]:
     }
 
 
-def tag(operation: Operation) -> str:
-    """What the operation is about: the module that declares it."""
-    return str(operation.function.__module__).rpartition(".")[2]
-
-
 def summary(operation: Operation) -> str:
     """One sentence about the operation."""
     return inspect.cleandoc(operation.function.__doc__ or "").partition("\n")[0]
@@ -86,20 +74,8 @@ def summary(operation: Operation) -> str:
 
 def example_of(operation: Operation) -> dict[str, Any] | None:
     """The example request, with samples for what comes from earlier answers."""
-    if operation.example is None:
-        return None
-    return {
-        name: value.sample if isinstance(value, FromAnswerOf) else value for name, value in operation.example.items()
-    }
-
-
-def sample_path(operation: Operation) -> str:
-    """The path with samples for its variables."""
-    return re.sub(r"<(?:int:)?(\w+)>", lambda match: str(_sample(operation, match[1])), operation.path)
-
-
-def _sample(operation: Operation, variable: str) -> Any:
-    return examples.key_of(operation.name) if variable == "key_id" else _SAMPLES[variable]
+    example = examples.request_of(operation)
+    return None if example is None else {name: examples.sample(value) for name, value in example.items()}
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -109,7 +85,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "operationId": operation.name,
         "summary": summary(operation),
         "description": "\n\n".join(filter(None, [about, needs])),
-        "tags": [tag(operation)],
+        "tags": [title_of(operation)],
         "parameters": _parameters(operation),
         "responses": {
             str(operation.status): _response(operation),
@@ -139,7 +115,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             "in": "path",
             "required": True,
             "schema": _PATH_VARIABLES[name],
-            "example": _sample(operation, name),
+            "example": examples.sample(examples.variable_of(operation, name)),
         }
         for name in re.findall(r"<(?:int:)?(\w+)>", operation.path)
     ]

@@ -26,8 +26,15 @@ from kms.errors import (
 from kms.operations.core.declare import MOST_ITEMS, BatchItems, Operation, Request
 
 _AT = re.compile(r" - at `\$\.?(?P<where>.*)`$")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_STEP = re.compile(r"(\w+)|\[[^\]]*\]")
 LONGEST_HEADER = 1024
 _LONGEST_NUMBER = 18
+_NO_CREDENTIALS = (
+    "Send a session token (Authorization: Bearer …). POST /auth/token gives one for client id and secret "
+    "(Authorization: Basic) with the header X-TOTP; `python -m kms login` does that. A single request can also carry "
+    "these in place of a token."
+)
 
 
 def presented(http: HttpRequest, operation: Operation) -> str | Credentials:
@@ -40,9 +47,7 @@ def presented(http: HttpRequest, operation: Operation) -> str | Credentials:
     if token and not operation.needs_fresh_factor:
         return token[:LONGEST_HEADER]
     if scheme.lower() != "basic":
-        raise AuthenticationFailed(
-            "Send a session token (Authorization: Bearer …), or client id and secret (Basic) with X-TOTP."
-        )
+        raise AuthenticationFailed(_NO_CREDENTIALS)
     return _basic(http, parameter.strip())
 
 
@@ -156,7 +161,7 @@ def _batch_or_refusal(operation: Operation, body: bytes) -> Request | BatchItems
         except msgspec.ValidationError as error:
             if operation.batch is not None and (items := _items(body, operation)) is not None:
                 return items
-            raise _invalid(error) from None
+            raise _invalid(error, operation.request) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedRequest("The body is not valid JSON.") from None
 
@@ -189,7 +194,7 @@ def _items(body: bytes, operation: Operation) -> BatchItems | None:
         raw = msgspec.json.decode(body, type=_Batch).items
     except msgspec.ValidationError as error:
         if "`$.items`" in str(error):
-            raise _invalid(error) from None
+            raise _invalid(error, _Batch) from None
         return None
     return BatchItems([_item(each, operation.request) for each in raw])
 
@@ -198,7 +203,7 @@ def _item(raw: msgspec.Raw, kind: type[Request]) -> Request | ValidationFailed:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
-        return _invalid(error)
+        return _invalid(error, kind)
 
 
 def _form(body: bytes) -> dict[str, str]:
@@ -212,13 +217,46 @@ def _converted(values: dict[str, str], kind: type[Request]) -> Request:
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, kind) from None
 
 
-def _invalid(error: msgspec.ValidationError) -> ValidationFailed:
-    """msgspec's sentence with the member in front; it names types and members, never a value."""
+def _invalid(error: msgspec.ValidationError, kind: type[Request]) -> ValidationFailed:
+    """msgspec's sentence about a request of `kind` with the member in front; it names what may stand there."""
     message = str(error)
     place = _AT.search(message)
     where = place["where"] if place else ""
     sentence = message[: place.start()] if place else message
+    if missing := _MISSING.fullmatch(sentence):
+        where, sentence = f"{where}.{missing[1]}".removeprefix("."), "this member is needed and is not there"
+    elif sentence.startswith("Invalid enum value"):
+        sentence = f"must be one of {', '.join(_choices(kind, where))}"
     return ValidationFailed(f"{where}: {sentence}." if where else f"{sentence}.")
+
+
+def _choices(kind: type[Request], where: str) -> list[str]:
+    """The values of the closed set at that place (`member`, `member[0]`, `member.member`) of a request of `kind`."""
+    found = _alternatives(msgspec.inspect.type_info(kind))
+    for member in _STEP.findall(where):
+        inner = [_member(each, member) if member else getattr(each, "item_type", None) for each in found]
+        found = [alternative for each in inner if each is not None for alternative in _alternatives(each)]
+    values: list[str] = []
+    for each in found:
+        if isinstance(each, msgspec.inspect.EnumType):
+            values += [str(value.value) for value in each.cls]
+        elif isinstance(each, msgspec.inspect.LiteralType):
+            values += map(str, each.values)
+    return values
+
+
+def _alternatives(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+    """What a value of `kind` may be: the members of a union, without what is only said about them."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _alternatives(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return [each for one in kind.types for each in _alternatives(one)]
+    return [kind]
+
+
+def _member(kind: msgspec.inspect.Type, name: str) -> msgspec.inspect.Type | None:
+    fields = kind.fields if isinstance(kind, msgspec.inspect.StructType) else ()
+    return next((each.type for each in fields if each.encode_name == name), None)

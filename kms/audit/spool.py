@@ -128,6 +128,15 @@ def _length(file: BinaryIO) -> int:
     return 0
 
 
+def sizes(directory: Path) -> list[int]:
+    """The size of every spool in bytes, with what is allocated ahead."""
+    found = []
+    for path in directory.glob(_PATTERN):
+        with suppress(FileNotFoundError):  # an empty one is removed
+            found.append(path.stat().st_size)
+    return found
+
+
 def latest_lines(directory: Path) -> list[bytes]:
     """The newest lines of every spool, up to a mebibyte of each, in no order."""
     lines: list[bytes] = []

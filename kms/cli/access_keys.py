@@ -52,9 +52,11 @@ def create(expires_in: int | None, profile: str | None, region: str) -> None:
 
 
 @access_key.command("list")
-def list_() -> None:
+@show.json_option
+def list_(*, as_json: bool) -> None:
     """List your access keys."""
-    show.table(remote.call("GET", *_PATH)["items"], "access_key_id", "created_at", "expires_at")
+    items = remote.call("GET", *_PATH)["items"]
+    show.table(items, "access_key_id", "created_at", "expires_at", as_json=as_json)
 
 
 @access_key.command()

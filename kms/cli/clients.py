@@ -27,9 +27,10 @@ def create(client_id: str, roles: tuple[str, ...]) -> None:
 
 
 @client.command("list")
-def list_() -> None:
+@show.json_option
+def list_(*, as_json: bool) -> None:
     """List clients."""
-    show.table(_pages(), "client_id", "roles", "status", "created_at")
+    show.table(_pages(), "client_id", "roles", "status", "created_at", as_json=as_json)
 
 
 @client.command()

@@ -19,7 +19,8 @@ def key() -> None:
 
 @key.command("list")
 @click.option("--owner", help="Only keys of this client.")
-def list_(owner: str | None) -> None:
+@show.json_option
+def list_(*, owner: str | None, as_json: bool) -> None:
     """List the keys that you may see."""
     items: list[dict[str, object]] = []
     cursor = None
@@ -29,7 +30,7 @@ def list_(owner: str | None) -> None:
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    show.table(items, "key_id", "type", "state", "latest_version", "expires_at")
+    show.table(items, "key_id", "type", "state", "latest_version", "expires_at", as_json=as_json)
 
 
 @key.command("show")

@@ -40,7 +40,8 @@ def save(session: Session) -> Path:
     try:
         home = private_directory(directory())
         write_private(home / "session.json", msgspec.json.encode(session))
-        lines = ["silent", "show-error", f'header = "Authorization: Bearer {session.token}"']
+        headers = f"Authorization: Bearer {session.token}", "Content-Type: application/json"
+        lines = ["silent", "show-error", *(f'header = "{header}"' for header in headers)]
         if session.ca_cert:
             lines.append(f'cacert = "{session.ca_cert}"')
         write_private(home / "curlrc", "\n".join([*lines, ""]).encode())

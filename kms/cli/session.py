@@ -33,19 +33,28 @@ def login(url: str, ca_cert: Path | None, client_id: str | None, credentials: Pa
     trusted = str(ca_cert.absolute()) if ca_cert else None
     factor = "X-Recovery-Code" if recovery else "X-TOTP"
     if credentials:
-        given = json.loads(credentials.read_text())
-        client_id, secret = given["client_id"], given["client_secret"]
-        code = given["recovery_codes"][0] if recovery else pyotp.TOTP(given["totp_secret"]).now()
+        client_id, secret, code = _read(credentials, recovery=recovery)
     else:
-        client_id = client_id or click.prompt("Client id", default="admin")
-        secret = click.prompt("Client secret", hide_input=True)
-        code = click.prompt("Recovery code" if recovery else "Code from the authenticator app")
+        # The secret first, where nothing is shown: it is what people have just copied.
+        secret = click.prompt("Client secret (it is not shown)", hide_input=True)
+        client_id = client_id or click.prompt("Client id, which is your name and no secret", default="admin")
+        code = click.prompt("Recovery code" if recovery else "The six digits that the authenticator app shows now")
     basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
     headers = {"Authorization": f"Basic {basic}", factor: code.strip()}
     answer = remote.request(url, trusted, "POST", "/auth/token", headers)
     curlrc = remote.save(remote.Session(url, trusted, answer["access_token"]))
     click.echo(f"Logged in to {url} as {client_id} for {answer['expires_in'] // 60} minutes.")
     click.echo(f"With curl: curl -K {curlrc} {url}/api/v1/keys")
+
+
+def _read(credentials: Path, *, recovery: bool) -> tuple[str, str, str]:
+    """Client id, secret and second factor from a file of credentials. Raises ClickException."""
+    try:
+        given = json.loads(credentials.read_text())
+        code = given["recovery_codes"][0] if recovery else pyotp.TOTP(given["totp_secret"]).now()
+        return given["client_id"], given["client_secret"], code
+    except (OSError, ValueError, LookupError, TypeError):
+        raise click.ClickException(f"{credentials} is not a file of credentials that can be read.") from None
 
 
 @click.command()

@@ -9,19 +9,22 @@ from typing import Any
 import click
 import segno
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+
+json_option = click.option("--json", "as_json", is_flag=True, help="A JSON object on each line, as in a pipe.")
+"""For commands that show a `table`."""
 
 
-def table(rows: list[dict[str, Any]], *columns: str) -> None:
-    """The chosen members of `rows` as a table; JSON lines where the output is not a terminal."""
-    if not sys.stdout.isatty():
+def table(rows: list[dict[str, Any]], *columns: str, as_json: bool) -> None:
+    """The chosen members of `rows` as a table; whole, as JSON lines, where `as_json` or in a pipe."""
+    if as_json or not sys.stdout.isatty():
         for row in rows:
             click.echo(json.dumps(row))
         return
-    shown = Table(*columns, box=None, pad_edge=False)
+    shown = Table(*(Column(name, overflow="fold") for name in columns), box=None, pad_edge=False)
     for row in rows:
         shown.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(shown)
+    Console(markup=False, highlight=False).print(shown)
 
 
 def document(answer: Any) -> None:

@@ -33,7 +33,11 @@ def vault() -> None:
 @vault.command()
 @_of_the_service
 def verify(**flags: Any) -> None:
-    """Check every row of the database against what the service wrote. Exits with 1 where one is wrong."""
+    """Check every row of the database against what the service wrote. Exits with 1 where one is wrong.
+
+    Run it with the settings of the service, as variables or flags. It names the database that it checks, and refuses
+    where the service on this data directory runs on another.
+    """
     from kms.vault.checking import altered_rows, wrong_tables  # here: the other commands do without a database
 
     try:
@@ -78,6 +82,19 @@ def accept_command(*, yes: bool, **flags: Any) -> None:
 
 
 def _opened(flags: dict[str, Any]) -> Vault:
+    """The vault that the settings name, which is named on the way. Raises StartError."""
+    from kms.vault.database import shown
     from kms.vault.opening import open_vault
+    from kms.vault.served import served_from
 
-    return open_vault(load({name: value for name, value in flags.items() if value is not None}), create=False)
+    settings = load({name: value for name, value in flags.items() if value is not None})
+    database, running_on = shown(settings.database), served_from(settings.run_dir / "lock")
+    if running_on and running_on != database:
+        # Opened beside the running service, a database with an older state of its vault would be taken for its own.
+        raise StartError(
+            f"The service on {settings.data_dir} runs on {running_on}, and these settings name {database}. Give this "
+            "command the settings of the service; for another database name another --data-dir."
+        )
+    nobody = "" if running_on is not None else f" (no service runs on the data directory {settings.data_dir} now)"
+    click.echo(f"Database: {database}{nobody}")
+    return open_vault(settings, create=False)

@@ -8,6 +8,7 @@ import kms.operations.accounts.sessions
 import kms.operations.keys.aliases
 import kms.operations.keys.fleet
 import kms.operations.keys.last_use
+import kms.operations.keys.listing
 import kms.operations.keys.manage
 import kms.operations.keys.public_keys
 import kms.operations.keys.quickstart

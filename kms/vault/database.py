@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
@@ -23,6 +23,23 @@ _POSTGRESQL = {
     "options": f"-c lock_timeout={_BUSY_SECONDS * 1000} "
     f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000}",
 }
+
+
+_WRONG_URL = "KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE."
+
+
+def shown(url: str) -> str:
+    """`url` as it may be shown: without the password, and a file with its whole path. Raises StartError."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StartError(_WRONG_URL) from None
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        return f"sqlite:///{Path(parsed.database).resolve()}"
+    # Without the query, which may hold a password too.
+    return URL.create(
+        parsed.get_backend_name(), parsed.username, host=parsed.host, port=parsed.port, database=parsed.database
+    ).render_as_string()
 
 
 def connect(url: str, pool_size: int = 20) -> Engine:
@@ -45,7 +62,7 @@ def connect(url: str, pool_size: int = 20) -> Engine:
             return engine
     except (ArgumentError, NoSuchModuleError):
         pass  # the message of the exception repeats the URL and with it a password
-    raise StartError("KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE.")
+    raise StartError(_WRONG_URL)
 
 
 def _ping_what_rested(engine: Engine) -> None:

@@ -58,6 +58,7 @@ class Memory:
     """What one worker remembers, kept fresh by a thread of its own from `start` to `stop`.
 
     `epoch` is what it has caught up with; the lease may be relied on while `steady_seconds()` is before `ends`.
+    `failures` counts the times that it could not be renewed.
     """
 
     def __init__(self, vault: Vault) -> None:
@@ -72,7 +73,8 @@ class Memory:
         self._head: Head | None = None
         self._sealed = b""
         self._cells: weakref.WeakValueDictionary[str, Cell] = weakref.WeakValueDictionary()
-        self._caches: list[Cache[Any, Any]] = []
+        self.caches: list[Cache[Any, Any]] = []
+        self.failures = 0
         self._followers: dict[str, Follower] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._renew_forever, name="memory", daemon=True)
@@ -209,7 +211,7 @@ class Memory:
 
     def _forget_everything(self) -> None:
         self._switch_off(list(self._cells))
-        for cache in self._caches:
+        for cache in self.caches:
             cache.drop()
 
     def _renew_forever(self) -> None:
@@ -221,10 +223,13 @@ class Memory:
                 else:
                     self.ends = 0.0
             except IntegrityFailure as failure:
+                self.failures += 1
                 self._vault.stop_trusting(failure.detail)
             except Refusal as refusal:
+                self.failures += 1
                 structlog.get_logger().warning("lease not renewed", reason=refusal.detail)
             except Exception:  # noqa: BLE001  # without this thread the worker would refuse for ever
+                self.failures += 1
                 structlog.get_logger().exception("lease not renewed")
             self._wake.wait(self._seconds / _RENEWALS_PER_LEASE)
 
@@ -252,14 +257,23 @@ class Standing:
 
 
 class Cache(Generic[K, V]):
-    """Remembered values by key, bounded, the least recently used forgotten first."""
+    """Remembered values by key, bounded, the least recently used forgotten first.
 
-    def __init__(self, memory: Memory, size: int) -> None:
+    `name` is what the metrics call it. `misses` counts what had to be read; to count hits would cost each use of a
+    key something.
+    """
+
+    def __init__(self, memory: Memory, size: int, name: str = "") -> None:
+        self.name = name
+        self.misses = 0
         self._memory = memory
         self._size = size
         self._half = size // 2
         self._entries: OrderedDict[K, tuple[V, Standing]] = OrderedDict()
-        memory._caches.append(self)
+        memory.caches.append(self)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def find(self, key: K) -> V | None:
         """The remembered value of `key`, None where there is none; for whoever has called `Memory.require`."""
@@ -287,6 +301,7 @@ class Cache(Generic[K, V]):
         if found is not None:
             return found
         epoch = self._memory.epoch if since is None else since
+        self.misses += 1
         value, names = load()
         standing = self._memory.standing(epoch, names)
         if standing is not None:

@@ -8,7 +8,8 @@ before (see `memory`): on this host at once, on others when their leases are ove
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -38,8 +39,16 @@ _CLOCKS_DIFFER_BY = 1.02
 """Two per cent allow for the clocks of two hosts not going at the same speed."""
 
 
+def _unobserved(_kind: str, _seconds: float) -> None:
+    """Nobody wants to know."""
+
+
 class Vault:
-    """An unsealed vault on one engine. `memories` are those of this process that are told of its commits."""
+    """An unsealed vault on one engine. `memories` are those of this process that are told of its commits.
+
+    `observe` is told of each "read" and "change", and how many seconds it took; `errors` counts what the database did
+    not carry out.
+    """
 
     def __init__(self, engine: Engine, derived_keys: DerivedKeys, lease: timedelta, host: Host) -> None:
         self.engine = engine
@@ -48,6 +57,8 @@ class Vault:
         self.lease_seconds = lease.total_seconds()
         self.nodes = Nodes(host.node_id, self.lease_seconds)
         self.memories: list[Memory] = []
+        self.observe: Callable[[str, float], None] = _unobserved
+        self.errors = Counter(conflict=0, unavailable=0)
         is_postgresql = engine.dialect.name == "postgresql"
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ") if is_postgresql else engine
         self._writing = engine.execution_options(kms_writes=True)
@@ -69,8 +80,10 @@ class Vault:
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
         """A consistent view. Raises Unavailable where the database is."""
+        began = steady_seconds()
         with self._database_faults(), self._reading.connect() as connection, connection.begin():
             yield Snapshot(connection, self.derived_keys)
+        self.observe("read", steady_seconds() - began)
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -78,6 +91,7 @@ class Vault:
 
         When it returns nobody acts on what it outdates. Raises Unavailable, AlreadyExists or IntegrityFailure.
         """
+        began = steady_seconds()
         group, change = self._join_group()
         try:
             with self._database_faults():
@@ -89,6 +103,7 @@ class Vault:
         group.keep(change)
         self._end_turn(group)
         committed_at = group.committed.result()
+        self.observe("change", steady_seconds() - began)
         if change.outdated and group.others_alive:
             self._outlast_leases(group.head.counter, committed_at)
 
@@ -206,6 +221,8 @@ class Vault:
         try:
             yield
         except (IntegrityError, driver.IntegrityError):
+            self.errors["conflict"] += 1
             raise AlreadyExists("Another call made the same thing at the same moment. Try again.") from None
         except (DBAPIError, PoolTimeout, driver.Error) as error:
+            self.errors["unavailable"] += 1
             raise Unavailable(_BUSY, retry_after=1) from error

@@ -49,6 +49,17 @@ def test_it_works_from_when_its_material_has_come(alice: Api) -> None:
     assert alice.post(f"{KEY}/decrypt", {"ciphertext": sealed}).json["plaintext"] == plain["plaintext"]
 
 
+def test_the_lists_show_it_in_the_state_that_it_has(alice: Api) -> None:
+    def found(state: str) -> list[str]:
+        return [key["state"] for key in alice.get(f"/api/v1/keys?state={state}").json["items"]]
+
+    assert (found("pre-activation"), found("active")) == (["pre-activation"], [])
+    assert lend(alice).status_code == 200
+    assert (found("pre-activation"), found("active")) == ([], ["active"])
+    alice.delete(f"{KEY}/material")
+    assert (found("pre-activation"), found("active")) == (["pre-activation"], [])
+
+
 def test_only_the_same_material_comes_again(alice: Api, world: World) -> None:
     assert lend(alice).status_code == 200
     other = bytes(32)

@@ -209,7 +209,17 @@ def test_keys_for_other_clients(world: World) -> None:
     assert admin.post("/api/v1/keys/user1_ecc/sign", {"message": ""}).status_code == 403  # not its own
     assert admin.post("/generate_ecc_key", {"client_id": "nobody"}).status_code == 404
     for other in ("admin", "nobody"):
-        assert user.post("/generate_ecc_key", {"client_id": other}).status_code == 403
+        refused = user.post("/generate_ecc_key", {"client_id": other})
+        assert refused.status_code == 403
+        assert refused.json["detail"] == (
+            f"user1 may do this for itself and not for {other}: keys:create for other clients is for administrators."
+        )
+    assert (
+        user.post("/api/v1/keys", {"owner": "admin"}).json["detail"]
+        == user.post("/generate_ecc_key", {"client_id": "admin"}).json["detail"]
+    )
+    auditor = world.user("carl", Role.AUDITOR)
+    assert "carl may not do this" in auditor.post("/generate_ecc_key", {"client_id": "user1"}).json["detail"]
     assert admin.post("/revoke_key", {"key_id": "user1_ecc"}).status_code == 200
 
 

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from helpers.support import Api, World, b64
 from kms.access.model import Role
+from kms.api import openapi, requests
 from kms.config import Settings
 from kms.errors import every_refusal
+from kms.keys.model import RevocationReason, ShownState, Usage
 from kms.log import configure_logging
-from kms.operations import OPERATIONS
+from kms.operations import OPERATIONS, Operation
 from kms.vault.checking import wrong_tables
 
 
@@ -213,3 +215,69 @@ def test_secrets_reach_no_log_no_audit_and_no_metric(world: World, logged: pytes
     for place in (written, audit, exposed, entries):
         for secret in (CANARY, token, plaintext):
             assert secret not in place
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        ("/revoke_key", {}, "key_id: this member is needed and is not there."),
+        ("/revoke_key", None, "key_id: this member is needed and is not there."),
+        ("/generate_ecc_key", {"curve": "P-1"}, "curve: must be one of P-256, P-384, P-521, secp256k1."),
+        (
+            "/revoke_key",
+            {"key_id": "x", "reason": "bored"},
+            f"reason: must be one of {', '.join(RevocationReason)}.",
+        ),
+        ("/api/v1/keys", {"usages": ["sign", "fly"]}, f"usages[1]: must be one of {', '.join(Usage)}."),
+        (
+            "/api/v1/keys/x/sign",
+            {"message": "", "signature_format": "x"},
+            "signature_format: must be one of der, p1363.",
+        ),
+        (
+            "/api/v1/keys/x/derive",
+            {"context": "", "keep_as": {"type": "aes-256-gcm", "usages": ["x"]}},
+            f"keep_as.usages[0]: must be one of {', '.join(Usage)}.",
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_missing_and_which_values_there_are(
+    refused: Api, path: str, body: Any, detail: str
+) -> None:
+    answer = refused.post(path, body)
+    assert problem(answer) == (422, "validation-failed")
+    assert answer.json["detail"] == detail
+
+
+def test_a_refusal_in_a_query_and_in_a_batch_lists_the_values_too(refused: Api) -> None:
+    asked = refused.get("/api/v1/keys?state=asleep").json["detail"]
+    assert asked == f"state: must be one of {', '.join(ShownState)}."
+    batch = {"items": [{"message": "", "signature_format": "x"}]}
+    refused.post("/api/v1/keys", {"type": "ec-p256", "key_id": "in-a-batch"})
+    (item,) = refused.post("/api/v1/keys/in-a-batch/sign", batch).json["items"]
+    assert item["error"]["detail"] == "signature_format: must be one of der, p1363."
+
+
+def test_every_closed_set_of_every_request_is_listed() -> None:
+    """Whatever an operation takes one of, a refusal of another value names them all."""
+    for operation in OPERATIONS.values():
+        for field in msgspec.inspect.type_info(operation.request).fields:  # type: ignore[attr-defined]
+            closed = [
+                each
+                for each in requests._alternatives(field.type)
+                if isinstance(each, (msgspec.inspect.EnumType, msgspec.inspect.LiteralType))
+            ]
+            if not closed:
+                continue
+            wrong = 7 if field.name == "bits" else "no such"
+            with pytest.raises(msgspec.ValidationError, match="Invalid enum value") as raised:
+                msgspec.convert({**_others(operation, field.name), field.name: wrong}, operation.request)
+            detail = requests._invalid(raised.value, operation.request).detail
+            assert detail.startswith(f"{field.name}: must be one of "), detail
+            assert "no such" not in detail
+
+
+def _others(operation: Operation, name: str) -> dict[str, Any]:
+    """The other members that an operation needs, as its example has them."""
+    example = openapi.example_of(operation) or {}
+    return {member: value for member, value in example.items() if member != name}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from html import escape
 
 import pytest
 
 from helpers.running import Running, Start
 from helpers.shell import ROOT, blocks, objects, run
 from helpers.uses import IDS, PURPOSES, context_of
-from kms.api import matrix
+from kms.api import examples, matrix, reference
+from kms.api.groups import groups
 from kms.keys.model import Usage
 
 PAGE = "docs/how-to/use-keys.md"
@@ -42,7 +44,7 @@ def service(start: Start) -> Running:
 
 @pytest.mark.parametrize(("key_id", "name", "section"), CASES, ids=[f"{case[1]}-{case[2]}" for case in CASES])
 def test_each_use_of_each_type(service: Running, key_id: str, name: str, section: str) -> None:
-    script = NAMES + "".join(blocks(PAGE, section))
+    script = NAMES + "".join(block for block in blocks(PAGE, section) if not block.startswith("KEY="))
     printed = run(service, script, KEY=key_id, PEER=f"{key_id}-peer").splitlines()
     if section in ("sign", "mac"):
         assert printed[0] == "True"
@@ -56,10 +58,37 @@ def test_each_use_of_each_type(service: Running, key_id: str, name: str, section
 
 
 def test_making_a_key_and_doing_without_one(service: Running) -> None:
-    script = NAMES + "".join(blocks(PAGE, "Make a key"))
+    script = NAMES + "".join(blocks(PAGE, "Make a key")).replace("KEY=invoices", "KEY=bills")
     made, shown = objects(run(service, script))
     assert made == shown
     assert len(run(service, NAMES + "".join(blocks(PAGE, "Without a key"))).splitlines()) == 2
+
+
+def test_the_whole_page_as_it_is_pasted(service: Running) -> None:
+    script = "".join(re.findall(r"^```sh\n(.*?)^```$", (ROOT / PAGE).read_text(), re.DOTALL | re.MULTILINE))
+    printed = run(service, script)
+    assert printed.count("aGVsbG8=\n") == 3  # what was encrypted, encrypted in a context, and sealed
+    assert printed.count("True\n") == 2
+
+
+def test_every_example_of_the_reference_works_in_its_order(service: Running) -> None:
+    """As somebody does who pastes the page at /docs from its top to its end, who may know a code only once."""
+    lines = [reference.MEMBER]
+    for group in groups():
+        for operation in group.operations:
+            lines.append(f"# {operation.name}\n{reference.curl_line(operation)}; echo")
+            if operation.name == "create_key":
+                lines += reference.keys_lines()
+    script = "\n".join(lines).replace("X-TOTP: $CODE", f"X-Recovery-Code: {service.admin['recovery_codes'][1]}")
+    text = run(service, "set -v\n" + script, SECRET=service.admin["client_secret"])
+    run(service, "python -m kms login --credentials admin.json --recovery")  # the last example has logged out
+    refused = re.findall(r'\{"type":"/problems/[^}]*\}', text)
+    assert len(refused) == len(examples.ELSEWHERE) == 1, refused
+    assert "/problems/already-exists" in refused[0]
+    page = service.curl("GET", "/docs").text
+    for group in groups():
+        for operation in group.operations:
+            assert escape(reference.curl_line(operation)) in page
 
 
 def test_moving_keys(service: Running) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -75,11 +77,15 @@ def kms(service: Running, *arguments: str, code: int = 0, given: str = "") -> st
     return done.stdout + done.stderr
 
 
+def login_by_recovery_code(service: Running, number: int) -> None:
+    """Log in by hand, with a recovery code that no other test uses."""
+    given = f"{service.admin['client_secret']}\nadmin\n{service.admin['recovery_codes'][number]}\n"
+    assert "Logged in" in kms(service, "login", "--recovery", given=given)
+
+
 def test_the_command(service: Running) -> None:
     home = service.folder / ".config" / "kms"
-    recovery = ["login", "--recovery", "--client-id", "admin"]
-    given = f"{service.admin['client_secret']}\n{service.admin['recovery_codes'][1]}\n"
-    assert "Logged in" in kms(service, *recovery, given=given)
+    login_by_recovery_code(service, 1)
     for name in ("session.json", "curlrc"):
         assert (home / name).stat().st_mode & 0o777 == 0o600
     created = json.loads(kms(service, "client", "create", "erin", "--role", "user", "--role", "auditor"))
@@ -105,10 +111,60 @@ def test_the_command(service: Running) -> None:
     assert json.loads(kms(service, "key", "cancel-deletion", "cli-made"))["deletion_at"] is None
     assert '"operation": "revoke_key"' in kms(service, "audit", "tail", "-n", "20")
     assert "as the service wrote it" in kms(service, "vault", "verify")
-    assert "no vault" in kms(service, "vault", "verify", "--data-dir", "elsewhere", code=1)
+    assert f"Database: sqlite:///{service.folder}/kms-data/kms.db\n" in kms(service, "vault", "verify")
+    elsewhere = kms(service, "vault", "verify", "--data-dir", "elsewhere", code=1)
+    assert "no vault" in elsewhere
+    assert f"{service.folder}/elsewhere/kms.db (no service runs on the data directory elsewhere now)" in elsewhere
+    for command in (["verify"], ["accept", "--yes"]):
+        other = kms(service, "vault", *command, "--database-url", "sqlite:///other.db", code=1)
+        assert f"runs on sqlite:///{service.folder}/kms-data/kms.db" in other
+        assert f"name sqlite:///{service.folder}/other.db" in other
+    assert not (service.folder / "other.db").exists()
     assert "Logged out" in kms(service, "logout")
     assert "not logged in" in kms(service, "key", "list", code=1)
     assert not home.joinpath("session.json").exists()
+
+
+def on_a_terminal(service: Running, *arguments: str) -> list[str]:
+    """The lines that the command shows on a terminal of 80 columns."""
+    environ = {
+        **service.environ,
+        "HOME": str(service.folder),
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "80",
+        "TERM": "dumb",
+    }
+    environ.pop("XDG_CONFIG_HOME", None)
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "kms", *arguments], cwd=service.folder, env=environ, stdout=its, stderr=its
+    ) as process:
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # so a terminal says that nobody has it open any more
+            while part := os.read(ours, 65536):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode().splitlines()
+
+
+def test_lists_are_tables_on_a_terminal_and_json_for_programs(service: Running) -> None:
+    login_by_recovery_code(service, 2)
+    long = "a-key-with-a-name-as-long-as-it-takes-to-fill-the-line-of-a-terminal-" + "x" * 59
+    kms(service, "key", "create", long)
+    heading, *rows = on_a_terminal(service, "key", "list")
+    assert heading.split() == ["key_id", "type", "state", "latest_version", "expires_at"]
+    assert long in "".join(row.split(" ")[0] for row in rows)  # nothing is left out
+    as_json = [json.loads(line) for line in on_a_terminal(service, "key", "list", "--json")]
+    assert as_json == objects(run(service, "python -m kms key list"))
+    assert long in {key["key_id"] for key in as_json}
+    note, heading, *rows = on_a_terminal(service, "audit", "tail", "-n", "3")
+    assert note == f"All changes, and the uses of keys on the node behind {service.url} only."
+    assert heading.split()[0] == "time"
+    _, *lines = on_a_terminal(service, "audit", "tail", "-n", "3", "--json")
+    assert [set(json.loads(line)) >= {"time", "operation"} for line in lines] == [True] * 3
+    assert len(objects(run(service, "python -m kms audit tail -n 2"))) == 2
 
 
 def test_what_the_command_says_of_a_service_it_cannot_trust_or_reach(service: Running) -> None:

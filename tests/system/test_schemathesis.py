@@ -11,6 +11,7 @@ import pytest
 
 from helpers.running import Running, Start
 from kms.api import examples
+from kms.operations import OPERATIONS
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXCEPT = ("end_session", "issue_token")  # the one ends the session in use, the other takes another proof
@@ -21,8 +22,11 @@ OF_CLIENTS = ("disable_client", "delete_client", "rotate_client_secret", "reset_
 @pytest.fixture
 def service(start: Start) -> Running:
     running = start("--workers", "2", "--rate-limit", "off")
-    for key_id, body in examples.KEYS.items():
-        assert running.curl("POST", "/api/v1/keys", {"key_id": key_id, **body}).status == 201
+    for body in (
+        OPERATIONS["create_key"].example,
+        *({"key_id": name, **each} for name, each in examples.KEYS.items()),
+    ):
+        assert running.curl("POST", "/api/v1/keys", body).status == 201
     return running
 
 

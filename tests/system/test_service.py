@@ -14,7 +14,7 @@ from typing import Any
 import pyotp
 import pytest
 
-from helpers.running import Running
+from helpers.running import Running, wait_until
 from helpers.support import b64, unb64
 
 USES_RACING_A_REVOCATION = 1000
@@ -158,6 +158,19 @@ def test_metrics_add_up_over_workers(service: Running) -> None:
     while count() < before + 20 and time.monotonic() < deadline:
         time.sleep(0.2)  # other workers add up once a second
     assert count() == before + 20
+
+
+def test_metrics_see_every_worker(service: Running) -> None:
+    workers = len(service.worker_pids())
+
+    def shown(name: str) -> float:
+        lines = service.curl("GET", "/metrics").text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+    assert shown("kms_workers") == workers
+    wait_until(lambda: shown("kms_leases_held") == workers)
+    assert shown("kms_certificate_remaining_days") > 300
+    assert shown("kms_resident_memory_bytes") > workers * (10 << 20)
 
 
 def test_rate_limits_are_exact_over_workers(start: Any) -> None:

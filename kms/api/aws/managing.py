@@ -19,7 +19,8 @@ from kms.errors import KeyStateConflict
 from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
 from kms.keys.model import Key
 from kms.operations.core.declare import EmptyRequest
-from kms.operations.keys.manage import LONGEST_PERIOD, CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
+from kms.operations.keys.listing import ListKeysRequest
+from kms.operations.keys.manage import LONGEST_PERIOD, CreateKeyRequest, UpdateKeyRequest
 from kms.operations.keys.regions import SetRegionsRequest
 from kms.operations.keys.state_changes import DeleteKeyRequest
 from kms.operations.keys.views import KeyView

@@ -43,7 +43,7 @@ def login(transit: TransitRequest, body: LoginBody, client_id: str) -> Done:
         raise MfaRequired("Add totp with the code of the authenticator app.")
     presented = Credentials(client_id, body.password[:1024], totp_code=code[:1024])
     with transit.slow() if presented.is_passphrase else nullcontext():
-        call.caller = service.authenticator.authenticate(presented, call.source)
+        call.caller = service.authenticate(presented, call.source)
     answer = transit.run("issue_token", TokenRequest())
     issued = service.authenticator.session(answer.access_token)
     assert issued.token is not None

@@ -16,10 +16,10 @@ from kms.api.transit.routes import DELETE, LIST, READ, WRITE, Body, Done, route
 from kms.errors import AlreadyExists, NotFound
 from kms.keys.model import Origin
 from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.listing import ListKeysRequest
 from kms.operations.keys.manage import (
     LONGEST_PERIOD,
     CreateKeyRequest,
-    ListKeysRequest,
     ListVersionsRequest,
     UpdateKeyRequest,
 )

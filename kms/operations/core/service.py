@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from kms.access.authentication import Authenticator
+from kms.access.authentication import Authenticator, Credentials
 from kms.access.model import Caller
 from kms.access.ratelimit import RateLimits
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
@@ -105,6 +105,7 @@ class Service:
         self.publisher = Publisher(vault, self.memory, self.revocations)
         self.rate_limits = RateLimits(settings)
         self.metrics = Metrics(settings.run_dir / "metrics")
+        vault.observe = self.metrics.observe_database
         self.spool = Spool(settings.audit_dir, fsync=settings.audit_fsync == "always")
         self.memory.start()
 
@@ -117,6 +118,17 @@ class Service:
         vault = open_vault(settings, root_key)
         enrol_first_admin(vault, settings, clock)
         return cls(settings, vault, clock)
+
+    def authenticate(self, presented: Credentials, source: str) -> Caller:
+        """As `Authenticator.authenticate`, for every way to log in, and counted."""
+        outcome = SUCCESS
+        try:
+            return self.authenticator.authenticate(presented, source)
+        except Refusal as refusal:
+            outcome = refusal.problem
+            raise
+        finally:
+            self.metrics.count_login(outcome)
 
     def generated(self, kind: KeyType) -> KeyMaterial:
         """Fresh material of `kind`. May take seconds, so it is called outside of transactions."""

@@ -91,7 +91,7 @@ def rotate_named_key(service: Service, call: Call, request: RotateKeyRequest) ->
     batched=True,
     batch_function=_revoke_batch,
     at_once=MOST_ITEMS,
-    example={"key_id": "spare", "reason": "superseded"},
+    example={"key_id": "retired", "reason": "superseded"},
 )
 def revoke_named_key(service: Service, call: Call, request: RevokeNamedKeyRequest) -> KeySummary:
     """Revoke a key, or up to a thousand keys in one transaction; once this has answered, nobody uses them again."""

@@ -1,4 +1,4 @@
-"""Keys over REST: create, list, detail, versions, settings."""
+"""Keys over REST: create, detail, versions, settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from sqlalchemy import ColumnElement, and_, case, false, literal, or_
 
 from kms.access import policy
-from kms.access.model import Caller
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyMaterial
@@ -20,17 +18,15 @@ from kms.crypto.registry import key_type
 from kms.errors import Refusal, ValidationFailed
 from kms.keys.cryptoperiod import next_rotation
 from kms.keys.ids import ClientId, KeyId
-from kms.keys.model import KeyState, ShownState, Usage
+from kms.keys.model import Usage
 from kms.operations.core.declare import MOST_ITEMS, Answer, EmptyRequest, Request, operation
 from kms.operations.core.key_access import VersionNumber, authorized_key
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Cursor, KeyTypeName, Limit, Moment, Region
 from kms.operations.keys import key_factory
 from kms.operations.keys.key_factory import KeySpec
-from kms.operations.keys.views import KeySummary, KeyView, VersionView, shown, summary_members, version_view, view_of
-from kms.vault import tables
+from kms.operations.keys.views import KeyView, VersionView, shown, version_view, view_of
 from kms.vault.change import Change
-from kms.vault.records import microseconds
 
 Label = Annotated[str, msgspec.Meta(max_length=128)]
 LabelValue = Annotated[str, msgspec.Meta(max_length=256)]
@@ -66,22 +62,6 @@ class CreateKeyRequest(Request):
     policy: PolicyText = ""
 
 
-class ListKeysRequest(Request):
-    """A page of keys in the order of their ids; `cursor` is the `next_cursor` of the page before.
-
-    Filters add up. `label` is a name, or a name and a value as `name:value`.
-    """
-
-    limit: Limit = 100
-    cursor: Cursor | None = None
-    owner: ClientId | None = None
-    region: Region | None = None
-    type: KeyTypeName | None = None
-    state: ShownState | None = None
-    prefix: KeyId | None = None
-    label: Annotated[str, msgspec.Meta(max_length=385)] | None = None
-
-
 class ListVersionsRequest(Request):
     """A page of versions, the newest first; `cursor` is the `next_cursor` of the page before."""
 
@@ -108,13 +88,6 @@ class UpdateKeyRequest(Request):
     min_protect_version: VersionNumber | UnsetType = UNSET
     min_process_version: VersionNumber | UnsetType = UNSET
     policy: PolicyText | UnsetType = UNSET
-
-
-class KeyList(Answer):
-    """A page of keys."""
-
-    items: list[KeySummary]
-    next_cursor: str | None
 
 
 class VersionList(Answer):
@@ -156,29 +129,13 @@ def _create_batch(
     batch_function=_create_batch,
     at_once=MOST_ITEMS,
     location="/api/v1/keys/{key_id}",
-    example={"type": "xaes-256-gcm", "key_id": "orders", "labels": {"env": "prod"}},
+    example={"type": "xaes-256-gcm", "key_id": "orders", "exportable": True, "labels": {"env": "prod"}},
 )
 def create_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyView:
     """Make a key with its first version."""
     spec = spec_of(service, call, request)
     material = service.generated(spec.type)  # before the transaction: it may take seconds
     return stored(service, call, spec, material)
-
-
-@operation(
-    "GET", "/api/v1/keys", permission=Permission.KEYS_READ, request=ListKeysRequest, example={"label": "env:prod"}
-)
-def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList:
-    """List the keys that the caller may see."""
-    now = service.clock()
-    with service.vault.read() as snapshot:
-        criteria = [_visible_to(call.known_caller), *_filters(request, now, service.settings.aws_region)]
-        found = snapshot.keys_with_latest(*criteria, order_by=tables.keys.c.key_id, limit=request.limit + 1)
-    page = found[: request.limit]
-    return KeyList(
-        items=[KeySummary(**summary_members(key, latest, now)) for key, latest in page],
-        next_cursor=page[-1][0].key_id if len(found) > len(page) else None,
-    )
 
 
 @operation("GET", "/api/v1/keys/<key_id>", permission=Permission.KEYS_READ)
@@ -286,60 +243,3 @@ def _require_periods(cryptoperiod: timedelta | None, rotation_period: timedelta 
     for member, period in (("cryptoperiod", cryptoperiod), ("rotation_period", rotation_period)):
         if period is not None and not _SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
             raise ValidationFailed(f"{member}: from a second to a century, such as P90D or PT1H.")
-
-
-def _visible_to(caller: Caller) -> ColumnElement[bool]:
-    keys = tables.keys.c
-    if any(Permission.KEYS_READ in policy.ANY_OWNER[role] for role in caller.roles):
-        return keys.uid.is_not(None)
-    granted = (
-        and_(
-            keys.owner == grant.owner,
-            keys.key_id.startswith(grant.key_pattern[:-1], autoescape=True)
-            if grant.key_pattern.endswith("*")
-            else keys.key_id == grant.key_pattern,
-        )
-        for grant in caller.grants
-        if Permission.KEYS_READ in grant.permissions
-    )
-    return or_(keys.owner == caller.client_id, *granted, false())
-
-
-def _filters(request: ListKeysRequest, now: datetime, default_region: str) -> list[ColumnElement[bool]]:
-    keys = tables.keys.c
-    criteria: list[ColumnElement[bool]] = []
-    if request.cursor is not None:
-        criteria.append(keys.key_id > request.cursor)
-    if request.owner is not None:
-        criteria.append(keys.owner == request.owner)
-    if request.region is not None:
-        primary = keys.region.in_({request.region, "" if request.region == default_region else request.region})
-        replica = literal(" ").concat(keys.replicas).concat(" ").contains(f" {request.region} ", autoescape=True)
-        criteria.append(or_(primary, replica))
-    if request.type is not None:
-        criteria.append(keys.type == key_type(request.type).name)
-    if request.prefix is not None:
-        criteria.append(keys.key_id.startswith(request.prefix, autoescape=True))
-    if request.label is not None:
-        name, colon, value = request.label.partition(":")
-        stored = f"{_json(name)}:{_json(value) if colon else ''}"  # as `records` writes it: quotes end each string
-        criteria.append(keys.labels.contains(stored, autoescape=True))
-    if request.state is not None:
-        criteria.append(_state_at(now) == literal(str(request.state)))
-    return criteria
-
-
-def _json(text: str) -> str:
-    return msgspec.json.encode(text).decode()
-
-
-def _state_at(now: datetime) -> ColumnElement[str]:
-    """The state in which a key is shown, as an expression."""
-    version, moment = tables.key_versions.c, microseconds(now)
-    active = case((version.expires_at <= moment, str(KeyState.DEACTIVATED)), else_=str(KeyState.ACTIVE))
-    return case(
-        (tables.keys.c.deletion_at.is_not(None), str(ShownState.PENDING_DELETION)),
-        (version.state == KeyState.ACTIVE, active),
-        (and_(version.state == KeyState.PRE_ACTIVATION, version.activate_at <= moment), active),
-        else_=version.state,
-    )

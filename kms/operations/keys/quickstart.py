@@ -37,19 +37,19 @@ class GenerateRequest(Request):
 
 
 class GenerateRsaRequest(GenerateRequest):
-    """`bits` of the modulus."""
+    """`bits` of the modulus: 2048, 3072 or 4096."""
 
     bits: int = 3072
 
 
 class GenerateEccRequest(GenerateRequest):
-    """A NIST curve."""
+    """A curve: P-256, P-384, P-521 or secp256k1."""
 
     curve: str = "P-256"
 
 
 class GenerateDhRequest(GenerateRequest):
-    """A group; with the peer's public key (PEM) the exchange is completed."""
+    """A group: ffdhe2048 to ffdhe8192, x25519 or x448; with the peer's public key (PEM) the exchange is completed."""
 
     group: str | None = None
     peer_public_key: str | None = None
@@ -143,7 +143,7 @@ def generate_rsa_key(service: Service, call: Call, request: GenerateRsaRequest) 
 )
 def generate_ecc_key(service: Service, call: Call, request: GenerateEccRequest) -> GeneratedKey:
     """Make the next version of `{client_id}_ecc` and give out its public key."""
-    kind = _of_type(f"ec-{request.curve.lower().replace('-', '')}", "curve", "P-256, P-384, P-521")
+    kind = _of_type(f"ec-{request.curve.lower().replace('-', '')}", "curve", "P-256, P-384, P-521, secp256k1")
     return _answer(*_generate(service, call, request, "ecc", kind))
 
 

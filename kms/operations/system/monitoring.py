@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from typing import Annotated
 
 import msgspec
 import structlog
-from sqlalchemy import and_, func, select
 
 from kms.access.policy import Permission
 from kms.audit.entry import AuditEntry
 from kms.audit.spool import latest_lines
-from kms.keys.model import KeyState
 from kms.operations.core.declare import Answer, EmptyRequest, Request, TextAnswer, operation
 from kms.operations.core.service import Call, Service
+from kms.operations.system import gauges
 from kms.vault import tables
-from kms.vault.records import microseconds
 from kms.vault.rows import OutboxEntry
-from kms.vault.transaction import Snapshot
-
-_WARNING_DAYS = (7, 30)
 
 
 class AuditRequest(Request):
@@ -55,10 +49,8 @@ def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditE
 @operation("GET", "/metrics", permission=Permission.METRICS_READ, checked_upfront=True)
 def metrics(service: Service, call: Call, request: EmptyRequest) -> TextAnswer:
     """Metrics of all workers of this host for Prometheus."""
-    now = service.clock()
-    with service.vault.read() as snapshot:
-        expiring = {days: _expiring(snapshot, now, now + timedelta(days=days)) for days in _WARNING_DAYS}
-    body, content_type = service.metrics.exposition(expiring)
+    gauges.sample(service)
+    body, content_type = service.metrics.exposition(gauges.read_now(service))
     return TextAnswer(body, content_type)
 
 
@@ -69,15 +61,6 @@ def _readable(lines: list[bytes]) -> Iterator[AuditEntry]:
             yield _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             structlog.get_logger().critical("a line of the audit log cannot be read", length=len(line))
-
-
-def _expiring(snapshot: Snapshot, after: datetime, before: datetime) -> int:
-    """How many active latest versions expire between two times; counted by the database, row codes unread."""
-    keys, versions = tables.keys.c, tables.key_versions.c
-    latest = and_(keys.uid == versions.key_uid, keys.latest_version == versions.version)
-    soon = versions.expires_at.between(microseconds(after), microseconds(before))
-    query = select(func.count()).select_from(tables.keys.join(tables.key_versions, latest))
-    return int(snapshot.connection.execute(query.where(soon, versions.state == KeyState.ACTIVE)).scalar_one())
 
 
 _decoder = msgspec.json.Decoder(AuditEntry)

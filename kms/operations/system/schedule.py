@@ -29,6 +29,7 @@ from kms.operations.core.service import Call, Service, new_request_id
 from kms.operations.keys import key_factory
 from kms.operations.keys.state_changes import remove
 from kms.operations.system.checking import check_integrity
+from kms.operations.system.gauges import sample
 from kms.operations.transfer.external import forget_material
 from kms.vault import claims, tables
 from kms.vault.change import Change
@@ -69,7 +70,7 @@ class Schedule:
 
     def tick(self) -> None:
         """Do everything that is due now. Raises Refusal where the vault cannot be reached."""
-        self._service.metrics.add_up()
+        sample(self._service)
         now = self._service.clock()
         rotate_due_keys(self._service, now)
         delete_due_keys(self._service, now)

@@ -1,0 +1,146 @@
+"""What operators chart, read from the state that there is when it is asked for."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from sqlalchemy import Table, and_, func, select
+
+from kms.access.lockout import locked_at
+from kms.audit.spool import sizes
+from kms.crypto.registry import KEY_TYPES
+from kms.keys.model import KeyState, ShownState
+from kms.metrics import Gauge, WorkerState
+from kms.operations.core.service import Service
+from kms.operations.keys.listing import state_at
+from kms.vault import tables
+from kms.vault.host import EPOCH
+from kms.vault.records import microseconds
+from kms.vault.transaction import Snapshot
+
+_WARNING_DAYS = (7, 30)
+_OF_NO_KNOWN = "unknown"
+
+
+def sample(service: Service) -> None:
+    """Put into the metrics what this worker has by itself; once a second, and before a scrape here."""
+    memory = service.memory
+    service.metrics.sample(
+        WorkerState(
+            lease_held=memory.held,
+            lease_failures=memory.failures,
+            epoch=memory.epoch,
+            cache_entries={cache.name: len(cache) for cache in memory.caches},
+            cache_misses={cache.name: cache.misses for cache in memory.caches},
+            database_errors=service.vault.errors,
+        )
+    )
+
+
+def read_now(service: Service) -> list[Gauge]:
+    """Everything that is read when it is asked for; what costs more the more keys there are, once a minute."""
+    now = service.clock()
+    with service.vault.read() as snapshot:
+        expiring: dict[tuple[str, ...], float] = {
+            (str(days),): _expiring(snapshot, now, now + timedelta(days=days)) for days in _WARNING_DAYS
+        }
+    return [
+        Gauge("kms_keys_expiring", "Keys in use whose cryptoperiod ends soon.", ("days",), expiring),
+        *service.metrics.costly(now, lambda: _counted(service, now)),
+        *_of_the_host(service, now),
+    ]
+
+
+def _counted(service: Service, now: datetime) -> Sequence[Gauge]:
+    """What the database counts: keys, sessions, access keys and locks."""
+    with service.vault.read() as snapshot:
+        keys = _keys(snapshot, now)
+        sessions, access_keys = (_in_force(snapshot, table, now) for table in (tables.tokens, tables.access_keys))
+        locks = snapshot.connection.execute(
+            select(func.count()).select_from(tables.login_failures).where(locked_at(now))
+        ).scalar_one()
+    return [
+        Gauge("kms_keys", "Keys by type and by the state of their latest version.", ("type", "state"), keys),
+        _one("kms_sessions", "Sessions that are not over.", sessions),
+        _one("kms_access_keys", "Access keys that have not expired.", access_keys),
+        _one("kms_login_locks", "Clients and places that are locked out now after failed log-ins.", locks),
+    ]
+
+
+def _keys(snapshot: Snapshot, now: datetime) -> dict[tuple[str, ...], float]:
+    """How many keys there are of each type and state, in one statement, row codes unread."""
+    keys, versions = tables.keys.c, tables.key_versions.c
+    latest = and_(keys.uid == versions.key_uid, keys.latest_version == versions.version)
+    state = state_at(now).label("state_now")
+    query = select(keys.type, state, func.count()).select_from(tables.keys.join(tables.key_versions, latest))
+    counts: dict[tuple[str, ...], float] = {}
+    for kind, found, count in snapshot.connection.execute(query.group_by(keys.type, "state_now")):
+        # Whoever writes to the database must not be able to write into what reads the metrics.
+        labels = (
+            kind if kind in KEY_TYPES else _OF_NO_KNOWN,
+            found if found in set(ShownState) else _OF_NO_KNOWN,
+        )
+        counts[labels] = counts.get(labels, 0) + count
+    return counts
+
+
+def _in_force(snapshot: Snapshot, table: Table, now: datetime) -> int:
+    query = select(func.count()).select_from(table).where(table.c.expires_at > microseconds(now))
+    return int(snapshot.connection.execute(query).scalar_one())
+
+
+def _expiring(snapshot: Snapshot, after: datetime, before: datetime) -> int:
+    """How many active latest versions expire between two times; counted by the database, row codes unread."""
+    keys, versions = tables.keys.c, tables.key_versions.c
+    latest = and_(keys.uid == versions.key_uid, keys.latest_version == versions.version)
+    soon = versions.expires_at.between(microseconds(after), microseconds(before))
+    query = select(func.count()).select_from(tables.keys.join(tables.key_versions, latest))
+    return int(snapshot.connection.execute(query.where(soon, versions.state == KeyState.ACTIVE)).scalar_one())
+
+
+def _of_the_host(service: Service, now: datetime) -> Iterator[Gauge]:
+    """What the host has once for all of its workers, and what the kernel says of them."""
+    host, workers = service.vault.host, service.metrics.workers()
+    spools = sizes(service.settings.audit_dir)
+    yield _one("kms_epoch", "The newest epoch that this host knows.", max(host.words[EPOCH], service.memory.epoch))
+    yield _one("kms_head_counter", "Groups of changes that this host knows to be committed.", host.counter)
+    yield _one("kms_audit_spool_files", "Spools of the audit log.", len(spools))
+    yield _one("kms_audit_spool_bytes", "Their size, with what is allocated ahead.", sum(spools))
+    yield _one("kms_workers", "Worker processes.", len(workers))
+    yield _one("kms_resident_memory_bytes", "Memory of the workers.", sum(map(_resident_bytes, workers)))
+    yield _one("kms_open_descriptors", "Files and connections of the workers.", sum(map(_descriptors, workers)))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    yield _one("kms_open_descriptors_limit", "How many each worker may hold.", most)
+    days = _remaining_days(service.settings.tls_cert, now)
+    if days is not None:
+        yield _one("kms_certificate_remaining_days", "Until the certificate, or one of its chain, expires.", days)
+
+
+def _one(name: str, about: str, value: float) -> Gauge:
+    return Gauge(name, about, (), {(): value})
+
+
+def _resident_bytes(pid: int) -> int:
+    with suppress(OSError):  # it may have ended
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * resource.getpagesize()
+    return 0
+
+
+def _descriptors(pid: int) -> int:
+    with suppress(OSError):
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    return 0
+
+
+def _remaining_days(path: Path, now: datetime) -> float | None:
+    """How many days the chain in `path` is good for; None where there is none, because somebody else serves TLS."""
+    try:
+        chain = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return min(certificate.not_valid_after_utc - now for certificate in chain) / timedelta(days=1)

@@ -1,0 +1,42 @@
+"""Which database the service on a data directory serves from: the file that it holds locked there says so."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from kms.errors import StartError
+from kms.vault.database import shown
+
+
+def say(lock: int, url: str) -> None:
+    """Write into the locked file `lock` from which database its holder serves, without the password.
+
+    Raises StartError.
+    """
+    text = shown(url).encode()
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, text, 0)
+    except OSError as error:
+        raise StartError(f"Cannot write to the data directory: {error.strerror}.") from error
+
+
+def served_from(lock: Path) -> str | None:
+    """The database of the service that holds the file `lock`, as `shown` has it; None where no service does.
+
+    Raises StartError.
+    """
+    try:
+        with lock.open("rb") as file:
+            try:
+                # Shared, so that two who look do not take each other for the service.
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StartError(f"Cannot read {lock}: {error.strerror}.") from error
+    return None
