@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import structlog
@@ -50,11 +51,18 @@ class Renewal:
             self._seen, self._looked_at = files, now
         return files != self._tried and now - self._looked_at >= _SETTLING_SECONDS
 
-    def _look(self) -> list[tuple[int, int, int, int] | None]:
-        return [_identity(path) for path in (self._settings.tls_cert, self._settings.tls_key)]
+    def _look(self) -> list[_Identity]:
+        return _files(self._settings)
 
 
-def _identity(path: Path) -> tuple[int, int, int, int] | None:
+_Identity = tuple[int, int, int, int] | None
+
+
+def _files(settings: Settings) -> list[_Identity]:
+    return [_identity(path) for path in (settings.tls_cert, settings.tls_key)]
+
+
+def _identity(path: Path) -> _Identity:
     try:
         status = path.stat()
     except OSError:
@@ -79,3 +87,24 @@ def require_served(settings: Settings) -> None:
     """Raise StartError with the reason where the pair of the settings cannot be served."""
     tls.server_context(settings)  # names more reasons
     served_pair(settings).close()
+
+
+def context_in_force(settings: Settings) -> ssl.SSLContext:
+    """The context of the newest pair in the files of the settings that was good, for servers that ask each time.
+
+    Raises StartError where none was.
+    """
+    global _last
+    files = _files(settings)
+    if _last is None or _last[0] != files:
+        try:
+            _last = files, tls.server_context(settings)
+        except StartError as error:
+            if _last is None:
+                raise
+            structlog.get_logger().error(f"the old certificate stays in use: {error}")
+            _last = files, _last[1]
+    return _last[1]
+
+
+_last: tuple[list[_Identity], ssl.SSLContext] | None = None

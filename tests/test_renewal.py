@@ -14,7 +14,7 @@ from helpers.certificates import write_pair_of
 from helpers.running import wait_until
 from kms.config import Settings
 from kms.errors import StartError
-from kms.renewal import Renewal, require_served
+from kms.renewal import Renewal, context_in_force, require_served
 
 
 def _settings(folder: Path) -> Settings:
@@ -87,3 +87,14 @@ def test_a_pair_that_is_mounted_anew_is_taken_by_itself(tmp_path: Path) -> None:
     wait_until(lambda: renewal.renew(asked=False), every=0.1)
     assert renewal.pair is not first
     assert not renewal.renew(asked=False)
+
+
+def test_a_server_that_asks_each_time_keeps_the_last_good_pair(tmp_path: Path) -> None:
+    settings = _settings(tmp_path)
+    write_pair_of(tmp_path, ec.generate_private_key(ec.SECP256R1()))
+    first = context_in_force(settings)
+    assert context_in_force(settings) is first
+    (tmp_path / "server.crt").write_text("garbage")
+    assert context_in_force(settings) is first
+    write_pair_of(tmp_path, ec.generate_private_key(ec.SECP521R1()))  # OpenSSL serves it
+    assert context_in_force(settings) is not first
