@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from kms.errors import StartError
+from kms.errors import Refusal, StartError
+
+
+def fault_of(error: OSError) -> str:
+    """What is wrong, in words for a person."""
+    return "disk full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else error.strerror or type(error).__name__
+
+
+@contextmanager
+def faults_of_start(directory: Path) -> Iterator[None]:
+    """Raise StartError for whatever keeps a service from starting on `directory`, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"Cannot use {error.filename or directory}: {fault_of(error)}.") from error
+    except Refusal as refusal:
+        raise StartError(refusal.detail) from refusal
 
 
 def private_directory(path: Path) -> Path:
@@ -16,7 +35,7 @@ def private_directory(path: Path) -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
     except OSError as error:
-        raise StartError(f"Cannot make the directory {path}: {error.strerror}.") from error
+        raise StartError(f"Cannot make the directory {path}: {fault_of(error)}.") from error
     return path
 
 
@@ -42,7 +61,7 @@ def write_private(path: Path, content: bytes) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        raise StartError(f"Cannot write {path}: {error.strerror}.") from error
+        raise StartError(f"Cannot write {path}: {fault_of(error)}.") from error
 
 
 def private_bytes(path: Path) -> bytes:
@@ -53,4 +72,4 @@ def private_bytes(path: Path) -> bytes:
             raise StartError(f"{path} holds a secret and has mode {stat.S_IMODE(mode):04o}; make it 0600.")
         return path.read_bytes()
     except OSError as error:
-        raise StartError(f"Cannot read {path}: {error.strerror}.") from error
+        raise StartError(f"Cannot read {path}: {fault_of(error)}.") from error

@@ -26,7 +26,7 @@ from kms.access.ratelimit import RateLimits
 from kms.audit.spool import tidy
 from kms.config import Settings, load
 from kms.errors import Refusal, StartError
-from kms.files import private_directory
+from kms.files import faults_of_start, private_directory
 from kms.log import READY_LOGGER, configure_logging
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.system.checking import INTEGRITY
@@ -91,6 +91,11 @@ def prepare(
     Gives the settings with the port that was chosen, and the vault: for its root key, and for `leave` in the end.
     Raises StartError.
     """
+    with faults_of_start(settings.data_dir):
+        return _prepare(settings, check_tls)
+
+
+def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tuple[Settings, Vault]:
     if settings.rate_limit == "off":
         structlog.get_logger().warning("RATE LIMITS ARE OFF: for benchmarks behind a private address only")
     private_directory(settings.data_dir)

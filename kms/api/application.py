@@ -181,8 +181,9 @@ class FlaskHooks:
         return Response("ok\n", content_type="text/plain")
 
     def readyz(self) -> Response:
-        """Whether this worker can answer: it holds a lease on an unsealed vault that it trusts."""
+        """Whether this worker can answer: it holds a lease on an unsealed vault that it trusts, and records uses."""
         self.service.memory.require()
+        self.service.spool.require()
         details = checked_state(self.service) if "verbose" in request.args else ""
         return Response(f"ok\n{details}", content_type="text/plain")
 

@@ -23,6 +23,8 @@ _POSTGRESQL = {
     "options": f"-c lock_timeout={_BUSY_SECONDS * 1000} "
     f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000}",
 }
+_SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+_POSTGRESQL_FULL = "53100"
 
 
 def connect(url: str, pool_size: int = 20) -> Engine:
@@ -46,6 +48,13 @@ def connect(url: str, pool_size: int = 20) -> Engine:
     except (ArgumentError, NoSuchModuleError):
         pass  # the message of the exception repeats the URL and with it a password
     raise StartError("KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE.")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a database refused to write because its disk is full."""
+    cause = getattr(error, "orig", None) or error
+    code = getattr(cause, "sqlite_errorcode", None)
+    return code in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRESQL_FULL
 
 
 def _ping_what_rested(engine: Engine) -> None:

@@ -22,6 +22,7 @@ from kms.clock import steady_seconds
 from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
 from kms.secret import Secret
 from kms.vault.change import Change
+from kms.vault.database import is_full
 from kms.vault.head import Head
 from kms.vault.host import Host
 from kms.vault.nodes import Nodes
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from kms.vault.memory import Memory
 
 _BUSY = "The database is busy or away; nothing was changed. Try again."
+_FULL = "The database cannot be written (disk full); nothing was changed. Free some space and try again."
 _CLOCKS_DIFFER_BY = 1.02
 """Two per cent allow for the clocks of two hosts not going at the same speed."""
 
@@ -52,6 +54,7 @@ class Vault:
         self._writing = engine.execution_options(kms_writes=True)
         self._turns = Turns()
         self._open_group: Group | None = None
+        self._is_full = False
         self._last_head = b"", Head(0, 0, 0)  # what this process has sealed last it need not unseal
 
     @property
@@ -143,6 +146,7 @@ class Vault:
                 group.first.write_outdated(head.epoch, group.outdated)
             group.first.write_head(sealed)
         group.transaction.commit()
+        self._note_full(False)
         self._last_head = sealed, head
         self.host.saw(head.counter)
         for memory in list(self.memories):
@@ -201,4 +205,16 @@ class Vault:
         except (IntegrityError, driver.IntegrityError):
             raise AlreadyExists("Another call made the same thing at the same moment. Try again.") from None
         except (DBAPIError, PoolTimeout, driver.Error) as error:
+            if is_full(error):
+                self._note_full(True)
+                raise Unavailable(_FULL, retry_after=5) from error
             raise Unavailable(_BUSY, retry_after=1) from error
+
+    def _note_full(self, full: bool) -> None:
+        """Say in the log when the disk of the database is full, and when it no longer is."""
+        if full != self._is_full:
+            self._is_full = full
+            if full:
+                structlog.get_logger().warning("THE DISK OF THE DATABASE IS FULL: nothing can be changed")
+            else:
+                structlog.get_logger().warning("the database is written again")

@@ -105,7 +105,9 @@ class Service:
         self.publisher = Publisher(vault, self.memory, self.revocations)
         self.rate_limits = RateLimits(settings)
         self.metrics = Metrics(settings.run_dir / "metrics")
-        self.spool = Spool(settings.audit_dir, fsync=settings.audit_fsync == "always")
+        self.spool = Spool(
+            settings.audit_dir, fsync=settings.audit_fsync == "always", lost=self.metrics.spools_lost.inc
+        )
         self.memory.start()
 
     @classmethod
