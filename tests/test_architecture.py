@@ -29,6 +29,7 @@ GROUND = {
     "clock",
     "secret",
     "files",
+    "mounted",
     "config",
     "enums",
 }  # what everything may use

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
 from kms.clock import steady_seconds
 from kms.errors import StartError
+from kms.files import fault_of, tighten
 
 _BUSY_SECONDS = 10
 _RESTED_SECONDS = 1.0
@@ -108,7 +109,7 @@ def _owner_only(path: Path) -> None:
     """Make the database file with mode 0600 before SQLite would with another, and tighten an existing one."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.fchmod(descriptor, 0o600)
+        tighten(path, descriptor)
         os.close(descriptor)
     except OSError as error:
-        raise StartError(f"Cannot open the database {path}: {error.strerror}.") from error
+        raise StartError(f"Cannot open the database {path}: {fault_of(error)}.") from error
