@@ -21,7 +21,7 @@ import click
 import msgspec
 import structlog
 
-from kms import __version__, listening, tls
+from kms import __version__, config, listening, tls
 from kms.access.ratelimit import RateLimits
 from kms.audit.spool import tidy
 from kms.config import Settings, load
@@ -96,6 +96,8 @@ def prepare(
 
 
 def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tuple[Settings, Vault]:
+    for sentence in config.warnings():
+        structlog.get_logger().warning(sentence)
     if settings.rate_limit == "off":
         structlog.get_logger().warning("RATE LIMITS ARE OFF: for benchmarks behind a private address only")
     private_directory(settings.data_dir)
