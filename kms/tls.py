@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import fcntl
 import ipaddress
 import os
 import socket
 import ssl
+import struct
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +37,8 @@ from kms.secret import Secret
 
 _SELF_SIGNED_FOR = timedelta(days=825)
 _TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
+_IPV6_ADDRESSES = Path("/proc/net/if_inet6")
 
 
 @dataclass(frozen=True)
@@ -167,13 +172,15 @@ def _read(path: Path) -> bytes:
 
 def _make_self_signed(certificate: Path, key_path: Path, host: str) -> list[str]:
     key = ec.generate_private_key(ec.SECP256R1())
-    dns_names = dict.fromkeys(["localhost", socket.gethostname()])
+    dns_names = dict.fromkeys(["localhost", *_dns_name(socket.gethostname())])
     addresses = dict.fromkeys(["127.0.0.1", "::1"])
     try:
-        addresses[str(ipaddress.ip_address(host))] = None
+        address = ipaddress.ip_address(host)
     except ValueError:
-        dns_names[host] = None
-    unspecified = {"0.0.0.0", "::"}  # noqa: S104  # addresses to listen on, not to be called by
+        dns_names |= dict.fromkeys(_dns_name(host))
+    else:
+        found = own_addresses(address.version) if address.is_unspecified else [str(address)]
+        addresses |= dict.fromkeys(found)
     now = datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "KMS (self-signed)")])
     subject_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -194,7 +201,7 @@ def _make_self_signed(certificate: Path, key_path: Path, host: str) -> list[str]
             x509.SubjectAlternativeName(
                 [
                     *(x509.DNSName(each) for each in dns_names),
-                    *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses if each not in unspecified),
+                    *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses),
                 ]
             ),
             critical=False,
@@ -206,7 +213,35 @@ def _make_self_signed(certificate: Path, key_path: Path, host: str) -> list[str]
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_key), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_private(key_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    write_private(certificate, built.public_bytes(Encoding.PEM))
+    try:
+        write_private(key_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_private(certificate, built.public_bytes(Encoding.PEM))
+    except StartError as error:
+        key_path.unlink(missing_ok=True)  # alone it would keep the next start from making a pair
+        raise StartError(
+            f"A certificate cannot be made. {error} KMS_TLS_CERT and KMS_TLS_KEY name where it is, or is to be made."
+        ) from error
     certificate.chmod(0o644)
-    return [*dns_names, *(each for each in addresses if each not in unspecified)]
+    return [*dns_names, *addresses]
+
+
+def _dns_name(name: str) -> list[str]:
+    """A host name as certificates write it, in ASCII; nothing where it cannot be written so."""
+    try:
+        return [name.encode("idna").decode("ascii")] if name else []
+    except UnicodeError:
+        return []
+
+
+def own_addresses(version: int) -> list[str]:
+    """The addresses of this host's interfaces; those of IPv6 too where `version` is 6, link-local ones apart."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has none
+                answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                found.append(socket.inet_ntoa(answer[20:24]))
+    if version == 6 and _IPV6_ADDRESSES.exists():
+        numbers = (int(line.split()[0], 16) for line in _IPV6_ADDRESSES.read_text().splitlines())
+        found += [str(each) for each in map(ipaddress.IPv6Address, numbers) if not each.is_link_local]
+    return found

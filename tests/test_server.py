@@ -20,3 +20,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", no_space)
     with pytest.raises(StartError, match=f"Cannot use {tmp_path / 'data'}: disk full"):
         prepare(settings_for(tmp_path / "data", port=0))
+
+
+def test_an_address_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="Cannot listen on"):
+        prepare(settings_for(tmp_path / "data", port=0, host="a" * 70))
