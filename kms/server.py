@@ -117,9 +117,11 @@ def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tup
 
 
 def leave(vault: Vault) -> None:
-    """Take this host from the nodes: nothing of it answers any more, and nobody needs to wait for it."""
+    """Take this host from the nodes, and leave the database whole: nothing of this host answers any more."""
     with suppress(Refusal), vault.change() as change:
         vault.nodes.leave(change)
+    with suppress(Refusal):
+        vault.checkpoint()  # whoever copies the file of SQLite, or puts another there, needs no other file
     vault.close()
 
 
@@ -182,8 +184,9 @@ def _with_free_port(settings: Settings) -> Settings:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             return msgspec.structs.replace(settings, port=probe.getsockname()[1])
-    except OSError as error:
-        raise StartError(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is no host name"
+        raise StartError(f"Cannot listen on {settings.host} port {settings.port}: {reason}.") from error
 
 
 def _resolved(settings: Settings) -> tuple[Any, Any, int, str, tuple[Any, ...]]:

@@ -190,6 +190,14 @@ class Vault:
         for memory in list(self.memories):
             memory.ends = 0.0
 
+    def checkpoint(self) -> None:
+        """Put every change into the file of the database, where it is one (SQLite). Raises Unavailable."""
+        if self.engine.dialect.name == "sqlite":
+            with self._database_faults(), self.engine.connect() as connection:
+                driver = connection.connection.dbapi_connection
+                assert driver is not None
+                driver.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Let go of the database and of what the host shares."""
         self.engine.dispose()

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import sqlite3
 import ssl
 import threading
 import time
@@ -209,11 +210,17 @@ def test_a_stop_that_is_asked_for_again_ten_seconds_later_is_at_once(start: Star
     assert "stopped before every request was answered" in service.log.read_text()
 
 
-def test_sigterm_writes_down_when_keys_were_used(start: Start) -> None:
+def test_sigterm_writes_everything_down(start: Start) -> None:
     service = start("--workers", "2")
     service.curl("POST", "/api/v1/keys", {"key_id": "used"})
     service.curl("POST", "/api/v1/keys/used/encrypt", {"plaintext": ""})
+    database = service.folder / "kms-data" / "kms.db"
+    reader = sqlite3.connect(database)  # such as one who looks at it meanwhile
+    assert reader.execute("SELECT count(*) FROM keys").fetchone() == (1,)
     service.stop()
+    assert database.with_name("kms.db-wal").stat().st_size == 0
+    reader.close()
+    assert "stopped, with every request answered" in service.log.read_text().splitlines()[-1]
     again = start("--workers", "2", folder=service.folder, login=False)
     again.token = service.token
     assert again.curl("GET", "/api/v1/keys/used/last-use").json["operation"] == "encrypt"
