@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
@@ -67,6 +67,9 @@ def create_flask_app(service: Service) -> Flask:
     return app
 
 
+_PROBES = {"livez", "readyz"}
+
+
 def _route(app: Flask, name: str, method: str, path: str, view: Callable[..., Response]) -> None:
     app.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
 
@@ -77,6 +80,7 @@ class FlaskHooks:
 
     service: Service
     admission: Admission
+    probed: dict[str, str] = field(default_factory=dict)  # how each of the pages for probes was answered last
 
     def open(self) -> None:
         """Refuse by size, then prove the caller; nothing of the body is read before that."""
@@ -141,6 +145,10 @@ class FlaskHooks:
         operation = OPERATIONS.get(call.operation)
         if operation is not None and operation.hot and outcome == "success":
             return response  # the audit log has it; a line here would cost more than the operation
+        if call.operation in _PROBES:
+            before, self.probed[call.operation] = self.probed.get(call.operation, "success"), outcome
+            if before == outcome:
+                return response  # asked every few seconds; what is new about it is logged
         problems.log_answer(call, outcome, response.status_code, seconds)
         return response
 

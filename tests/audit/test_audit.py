@@ -105,18 +105,22 @@ def test_a_full_disk_is_said_once_and_the_service_is_not_ready(world: World, mon
 
     user = world.user("user1")
     user.post("/generate_symmetric_key")
-    monkeypatch.setattr(os, "posix_fallocate", no_space)
     with capture_logs() as logged:
+        assert world.http.get("/livez").status_code == 200
+        monkeypatch.setattr(os, "posix_fallocate", no_space)
         for _ in range(3):
             ready = world.http.get("/readyz")
             use = user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""})
             assert {ready.status_code, use.status_code} == {503}
             assert "disk full" in ready.json["detail"]
             assert "disk full" in use.json["detail"]
+        monkeypatch.undo()
+        assert user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
+        for _ in range(3):
+            assert world.http.get("/readyz").status_code == 200
     assert [line["log_level"] for line in logged if "AUDIT LOG CANNOT" in line["event"]] == ["warning"]
-    monkeypatch.undo()
-    assert user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
-    assert world.http.get("/readyz").status_code == 200
+    probes = [line["outcome"] for line in logged if line.get("operation") in {"livez", "readyz"}]
+    assert probes == ["unavailable", "success"]  # only what is new
 
 
 def test_no_entry_is_lost_when_the_file_of_a_living_worker_is_removed(world: World) -> None:
