@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None, root_key: Secret | None = None)
         service = Service.open(settings, root_key=root_key)
     schedule = Schedule(service)
     schedule.start()
-    Finalize(None, service.last_uses.write_at_the_end, exitpriority=1)  # also where workers end without `atexit`
+    Finalize(None, service.write_at_the_end, exitpriority=1)  # also where workers end without `atexit`
     app = create_flask_app(service)
     app.extensions["kms.schedule"] = schedule
     return app

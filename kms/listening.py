@@ -34,8 +34,9 @@ from kms.tls import ServedPair
 BACKLOG = 1024
 _HEADER_TIMEOUT_MS = 10_000  # Granian ends a connection that has been idle for so long, too
 _DRAIN_SECONDS = _HEADER_TIMEOUT_MS / 1000 + 5
-_LAST_ANSWERS_SECONDS = 0.25  # at a stop: so long a busy client has to be told that its connection ends
+_LAST_ANSWERS_SECONDS = 0.25  # at a stop: for handshakes under way, and to tell busy clients that it is over
 _DRY_RUN_SECONDS = 10
+_LOOKS, _LOOK_SECONDS = 200, 0.005
 
 
 class Listener:
@@ -51,6 +52,8 @@ class Listener:
     def serve(self, pair: ServedPair) -> None:
         """Take new connections with `pair` from now on. Those that there are go on until their next answer."""
         with self._lock:
+            if self._listening.fileno() < 0:
+                return  # it stops
             before = list(self._serving)
             self._serving.append(_Granian(self._settings, self._listening, self._application, pair))
             for each in before:
@@ -64,8 +67,9 @@ class Listener:
         """Answer what is under way and end."""
         with self._lock:
             serving = list(self._serving)
+            self._listening.close()
         for each in serving:
-            each.is_closing = True
+            each.stop_accepting()
         time.sleep(_LAST_ANSWERS_SECONDS)
         self._end(serving)
         for each in serving:
@@ -99,8 +103,13 @@ class _Granian:
 
     def stop_accepting(self) -> None:
         """Leave new connections to others that listen on the same socket."""
+        if self.is_closing:
+            return
         self.is_closing = True
-        _forget(self._descriptor)
+        for _ in range(_LOOKS):  # its own thread registers the socket, a moment after it was started
+            if _forget(self._descriptor):
+                return
+            time.sleep(_LOOK_SECONDS)
 
     def end(self) -> None:
         """Answer what is under way, close what is idle; `ended` is set after that. Called once."""
@@ -136,14 +145,17 @@ def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-def _forget(descriptor: int) -> None:
-    """Take a socket out of what waits for it in this process: who sleeps until something comes there sleeps on."""
+def _forget(descriptor: int) -> bool:
+    """Take a socket out of what waits for it in this process, so that it wakes nobody there. Whether it did."""
     waits_for_it = re.compile(rf"^tfd:\s+{descriptor}\s", re.MULTILINE)
+    was_found = False
     for entry in Path("/proc/self/fdinfo").iterdir():
-        with suppress(OSError):
+        with suppress(OSError):  # closed meanwhile
             if waits_for_it.search(entry.read_text()):
                 with select.epoll.fromfd(os.dup(int(entry.name))) as found:
                     found.unregister(descriptor)
+                    was_found = True
+    return was_found
 
 
 def is_taken(settings: Settings, pair: ServedPair) -> bool:

@@ -132,6 +132,8 @@ class Workers:
         asked_at = time.monotonic()
         for each in self._workers:
             each.end(signal.SIGTERM)
+            if each.listening is not None:
+                each.listening.close()  # from here on it ends with its worker
         while any(each.is_alive for each in self._workers):
             taken = signal.sigtimedwait({*STOP_SIGNALS, signal.SIGCHLD}, _TICK_SECONDS)
             waited = time.monotonic() - asked_at

@@ -214,7 +214,7 @@ def latest_lines(directory: Path) -> list[bytes]:
     """The newest lines of every spool, up to a mebibyte of each, in no order."""
     lines: list[bytes] = []
     for path in directory.glob(_PATTERN):
-        with path.open("rb") as file:
+        with suppress(FileNotFoundError), path.open("rb") as file:  # removed meanwhile
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES - _ALLOCATED_AT_ONCE))
             is_whole = file.tell() == 0
