@@ -21,15 +21,17 @@ def create_app(settings: Settings | None = None, root_key: Secret | None = None)
 
     from kms.api.application import create_flask_app
     from kms.config import load
+    from kms.files import faults_of_start
     from kms.log import configure_logging
     from kms.operations import Schedule, Service
 
     settings = settings or load()
     configure_logging(settings)
-    service = Service.open(settings, root_key=root_key)
+    with faults_of_start(settings.data_dir):
+        service = Service.open(settings, root_key=root_key)
     schedule = Schedule(service)
     schedule.start()
-    Finalize(None, service.last_uses.write_at_the_end, exitpriority=1)  # also where workers end without `atexit`
+    Finalize(None, service.write_at_the_end, exitpriority=1)  # also where workers end without `atexit`
     app = create_flask_app(service)
     app.extensions["kms.schedule"] = schedule
     return app

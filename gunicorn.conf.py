@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from kms import server as kms_server
-from kms import tls
 from kms.config import load
 from kms.log import configure_logging, logging_config
+from kms.renewal import context_in_force
 from kms.vault.store import Vault
 
 _settings = load()
@@ -33,7 +33,7 @@ def on_starting(_server: Any) -> None:
     """Check and prepare everything once, before the first worker."""
     configure_logging(_settings)
     global _vault
-    _, _vault = kms_server.prepare(_settings)
+    _, _vault = kms_server.prepare(_settings, context_in_force)
 
 
 def on_exit(_server: Any) -> None:
@@ -43,5 +43,5 @@ def on_exit(_server: Any) -> None:
 
 
 def ssl_context(_config: Any, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """The same context that every other way of serving uses."""
-    return tls.server_context(_settings)
+    """The same context that every other way of serving uses; asked for with each connection."""
+    return context_in_force(_settings)

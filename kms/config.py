@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -91,6 +93,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 _SHORTEST_BACKUP_KEY = 43  # 256 bits in base64 without padding
 _FROM_FILE = "_FILE"
 _CONFIG = "KMS_CONFIG"
+_TABLE = "KMS_CRYPTOPERIODS"
+_OF_THE_COMMAND_LINE = ("KMS_URL", "KMS_CA_CERT", "KMS_HOME")
+_SERVICE_NAME = re.compile(
+    r"KMS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_ADDRESS = re.compile("(tcp|udp|sctp)://")
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -132,7 +140,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
         variable = f"KMS_{name.upper()}"
         if hint == dict[str, timedelta]:
             continue  # a table: only in the TOML file
-        if variable in environ:
+        if variable in environ and not _is_of_kubernetes(variable, environ[variable]):
             found[name] = environ[variable]
         elif variable + _FROM_FILE in environ and f"{name}_file" not in Settings.__struct_fields__:
             path = environ[variable + _FROM_FILE]
@@ -141,6 +149,29 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
             except (OSError, UnicodeDecodeError) as error:
                 raise StartError(f"Cannot read {variable + _FROM_FILE}={path}: {error}.") from error
     return found
+
+
+def warnings(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none."""
+    settings = {f"KMS_{name.upper()}" for name in Settings.__struct_fields__}
+    known = settings | {name + _FROM_FILE for name in settings} | {_CONFIG, *_OF_THE_COMMAND_LINE}
+    known -= {_TABLE, _TABLE + _FROM_FILE}
+    sentences = []
+    for name, value in sorted(environ.items()):
+        if not name.startswith("KMS_") or name in known or _is_of_kubernetes(name, value):
+            continue
+        if name == _TABLE:
+            sentences.append(f"{name} is passed over: it is a table, for the file that {_CONFIG} names.")
+            continue
+        similar = difflib.get_close_matches(name, known, n=1)
+        hint = f" Is {similar[0]} meant?" if similar else ""
+        sentences.append(f"{name} is passed over: there is no such setting.{hint}")
+    return sentences
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes sets a variable so in every pod beside a Service named `kms` or `kms-…`."""
+    return bool(_SERVICE_NAME.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(value)))
 
 
 def _decode(kind: type, value: Any) -> Any:

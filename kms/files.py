@@ -2,22 +2,72 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from kms.errors import StartError
+import structlog
+
+from kms.errors import Refusal, StartError
+from kms.mounted import is_out_of_reach
+
+
+def fault_of(error: OSError) -> str:
+    """What is wrong, in words for a person."""
+    return "disk full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else error.strerror or type(error).__name__
+
+
+@contextmanager
+def faults_of_start(directory: Path) -> Iterator[None]:
+    """Raise StartError for whatever keeps a service from starting on `directory`, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"Cannot use {error.filename or directory}: {fault_of(error)}.") from error
+    except Refusal as refusal:
+        raise StartError(refusal.detail) from refusal
 
 
 def private_directory(path: Path) -> Path:
-    """Make `path` with mode 0700, or tighten it to that. Raises StartError."""
+    """Make `path` with mode 0700, or tighten it to that.
+
+    One that cannot be tightened, such as a mounted volume of another owner, may be open to its group, which is warned
+    of. Raises StartError where it is open to all, or cannot be made.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
+        try:
+            path.chmod(0o700)
+        except OSError:
+            _require_closed(path)
     except OSError as error:
-        raise StartError(f"Cannot make the directory {path}: {error.strerror}.") from error
+        raise StartError(f"Cannot make the directory {path}: {fault_of(error)}.") from error
     return path
+
+
+def tighten(path: Path, descriptor: int) -> None:
+    """Give an open file mode 0600, or as `private_directory` does. Raises StartError or OSError."""
+    try:
+        os.fchmod(descriptor, 0o600)
+    except OSError:
+        _require_closed(path)
+
+
+def _require_closed(path: Path) -> None:
+    mode = path.stat().st_mode
+    shown = f"{path} belongs to another user and has mode {stat.S_IMODE(mode):04o}"
+    if mode & stat.S_IRWXO:
+        raise StartError(f"{shown}: everybody can use it. Take that from others, or give it to this user.")
+    if mode & stat.S_IRWXG and path not in _warned_of:
+        _warned_of.add(path)
+        structlog.get_logger().warning(f"{shown}: whoever is in its group can read and change what the service keeps")
+
+
+_warned_of: set[Path] = set()
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -42,15 +92,18 @@ def write_private(path: Path, content: bytes) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        raise StartError(f"Cannot write {path}: {error.strerror}.") from error
+        raise StartError(f"Cannot write {path}: {fault_of(error)}.") from error
 
 
 def private_bytes(path: Path) -> bytes:
-    """The content of a file that holds a secret. Raises StartError if others may read it, or if it cannot be read."""
+    """The content of a file that holds a secret. Raises StartError if others may read it, or if it cannot be read.
+
+    Members of its group may. Others may not, unless it is on a mount that they cannot reach.
+    """
     try:
         mode = path.stat().st_mode
-        if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
+        if mode & (stat.S_IWOTH | stat.S_IXOTH) or (mode & stat.S_IROTH and not is_out_of_reach(path)):
             raise StartError(f"{path} holds a secret and has mode {stat.S_IMODE(mode):04o}; make it 0600.")
         return path.read_bytes()
     except OSError as error:
-        raise StartError(f"Cannot read {path}: {error.strerror}.") from error
+        raise StartError(f"Cannot read {path}: {fault_of(error)}.") from error

@@ -72,6 +72,9 @@ class Metrics:
         self.integrity_failures = library.Counter(
             "kms_integrity_failures", "Tables found altered outside the service.", registry=None
         )
+        self.spools_lost = library.Counter(
+            "kms_audit_files_lost", "Files of the audit log taken away from a running worker.", registry=None
+        )
         self.integrity_checked = library.Gauge(
             "kms_integrity_checked_timestamp_seconds",
             "When the whole vault was last compared with its head.",

@@ -6,12 +6,12 @@ import fcntl
 import http.client
 import os
 import shutil
-import signal
 import socket
 import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,28 +20,22 @@ from typing import Any
 import click
 import msgspec
 import structlog
-from granian.constants import HTTPModes, Interfaces, SSLProtocols
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-from granian.server.mp import MPServer
 
-from kms import __version__, tls
+from kms import __version__, config, listening, tls
 from kms.access.ratelimit import RateLimits
 from kms.audit.spool import tidy
 from kms.config import Settings, load
 from kms.errors import Refusal, StartError
-from kms.files import private_directory
-from kms.log import READY_LOGGER, configure_logging, logging_config
+from kms.files import faults_of_start, private_directory
+from kms.log import READY_LOGGER, configure_logging
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.system.checking import INTEGRITY
+from kms.renewal import Renewal, require_served
 from kms.secret import Secret
 from kms.vault import claims, served
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
-
-_DRAIN_SECONDS = 30
-_HEADER_TIMEOUT_MS = 10_000
-_PARENT_CHECK_SECONDS = 1.0
+from kms.workers import Workers
 
 
 @click.command(context_settings={"show_default": True})
@@ -71,23 +65,39 @@ def main(*, debug: bool, **flags: Any) -> None:
         if debug:
             settings = msgspec.structs.replace(settings, log_level="debug", workers=1)
         configure_logging(settings)
-        settings, vault = prepare(settings)
+        settings, vault = prepare(settings, tls.server_context if debug else require_served)
         if debug:
             _serve_with_flask(settings, vault.root_key)
+            leave(vault)
         else:
-            _serve_with_granian(settings, vault.root_key)
-        leave(vault)
+            is_clean = _serve_with_granian(settings, vault.root_key)
+            leave(vault)
+            if not is_clean:
+                structlog.get_logger().warning("stopped before every request was answered")
+                sys.exit(1)
+            structlog.get_logger(READY_LOGGER).info("stopped, with every request answered")
     except StartError as error:
         print(f"The service does not start. {error}", file=sys.stderr)
         sys.exit(1)
 
 
-def prepare(settings: Settings) -> tuple[Settings, Vault]:
+def prepare(
+    settings: Settings, check_tls: Callable[[Settings], object] = tls.server_context
+) -> tuple[Settings, Vault]:
     """Everything that is done once for all workers: port, TLS material, vault, first administrator.
+
+    `check_tls` raises StartError where what will serve cannot serve the TLS pair.
 
     Gives the settings with the port that was chosen, and the vault: for its root key, and for `leave` in the end.
     Raises StartError.
     """
+    with faults_of_start(settings.data_dir):
+        return _prepare(settings, check_tls)
+
+
+def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tuple[Settings, Vault]:
+    for sentence in config.warnings():
+        structlog.get_logger().warning(sentence)
     if settings.rate_limit == "off":
         structlog.get_logger().warning("RATE LIMITS ARE OFF: for benchmarks behind a private address only")
     private_directory(settings.data_dir)
@@ -95,7 +105,7 @@ def prepare(settings: Settings) -> tuple[Settings, Vault]:
     RateLimits(settings).require_storage()
     settings = _with_free_port(settings)
     tls.ensure_material(settings)
-    tls.server_context(settings)
+    check_tls(settings)
     vault = open_vault(settings)
     if vault.host.distrust is not None:
         structlog.get_logger().critical("KEYS ARE NOT USED until `vault accept`", reason=vault.host.distrust)
@@ -107,70 +117,40 @@ def prepare(settings: Settings) -> tuple[Settings, Vault]:
 
 
 def leave(vault: Vault) -> None:
-    """Take this host from the nodes: nothing of it answers any more, and nobody needs to wait for it."""
+    """Take this host from the nodes, and leave the database whole: nothing of this host answers any more."""
     with suppress(Refusal), vault.change() as change:
         vault.nodes.leave(change)
+    with suppress(Refusal):
+        vault.checkpoint()  # whoever copies the file of SQLite, or puts another there, needs no other file
     vault.close()
 
 
-class _Server(MPServer):
-    """Granian, taking the key's path as it is: resolving the name of memory gives a name that opens nothing."""
+def _serve_with_granian(settings: Settings, root_key: Secret) -> bool:
+    """Serve until a stop is asked for. Whether every request was answered."""
 
-    def build_ssl_context(self, cert: Path | None, key: Path | None, *settings: Any) -> None:
-        """Called once by Granian's constructor with passphrase, protocol, CA, revocation lists and verification."""
-        assert cert is not None
-        passphrase, protocol, *clients = settings
-        self.ssl_ctx: Any = (True, str(cert.resolve()), str(key), passphrase, str(protocol), *clients)
+    def open_worker(socket_of_worker: socket.socket) -> listening.Listener:
+        from app import create_app
 
+        application = create_app(settings, root_key).wsgi_app  # what Flask itself would call, one call later
+        return listening.Listener(settings, socket_of_worker, application)
 
-def _serve_with_granian(settings: Settings, root_key: Secret) -> None:
-    pair = tls.ServedPair(settings.run_dir)
-    pair.put(tls.checked_pair(settings))
-    server = _Server(
-        "kms",
-        address=_resolved(settings)[-1][0],
-        port=settings.port,
-        interface=Interfaces.WSGI,
-        workers=settings.workers,
-        blocking_threads=settings.threads,
-        # One protocol less to attack: a client of HTTP/2 could hold hundreds of half-sent bodies on one connection.
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
-        websockets=False,
-        log_level=LogLevels.error,
-        log_dictconfig=logging_config(settings),
-        ssl_cert=pair.certificate,
-        ssl_key=pair.key,
-        ssl_protocol_min=SSLProtocols.tls12 if settings.tls_min_version == "1.2" else SSLProtocols.tls13,
-        respawn_failed_workers=True,
-        workers_kill_timeout=_DRAIN_SECONDS,
-    )
-
-    def reload_certificate() -> None:
-        try:
-            pair.put(tls.checked_pair(settings))
-        except StartError as error:
-            structlog.get_logger().error(f"the old certificate stays in use: {error}")
-            return
-        structlog.get_logger().info("certificate loaded anew")
-
-    server.on_reload(reload_certificate)
+    renewal = Renewal(settings)
+    workers = Workers(settings.workers, partial(_listening_socket, settings), open_worker)
+    workers.start(renewal.pair)
     threading.Thread(target=_announce, args=(settings,), daemon=True).start()
-    server.serve(target_loader=partial(_worker_app, settings, root_key, os.getpid()), wrap_loader=False)
+    return workers.run(renewal)
 
 
-def _worker_app(settings: Settings, root_key: Secret, parent: int) -> Any:
-    from app import create_app
-
-    threading.Thread(target=_end_with, args=(parent,), name="parent watch", daemon=True).start()
-    return create_app(settings, root_key).wsgi_app  # what Flask itself would call, one call later
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when its parent is gone, so that a killed service leaves nothing behind on its port."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+def _listening_socket(settings: Settings) -> socket.socket:
+    """A socket of one worker. The kernel spreads new connections over all of them."""
+    family, kind, protocol, _, address = _resolved(settings)
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    made.bind(address)
+    made.listen(listening.BACKLOG)
+    return made
 
 
 def _serve_with_flask(settings: Settings, root_key: Secret) -> None:
@@ -205,12 +185,13 @@ def _with_free_port(settings: Settings) -> Settings:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             return msgspec.structs.replace(settings, port=probe.getsockname()[1])
-    except OSError as error:
-        raise StartError(f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.") from error
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is no host name"
+        raise StartError(f"Cannot listen on {settings.host} port {settings.port}: {reason}.") from error
 
 
 def _resolved(settings: Settings) -> tuple[Any, Any, int, str, tuple[Any, ...]]:
-    """The address to listen on, by number: Granian takes no names."""
+    """The address to listen on, by number."""
     found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return found[0]
 
@@ -218,7 +199,7 @@ def _resolved(settings: Settings) -> tuple[Any, Any, int, str, tuple[Any, ...]]:
 def _announce(settings: Settings) -> None:
     """Say that the service is ready once it has answered, over TLS, that it is."""
     any_address = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-    context = ssl.create_default_context(cafile=str(settings.run_dir / "tls.crt"))
+    context = ssl.create_default_context()
     context.check_hostname = False  # it is our own port; the operator's certificate may name another host
     context.verify_mode = ssl.CERT_NONE
     while True:

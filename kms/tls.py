@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import fcntl
 import ipaddress
 import os
 import socket
 import ssl
+import struct
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +19,8 @@ import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -32,43 +37,50 @@ from kms.secret import Secret
 
 _SELF_SIGNED_FOR = timedelta(days=825)
 _TLS12_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
+_IPV6_ADDRESSES = Path("/proc/net/if_inet6")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A checked certificate chain (PEM) and its key, unencrypted in PKCS#8 PEM."""
+    """A checked certificate chain (PEM) and its key, unencrypted in PKCS#8 PEM; `kind` says for people what it is."""
 
     chain: bytes
     key: Secret
+    kind: str
 
 
 class ServedPair:
-    """The pair at two paths that servers can read: copies, so that a bad pair put there later stops nothing.
+    """A pair at two paths that servers in this process and those forked from it can read, until it is closed.
 
-    The key's is memory that ends with this process and never touches the disk; processes forked from it see it
-    too. Where the system has no such thing it is a file of mode 0600.
+    It is memory that ends with these processes and never touches the disk. Where the system has no such thing it is
+    a file without a name below `directory`.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.certificate = private_directory(directory) / "tls.crt"
-        self._memory = os.memfd_create("kms-tls-key") if hasattr(os, "memfd_create") else None
-        self.key = Path(f"/proc/self/fd/{self._memory}") if self._memory is not None else directory / "tls.key"
+    def __init__(self, certificate: int, key: int) -> None:
+        self.descriptors = certificate, key
+        self.certificate, self.key = (f"/proc/self/fd/{each}" for each in self.descriptors)
 
-    def put(self, pair: Pair) -> None:
-        """Serve `pair` from now on."""
-        write_private(self.certificate, pair.chain)
-        if self._memory is None:
-            write_private(self.key, pair.key.reveal())
-            return
-        os.ftruncate(self._memory, 0)
-        os.pwrite(self._memory, pair.key.reveal(), 0)
+    @classmethod
+    def of(cls, pair: Pair, directory: Path) -> ServedPair:
+        """A copy of `pair`, so that a bad pair put in its place later stops nothing."""
+        return cls(_unnamed(pair.chain, directory), _unnamed(pair.key.reveal(), directory))
 
     def close(self) -> None:
-        """Forget the key."""
-        if self._memory is not None:
-            os.close(self._memory)
-        else:
-            self.key.unlink(missing_ok=True)
+        """Forget it. Whoever has read it keeps it."""
+        for each in self.descriptors:
+            os.close(each)
+
+
+def _unnamed(content: bytes, directory: Path) -> int:
+    """The descriptor of a file without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("kms-tls")
+    else:
+        with tempfile.TemporaryFile(dir=private_directory(directory)) as file:
+            descriptor = os.dup(file.fileno())
+    os.pwrite(descriptor, content, 0)
+    return descriptor
 
 
 def ensure_material(settings: Settings) -> None:
@@ -93,9 +105,8 @@ def server_context(settings: Settings) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2 if settings.tls_min_version == "1.2" else ssl.TLSVersion.TLSv1_3
     context.set_ciphers(_TLS12_SUITES)  # TLS 1.3 has forward secrecy in every suite
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    served = ServedPair(settings.run_dir)
+    served = ServedPair.of(pair, settings.run_dir)
     try:
-        served.put(pair)
         context.load_cert_chain(served.certificate, served.key)
     except (ssl.SSLError, OSError) as error:
         raise StartError(f"{settings.tls_cert} and {settings.tls_key} cannot be used: {error}.") from error
@@ -105,22 +116,37 @@ def server_context(settings: Settings) -> ssl.SSLContext:
 
 
 def checked_pair(settings: Settings) -> Pair:
-    """The pair, if it can be served. Raises StartError as `server_context` does."""
-    chain = _read(settings.tls_cert)
+    """The pair, if it fits and is in force. Raises StartError as `server_context` does."""
     try:
-        leaf = x509.load_pem_x509_certificates(chain)[0]
-    except (ValueError, IndexError):
+        chain = x509.load_pem_x509_certificates(_read(settings.tls_cert))
+        leaf, certified = chain[0], _spki(chain[0].public_key())
+    except (ValueError, IndexError, x509.InvalidVersion):
         raise StartError(f"{settings.tls_cert} is not a certificate in PEM.") from None
+    except UnsupportedAlgorithm:
+        raise StartError(f"{settings.tls_cert} is for a kind of key that is not supported.") from None
     key = _private_key(settings)
     now = datetime.now(UTC)
     if now >= leaf.not_valid_after_utc:
         raise StartError(f"{settings.tls_cert} expired on {leaf.not_valid_after_utc:%Y-%m-%d}. Renew it.")
     if now < leaf.not_valid_before_utc:
         raise StartError(f"{settings.tls_cert} is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC.")
-    spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if leaf.public_key().public_bytes(*spki) != key.public_key().public_bytes(*spki):
+    if certified != _spki(key.public_key()):
         raise StartError(f"{settings.tls_key} is not the key of {settings.tls_cert}.")
-    return Pair(chain, Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())))
+    # Nothing else that the file may hold: comments, parameters, or the key.
+    cleaned = b"".join(each.public_bytes(Encoding.PEM) for each in chain)
+    return Pair(cleaned, Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())), _kind(key))
+
+
+def _spki(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _kind(key: PrivateKeyTypes) -> str:
+    if isinstance(key, rsa.RSAPrivateKey):
+        return f"RSA of {key.key_size} bits"
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.curve.name
+    return type(key).__name__.removesuffix("PrivateKey")
 
 
 def _private_key(settings: Settings) -> PrivateKeyTypes:
@@ -139,20 +165,22 @@ def _private_key(settings: Settings) -> PrivateKeyTypes:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise StartError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _make_self_signed(certificate: Path, key_path: Path, host: str) -> list[str]:
     key = ec.generate_private_key(ec.SECP256R1())
-    dns_names = dict.fromkeys(["localhost", socket.gethostname()])
+    dns_names = dict.fromkeys(["localhost", *_dns_name(socket.gethostname())])
     addresses = dict.fromkeys(["127.0.0.1", "::1"])
     try:
-        addresses[str(ipaddress.ip_address(host))] = None
+        address = ipaddress.ip_address(host)
     except ValueError:
-        dns_names[host] = None
-    unspecified = {"0.0.0.0", "::"}  # noqa: S104  # addresses to listen on, not to be called by
+        dns_names |= dict.fromkeys(_dns_name(host))
+    else:
+        found = own_addresses(address.version) if address.is_unspecified else [str(address)]
+        addresses |= dict.fromkeys(found)
     now = datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "KMS (self-signed)")])
     subject_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -173,7 +201,7 @@ def _make_self_signed(certificate: Path, key_path: Path, host: str) -> list[str]
             x509.SubjectAlternativeName(
                 [
                     *(x509.DNSName(each) for each in dns_names),
-                    *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses if each not in unspecified),
+                    *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses),
                 ]
             ),
             critical=False,
@@ -185,7 +213,35 @@ def _make_self_signed(certificate: Path, key_path: Path, host: str) -> list[str]
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_key), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_private(key_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    write_private(certificate, built.public_bytes(Encoding.PEM))
+    try:
+        write_private(key_path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_private(certificate, built.public_bytes(Encoding.PEM))
+    except StartError as error:
+        key_path.unlink(missing_ok=True)  # alone it would keep the next start from making a pair
+        raise StartError(
+            f"A certificate cannot be made. {error} KMS_TLS_CERT and KMS_TLS_KEY name where it is, or is to be made."
+        ) from error
     certificate.chmod(0o644)
-    return [*dns_names, *(each for each in addresses if each not in unspecified)]
+    return [*dns_names, *addresses]
+
+
+def _dns_name(name: str) -> list[str]:
+    """A host name as certificates write it, in ASCII; nothing where it cannot be written so."""
+    try:
+        return [name.encode("idna").decode("ascii")] if name else []
+    except UnicodeError:
+        return []
+
+
+def own_addresses(version: int) -> list[str]:
+    """The addresses of this host's interfaces; those of IPv6 too where `version` is 6, link-local ones apart."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has none
+                answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                found.append(socket.inet_ntoa(answer[20:24]))
+    if version == 6 and _IPV6_ADDRESSES.exists():
+        numbers = (int(line.split()[0], 16) for line in _IPV6_ADDRESSES.read_text().splitlines())
+        found += [str(each) for each in map(ipaddress.IPv6Address, numbers) if not each.is_link_local]
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kms.config import Settings, load
+from kms.config import Settings, load, warnings
 from kms.errors import StartError
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +56,34 @@ def test_secrets_from_files(tmp_path: Path) -> None:
 def test_what_cannot_be_read_stops_the_start(environ: dict[str, str]) -> None:
     with pytest.raises(StartError):
         load({}, environ)
+
+
+def test_what_kubernetes_sets_beside_a_service_named_kms_is_passed_over() -> None:
+    environ = {
+        "KMS_PORT": "tcp://10.43.0.1:8443",
+        "KMS_PORT_8443_TCP": "tcp://10.43.0.1:8443",
+        "KMS_PORT_8443_TCP_PROTO": "tcp",
+        "KMS_PORT_8443_TCP_PORT": "8443",
+        "KMS_PORT_8443_TCP_ADDR": "10.43.0.1",
+        "KMS_SERVICE_HOST": "10.43.0.1",
+        "KMS_SERVICE_PORT": "8443",
+        "KMS_SERVICE_PORT_HTTPS": "8443",
+        "KMS_AUDIT_SERVICE_HOST": "10.43.0.2",
+        "KMS_AUDIT_PORT": "udp://10.43.0.2:514",
+        "KMS_AUDIT_PORT_514_UDP": "udp://10.43.0.2:514",
+    }
+    assert load({}, environ) == load({}, {})
+    assert warnings(environ) == []
+    with pytest.raises(StartError, match="port"):
+        load({}, {"KMS_PORT": "http://10.43.0.1"})
+
+
+def test_variables_that_are_no_settings_are_named() -> None:
+    good = {"KMS_PORT": "1", "KMS_SEAL_PASSPHRASE_FILE": "x", "KMS_CONFIG": "x", "KMS_URL": "x", "KMSX": "x"}
+    assert warnings(good) == []
+    assert warnings({"KMS_PROT": "1"}) == ["KMS_PROT is passed over: there is no such setting. Is KMS_PORT meant?"]
+    assert warnings({"KMS_ZZZZZZZZZZ": "1"}) == ["KMS_ZZZZZZZZZZ is passed over: there is no such setting."]
+    assert "KMS_CONFIG names" in warnings({"KMS_CRYPTOPERIODS": "x"})[0]
 
 
 def test_unknown_members_of_the_file_stop_the_start(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
@@ -71,6 +71,9 @@ def create_flask_app(service: Service) -> Flask:
     return app
 
 
+_PROBES = {"livez", "readyz"}
+
+
 def _route(app: Flask, name: str, method: str, path: str, view: Callable[..., Response]) -> None:
     app.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
 
@@ -81,6 +84,7 @@ class FlaskHooks:
 
     service: Service
     admission: Admission
+    probed: dict[str, str] = field(default_factory=dict)  # how each of the pages for probes was answered last
 
     def __post_init__(self) -> None:
         self.cursors = Cursors(self.service.vault.derived_keys)
@@ -153,6 +157,10 @@ class FlaskHooks:
         operation = OPERATIONS.get(call.operation)
         if operation is not None and operation.hot and outcome == "success":
             return response  # the audit log has it; a line here would cost more than the operation
+        if call.operation in _PROBES:
+            before, self.probed[call.operation] = self.probed.get(call.operation, "success"), outcome
+            if before == outcome:
+                return response  # asked every few seconds; what is new about it is logged
         problems.log_answer(call, outcome, response.status_code, seconds)
         return response
 
@@ -193,8 +201,9 @@ class FlaskHooks:
         return Response("ok\n", content_type="text/plain")
 
     def readyz(self) -> Response:
-        """Whether this worker can answer: it holds a lease on an unsealed vault that it trusts."""
+        """Whether this worker can answer: it holds a lease on an unsealed vault that it trusts, and records uses."""
         self.service.memory.require()
+        self.service.spool.require()
         details = checked_state(self.service) if "verbose" in request.args else ""
         return Response(f"ok\n{details}", content_type="text/plain")
 

@@ -13,37 +13,52 @@ import mmap
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from kms.errors import Unavailable
-from kms.files import private_directory
+import structlog
 
-_REFUSED = "The audit log cannot be written, so nothing is done. Free some disk space."
+from kms.clock import steady_seconds
+from kms.errors import StartError, Unavailable
+from kms.files import fault_of, private_directory
+
 _PATTERN = "spool-*.jsonl"
 _TAIL_BYTES = 1 << 20
 _ALLOCATED_AT_ONCE = 1 << 18
+_LONG_ENTRY_BYTES = 4096
+_LOOK_SECONDS = 1.0
 _NEWLINE = 10
+_LOG = structlog.get_logger()
 
 
 class Spool:
     """One append-only file, named by the moment and the process it belongs to.
 
-    While the process lives the file ends in zeros, which no entry contains.
+    While the process lives the file ends in zeros, which no entry contains. Where somebody takes the file away from
+    its name, another takes its place within a second, with the entries that would be lost; `lost` is called then.
     """
 
-    def __init__(self, directory: Path, *, fsync: bool) -> None:
-        private_directory(directory)
-        name = _PATTERN.replace("*", f"{time.time_ns():020d}-{os.getpid()}")
-        self._path = directory / name
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # until this process ends
+    def __init__(self, directory: Path, *, fsync: bool, lost: Callable[[], None] = lambda: None) -> None:
+        self._directory = directory
         self._fsync = fsync
+        self._lost = lost
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._written = self._synced = 0
         self._window: mmap.mmap | None = None
         self._begin = self._at = self._room = 0  # where the window begins in the file; in it: next entry, and end
+        self._look_at = 0.0
+        self._is_failing = False
+        self._path, self._file = self._create()
+
+    def _create(self) -> tuple[Path, int]:
+        """A new file. Raises StartError or OSError."""
+        name = _PATTERN.replace("*", f"{time.time_ns():020d}-{os.getpid()}")
+        path = private_directory(self._directory) / name
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)  # until this process ends
+        return path, file
 
     def append(self, line: bytes) -> None:
         """Append one entry. It survives the death of the process, with `fsync` also a power cut.
@@ -52,6 +67,8 @@ class Spool:
         """
         try:
             with self._writing:
+                if steady_seconds() > self._look_at:
+                    self._look()
                 begin, length = self._at, len(line)
                 if begin + length >= self._room:
                     self._allocate(length + 1)
@@ -65,8 +82,64 @@ class Spool:
                     mine = self._written
             if self._fsync:
                 self._sync_up_to(mine)
-        except OSError:
-            raise Unavailable(_REFUSED, retry_after=5) from None
+        except (OSError, StartError) as error:
+            raise self._refusal(error) from None
+
+    def require(self) -> None:
+        """Raise Unavailable with the reason where the next entry could not be written."""
+        try:
+            with self._writing:
+                self._look()
+                if self._at + _LONG_ENTRY_BYTES >= self._room:
+                    self._allocate(_LONG_ENTRY_BYTES)
+        except (OSError, StartError) as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: OSError | StartError) -> Unavailable:
+        """What to raise. The log says once that it has begun."""
+        reason = fault_of(error) if isinstance(error, OSError) else "its directory is away"
+        if not self._is_failing:
+            self._is_failing = True
+            _LOG.warning("THE AUDIT LOG CANNOT BE WRITTEN: everything is refused", reason=reason, exact=str(error))
+        return Unavailable(f"The audit log cannot be written ({reason}), so nothing is done.", retry_after=5)
+
+    def _look(self) -> None:
+        """Make sure that the file is where it is looked for. Raises StartError or OSError."""
+        status = os.fstat(self._file)
+        try:
+            named = self._path.stat(follow_symlinks=False)
+            is_there = (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)
+        except FileNotFoundError:
+            is_there = False
+        if not is_there or status.st_size < self._begin + self._room:  # writing beyond its end kills the process
+            self._replace(status)
+        self._look_at = steady_seconds() + _LOOK_SECONDS
+
+    def _replace(self, status: os.stat_result) -> None:
+        """Go on in a new file. What stood in one that was removed is written there first."""
+        end = self._begin + self._at
+        kept = end if status.st_nlink == 0 else 0
+        path, file = self._create()
+        try:
+            _copy(self._file, file, min(kept, status.st_size))
+            if self._fsync:
+                os.fsync(file)
+                os.fsync(self._file)
+            if not kept and status.st_size >= end:
+                os.ftruncate(self._file, end)  # for whoever has moved it
+        except BaseException:
+            path.unlink(missing_ok=True)
+            os.close(file)
+            raise
+        _LOG.error("A FILE OF THE AUDIT LOG WAS TAKEN AWAY: another is written", was=self._path.name, kept=kept)
+        self._lost()
+        with self._syncing:
+            self._synced = self._written
+            os.close(self._file)
+            self._path, self._file = path, file
+        if self._window is not None:
+            self._window.close()
+        self._window, self._begin, self._at, self._room = None, kept, 0, 0
 
     def _allocate(self, needed: int) -> None:
         """Move the window on to where there is room for `needed` bytes more. Raises OSError."""
@@ -78,6 +151,9 @@ class Spool:
         if self._window is not None:
             self._window.close()
         self._window, self._begin, self._at, self._room = window, begin, end - begin, room
+        if self._is_failing:
+            self._is_failing = False
+            _LOG.warning("the audit log is written again")
 
     def _sync_up_to(self, mine: int) -> None:
         # Whoever gets the lock syncs for all who wrote before; they then find their work done.
@@ -98,6 +174,12 @@ class Spool:
                 self._window.close()
             os.close(self._file)
             self._window, self._room, self._file = None, 0, -1  # what comes too late is refused
+
+
+def _copy(source: int, target: int, length: int) -> None:
+    at = 0
+    while at < length:
+        at += os.sendfile(target, source, at, length - at)
 
 
 def tidy(directory: Path) -> None:
@@ -141,7 +223,7 @@ def latest_lines(directory: Path) -> list[bytes]:
     """The newest lines of every spool, up to a mebibyte of each, in no order."""
     lines: list[bytes] = []
     for path in directory.glob(_PATTERN):
-        with path.open("rb") as file:
+        with suppress(FileNotFoundError), path.open("rb") as file:  # removed meanwhile
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES - _ALLOCATED_AT_ONCE))
             is_whole = file.tell() == 0

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
 from kms.clock import steady_seconds
 from kms.errors import StartError
+from kms.files import fault_of, tighten
 
 _BUSY_SECONDS = 10
 _RESTED_SECONDS = 1.0
@@ -23,6 +24,8 @@ _POSTGRESQL = {
     "options": f"-c lock_timeout={_BUSY_SECONDS * 1000} "
     f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000}",
 }
+_SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+_POSTGRESQL_FULL = "53100"
 
 
 _WRONG_URL = "KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE."
@@ -63,6 +66,13 @@ def connect(url: str, pool_size: int = 20) -> Engine:
     except (ArgumentError, NoSuchModuleError):
         pass  # the message of the exception repeats the URL and with it a password
     raise StartError(_WRONG_URL)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a database refused to write because its disk is full."""
+    cause = getattr(error, "orig", None) or error
+    code = getattr(cause, "sqlite_errorcode", None)
+    return code in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRESQL_FULL
 
 
 def _ping_what_rested(engine: Engine) -> None:
@@ -116,7 +126,7 @@ def _owner_only(path: Path) -> None:
     """Make the database file with mode 0600 before SQLite would with another, and tighten an existing one."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.fchmod(descriptor, 0o600)
+        tighten(path, descriptor)
         os.close(descriptor)
     except OSError as error:
-        raise StartError(f"Cannot open the database {path}: {error.strerror}.") from error
+        raise StartError(f"Cannot open the database {path}: {fault_of(error)}.") from error

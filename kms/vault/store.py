@@ -24,6 +24,7 @@ from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
 from kms.secret import Secret
 from kms.vault import tables
 from kms.vault.change import Change
+from kms.vault.database import is_full
 from kms.vault.head import Head
 from kms.vault.host import Host
 from kms.vault.nodes import Nodes
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kms.vault.memory import Memory
 
 _BUSY = "The database is busy or away; nothing was changed. Try again."
+_FULL = "The database cannot be written (disk full); nothing was changed. Free some space and try again."
 _CLOCKS_DIFFER_BY = 1.02
 """Two per cent allow for the clocks of two hosts not going at the same speed."""
 
@@ -64,6 +66,7 @@ class Vault:
         self._writing = engine.execution_options(kms_writes=True)
         self._turns = Turns()
         self._open_group: Group | None = None
+        self._is_full = False
         self._last_head = b"", Head(0, 0, 0)  # what this process has sealed last it need not unseal
 
     @property
@@ -165,6 +168,7 @@ class Vault:
                 group.first.write_outdated(head.epoch, group.outdated)
             group.first.write_head(sealed)
         group.transaction.commit()
+        self._note_full(False)
         self._last_head = sealed, head
         self.host.saw(head.counter)
         for memory in list(self.memories):
@@ -208,6 +212,14 @@ class Vault:
         for memory in list(self.memories):
             memory.ends = 0.0
 
+    def checkpoint(self) -> None:
+        """Put every change into the file of the database, where it is one (SQLite). Raises Unavailable."""
+        if self.engine.dialect.name == "sqlite":
+            with self._database_faults(), self.engine.connect() as connection:
+                driver = connection.connection.dbapi_connection
+                assert driver is not None
+                driver.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Let go of the database and of what the host shares."""
         self.engine.dispose()
@@ -225,4 +237,16 @@ class Vault:
             raise AlreadyExists("Another call made the same thing at the same moment. Try again.") from None
         except (DBAPIError, PoolTimeout, driver.Error) as error:
             self.errors["unavailable"] += 1
+            if is_full(error):
+                self._note_full(True)
+                raise Unavailable(_FULL, retry_after=5) from error
             raise Unavailable(_BUSY, retry_after=1) from error
+
+    def _note_full(self, full: bool) -> None:
+        """Say in the log when the disk of the database is full, and when it no longer is."""
+        if full != self._is_full:
+            self._is_full = full
+            if full:
+                structlog.get_logger().warning("THE DISK OF THE DATABASE IS FULL: nothing can be changed")
+            else:
+                structlog.get_logger().warning("the database is written again")

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from helpers.running import wait_until
 from helpers.support import World, b64
 from kms.audit.spool import Spool, latest_lines, tidy
 from kms.errors import Unavailable
@@ -95,6 +97,95 @@ def test_a_use_whose_entry_cannot_be_written_is_refused(world: World, monkeypatc
     assert "ciphertext" not in answer.json
     monkeypatch.undo()
     assert user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
+
+
+def test_a_full_disk_is_said_once_and_the_service_is_not_ready(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    user = world.user("user1")
+    user.post("/generate_symmetric_key")
+    with capture_logs() as logged:
+        assert world.http.get("/livez").status_code == 200
+        monkeypatch.setattr(os, "posix_fallocate", no_space)
+        for _ in range(3):
+            ready = world.http.get("/readyz")
+            use = user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""})
+            assert {ready.status_code, use.status_code} == {503}
+            assert "disk full" in ready.json["detail"]
+            assert "disk full" in use.json["detail"]
+        monkeypatch.undo()
+        assert user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
+        for _ in range(3):
+            assert world.http.get("/readyz").status_code == 200
+    assert [line["log_level"] for line in logged if "AUDIT LOG CANNOT" in line["event"]] == ["warning"]
+    probes = [line["outcome"] for line in logged if line.get("operation") in {"livez", "readyz"}]
+    assert probes == ["unavailable", "success"]  # only what is new
+
+
+def test_no_entry_is_lost_when_the_file_of_a_living_worker_is_removed(world: World) -> None:
+    user = world.user("user1")
+    user.post("/generate_symmetric_key")
+    (spool,) = world.service.settings.audit_dir.iterdir()
+    before = _files_lost(world)
+    for _ in range(3):
+        assert user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
+    spool.unlink()
+    uses = 3
+
+    def is_written_elsewhere() -> bool:
+        nonlocal uses
+        uses += user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
+        return any(world.service.settings.audit_dir.iterdir())
+
+    wait_until(is_written_elsewhere)
+    assert [entry["operation"] for entry in entries(world)].count("encrypt") == uses
+    assert _files_lost(world) == before + 1
+
+
+def _files_lost(world: World) -> float:
+    (family,) = world.service.metrics.spools_lost.collect()
+    return family.samples[0].value
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced", "cut"])
+def test_what_is_written_goes_where_it_is_looked_for(tmp_path: Path, how: str) -> None:
+    lost: list[None] = []
+    spool = Spool(tmp_path / "audit", fsync=True, lost=lambda: lost.append(None))
+    spool.append(b'{"a":1}')
+    (path,) = (tmp_path / "audit").iterdir()
+    if how == "cut":
+        os.truncate(path, 0)
+    else:
+        path.rename(tmp_path / "elsewhere")
+        assert how == "moved" or path.write_bytes(b"") == 0
+    spool.require()
+    spool.append(b'{"b":2}')
+    assert latest_lines(tmp_path / "audit") == [b'{"b":2}']
+    assert lost == [None]
+    if how != "cut":
+        assert (tmp_path / "elsewhere").read_bytes() == b'{"a":1}\n'
+
+
+def test_nothing_is_written_where_no_other_file_can_be_made(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "audit", fsync=False)
+    spool.append(b'{"a":1}')
+    (tmp_path / "audit").rename(tmp_path / "elsewhere")
+    (tmp_path / "audit").write_text("in the way")
+    with pytest.raises(Unavailable):
+        spool.require()
+    wait_until(lambda: _is_refused(spool))
+    (tmp_path / "audit").unlink()
+    spool.append(b'{"b":2}')
+    assert latest_lines(tmp_path / "audit") == [b'{"b":2}']
+
+
+def _is_refused(spool: Spool) -> bool:
+    try:
+        spool.append(b'{"lost":1}')
+    except Unavailable:
+        return True
+    return False
 
 
 def test_a_line_that_does_not_fit_leaves_no_part_behind(tmp_path: Path) -> None:

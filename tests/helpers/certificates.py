@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 
 def write_pair(folder: Path, form: str = "pkcs8", passphrase: str = "") -> None:
@@ -20,3 +28,23 @@ def write_pair(folder: Path, form: str = "pkcs8", passphrase: str = "") -> None:
     }[form]
     subprocess.run(convert, cwd=folder, check=True, capture_output=True)
     (folder / "new.key").unlink()
+
+
+def write_pair_of(folder: Path, key: CertificateIssuerPrivateKeyTypes, prefix: bytes = b"") -> x509.Certificate:
+    """A new self-signed pair with that key, each file with a prefix; the certificate."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, None if isinstance(key, (Ed25519PrivateKey, Ed448PrivateKey)) else hashes.SHA256())
+    )
+    (folder / "server.crt").write_bytes(prefix + made.public_bytes(Encoding.PEM))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "server.key").write_bytes(prefix + private)
+    return made

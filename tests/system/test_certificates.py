@@ -1,8 +1,9 @@
-"""Certificates and TLS: what a key may be written in, what is offered, and what SIGHUP loads."""
+"""Certificates and TLS: what a key may be written in, what is offered, and what is loaded while it runs."""
 
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import ssl
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from helpers.certificates import write_pair
+from helpers.certificates import write_pair, write_pair_of
 from helpers.running import Running, Start, wait_until
 
 
@@ -26,26 +29,45 @@ def _served_certificate(service: Running) -> bytes:
     return certificate
 
 
-def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_when_it_is_bad(start: Start) -> None:
+def _is_served(service: Running, wanted: bytes) -> bool:
+    """Whether a dozen handshakes in a row get that certificate: each worker has its own."""
+    return all(_served_certificate(service) == wanted for _ in range(12))
+
+
+def test_certificates_are_loaded_while_connections_go_on(start: Start) -> None:
     service = start("--workers", "2")
     before, workers = _served_certificate(service), set(service.worker_pids())
+    context = ssl.create_default_context(cafile=str(service.folder / "server.crt"))
+    connection = http.client.HTTPSConnection("localhost", service.port, context=context, timeout=10)
+
+    def closes() -> bool:
+        connection.request("GET", "/livez")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"ok\n")
+        return answer.getheader("Connection") == "close"
+
+    assert not closes()
     (service.folder / "server.crt").write_text("garbage")
     service.process.send_signal(signal.SIGHUP)
-    service.wait_for_workers(2, without=workers)  # each was replaced by one that took the pair anew
-    assert _served_certificate(service) == before
-    assert "old certificate stays" in service.log.read_text()
-    workers = set(service.worker_pids())
-    write_pair(service.folder)
+    wait_until(lambda: "old certificate stays" in service.log.read_text(), service.log.read_text)
+    write_pair_of(service.folder, ec.generate_private_key(ec.SECP521R1()))
     service.process.send_signal(signal.SIGHUP)
-    service.wait_for_workers(2, without=workers)
-    wanted = x509.load_pem_x509_certificate((service.folder / "server.crt").read_bytes())
-
-    def is_served() -> bool:
-        # Workers are replaced one by one: done when a dozen handshakes in a row get the new certificate.
-        return all(x509.load_der_x509_certificate(_served_certificate(service)) == wanted for _ in range(12))
-
-    wait_until(is_served, every=0.2)
-    assert service.curl("GET", "/api/v1/keys").status == 200  # the session has gone on
+    wait_until(lambda: "secp521r1" in service.log.read_text(), service.log.read_text)
+    assert _is_served(service, before)
+    assert not closes()
+    write_pair(service.folder)
+    new = x509.load_pem_x509_certificate((service.folder / "server.crt").read_bytes()).public_bytes(Encoding.DER)
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: _is_served(service, new), service.log.read_text)
+    assert closes()  # after an answer, so that the client comes again and sees the new one
+    newer = write_pair_of(service.folder, ec.generate_private_key(ec.SECP384R1())).public_bytes(Encoding.DER)
+    wait_until(lambda: _is_served(service, newer), service.log.read_text)  # without being told
+    assert set(service.worker_pids()) == workers
+    for _ in range(3):  # as a terminal or a supervisor sends it, to each of them, and not only once
+        for pid in (*workers, service.process.pid):
+            os.kill(pid, signal.SIGTERM)
+    assert service.process.wait(timeout=60) == 0
+    assert "stopped, with every request answered" in service.log.read_text()
 
 
 @pytest.mark.parametrize("form", ["pkcs1", "encrypted", "encrypted-pkcs1"])

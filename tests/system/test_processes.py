@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import sqlite3
 import ssl
 import threading
 import time
@@ -150,11 +151,76 @@ def test_sigterm_loses_no_request_in_flight(start: Start) -> None:
     assert sum(maker.lost_in_flight for maker in makers) == 0
 
 
-def test_sigterm_writes_down_when_keys_were_used(start: Start) -> None:
+@pytest.mark.slow
+def test_certificates_loaded_under_load_lose_no_request(start: Start) -> None:
+    """Clients that reuse connections without a pause, or with one, and such as make a new one for each request."""
+    service = start("--workers", "2", "--rate-limit", "off", login=False)
+    stopping, answered = threading.Event(), [0] * 24
+    lost: list[str] = []
+
+    def use(number: int) -> None:
+        context = ssl.create_default_context(cafile=str(service.folder / "server.crt"))
+        connection = None
+        while not stopping.wait(0.9 if number < 12 else 0.001):
+            connection = connection or http.client.HTTPSConnection("localhost", service.port, context=context)
+            try:
+                connection.request("GET", "/livez")
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                lost.append(repr(error))
+                return
+            answered[number] += 1
+            if number >= 18 or answer.getheader("Connection") == "close":
+                connection.close()
+                connection = None
+
+    users = [threading.Thread(target=use, args=(number,), daemon=True) for number in range(len(answered))]
+    for each in users:
+        each.start()
+    for loads in range(1, 4):
+        wait_until(lambda: min(answered) > 3 * loads, lambda: lost)  # noqa: B023  # called before it changes
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: service.log.read_text().count("certificate loaded anew") == loads)  # noqa: B023
+    wait_until(lambda: min(answered) > 30, lambda: lost)  # longer than any Granian is drained
+    stopping.set()
+    for each in users:
+        each.join(timeout=60)
+    assert lost == []
+
+
+@pytest.mark.slow
+def test_a_stop_that_is_asked_for_again_ten_seconds_later_is_at_once(start: Start) -> None:
+    service = start("--workers", "1")
+    context = ssl.create_default_context(cafile=str(service.folder / "server.crt"))
+    connection = http.client.HTTPSConnection("localhost", service.port, context=context, timeout=60)
+    connection.putrequest("POST", "/generate_rsa_key")
+    connection.putheader("Authorization", f"Bearer {service.token}")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"{")  # and no more: the worker waits for it
+    service.process.send_signal(signal.SIGTERM)
+    asked_at = time.monotonic()
+    while service.process.poll() is None:
+        assert time.monotonic() - asked_at < 25
+        time.sleep(0.5)
+        service.process.send_signal(signal.SIGTERM)
+    assert time.monotonic() - asked_at > 10
+    assert service.process.returncode == 1
+    assert "stopped before every request was answered" in service.log.read_text()
+
+
+def test_sigterm_writes_everything_down(start: Start) -> None:
     service = start("--workers", "2")
     service.curl("POST", "/api/v1/keys", {"key_id": "used"})
     service.curl("POST", "/api/v1/keys/used/encrypt", {"plaintext": ""})
+    database = service.folder / "kms-data" / "kms.db"
+    reader = sqlite3.connect(database)  # such as one who looks at it meanwhile
+    assert reader.execute("SELECT count(*) FROM keys").fetchone() == (1,)
     service.stop()
+    assert database.with_name("kms.db-wal").stat().st_size == 0
+    reader.close()
+    assert "stopped, with every request answered" in service.log.read_text().splitlines()[-1]
     again = start("--workers", "2", folder=service.folder, login=False)
     again.token = service.token
     assert again.curl("GET", "/api/v1/keys/used/last-use").json["operation"] == "encrypt"

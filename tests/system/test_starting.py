@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +94,11 @@ def test_gunicorn(start: Start, tmp_path: Path) -> None:
         assert service.curl("POST", "/generate_symmetric_key", {}, token="x").status == 401
         command = ["openssl", "s_client", "-connect", f"localhost:{port}", "-tls1_2"]
         assert subprocess.run(command, input=b"", capture_output=True, check=False).returncode != 0
+        context = ssl.create_default_context(cafile=str(tmp_path / "server.crt"))
+        connection = http.client.HTTPSConnection("localhost", port, context=context)
+        connection.request("GET", "/livez")
+        assert "Content-Length" in dict(connection.getresponse().getheaders())  # as libmongocrypt looks for it
+        connection.close()
     finally:
         service.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 import subprocess
 import threading
 import time
@@ -16,9 +17,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from cryptography.hazmat.primitives.serialization import load_der_private_key
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
+from structlog.testing import capture_logs
 
-from helpers.support import make_key, make_version
+from helpers.support import World, make_key, make_version
 from kms.access import clients
 from kms.access.model import Client, ClientStatus, Role, Token
 from kms.config import Settings
@@ -312,3 +314,24 @@ def test_ten_thousand_versions_of_one_key_are_rows_like_any_other(tmp_path: Path
         assert snapshot.find(KeyVersion, key.uid, 1) is not None
     assert wrong_tables(opened) == []
     opened.engine.dispose()
+
+
+def test_a_full_disk_is_named_once_and_nothing_is_changed(world: World) -> None:
+    user, engine = world.user("user1"), world.service.vault.engine
+
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA max_page_count=1")  # no more than there are
+
+    event.listen(engine, "connect", limit)
+    engine.dispose()
+    with capture_logs() as logged:
+        answers = [user.post("/api/v1/keys", {"description": "x" * 1000}) for _ in range(30)]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert len(refused) > 1
+    assert all("disk full" in answer.json["detail"] for answer in refused)
+    assert [line["log_level"] for line in logged if "DISK" in line["event"]] == ["warning"]
+    made = [answer for answer in answers if answer.status_code == 201]
+    assert len(user.get("/api/v1/keys").json["items"]) == len(made)
+    event.remove(engine, "connect", limit)
+    engine.dispose()
+    assert user.post("/api/v1/keys", {}).status_code == 201

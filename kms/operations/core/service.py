@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -106,7 +106,9 @@ class Service:
         self.rate_limits = RateLimits(settings)
         self.metrics = Metrics(settings.run_dir / "metrics")
         vault.observe = self.metrics.observe_database
-        self.spool = Spool(settings.audit_dir, fsync=settings.audit_fsync == "always")
+        self.spool = Spool(
+            settings.audit_dir, fsync=settings.audit_fsync == "always", lost=self.metrics.spools_lost.inc
+        )
         self.memory.start()
 
     @classmethod
@@ -134,9 +136,15 @@ class Service:
         """Fresh material of `kind`. May take seconds, so it is called outside of transactions."""
         return KeyMaterial.of(kind, self.key_pool.generate(kind))
 
+    def write_at_the_end(self) -> None:
+        """Write down what is only in memory, and entries of an audit file that was taken away a moment ago."""
+        self.last_uses.write_at_the_end()
+        with suppress(Unavailable):
+            self.spool.require()
+
     def close(self) -> None:
         """Stop answering and let go of the database."""
-        self.last_uses.write_at_the_end()
+        self.write_at_the_end()
         self.memory.stop()
         self.key_pool.close()
         self.spool.close()

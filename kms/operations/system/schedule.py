@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -71,6 +72,8 @@ class Schedule:
     def tick(self) -> None:
         """Do everything that is due now. Raises Refusal where the vault cannot be reached."""
         sample(self._service)
+        with suppress(Unavailable):  # it says so itself, once
+            self._service.spool.require()
         now = self._service.clock()
         rotate_due_keys(self._service, now)
         delete_due_keys(self._service, now)
