@@ -108,6 +108,14 @@ def read(stream: BinaryIO, length: int) -> bytes:
     return body
 
 
+def read_to_end(stream: BinaryIO, limit: int) -> bytes:
+    """A body that ends by itself, as one sent in chunks does. Raises TooLarge for more than `limit` bytes."""
+    body = _up_to(stream, limit + 1)
+    if len(body) > limit:
+        raise TooLarge(f"At most {limit} bytes are taken.")
+    return body
+
+
 def _up_to(stream: BinaryIO, length: int) -> bytes:
     parts = []
     while length > 0:

@@ -47,6 +47,8 @@ def signed(access: dict[str, str], clock: SteeredClock, action: str, body: bytes
         "x-amz-date": amz_date,
         "x-amz-target": f"TrentService.{action}",
     }
+    if token := access.get("session_token"):
+        sent["x-amz-security-token"] = token
     scope = Signed(access["access_key_id"], amz_date[:8], "us-east-1", "kms", tuple(sorted(sent)), "")
     key = sigv4.signing_key(Secret(access["secret_access_key"].encode()), scope)
     signature = sigv4.signature(scope, key, "POST", "/", sent, amz_date, sha256(body).hexdigest())
@@ -56,6 +58,7 @@ def signed(access: dict[str, str], clock: SteeredClock, action: str, body: bytes
         "CONTENT_TYPE": sent["content-type"],
         "HTTP_X_AMZ_DATE": amz_date,
         "HTTP_X_AMZ_TARGET": sent["x-amz-target"],
+        **({"HTTP_X_AMZ_SECURITY_TOKEN": token} if token else {}),
         "HTTP_AUTHORIZATION": f"AWS4-HMAC-SHA256 Credential={scope.access_key_id}/{scope.scope}, "
         f"SignedHeaders={';'.join(scope.headers)}, Signature={signature}",
     }

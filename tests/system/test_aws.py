@@ -467,6 +467,17 @@ def test_signatures_are_checked(account: Account, monkeypatch: pytest.MonkeyPatc
     assert answer["message"].startswith("Signature expired")
 
 
+def test_a_body_in_chunks_is_read(account: Account) -> None:
+    status, answer = _signed(
+        account,
+        account.access_key(),
+        b'{"Description": "in chunks"}',
+        target="TrentService.CreateKey",
+        altered={"Transfer-Encoding": "chunked"},
+    )
+    assert (status, answer["KeyMetadata"]["Description"]) == (200, "in chunks")
+
+
 def test_access_keys(service: Running, account: Account) -> None:
     with_token = account.access_key(with_session_token=True, expires_in=60)
     assert account.kms(key=with_token).list_keys()

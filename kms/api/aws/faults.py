@@ -7,7 +7,10 @@ from kms.api.faults import DialectFault
 
 
 class Fault(DialectFault):
-    """An error of the AWS dialect; by its `code` clients choose the exception that they raise."""
+    """An error of the AWS dialect; by its `code` clients choose the exception that they raise.
+
+    As with AWS, one whose code says all has no message.
+    """
 
     def __init__(self, code: str, message: str, *, status: int = 400, problem: str = "validation-failed") -> None:
         super().__init__(message, status=status, problem=problem)
@@ -17,7 +20,6 @@ class Fault(DialectFault):
 _CODES: dict[type[errors.Refusal], tuple[str, int]] = {
     errors.NotFound: ("NotFoundException", 400),
     errors.PermissionDenied: ("AccessDeniedException", 400),
-    errors.AuthenticationFailed: ("UnrecognizedClientException", 400),
     errors.KeyRevoked: ("KMSInvalidStateException", 400),
     errors.KeyStateConflict: ("KMSInvalidStateException", 400),
     errors.KeyExpired: ("KMSInvalidStateException", 400),
@@ -35,9 +37,20 @@ _CODES: dict[type[errors.Refusal], tuple[str, int]] = {
 
 def fault_of(refusal: errors.Refusal) -> Fault:
     """The fault that stands for a refusal."""
+    if isinstance(refusal, errors.AuthenticationFailed):
+        return unknown_token()
     code, status = _CODES.get(type(refusal), ("KMSInternalException", 500))
     message = "" if isinstance(refusal, errors.DecryptionFailed) else refusal.detail
     return Fault(code, message, status=status, problem=refusal.problem)
+
+
+def unknown_token() -> Fault:
+    """The fault of an access key that is not there, or not any more."""
+    return Fault(
+        "UnrecognizedClientException",
+        "The security token included in the request is invalid.",
+        problem="authentication-failed",
+    )
 
 
 def invalid(member: str, value: object, constraint: str) -> Fault:

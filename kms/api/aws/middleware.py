@@ -34,7 +34,7 @@ from kms.api.aws import (  # noqa: F401  # they fill the table
     signing,
     tagging,
 )
-from kms.api.aws.faults import Fault, fault_of
+from kms.api.aws.faults import Fault, fault_of, unknown_token
 from kms.api.aws.names import Names
 from kms.api.aws.request import ACTIONS, Action, AwsRequest
 from kms.api.aws.shapes import decoded
@@ -78,7 +78,8 @@ class AwsMiddleware:
         except Exception as error:  # noqa: BLE001  # every failure has its answer
             fault = recorded_fault(error, Fault, fault_of, self.service, call)
             status, outcome = fault.status, fault.problem
-            body = msgspec.json.encode({"__type": fault.code, "message": fault.message})
+            told = {"message": fault.message} if fault.message else {}
+            body = msgspec.json.encode({"__type": fault.code, **told})
             extra = [("x-amzn-ErrorType", fault.code)]
         self.service.metrics.count(call.operation, outcome, time.perf_counter() - began)
         start_response(
@@ -123,7 +124,7 @@ class AwsMiddleware:
         # Whoever knows the id of an access key but not its secret can keep this client's signed requests waiting, and
         # none of the other doors.
         with self.admission.unproven(signer.caller.client_id):
-            body = requests.read(environ["wsgi.input"], length)
+            body = self._body(environ, length)
         headers = {name: _header(environ, name) for name in signed.headers}
         key = signer.signing_keys.get(signed.scope)
         if key is None:
@@ -135,6 +136,21 @@ class AwsMiddleware:
             self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
             raise Fault("InvalidSignatureException", _WRONG, problem="authentication-failed")
         return signer, signed, body
+
+    def _body(self, environ: Environ, length: int) -> bytes:
+        """The body, also where it comes in chunks: then its end is known to the server underneath only."""
+        if environ.get("CONTENT_LENGTH"):
+            return requests.read(environ["wsgi.input"], length)
+        if environ.get("wsgi.input_terminated"):
+            return requests.read_to_end(environ["wsgi.input"], self.service.settings.max_body_bytes)
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            raise Fault(
+                "MissingContentLength",
+                "You must provide the Content-Length HTTP header.",
+                status=HTTPStatus.LENGTH_REQUIRED.value,
+                problem="malformed-request",
+            )
+        return b""
 
     def _presented(self, environ: Environ) -> tuple[SigningCaller, Signed, str]:
         authorization, amz_date = environ.get("HTTP_AUTHORIZATION", ""), environ.get("HTTP_X_AMZ_DATE", "")
@@ -161,12 +177,19 @@ class AwsMiddleware:
                 f"Signature expired: {amz_date[:16]} is not within five minutes of now.",
                 problem="authentication-failed",
             )
+        token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN")
         try:
             signer = self.service.authenticator.access_key(signed.access_key_id)
         except errors.AuthenticationFailed:
-            raise _unknown() from None
-        if not self.service.authenticator.is_session_token(signer, environ.get("HTTP_X_AMZ_SECURITY_TOKEN")):
-            raise _unknown()
+            if self.service.authenticator.is_over(signed.access_key_id, token):
+                raise Fault(
+                    "ExpiredTokenException",
+                    "The security token included in the request is expired",
+                    problem="authentication-failed",
+                ) from None
+            raise unknown_token() from None
+        if not self.service.authenticator.is_session_token(signer, token):
+            raise unknown_token()
         return signer, signed, amz_date
 
 
@@ -196,11 +219,3 @@ def _header(environ: Environ, name: str) -> str:
 
 def _incomplete(sentence: str) -> Fault:
     return Fault("IncompleteSignatureException", sentence, problem="authentication-failed")
-
-
-def _unknown() -> Fault:
-    return Fault(
-        "UnrecognizedClientException",
-        "The security token included in the request is invalid.",
-        problem="authentication-failed",
-    )
