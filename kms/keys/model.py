@@ -166,8 +166,9 @@ class KeyVersion:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Another name of a key, which can be given to another key later."""
+    """Another name of a key, which can be given to another key later: when that was last is `updated_at`."""
 
     alias: str
     key_uid: bytes
     created_at: datetime
+    updated_at: datetime | None = None

@@ -95,6 +95,7 @@ aliases = Table(
     Column("alias", String(256), primary_key=True),
     Column("key_uid", LargeBinary(16), nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
+    _added("updated_at", BigInteger, None),
     _mac(),
 )
 

@@ -236,7 +236,14 @@ def test_aliases(kms: Kms) -> None:
     for name in ("alias/shop/orders", arn):
         assert kms.describe_key(KeyId=name)["KeyMetadata"]["KeyId"] == one
         assert kms.encrypt(KeyId=name, Plaintext=b"x")["KeyId"].endswith(one)
-    kms.update_alias(AliasName="alias/shop/orders", TargetKeyId=two)
+    (made,) = kms.list_aliases(KeyId=one)["Aliases"]
+    assert made["LastUpdatedDate"] == made["CreationDate"]
+    for target in (one, two):  # also where it stays: SPIRE takes aliases that nobody has updated for abandoned
+        kms.update_alias(AliasName="alias/shop/orders", TargetKeyId=target)
+        (updated,) = kms.list_aliases(KeyId=target)["Aliases"]
+        assert updated["CreationDate"] == made["CreationDate"]
+        assert updated["LastUpdatedDate"] > made["LastUpdatedDate"]
+        made = updated
     assert kms.describe_key(KeyId=arn)["KeyMetadata"]["KeyId"] == two
     for spec, usage in (("RSA_2048", "ENCRYPT_DECRYPT"), ("ECC_NIST_P256", "SIGN_VERIFY")):
         other = {"AliasName": "alias/shop/orders", "TargetKeyId": kms.key(KeySpec=spec, KeyUsage=usage)}

@@ -86,7 +86,7 @@ def list_aliases(aws: AwsRequest, given: ListAliasesInput) -> Mapping[str, Any]:
                     "AliasArn": aws.names.alias_arn(shown),
                     "TargetKeyId": each.key_id,
                     "CreationDate": seconds(each.created_at),
-                    "LastUpdatedDate": seconds(each.created_at),
+                    "LastUpdatedDate": seconds(each.updated_at),
                 }
                 found.append((each.alias, entry))
         cursor = page.next_cursor
