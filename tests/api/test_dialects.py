@@ -88,7 +88,7 @@ def test_aws_requests_drawn_from_the_model(world: World, alice: Api, clock: Stee
         status, content = answer_of(world, signed(access, clock, name, body), body)
         if status == 503:  # a lease that ended for want of processor time; refusing is always right
             continue
-        assert status in (200, 400, 412), (body, status, content)
+        assert status in (200, 400), (body, status, content)
         if status != 200:
             told = json.loads(content)
             assert set(told) <= {"__type", "message"}

@@ -336,7 +336,7 @@ def test_regions_are_apart(account: Account) -> None:
     ]
     sealed = there.encrypt(KeyId="alias/both", Plaintext=b"x")["CiphertextBlob"]
     assert there.decrypt(CiphertextBlob=sealed)["Plaintext"] == b"x"
-    assert here.refusal("decrypt", CiphertextBlob=sealed)[0] == "InvalidCiphertextException"
+    assert here.refusal("decrypt", CiphertextBlob=sealed)[0] == "AccessDeniedException"
 
 
 def test_keys_are_the_same_in_both_dialects(service: Running, account: Account, kms: Kms) -> None:
@@ -365,7 +365,7 @@ def test_others_keys_are_not_there(service: Running, kms: Kms) -> None:
     unknown = other.refusal("encrypt", KeyId="00000000-0000-0000-0000-000000000000", Plaintext=b"x")
     refused = other.refusal("encrypt", KeyId=key, Plaintext=b"x")
     assert refused == (unknown[0], unknown[1].replace("00000000-0000-0000-0000-000000000000", key))
-    assert other.refusal("decrypt", CiphertextBlob=sealed)[0] == "InvalidCiphertextException"
+    assert other.refusal("decrypt", CiphertextBlob=sealed)[0] == "AccessDeniedException"
     for call in ("describe_key", "disable_key", "enable_key", "schedule_key_deletion", "get_key_rotation_status"):
         assert other.refusal(call, KeyId=key)[0] == "NotFoundException"
     assert other.list_keys()["Keys"] == []
@@ -393,7 +393,7 @@ def test_what_does_not_fit_is_said_in_the_words_of_aws(kms: Kms) -> None:
         (
             "encrypt",
             {"KeyId": "k", "Plaintext": b"x" * 4097},
-            "Value '***' at 'plaintext' failed to satisfy constraint: Member must have length less than or",
+            "Value at 'plaintext' failed to satisfy constraint: Member must have length less than or",
         ),
         (
             "create_key",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -27,7 +27,7 @@ _ALGORITHMS = {
     "RSA_AES_KEY_WRAP_SHA_256": "RSA_AES_KEY_WRAP_SHA_256",
 }
 _BITS = {"RSA_2048": 2048, "RSA_3072": 3072, "RSA_4096": 4096}
-_LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+_LONGEST_LOAN = timedelta(days=365)
 MaterialId = Annotated[str, Meta(min_length=64, max_length=64, pattern=r"^[a-f0-9]+\Z")]
 
 
@@ -82,9 +82,7 @@ def import_key_material(aws: AwsRequest, given: ImportKeyMaterialInput) -> Mappi
     """Give a key its material: any at first, later the same again."""
     key = _external(aws, given.key_id)
     arn = aws.names.key_arn(key.key_id)
-    expires = given.expiration_model == "KEY_MATERIAL_EXPIRES"
-    if expires != (given.valid_to is not None):
-        raise Fault("ValidationException", "ValidTo comes with KEY_MATERIAL_EXPIRES, and with that only.")
+    _require_expiration(given)
     _require_material(aws, key, given.key_material_id)
     if given.key_material_description is not None:
         raise Fault("UnsupportedOperationException", "KeyMaterial has no description here.")
@@ -136,16 +134,29 @@ def _require_material(aws: AwsRequest, key: Key, named: str | None) -> None:
         raise Fault("NotFoundException", f"{arn} has no material {named}.", problem="not-found")
 
 
+def _require_expiration(given: ImportKeyMaterialInput) -> None:
+    """Raise Fault for a date without the model that has one, and for that model without a date."""
+    expires = given.expiration_model == "KEY_MATERIAL_EXPIRES"
+    if expires and given.valid_to is None:
+        raise Fault(
+            "ValidationException", "A validTo date must be set if the ExpirationModel is KEY_MATERIAL_EXPIRES"
+        )
+    if not expires and given.valid_to is not None:
+        raise Fault(
+            "ValidationException", f"A validTo date cannot be set if the ExpirationModel is {given.expiration_model}"
+        )
+
+
 def _external(aws: AwsRequest, given: str) -> Key:
     key = aws.key_without_alias(given)
     aws.require_no_deletion(key)
     if key.origin is not Origin.IMPORTED:
-        arn = aws.names.key_arn(key.key_id)
-        raise Fault("UnsupportedOperationException", f"{arn} is of origin AWS_KMS; this is for EXTERNAL.")
+        raise aws.wrong_origin(key)
     return key
 
 
 def _moment(aws: AwsRequest, at: float) -> datetime:
-    if not aws.service.clock().timestamp() < at <= _LATEST:
-        raise Fault("ValidationException", "ValidTo must be a time in the future.")
+    now = aws.service.clock()
+    if not now.timestamp() < at <= (now + _LONGEST_LOAN).timestamp():
+        raise Fault("ValidationException", "ValidTo must be a time in the future, and within 365 days.")
     return datetime.fromtimestamp(at, UTC)

@@ -25,6 +25,7 @@ from kms.operations.keys.state_changes import DeleteKeyRequest
 from kms.operations.keys.views import KeyView
 
 _SHORTEST_WINDOW, _USUAL_WINDOW, _LONGEST_WINDOW = 7, 30, 30
+_WINDOW = f"PendingWindowInDays must be between {_SHORTEST_WINDOW} and {_LONGEST_WINDOW}"
 
 KeySpec = Literal[
     "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1",
@@ -78,7 +79,11 @@ class UpdateKeyDescriptionInput(KeyInput, kw_only=True):
 def create_key(aws: AwsRequest, given: CreateKeyInput) -> Mapping[str, Any]:
     """Make a key."""
     if given.key_spec is not None and given.customer_master_key_spec not in (None, given.key_spec):
-        raise Fault("ValidationException", "Give KeySpec or CustomerMasterKeySpec, not both.")
+        raise Fault(
+            "ValidationException",
+            "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is "
+            "deprecated.",
+        )
     spec = given.key_spec or given.customer_master_key_spec or specs.SYMMETRIC
     if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS", "EXTERNAL"):
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
@@ -86,15 +91,16 @@ def create_key(aws: AwsRequest, given: CreateKeyInput) -> Mapping[str, Any]:
         policies.require_ownership(aws, given.policy, aws.call.known_caller.client_id)
     native = specs.TYPES.get(spec)
     if native is None:
-        raise Fault("UnsupportedOperationException", f"KeySpec {spec} is not supported.")
+        raise Fault("UnsupportedOperationException", f"KeySpec {spec} is not supported")
     possible = specs.usages_for(spec)
     usage = given.key_usage or ("ENCRYPT_DECRYPT" if spec == specs.SYMMETRIC else None)
     if usage is None:
         raise Fault(
-            "ValidationException", f"You must specify a KeyUsage value for {spec} keys: {' or '.join(possible)}."
+            "ValidationException",
+            "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.",
         )
     if usage not in possible:
-        raise Fault("ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {spec}.")
+        raise Fault("ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {spec}")
     request = CreateKeyRequest(
         type=native,
         key_id=new_multi_region_key_id() if given.multi_region else None,
@@ -154,7 +160,7 @@ def schedule_key_deletion(aws: AwsRequest, given: ScheduleKeyDeletionInput) -> M
     aws.require_no_deletion(key)
     days = given.pending_window_in_days
     if not _SHORTEST_WINDOW <= days <= _LONGEST_WINDOW:
-        raise Fault("ValidationException", f"PendingWindowInDays must be {_SHORTEST_WINDOW} to {_LONGEST_WINDOW}.")
+        raise Fault("ValidationException", _WINDOW)
     if aws.names.primary_region(key.region) != aws.names.region:
         return _replica_removed(aws, key)
     if key.replicas:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http import HTTPStatus
 
@@ -174,7 +175,7 @@ class AwsMiddleware:
         if not sigv4.is_timely(signed, amz_date, self.service.clock()):
             raise Fault(
                 "InvalidSignatureException",
-                f"Signature expired: {amz_date[:16]} is not within five minutes of now.",
+                _untimely(signed, amz_date, self.service.clock()),
                 problem="authentication-failed",
             )
         token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN")
@@ -215,6 +216,26 @@ def _all_sent(environ: Environ, signed: Signed) -> bool:
 def _header(environ: Environ, name: str) -> str:
     variable = name.upper().replace("-", "_")
     return str(environ.get(variable if variable in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{variable}", ""))
+
+
+def _untimely(signed: Signed, amz_date: str, now: datetime) -> str:
+    """What AWS says of a request that was not signed just now."""
+    at = sigv4.moment(amz_date)
+    if at is None:
+        return "Date must be in ISO-8601 'basic format'."
+    if not amz_date.startswith(signed.date):
+        return (
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+            f"'{signed.date}' != '{amz_date[:8]}', from '{amz_date}'."
+        )
+    minutes = sigv4.SKEW // timedelta(minutes=1)
+    is_late = at < now
+    bound, ours = (
+        f"{each.astimezone(UTC):{sigv4.TIME}}" for each in (now + sigv4.SKEW * (-1 if is_late else 1), now)
+    )
+    if is_late:
+        return f"Signature expired: {amz_date} is now earlier than {bound} ({ours} - {minutes} min.)"
+    return f"Signature not yet current: {amz_date} is still later than {bound} ({ours} + {minutes} min.)"
 
 
 def _incomplete(sentence: str) -> Fault:

@@ -121,7 +121,7 @@ def _batch(given: str | list[str]) -> list[str]:
 
 def _require_default(name: str) -> None:
     if name != _NAME:
-        raise Fault("NotFoundException", f"No such policy exists: {name}", problem="not-found")
+        raise Fault("NotFoundException", "No such policy exists", problem="not-found")
 
 
 def _malformed(why: str) -> Fault:

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, field
 
 from kms.api.aws.faults import Fault
 from kms.api.aws.managing import metadata
+from kms.api.aws.names import no_such_key
 from kms.api.aws.policies import Policy, document_of, require_ownership
 from kms.api.aws.request import AwsRequest, action
 from kms.api.aws.shapes import Description, KeyInput
@@ -73,16 +74,14 @@ def update_primary_region(aws: AwsRequest, given: UpdatePrimaryRegionInput) -> N
     try:
         aws.run("set_regions", SetRegionsRequest(primary=given.primary_region), key_id=key.key_id)
     except NotFound:
-        arn = aws.in_region(given.primary_region).names.key_arn(key.key_id)
-        raise Fault("NotFoundException", f"Key {arn} is not found.", problem="not-found") from None
+        raise no_such_key(aws.in_region(given.primary_region).names.key_arn(key.key_id)) from None
 
 
 def _primary(aws: AwsRequest, given: str) -> Key:
     """The multi-region key of that name, which can be changed in this region. Raises Fault."""
     key = aws.key_without_alias(given)
-    arn = aws.names.key_arn(key.key_id)
     if not is_multi_region_key_id(key.key_id):
-        raise Fault("UnsupportedOperationException", f"{arn} is not a multi-Region key.")
+        raise aws.not_primary(key)
     aws.require_enabled(key)
     aws.require_primary(key)
     return key

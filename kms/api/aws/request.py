@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
 from kms.api.aws.faults import Fault
-from kms.api.aws.names import INVALID_ARN, Names, not_found
+from kms.api.aws.names import INVALID_ARN, Names, invalid_key_id, no_such_alias
 from kms.api.aws.shapes import Input
 from kms.api.dialect import DialectRequest
-from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
+from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound, PermissionDenied
 from kms.keys.ids import is_alias
 from kms.keys.model import Key, KeyState, Origin, Usage
-from kms.operations import Request
+from kms.operations import BatchItems, Request
 from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.views import KeyView
 
@@ -56,6 +56,20 @@ class AwsRequest(DialectRequest):
 
     names: Names
 
+    def run(self, operation: str, request: Request | BatchItems, **path: str) -> Any:
+        """As in every dialect; what the caller may not do is refused in AWS's words. Raises Refusal, Fault."""
+        try:
+            return super().run(operation, request, **path)
+        except PermissionDenied as refusal:
+            wanted = f"kms:{self.call.operation.removeprefix('aws:')}"
+            resource = self.names.key_arn(path["key_id"]) if "key_id" in path else "*"
+            raise Fault(
+                "AccessDeniedException",
+                f"User: {self.names.client_arn(self.call.known_caller.client_id)} is not authorized to perform: "
+                f"{wanted} on resource: {resource} because no resource-based policy allows the {wanted} action",
+                problem=refusal.problem,
+            ) from None
+
     def use(self, operation: str, key: Key, request: Request, *, dry_run: bool | None = False) -> Any:
         """As `do`, for a use of `key`. What its state does not allow is refused in AWS's words. Raises Fault."""
         try:
@@ -79,7 +93,7 @@ class AwsRequest(DialectRequest):
         try:
             return self.key_to_show(given)
         except Fault as fault:
-            raise not_found(given[:256]) if fault.code == INVALID_ARN else fault from None
+            raise invalid_key_id(given) if fault.code == INVALID_ARN else fault from None
 
     def key_to_show(self, given: str) -> Key:
         """As `key`, for operations that tell what is no ARN from what is not there."""
@@ -120,8 +134,20 @@ class AwsRequest(DialectRequest):
     def require_primary(self, key: Key) -> None:
         """Raise Fault for what is a replica in this region, where it can be used but not changed."""
         if self.names.primary_region(key.region) != self.names.region:
-            arn = self.names.key_arn(key.key_id)
-            raise Fault("UnsupportedOperationException", f"{arn} is a replica; ask in the region of its primary key.")
+            raise self.not_primary(key)
+
+    def not_primary(self, key: Key) -> Fault:
+        """The fault of what is no multi-Region key, or a replica of one."""
+        arn = self.names.key_arn(key.key_id)
+        return Fault("UnsupportedOperationException", f"{arn} is not a multi-region primary key.")
+
+    def wrong_origin(self, key: Key) -> Fault:
+        """The fault of a key that is generated here where one with imported material is needed, or the reverse."""
+        origin = "EXTERNAL" if key.origin is Origin.IMPORTED else "AWS_KMS"
+        arn = self.names.key_arn(key.key_id)
+        return Fault(
+            "UnsupportedOperationException", f"{arn} origin is {origin} which is not valid for this operation."
+        )
 
     def in_region(self, region: str) -> AwsRequest:
         """The same request as it would be in another region."""
@@ -139,10 +165,9 @@ class AwsRequest(DialectRequest):
 
     def incompatible(self, key: Key, algorithm: str) -> Fault:
         """The fault of an algorithm that `key` does not have."""
-        arn = self.names.key_arn(key.key_id)
         return Fault(
             "InvalidKeyUsageException",
-            f"Algorithm {algorithm} and key spec {specs.spec_of(key.type)} are incompatible for key {arn}.",
+            f"Algorithm {algorithm} is incompatible with key spec {specs.spec_of(key.type)}.",
             problem="operation-not-supported",
         )
 
@@ -156,9 +181,8 @@ class AwsRequest(DialectRequest):
         """Say in AWS's words that there is no such alias."""
         try:
             yield
-        except NotFound as refusal:
-            arn = self.names.alias_arn(alias)
-            raise Fault("NotFoundException", f"Alias {arn} is not found.", problem=refusal.problem) from None
+        except NotFound:
+            raise no_such_alias(self.names.alias_arn(alias)) from None
 
 
 def would_succeed() -> Fault:
@@ -166,7 +190,6 @@ def would_succeed() -> Fault:
     return Fault(
         "DryRunOperationException",
         "The request would have succeeded, but the DryRun option is set.",
-        status=412,
         problem="dry-run",
     )
 

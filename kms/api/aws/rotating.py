@@ -13,7 +13,7 @@ from kms.api.aws import specs
 from kms.api.aws.faults import Fault
 from kms.api.aws.request import AwsRequest, action, seconds
 from kms.api.aws.shapes import ItemLimit, KeyInput, Marker, truncated
-from kms.errors import KeyStateConflict
+from kms.errors import Conflict, KeyStateConflict
 from kms.keys.model import Key
 from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.manage import ListVersionsRequest, UpdateKeyRequest
@@ -39,7 +39,10 @@ def enable_key_rotation(aws: AwsRequest, given: EnableKeyRotationInput) -> None:
     key = _rotatable(aws, given)
     aws.require_enabled(key)
     request = UpdateKeyRequest(rotation_period=timedelta(days=given.rotation_period_in_days))
-    aws.run("update_key", request, key_id=key.key_id)
+    try:
+        aws.run("update_key", request, key_id=key.key_id)
+    except Conflict:  # its material comes from elsewhere
+        raise aws.wrong_origin(key) from None
 
 
 @action("DisableKeyRotation", KeyInput)
@@ -55,7 +58,7 @@ def get_key_rotation_status(aws: AwsRequest, given: KeyInput) -> Mapping[str, An
     """Say whether and when a key rotates by schedule."""
     key = aws.key_without_alias(given.key_id)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(aws, key)
+        raise _not_rotatable()
     view = aws.run("get_key", EmptyRequest(), key_id=key.key_id)
     status: dict[str, Any] = {
         "KeyId": aws.names.key_arn(key.key_id),
@@ -83,7 +86,7 @@ def list_key_rotations(aws: AwsRequest, given: ListKeyRotationsInput) -> Mapping
     """List when a key rotated, the newest first."""
     key = aws.key_without_alias(given.key_id)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(aws, key)
+        raise _not_rotatable()
     aws.require_marker(given.marker, numeric=True)
     cursor = int(given.marker) if given.marker else None
     page = aws.run("list_versions", ListVersionsRequest(limit=given.limit, cursor=cursor), key_id=key.key_id)
@@ -111,10 +114,10 @@ def _rotatable(aws: AwsRequest, given: KeyInput) -> Key:
     aws.require_no_deletion(key)
     aws.require_primary(key)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(aws, key)
+        raise _not_rotatable()
     return key
 
 
-def _not_rotatable(aws: AwsRequest, key: Key) -> Fault:
-    arn = aws.names.key_arn(key.key_id)
-    return Fault("UnsupportedOperationException", f"{arn} is no symmetric encryption key; those alone rotate.")
+def _not_rotatable() -> Fault:
+    """The fault of what is no symmetric encryption key; those alone rotate."""
+    return Fault("UnsupportedOperationException", "", problem="operation-not-supported")

@@ -76,14 +76,14 @@ def list_resource_tags(aws: AwsRequest, given: ListResourceTagsInput) -> Mapping
 def labels_of(tags: list[Tag]) -> dict[str, str]:
     """Tags as labels. Raises Fault."""
     if any(tag.tag_key.lower().startswith("aws:") for tag in tags):
-        raise Fault("TagException", "Tag keys must not begin with aws:.")
+        raise Fault("TagException", "Tags beginning with aws: are reserved")
     labels = {tag.tag_key: tag.tag_value for tag in tags}
     if len(labels) < len(tags):
-        raise Fault("TagException", "Duplicate tag keys.")
+        raise Fault("TagException", "Duplicate tag keys")
     return _few(labels)
 
 
 def _few(labels: dict[str, str]) -> dict[str, str]:
     if len(labels) > 50:
-        raise Fault("TagException", "Too many tags: at most 50.")
+        raise Fault("TagException", "Too many tags")
     return labels
