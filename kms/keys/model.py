@@ -70,6 +70,14 @@ class Origin(TextEnum):
         return self in {Origin.GENERATED, Origin.IMPORTED}
 
 
+class ExternalMaterial(TextEnum):
+    """Where the material of a version is that is kept elsewhere: never here yet, here, or here before."""
+
+    AWAITED = "awaited"
+    PRESENT = "present"
+    GONE = "gone"
+
+
 class RevocationReason(TextEnum):
     """RFC 5280, section 5.3.1."""
 
@@ -139,7 +147,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
-    """One version of a key.
+    """One version of a key. One beyond the latest has material from elsewhere, and waits for the next rotation.
 
     `material` is sealed by the vault and None once destroyed, and where only a public key was imported;
     `public_key` is DER SubjectPublicKeyInfo.

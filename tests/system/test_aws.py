@@ -210,16 +210,23 @@ def test_rotation(kms: Kms) -> None:
     kms.enable_key_rotation(KeyId=key, RotationPeriodInDays=90)
     status = kms.get_key_rotation_status(KeyId=key)
     assert (status["KeyRotationEnabled"], status["RotationPeriodInDays"]) == (True, 90)
-    kms.disable_key_rotation(KeyId=key)
-    assert kms.get_key_rotation_status(KeyId=key)["KeyRotationEnabled"] is False
     for _ in range(2):
         kms.rotate_key_on_demand(KeyId=key)
+    assert kms.get_key_rotation_status(KeyId=key)["NextRotationDate"] == status["NextRotationDate"]
+    kms.disable_key_rotation(KeyId=key)
+    assert kms.get_key_rotation_status(KeyId=key)["KeyRotationEnabled"] is False
     assert kms.decrypt(CiphertextBlob=sealed)["Plaintext"] == b"x"
-    assert len(kms.list_key_rotations(KeyId=key)["Rotations"]) == 2
+    both = kms.list_key_rotations(KeyId=key, Limit=2)
+    assert ([len(both["Rotations"]), both["Truncated"]], "NextMarker" in both) == ([2, False], False)
+    one = kms.list_key_rotations(KeyId=key, Limit=1)
+    rest = kms.list_key_rotations(KeyId=key, Limit=1, Marker=one["NextMarker"])
+    assert ((one["Rotations"] + rest["Rotations"]), rest["Truncated"]) == (both["Rotations"], False)
     first = kms.list_key_rotations(KeyId=key, IncludeKeyMaterial="ALL_KEY_MATERIAL", Limit=2)
     assert first["Truncated"] is True
     second = kms.list_key_rotations(KeyId=key, IncludeKeyMaterial="ALL_KEY_MATERIAL", Marker=first["NextMarker"])
-    assert len(first["Rotations"] + second["Rotations"]) == 3
+    shown = first["Rotations"] + second["Rotations"]
+    assert [each["KeyMaterialState"] for each in shown] == ["CURRENT", "NON_CURRENT", "NON_CURRENT"]
+    assert ["RotationDate" in each for each in shown] == [True, True, False]  # nothing was rotated to the first
     rsa = kms.key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")
     assert kms.refusal("rotate_key_on_demand", KeyId=rsa)[0] == "UnsupportedOperationException"
     kms.disable_key(KeyId=key)

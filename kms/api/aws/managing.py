@@ -17,7 +17,7 @@ from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, 
 from kms.api.aws.tagging import Tag, labels_of
 from kms.errors import KeyStateConflict
 from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
-from kms.keys.model import Key
+from kms.keys.model import ExternalMaterial, Key
 from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.manage import LONGEST_PERIOD, CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
 from kms.operations.keys.regions import SetRegionsRequest
@@ -119,7 +119,7 @@ def create_key(aws: AwsRequest, given: CreateKeyInput) -> Mapping[str, Any]:
 def describe_key(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     """Show a key."""
     key = aws.key_to_show(given.key_id)
-    return {"KeyMetadata": metadata(aws, _view(aws, key))}
+    return {"KeyMetadata": metadata(aws, aws.view(key))}
 
 
 @action("ListKeys", ListKeysInput)
@@ -192,7 +192,7 @@ def cancel_key_deletion(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     arn = aws.names.key_arn(key.key_id)
     if key.deletion_at is None:
         raise Fault("KMSInvalidStateException", f"{arn} is not pending deletion.", problem="key-state")
-    if _view(aws, key).state == "active":
+    if aws.view(key).state == "active":
         aws.run("suspend_key", EmptyRequest(), key_id=key.key_id)  # first, so that it is never usable in between
     aws.run("cancel_deletion", EmptyRequest(), key_id=key.key_id)
     return {"KeyId": arn}
@@ -250,7 +250,7 @@ def metadata(aws: AwsRequest, view: KeyView) -> dict[str, Any]:
         **specs.algorithms(view),
         **expiration(view),
     }
-    if not view.pending_import:
+    if view.versions[-1].external_material is not ExternalMaterial.AWAITED:
         key = aws.service.key_cache.key(view.key_id)
         found |= aws.material(key, view.latest_version, "CurrentKeyMaterialId")
     if found["MultiRegion"]:
@@ -267,8 +267,3 @@ def metadata(aws: AwsRequest, view: KeyView) -> dict[str, Any]:
     if view.deletion_at is not None:
         found["DeletionDate"] = seconds(view.deletion_at)
     return found
-
-
-def _view(aws: AwsRequest, key: Key) -> KeyView:
-    view: KeyView = aws.run("get_key", EmptyRequest(), key_id=key.key_id)
-    return view

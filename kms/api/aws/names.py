@@ -11,7 +11,7 @@ from kms.access.policy import may_see_key
 from kms.api.aws.faults import Fault
 from kms.crypto import envelope
 from kms.keys.ids import is_key_id
-from kms.keys.model import Key
+from kms.keys.model import Key, Origin
 from kms.operations import Service
 
 ALIAS = "alias/"
@@ -85,8 +85,12 @@ class Names:
         return self.key(given, caller)
 
     def material_id(self, key: Key, version: int) -> str:
-        """The name of the material of one version: 64 hexadecimal digits that say nothing of it."""
-        return sha256(key.uid + version.to_bytes(4)).hexdigest()
+        """The name of the material of one version: 64 hexadecimal digits that say nothing of it.
+
+        Of material that is kept elsewhere it is always the same for a key, whatever version it is.
+        """
+        known_by = self.service.key_cache.fingerprint(key, version) if key.origin is Origin.IMPORTED else None
+        return sha256(known_by or key.uid + version.to_bytes(4)).hexdigest()
 
     def primary_region(self, region: str) -> str:
         """The region of a key; keys of none are in that of the settings."""

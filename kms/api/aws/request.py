@@ -77,8 +77,8 @@ class AwsRequest(DialectRequest):
         except (KeyStateConflict, KeyRevoked, KeyExpired) as refusal:
             self.require_no_deletion(key)
             if isinstance(refusal, KeyStateConflict):
-                if key.origin is Origin.IMPORTED:
-                    self.view_with_material(key)
+                if key.origin is Origin.IMPORTED and self.view(key).state is not KeyState.SUSPENDED:
+                    raise self.pending_import(key) from None
                 raise self.disabled(key) from None
             raise
         if dry_run:
@@ -119,13 +119,22 @@ class AwsRequest(DialectRequest):
         """The fault of a key that is disabled."""
         return Fault("DisabledException", f"{self.names.key_arn(key.key_id)} is disabled.", problem="key-state")
 
+    def view(self, key: Key) -> KeyView:
+        """How a key is shown."""
+        view: KeyView = self.run("get_key", EmptyRequest(), key_id=key.key_id)
+        return view
+
     def view_with_material(self, key: Key) -> KeyView:
         """How a key is shown. Raises Fault for one that waits for its material."""
-        view: KeyView = self.run("get_key", EmptyRequest(), key_id=key.key_id)
+        view = self.view(key)
         if view.pending_import:
-            arn = self.names.key_arn(key.key_id)
-            raise Fault("KMSInvalidStateException", f"{arn} is pending import.", problem="key-state")
+            raise self.pending_import(key)
         return view
+
+    def pending_import(self, key: Key) -> Fault:
+        """The fault of a key whose material is not here."""
+        arn = self.names.key_arn(key.key_id)
+        return Fault("KMSInvalidStateException", f"{arn} is pending import.", problem="key-state")
 
     def material(self, key: Key, version: int, member: str = "KeyMaterialId") -> dict[str, str]:
         """The member that names which material was used, for symmetric keys."""
