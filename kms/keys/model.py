@@ -118,7 +118,8 @@ class Key:
 
     Versions below `oldest_version` were trimmed away; those below `min_protect_version` do not protect and those
     below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for. `region` is
-    the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones.
+    the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones, each
+    with a description and labels of its own.
     `policy` is how an AWS client wrote down what ownership says anyway.
     """
 
@@ -142,6 +143,8 @@ class Key:
     deletion_at: datetime | None = None
     region: str = ""
     replicas: frozenset[str] = frozenset()
+    replica_descriptions: dict[str, str] = field(default_factory=dict)
+    replica_labels: dict[str, dict[str, str]] = field(default_factory=dict)
     policy: str = ""
 
 

@@ -85,6 +85,8 @@ keys = Table(
     _added("deletion_at", BigInteger, None, index=True),
     _added("region", String(32), ""),
     _added("replicas", Text, ""),
+    _added("replica_descriptions", Text, "{}"),
+    _added("replica_labels", Text, "{}"),
     _added("policy", Text, ""),
     _mac(),
 )

@@ -19,7 +19,7 @@ from kms.errors import KeyStateConflict
 from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
 from kms.keys.model import ExternalMaterial, Key
 from kms.operations.core.declare import EmptyRequest
-from kms.operations.keys.manage import LONGEST_PERIOD, CreateKeyRequest, ListKeysRequest, UpdateKeyRequest
+from kms.operations.keys.manage import LONGEST_PERIOD, CreateKeyRequest, ListKeysRequest
 from kms.operations.keys.regions import SetRegionsRequest
 from kms.operations.keys.state_changes import DeleteKeyRequest
 from kms.operations.keys.views import KeyView
@@ -203,7 +203,7 @@ def update_key_description(aws: AwsRequest, given: UpdateKeyDescriptionInput) ->
     """Say what a key is for."""
     key = aws.key_without_alias(given.key_id)
     aws.require_no_deletion(key)
-    aws.run("update_key", UpdateKeyRequest(description=given.description), key_id=key.key_id)
+    aws.describe(key, description=given.description)
 
 
 @action("GetKeyLastUsage", KeyInput)
@@ -239,7 +239,7 @@ def metadata(aws: AwsRequest, view: KeyView) -> dict[str, Any]:
         "Arn": aws.names.key_arn(view.key_id),
         "CreationDate": seconds(view.created_at),
         "Enabled": state == "Enabled" and view.deletion_at is None,
-        "Description": view.description,
+        "Description": aws.names.described(view)[0],
         "KeyUsage": specs.usage_of(view),
         "KeyState": "PendingDeletion" if view.deletion_at is not None else state,
         "Origin": "EXTERNAL" if view.origin == "imported" else "AWS_KMS",

@@ -13,6 +13,7 @@ from kms.crypto import envelope
 from kms.keys.ids import is_key_id
 from kms.keys.model import Key, Origin
 from kms.operations import Service
+from kms.operations.keys.views import KeyView
 
 ALIAS = "alias/"
 INVALID_ARN = "InvalidArnException"
@@ -95,6 +96,12 @@ class Names:
     def primary_region(self, region: str) -> str:
         """The region of a key; keys of none are in that of the settings."""
         return region or self.service.settings.aws_region
+
+    def described(self, key: Key | KeyView) -> tuple[str, dict[str, str]]:
+        """The description and the labels of a key in this region: each replica has its own."""
+        if self.primary_region(key.region) == self.region:
+            return key.description, key.labels
+        return key.replica_descriptions.get(self.region, ""), key.replica_labels.get(self.region, {})
 
     def is_here(self, key: Key) -> bool:
         """Whether a key is shown in this region."""

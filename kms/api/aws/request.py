@@ -20,6 +20,8 @@ from kms.keys.ids import is_alias
 from kms.keys.model import Key, KeyState, Origin, Usage
 from kms.operations import BatchItems, Request
 from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import UpdateKeyRequest
+from kms.operations.keys.regions import SetRegionsRequest
 from kms.operations.keys.views import KeyView
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -157,6 +159,13 @@ class AwsRequest(DialectRequest):
         return Fault(
             "UnsupportedOperationException", f"{arn} origin is {origin} which is not valid for this operation."
         )
+
+    def describe(self, key: Key, **given: Any) -> None:
+        """Change the description or the labels of a key in this region."""
+        if self.names.primary_region(key.region) == self.names.region:
+            self.run("update_key", UpdateKeyRequest(**given), key_id=key.key_id)
+        else:
+            self.run("set_regions", SetRegionsRequest(describe=self.names.region, **given), key_id=key.key_id)
 
     def in_region(self, region: str) -> AwsRequest:
         """The same request as it would be in another region."""

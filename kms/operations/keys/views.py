@@ -74,11 +74,14 @@ _from_the_key = attrgetter(*_OF_THE_KEY)
 class KeyView(KeySummary):
     """A key with its aliases and its newest versions (at most 100), the oldest of them first.
 
-    `pending_rotation` is the version that comes into force at the next rotation, whose material was brought for that.
+    What its replicas have for themselves is under their regions. `pending_rotation` is the version that comes into
+    force at the next rotation, whose material was brought for that.
     """
 
     aliases: list[str]
     versions: list[VersionView]
+    replica_descriptions: dict[str, str]
+    replica_labels: dict[str, dict[str, str]]
     pending_rotation: VersionView | UnsetType = UNSET
 
 
@@ -98,6 +101,8 @@ def view_of(key: Key, versions: Sequence[KeyVersion], aliases: Sequence[Alias], 
         **summary_members(key, versions[-1], now),
         aliases=[each.alias for each in aliases],
         versions=[version_view(each, now) for each in versions],
+        replica_descriptions=key.replica_descriptions,
+        replica_labels=key.replica_labels,
     )
 
 
