@@ -149,6 +149,11 @@ CASES: list[tuple[str, dict[str, Any], str, str | None]] = [
     ("RotateKeyOnDemand", {"KeyId": "disabled"}, "DisabledException", "{disabled} is disabled."),
     ("ReplicateKey", {"KeyId": "symmetric", "ReplicaRegion": "eu-central-1"}, "UnsupportedOperationException",
      "{symmetric} is not a multi-region primary key."),
+    ("CreateKey", {"Policy": "{" + " " * 32_768}, "LimitExceededException",
+     "A key policy has at most 32768 characters."),
+    ("RevokeGrant", {"KeyId": "symmetric", "GrantId": "abc"}, "NotFoundException", "Grant ID abc not found"),
+    ("ListAliases", {"KeyId": "alias/taken"}, "InvalidArnException",
+     "Key Aliases are not supported for this operation."),
     ("GetKeyPolicy", {"KeyId": "symmetric", "PolicyName": "x"}, "NotFoundException", "No such policy exists"),
     # aliases
     ("CreateAlias", {"AliasName": "orders", "TargetKeyId": "symmetric"}, "ValidationException", PREFIX),
@@ -250,6 +255,13 @@ def test_what_a_grant_does_not_permit(shared_world: World, amy: Client) -> None:
         "message": f"User: {user} is not authorized to perform: kms:DisableKey on resource: {ARN}{key} "
         "because no resource-based policy allows the kms:DisableKey action",
     }
+
+
+def test_whose_keys_are_listed(amy: Client, keys: dict[str, str]) -> None:
+    others = "OTHER_ACCOUNTS_VIA_RAM"
+    for owners in (None, ["SELF"], [others, "SELF"]):
+        assert amy.answer("ListKeys", ResourceOwners=owners)["Keys"]
+    assert amy.answer("ListKeys", ResourceOwners=[others]) == {"Keys": [], "Truncated": False}
 
 
 def test_null_is_absent(amy: Client, keys: dict[str, str]) -> None:

@@ -270,7 +270,7 @@ def _grant(aws: AwsRequest, grant_id: str, key: Key | None = None) -> GrantView:
 
 
 def _no_grant(grant_id: str) -> Fault:
-    return Fault("NotFoundException", f"Grant ID {grant_id} is not found.", problem="not-found")
+    return Fault("NotFoundException", f"Grant ID {grant_id} not found", problem="not-found")
 
 
 def _covers(grant: GrantView, key: Key) -> bool:

@@ -45,6 +45,7 @@ class CreateKeyInput(Input, kw_only=True):
     """CreateKey."""
 
     policy: policies.Policy | None = None
+    bypass_policy_lockout_safety_check: bool = False
     description: Description | None = None
     key_usage: KeyUsage | None = None
     customer_master_key_spec: CustomerMasterKeySpec | None = None
@@ -61,6 +62,9 @@ class ListKeysInput(Input, kw_only=True):
 
     limit: ItemLimit = 100
     marker: Marker | None = None
+    resource_owners: (
+        Annotated[list[Literal["SELF", "OTHER_ACCOUNTS_VIA_RAM"]], Meta(min_length=1, max_length=2)] | None
+    ) = None
 
 
 class ScheduleKeyDeletionInput(KeyInput, kw_only=True):
@@ -126,6 +130,8 @@ def describe_key(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
 def list_keys(aws: AwsRequest, given: ListKeysInput) -> Mapping[str, Any]:
     """List the keys of this region that the caller may see."""
     aws.require_marker(given.marker)
+    if given.resource_owners and "SELF" not in given.resource_owners:
+        return {"Keys": [], **truncated(None)}  # no other account shares keys with this one
     request = ListKeysRequest(limit=given.limit, cursor=given.marker, region=aws.names.region)
     page = aws.run("list_keys", request)
     listed = [{"KeyId": each.key_id, "KeyArn": aws.names.key_arn(each.key_id)} for each in page.items]

@@ -78,7 +78,7 @@ def delete_alias(aws: AwsRequest, given: DeleteAliasInput) -> None:
 def list_aliases(aws: AwsRequest, given: ListAliasesInput) -> Mapping[str, Any]:
     """List the aliases of this region, or of one key."""
     aws.require_marker(given.marker)
-    key = aws.key_to_show(given.key_id) if given.key_id is not None else None
+    key = aws.key_without_alias(given.key_id) if given.key_id is not None else None
     found: list[tuple[str, dict[str, Any]]] = []
     cursor = given.marker
     while len(found) <= given.limit:
