@@ -237,11 +237,12 @@ def test_a_ciphertext_whose_key_is_not_here(shared_world: World, amy: Client, ke
     assert stranger.answer("Decrypt", CiphertextBlob=sealed) == refused
     own = stranger.key()
     assert stranger.answer("ReEncrypt", CiphertextBlob=sealed, DestinationKeyId=own) == refused
-    wrong = stranger.answer("Decrypt", CiphertextBlob=sealed, KeyId=own)
-    assert (wrong["__type"], wrong["message"]) == (
-        "IncorrectKeyException",
-        "The key ID in the request does not identify a CMK that can perform this operation.",
-    )
+    for client, key in ((stranger, own), (amy, amy.key()), (amy, keys["sign"]), (amy, keys["mac"])):
+        wrong = client.answer("Decrypt", CiphertextBlob=sealed, KeyId=key)
+        assert (wrong["__type"], wrong["message"]) == (
+            "IncorrectKeyException",
+            "The key ID in the request does not identify a CMK that can perform this operation.",
+        )
 
 
 def test_what_a_grant_does_not_permit(shared_world: World, amy: Client) -> None:
@@ -255,6 +256,8 @@ def test_what_a_grant_does_not_permit(shared_world: World, amy: Client) -> None:
         "message": f"User: {user} is not authorized to perform: kms:DisableKey on resource: {ARN}{key} "
         "because no resource-based policy allows the kms:DisableKey action",
     }
+    passed_on = bob.answer("CreateGrant", KeyId=key, GranteePrincipal=user, Operations=["Encrypt"])
+    assert (passed_on["__type"], "kms:CreateGrant" in passed_on["message"]) == ("AccessDeniedException", True)
 
 
 def test_whose_keys_are_listed(amy: Client, keys: dict[str, str]) -> None:

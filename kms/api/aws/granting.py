@@ -129,8 +129,7 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
     if retiring is not None and not retiring.startswith("client:"):
         raise _no_principal()
     if aws.call.known_caller.client_id != key.owner:
-        arn = aws.names.key_arn(key.key_id)
-        raise Fault("AccessDeniedException", f"Only its owner grants the use of {arn}.", problem="permission-denied")
+        raise aws.denied(key.key_id)
     aws.require_enabled(key)
     if given.dry_run:
         raise would_succeed()
@@ -181,7 +180,7 @@ def revoke_grant(aws: AwsRequest, given: RevokeGrantInput) -> None:
     key = aws.key_without_alias(given.key_id)
     grant = _grant(aws, given.grant_id, key)
     if grant.owner != aws.call.known_caller.client_id and Role.ADMIN not in aws.call.known_caller.roles:
-        raise Fault("AccessDeniedException", "Only who gave a grant revokes it.", problem="permission-denied")
+        raise aws.denied(key.key_id)
     _end(aws, grant.grant_id, dry_run=given.dry_run)
 
 

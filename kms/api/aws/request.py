@@ -62,15 +62,20 @@ class AwsRequest(DialectRequest):
         """As in every dialect; what the caller may not do is refused in AWS's words. Raises Refusal, Fault."""
         try:
             return super().run(operation, request, **path)
-        except PermissionDenied as refusal:
-            wanted = f"kms:{self.call.operation.removeprefix('aws:')}"
-            resource = self.names.key_arn(path["key_id"]) if "key_id" in path else "*"
-            raise Fault(
-                "AccessDeniedException",
-                f"User: {self.names.client_arn(self.call.known_caller.client_id)} is not authorized to perform: "
-                f"{wanted} on resource: {resource} because no resource-based policy allows the {wanted} action",
-                problem=refusal.problem,
-            ) from None
+        except PermissionDenied:
+            raise self.denied(path.get("key_id")) from None
+
+    def denied(self, key_id: str | None) -> Fault:
+        """The fault of what the caller may not do, with the key of that id or at all."""
+        user = self.names.client_arn(self.call.known_caller.client_id)
+        wanted = f"kms:{self.call.operation.removeprefix('aws:')}"
+        resource = self.names.key_arn(key_id) if key_id is not None else "*"
+        return Fault(
+            "AccessDeniedException",
+            f"User: {user} is not authorized to perform: {wanted} on resource: {resource} "
+            f"because no resource-based policy allows the {wanted} action",
+            problem="permission-denied",
+        )
 
     def use(self, operation: str, key: Key, request: Request, *, dry_run: bool | None = False) -> Any:
         """As `do`, for a use of `key`. What its state does not allow is refused in AWS's words. Raises Fault."""
