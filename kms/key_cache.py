@@ -188,6 +188,13 @@ class KeyCache:
             asked, lambda: (code_key(unwrapped(self._vault.derived_keys, key, version)), (names.of_key(key.uid),))
         )
 
+    def fingerprint(self, key: Key, number: int) -> bytes | None:
+        """By what the material of a version is known that is kept elsewhere, None for other versions.
+
+        Raises NotFound, Unavailable, IntegrityFailure.
+        """
+        return self._version(key, number, self._memory.epoch).version.fingerprint
+
     def is_mount(self, mount: str) -> bool:
         """Whether there is a further mount of the Vault dialect of that name. Raises Unavailable without a lease."""
         try:

@@ -136,6 +136,18 @@ class Authenticator:
         _require_in_time(found.caller, self._clock())
         return found
 
+    def is_over(self, access_key_id: str, token: str | None) -> bool:
+        """Whether that access key had a session token, which `token` is, and has ended. Raises Unavailable.
+
+        Who holds the token may know, so that it gets another; it is known for a day after the end.
+        """
+        try:
+            found = self._signers.get(access_key_id, lambda: self._load_access_key(access_key_id))
+        except AuthenticationFailed:
+            return False
+        ended = found.key.session_token_hash is not None and found.key.expires_at <= self._clock()
+        return ended and self.is_session_token(found, token)
+
     def is_session_token(self, found: SigningCaller, token: str | None) -> bool:
         """Whether a request under that access key carries the session token that it must: for most keys none."""
         if found.key.session_token_hash is None:

@@ -21,7 +21,8 @@ _AUTHORIZATION = re.compile(
     r"/(?P<service>[a-z0-9-]{1,32})/aws4_request, *SignedHeaders=(?P<headers>[a-z0-9;_-]{1,1024}),"
     r" *Signature=(?P<signature>[0-9a-f]{64})"
 )
-_TIME = "%Y%m%dT%H%M%SZ"
+TIME = "%Y%m%dT%H%M%SZ"
+"""How AWS writes a time."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,17 @@ def parse(authorization: str) -> Signed | None:
 
 def is_timely(signed: Signed, amz_date: str, now: datetime) -> bool:
     """Whether the request was signed just now: its time, and the day of its scope."""
-    at = _moment(amz_date) if len(amz_date) == len("20261125T120000Z") else None
+    at = moment(amz_date)
     return at is not None and abs(now - at) <= SKEW and amz_date.startswith(signed.date)
 
 
 @lru_cache(maxsize=64)
-def _moment(amz_date: str) -> datetime | None:
+def moment(amz_date: str) -> datetime | None:
+    """The time of a request, None for what is no such time."""
+    if len(amz_date) != len("20261125T120000Z"):
+        return None
     try:
-        return datetime.strptime(amz_date, _TIME).replace(tzinfo=UTC)
+        return datetime.strptime(amz_date, TIME).replace(tzinfo=UTC)
     except ValueError:
         return None
 

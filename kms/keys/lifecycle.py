@@ -7,7 +7,7 @@ from datetime import datetime
 
 from kms.clock import rfc3339
 from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, OperationNotSupported, ValidationFailed
-from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason, Usage
+from kms.keys.model import ExternalMaterial, Key, KeyState, KeyVersion, RevocationReason, Usage
 
 TRANSITIONS: dict[KeyState, frozenset[KeyState]] = {
     KeyState.PRE_ACTIVATION: frozenset({KeyState.ACTIVE, KeyState.DESTROYED, KeyState.COMPROMISED}),  # 2 3 4
@@ -61,6 +61,13 @@ def awaits_material(version: KeyVersion, now: datetime) -> bool:
     if version.material_until is not None and version.material_until <= now:
         return True
     return version.material is None and version.public_key is None and version.state is not KeyState.DESTROYED
+
+
+def external_material(version: KeyVersion, now: datetime) -> ExternalMaterial | None:
+    """Where the material of `version` is, None for one whose material is not kept elsewhere."""
+    if version.fingerprint is None:
+        return ExternalMaterial.AWAITED if awaits_material(version, now) else None
+    return ExternalMaterial.GONE if awaits_material(version, now) else ExternalMaterial.PRESENT
 
 
 def in_force_until(version: KeyVersion, now: datetime) -> datetime:

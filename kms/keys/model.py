@@ -82,6 +82,14 @@ class Origin(TextEnum):
         return self in {Origin.GENERATED, Origin.IMPORTED}
 
 
+class ExternalMaterial(TextEnum):
+    """Where the material of a version is that is kept elsewhere: never here yet, here, or here before."""
+
+    AWAITED = "awaited"
+    PRESENT = "present"
+    GONE = "gone"
+
+
 class RevocationReason(TextEnum):
     """RFC 5280, section 5.3.1."""
 
@@ -122,7 +130,8 @@ class Key:
 
     Versions below `oldest_version` were trimmed away; those below `min_protect_version` do not protect and those
     below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for. `region` is
-    the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones.
+    the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones, each
+    with a description and labels of its own.
     `policy` is how an AWS client wrote down what ownership says anyway. `former_id` is the id that a deleted key gave
     up, under which its material was sealed; empty for all others. `exportable_later` says that the owner may still
     make it exportable, as with Vault.
@@ -148,6 +157,8 @@ class Key:
     deletion_at: datetime | None = None
     region: str = ""
     replicas: frozenset[str] = frozenset()
+    replica_descriptions: dict[str, str] = field(default_factory=dict)
+    replica_labels: dict[str, dict[str, str]] = field(default_factory=dict)
     policy: str = ""
     former_id: str = ""
     exportable_later: bool = False
@@ -160,7 +171,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
-    """One version of a key.
+    """One version of a key. One beyond the latest has material from elsewhere, and waits for the next rotation.
 
     `material` is sealed by the vault and None once destroyed, and where only a public key was imported;
     `public_key` is DER SubjectPublicKeyInfo.
@@ -187,8 +198,9 @@ class KeyVersion:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Another name of a key, which can be given to another key later."""
+    """Another name of a key, which can be given to another key later: when that was last is `updated_at`."""
 
     alias: str
     key_uid: bytes
     created_at: datetime
+    updated_at: datetime | None = None

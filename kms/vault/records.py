@@ -30,9 +30,15 @@ _Readers = tuple[tuple[str, Callable[[Any], Any]], ...]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES: dict[type, Table] = {Key: tables.keys, KeyVersion: tables.key_versions, Alias: tables.aliases}
-names.bears(
-    Key, lambda key: names.of_key(key.uid), but=("labels", "description", "rotation_period", "next_rotation_at")
+_BESIDE_USE = (
+    "labels",
+    "description",
+    "replica_labels",
+    "replica_descriptions",
+    "rotation_period",
+    "next_rotation_at",
 )
+names.bears(Key, lambda key: names.of_key(key.uid), but=_BESIDE_USE)
 names.bears(KeyVersion, lambda version: names.of_key(version.key_uid))
 names.bears(Alias, lambda alias: names.of_alias(alias.alias))
 

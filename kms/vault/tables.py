@@ -85,6 +85,8 @@ keys = Table(
     _added("deletion_at", BigInteger, None, index=True),
     _added("region", String(32), ""),
     _added("replicas", Text, ""),
+    _added("replica_descriptions", Text, "{}"),
+    _added("replica_labels", Text, "{}"),
     _added("policy", Text, ""),
     _added("former_id", String(128), ""),
     _added("exportable_later", Boolean, 0),
@@ -97,6 +99,7 @@ aliases = Table(
     Column("alias", String(256), primary_key=True),
     Column("key_uid", LargeBinary(16), nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
+    _added("updated_at", BigInteger, None),
     _mac(),
 )
 

@@ -112,15 +112,17 @@ class Snapshot:
         return key, _checked(self.derived_keys, KeyVersion, row[_COLUMNS_OF_KEYS:])
 
     def versions(self, key: Key) -> list[KeyVersion]:
-        """All versions of `key`, oldest first."""
+        """All versions of `key`, oldest first, and one whose material waits for the next rotation."""
         return self.matching(KeyVersion, key_uid=key.uid, order_by="version")
 
     def latest_versions(self, key: Key, limit: int, below: int | None = None) -> list[KeyVersion]:
         """The newest `limit` versions of `key`, or of those `below` a number; the oldest of them first."""
         if below is None:
-            return self.matching(KeyVersion, key_uid=key.uid, order_by="-version", limit=limit)[::-1]
+            # One more, for the one that may wait beyond the latest: a statement without bounds is built once.
+            found = self.matching(KeyVersion, key_uid=key.uid, order_by="-version", limit=limit + 1)
+            return [each for each in found if each.version <= key.latest_version][:limit][::-1]
         column = tables.key_versions.c
-        criteria = [column.key_uid == key.uid, column.version < below]
+        criteria = [column.key_uid == key.uid, column.version < min(below, key.latest_version + 1)]
         return self.select(KeyVersion, *criteria, order_by=column.version.desc(), limit=limit)[::-1]
 
     def material(self, key: Key, version: KeyVersion) -> bytes:

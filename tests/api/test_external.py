@@ -12,6 +12,7 @@ from helpers.transfer import wrapped_for
 from kms.keys.model import KeyVersion
 from kms.operations.keys.state_changes import remove
 from kms.operations.system.schedule import remove_old_rows
+from kms.vault.checking import wrong_tables
 
 MATERIAL = bytes(range(32))
 KEY = "/api/v1/keys/lent"
@@ -119,6 +120,87 @@ def test_other_keys_lend_nothing_and_this_one_makes_no_versions(alice: Api) -> N
     assert kind_of(alice.patch(KEY, {"rotation_period": "P90D"})) == "conflict"
     lend(alice)
     assert kind_of(alice.post(f"{KEY}/rotate")) == "conflict"
+
+
+def seal(api: Api) -> str:
+    return str(api.post(f"{KEY}/encrypt", {"plaintext": b64(b"x")}).json["ciphertext"])
+
+
+def opens(api: Api, sealed: str) -> str:
+    answer = api.post(f"{KEY}/decrypt", {"ciphertext": sealed})
+    return "ok" if answer.status_code == 200 else kind_of(answer)
+
+
+def test_the_next_version_waits_for_the_next_rotation(alice: Api, world: World) -> None:
+    lend(alice)
+    old, other = seal(alice), bytes(32)
+    shown = lend(alice, other, next_version=True).json
+    assert (shown["latest_version"], [each["version"] for each in shown["versions"]]) == (1, [1])
+    assert (shown["pending_rotation"]["version"], shown["pending_rotation"]["state"]) == (2, "pre-activation")
+    assert shown["imported_version"] == 2
+    assert [each["version"] for each in alice.get(f"{KEY}/versions").json["items"]] == [1]
+    assert kind_of(alice.post(f"{KEY}/decrypt", {"ciphertext": old, "version": 2})) == "validation-failed"
+    assert kind_of(alice.post(f"{KEY}/versions/2/destroy")) == "not-found"
+    assert kind_of(lend(alice, bytes(range(1, 33)), next_version=True)) == "key-state"
+    assert kind_of(lend(alice, next_version=True)) == "conflict"
+    alice.post(f"{KEY}/suspend")
+    assert kind_of(alice.post(f"{KEY}/rotate")) == "key-state"
+    alice.post(f"{KEY}/resume")
+    rotated = alice.post(f"{KEY}/rotate").json
+    assert ([each["state"] for each in rotated["versions"]], "pending_rotation" in rotated) == (
+        ["deactivated", "active"],
+        False,
+    )
+    assert opens(alice, old) == opens(alice, seal(alice)) == "ok"
+    assert alice.delete(f"{KEY}/material", {"version": 1}).json["versions"][0]["external_material"] == "gone"
+    assert (opens(alice, old), opens(alice, seal(alice))) == ("key-state", "ok")
+    assert kind_of(lend(alice, version=2)) == "conflict"
+    assert lend(alice, version=1).json["imported_version"] == 1
+    assert opens(alice, old) == "ok"
+    assert wrong_tables(world.service.vault) == []
+
+
+def test_what_waits_too_long_is_forgotten_and_other_material_takes_its_place(
+    alice: Api, world: World, clock: SteeredClock
+) -> None:
+    lend(alice)
+    until = (clock() + timedelta(minutes=20)).isoformat()
+    lend(alice, bytes(32), next_version=True, valid_until=until)
+    clock.advance(minutes=21)
+    assert "pending_rotation" not in alice.get(KEY).json
+    assert kind_of(alice.post(f"{KEY}/rotate")) == "conflict"
+    remove_old_rows(world.service, clock())
+    assert lend(alice, bytes(range(1, 33)), next_version=True).json["pending_rotation"]["version"] == 2
+    assert alice.delete(f"{KEY}/material", {"version": 2}).json["latest_version"] == 1
+    with world.service.vault.read() as snapshot:
+        assert [version.version for version in snapshot.select(KeyVersion)] == [1]
+    lend(alice, bytes(32), next_version=True)
+    imported = alice.post(f"{KEY}/import", wrapped_for(alice, MATERIAL))
+    assert (imported.status_code, imported.json["latest_version"]) == (200, 2)
+    assert wrong_tables(world.service.vault) == []
+
+
+def test_what_waits_is_revoked_with_the_key(alice: Api) -> None:
+    lend(alice)
+    lend(alice, bytes(32), next_version=True)
+    alice.post(f"{KEY}/revoke")
+    assert kind_of(alice.post(f"{KEY}/rotate")) == "key-revoked"
+    assert "pending_rotation" not in alice.get(KEY).json
+
+
+def test_what_waits_comes_back_from_a_backup(alice: Api, world: World) -> None:
+    lend(alice)
+    lend(alice, bytes(32), next_version=True)
+    backup = alice.post(f"{KEY}/backup").json["backup"]
+    with world.service.vault.change() as change:
+        key = change.key_by_id("lent")
+        assert key is not None
+        remove(change, key)
+    with world.service.vault.read() as snapshot:
+        assert snapshot.select(KeyVersion) == []
+    assert alice.post("/api/v1/keys/restore", {"backup": backup}).json["pending_rotation"]["version"] == 2
+    assert alice.post(f"{KEY}/rotate").json["latest_version"] == 2
+    assert opens(alice, seal(alice)) == "ok"
 
 
 @pytest.mark.parametrize("has_material", [True, False])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC
+from collections.abc import Callable
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from helpers.support import SteeredClock, World
+from helpers.support import World
 from kms.access import sigv4
 from kms.access.sigv4 import Signed
 from kms.secret import Secret
@@ -38,7 +39,9 @@ def answer_of(world: World, environ: dict[str, Any], body: bytes) -> tuple[int, 
     return int(status.split()[0]), content
 
 
-def signed(access: dict[str, str], clock: SteeredClock, action: str, body: bytes) -> dict[str, Any]:
+def signed(
+    access: dict[str, str], clock: Callable[[], datetime], action: str, body: bytes, region: str = "us-east-1"
+) -> dict[str, Any]:
     """The variables of a request of the AWS dialect."""
     amz_date = clock().astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     sent = {
@@ -47,7 +50,9 @@ def signed(access: dict[str, str], clock: SteeredClock, action: str, body: bytes
         "x-amz-date": amz_date,
         "x-amz-target": f"TrentService.{action}",
     }
-    scope = Signed(access["access_key_id"], amz_date[:8], "us-east-1", "kms", tuple(sorted(sent)), "")
+    if token := access.get("session_token"):
+        sent["x-amz-security-token"] = token
+    scope = Signed(access["access_key_id"], amz_date[:8], region, "kms", tuple(sorted(sent)), "")
     key = sigv4.signing_key(Secret(access["secret_access_key"].encode()), scope)
     signature = sigv4.signature(scope, key, "POST", "/", sent, amz_date, sha256(body).hexdigest())
     return {
@@ -56,6 +61,7 @@ def signed(access: dict[str, str], clock: SteeredClock, action: str, body: bytes
         "CONTENT_TYPE": sent["content-type"],
         "HTTP_X_AMZ_DATE": amz_date,
         "HTTP_X_AMZ_TARGET": sent["x-amz-target"],
+        **({"HTTP_X_AMZ_SECURITY_TOKEN": token} if token else {}),
         "HTTP_AUTHORIZATION": f"AWS4-HMAC-SHA256 Credential={scope.access_key_id}/{scope.scope}, "
         f"SignedHeaders={';'.join(scope.headers)}, Signature={signature}",
     }

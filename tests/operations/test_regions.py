@@ -38,6 +38,25 @@ def test_a_key_is_listed_where_it_is(alice: Api) -> None:
     assert listed(alice, "us-east-1") == []
 
 
+def test_a_replica_has_a_description_and_labels_of_its_own(alice: Api) -> None:
+    alice.post("/api/v1/keys", {"key_id": KEY, "description": "home", "labels": {"a": "1"}})
+    other = {"add": "eu-central-1", "description": "abroad", "add_labels": {"b": "2"}}
+    shown = alice.post(f"/api/v1/keys/{KEY}/regions", other).json
+    assert (shown["description"], shown["labels"]) == ("home", {"a": "1"})
+    assert shown["replica_descriptions"] == {"eu-central-1": "abroad"}
+    assert shown["replica_labels"] == {"eu-central-1": {"b": "2"}}
+    moved = alice.post(f"/api/v1/keys/{KEY}/regions", {"primary": "eu-central-1"}).json
+    assert (moved["description"], moved["labels"]) == ("abroad", {"b": "2"})
+    assert moved["replica_descriptions"] == {"us-east-1": "home"}
+    changed = {"describe": "us-east-1", "description": "", "add_labels": {"c": "3"}, "remove_labels": ["a"]}
+    shown = alice.post(f"/api/v1/keys/{KEY}/regions", changed).json
+    assert (shown["replica_descriptions"], shown["replica_labels"]) == ({}, {"us-east-1": {"c": "3"}})
+    many = {"describe": "us-east-1", "add_labels": {str(number): "" for number in range(64)}}
+    assert kind_of(alice.post(f"/api/v1/keys/{KEY}/regions", many)) == "validation-failed"
+    gone = alice.post(f"/api/v1/keys/{KEY}/regions", {"remove": "us-east-1"}).json
+    assert gone["replica_labels"] == {}
+
+
 def test_regions_that_a_key_cannot_have(alice: Api) -> None:
     alice.post("/api/v1/keys", {"key_id": KEY})
     alice.post("/api/v1/keys", {"key_id": "other"})
@@ -48,5 +67,10 @@ def test_regions_that_a_key_cannot_have(alice: Api) -> None:
         ("not-found", KEY, {"remove": "us-east-1"}),
         ("validation-failed", KEY, {"add": "nowhere"}),
         ("validation-failed", KEY, {"add": ""}),
+        ("not-found", KEY, {"describe": "eu-central-1", "description": "x"}),
+        ("not-found", KEY, {"describe": "us-east-1", "description": "x"}),
+        ("validation-failed", KEY, {"description": "x"}),
+        ("validation-failed", KEY, {"add_labels": {"a": "b"}}),
+        ("validation-failed", KEY, {"add": "eu-central-1", "describe": "eu-central-1"}),
     ):
         assert kind_of(alice.post(f"/api/v1/keys/{key_id}/regions", body)) == kind, body

@@ -179,13 +179,28 @@ def test_a_grant_is_retired_by_whom_it_names(service: Running, kms: Kms) -> None
     assert not kms.list_grants(KeyId=key)["Grants"]
 
 
+@pytest.mark.parametrize("principal", [f"{ACCOUNT}:root", "000000000000"])
+def test_the_account_is_the_owner(kms: Kms, bob: Account, eve: Kms, principal: str) -> None:
+    key = kms.key()
+    made = granted(kms, key, "Encrypt", GranteePrincipal=principal, RetiringPrincipal=principal)
+    (shown,) = kms.list_grants(KeyId=key, GranteePrincipal=principal)["Grants"]
+    assert shown["GranteePrincipal"] == shown["RetiringPrincipal"] == f"{ACCOUNT}:user/amy"
+    for stranger in (bob.kms(), eve):  # nobody else gets anything by it
+        assert stranger.refusal("encrypt", KeyId=key, Plaintext=b"x")[0] == "NotFoundException"
+        assert stranger.list_retirable_grants(RetiringPrincipal=principal)["Grants"] == []
+    retirable = kms.list_retirable_grants(RetiringPrincipal=principal)["Grants"]
+    assert made["GrantId"] in {each["GrantId"] for each in retirable}
+    kms.retire_grant(GrantToken=made["GrantToken"])
+
+
 def test_what_cannot_be_granted(kms: Kms, bob: Account) -> None:
     key = kms.key()
     right = {"KeyId": key, "GranteePrincipal": f"{ACCOUNT}:user/bob", "Operations": ["Encrypt", "Decrypt"]}
     for code, wrong in (
         ("InvalidArnException", {"GranteePrincipal": f"{ACCOUNT}:user/nobody"}),
         ("InvalidArnException", {"GranteePrincipal": "arn:aws:iam::111111111111:user/bob"}),
-        ("InvalidArnException", {"RetiringPrincipal": f"{ACCOUNT}:root"}),
+        ("InvalidArnException", {"GranteePrincipal": "arn:aws:iam::111111111111:root"}),
+        ("InvalidArnException", {"RetiringPrincipal": "111111111111"}),
         ("InvalidArnException", {"RetiringPrincipal": f"{ACCOUNT}:role/user"}),
         ("ValidationException", {"Operations": ["Dance"]}),
         ("ValidationException", {"Operations": []}),

@@ -101,6 +101,110 @@ def test_material_expires(kms: Kms) -> None:
     assert abs(shown["ValidTo"] - until) < timedelta(seconds=1)
 
 
+NEW = {"ImportType": "NEW_KEY_MATERIAL", **FOREVER}
+ALL = {"IncludeKeyMaterial": "ALL_KEY_MATERIAL"}
+
+
+def current(kms: Kms, key: str) -> str:
+    return str(kms.describe_key(KeyId=key)["KeyMetadata"]["CurrentKeyMaterialId"])
+
+
+def test_new_material_waits_for_a_rotation(kms: Kms) -> None:
+    key = kms.key(Origin="EXTERNAL")
+    made = kms.describe_key(KeyId=key)["KeyMetadata"]
+    arn = made["Arn"]
+    assert "CurrentKeyMaterialId" not in made
+    assert kms.refusal("rotate_key_on_demand", KeyId=key) == (
+        "KMSInvalidStateException",
+        f"{arn} is pending import.",
+    )
+    materials = [os.urandom(32) for _ in range(3)]
+    first = kms.import_key_material(**parcel(kms, key, materials[0]), **NEW)["KeyMaterialId"]
+    old = kms.encrypt(KeyId=key, Plaintext=b"old")["CiphertextBlob"]
+    assert kms.refusal("rotate_key_on_demand", KeyId=key) == (
+        "KMSInvalidStateException",
+        f"No available key material pending rotation for the key: {arn}.",
+    )
+    assert kms.refusal("import_key_material", **parcel(kms, key, materials[0]), **NEW)[0] == (
+        "IncorrectKeyMaterialException"
+    )
+    second = kms.import_key_material(**parcel(kms, key, materials[1]), **NEW)["KeyMaterialId"]
+    assert kms.import_key_material(**parcel(kms, key, materials[1]), **NEW)["KeyMaterialId"] == second
+    assert current(kms, key) == first != second
+    code, message = kms.refusal("import_key_material", **parcel(kms, key, materials[2]), **NEW)
+    assert code == "KMSInvalidStateException"
+    assert f"because another key material (id: {second}) is pending rotation." in message
+    waiting, made = kms.list_key_rotations(KeyId=key, **ALL)["Rotations"]
+    assert (waiting["KeyMaterialId"], waiting["KeyMaterialState"]) == (second, "PENDING_ROTATION")
+    assert (made["KeyMaterialId"], made["KeyMaterialState"], made["ImportState"]) == (first, "CURRENT", "IMPORTED")
+    assert not {"RotationDate", "RotationType"} & (set(waiting) | set(made))
+    assert kms.list_key_rotations(KeyId=key)["Rotations"] == []
+    page = kms.list_key_rotations(KeyId=key, Limit=1, **ALL)
+    assert [each["KeyMaterialId"] for each in page["Rotations"]] == [second]
+    page = kms.list_key_rotations(KeyId=key, Limit=1, Marker=page["NextMarker"], **ALL)
+    assert ([each["KeyMaterialId"] for each in page["Rotations"]], page["Truncated"]) == ([first], False)
+
+    assert kms.rotate_key_on_demand(KeyId=key) == {"KeyId": arn}
+    assert current(kms, key) == second
+    new = kms.encrypt(KeyId=key, Plaintext=b"new")["CiphertextBlob"]
+    for sealed, plain, material in ((old, b"old", first), (new, b"new", second)):
+        opened = kms.decrypt(CiphertextBlob=sealed)
+        assert (opened["Plaintext"], opened["KeyMaterialId"]) == (plain, material)
+    rotations = kms.list_key_rotations(KeyId=key, **ALL)["Rotations"]
+    assert [(each["KeyMaterialState"], "RotationDate" in each) for each in rotations] == [
+        ("CURRENT", True),
+        ("NON_CURRENT", False),
+    ]
+    assert kms.refusal("rotate_key_on_demand", KeyId=key)[0] == "KMSInvalidStateException"
+
+
+def test_each_material_goes_and_comes_again_by_its_id(kms: Kms) -> None:
+    key, materials = kms.key(Origin="EXTERNAL"), [os.urandom(32) for _ in range(3)]
+    first = kms.import_key_material(**parcel(kms, key, materials[0]), **FOREVER)["KeyMaterialId"]
+    old = kms.encrypt(KeyId=key, Plaintext=b"old")["CiphertextBlob"]
+    second = kms.import_key_material(**parcel(kms, key, materials[1]), **NEW)["KeyMaterialId"]
+    # What waits can be deleted, and other material take its place.
+    assert kms.delete_imported_key_material(KeyId=key, KeyMaterialId=second)["KeyMaterialId"] == second
+    assert state(kms, key) == "Enabled"
+    third = kms.import_key_material(**parcel(kms, key, materials[2]), **NEW)["KeyMaterialId"]
+    kms.rotate_key_on_demand(KeyId=key)
+    assert kms.delete_imported_key_material(KeyId=key, KeyMaterialId=first)["KeyMaterialId"] == first
+    assert kms.refusal("decrypt", CiphertextBlob=old)[0] == "KMSInvalidStateException"
+    listed = kms.list_key_rotations(KeyId=key, **ALL)["Rotations"]
+    assert {each["KeyMaterialId"]: each["ImportState"] for each in listed} == {
+        third: "IMPORTED",
+        first: "PENDING_IMPORT",
+    }
+    again = parcel(kms, key, materials[0])
+    assert kms.refusal("import_key_material", **again, **FOREVER, KeyMaterialId=third)[0] == (
+        "IncorrectKeyMaterialException"
+    )
+    assert kms.refusal("import_key_material", **again, **FOREVER, KeyMaterialId="0" * 64)[0] == "NotFoundException"
+    assert kms.import_key_material(**again, **FOREVER)["KeyMaterialId"] == first
+    assert kms.decrypt(CiphertextBlob=old)["Plaintext"] == b"old"
+    kms.delete_imported_key_material(KeyId=key)
+    assert (state(kms, key), current(kms, key)) == ("PendingImport", third)
+    assert kms.refusal("encrypt", KeyId=key, Plaintext=b"x")[0] == "KMSInvalidStateException"
+    unknown = parcel(kms, key, os.urandom(32))
+    assert kms.refusal("import_key_material", **unknown, **FOREVER)[0] == "IncorrectKeyMaterialException"
+    kms.schedule_key_deletion(KeyId=key)
+    kms.delete_imported_key_material(KeyId=key, KeyMaterialId=first)
+    assert state(kms, key) == "PendingDeletion"
+
+
+def test_which_keys_take_new_material(kms: Kms) -> None:
+    key = kms.key(Origin="EXTERNAL", KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")
+    existing = {"ImportType": "EXISTING_KEY_MATERIAL", **FOREVER}
+    first = parcel(kms, key, os.urandom(32))
+    assert kms.refusal("import_key_material", **first, **existing)[0] == "IncorrectKeyMaterialException"
+    assert "KeyMaterialId" not in kms.import_key_material(**first, **NEW)
+    other = parcel(kms, key, os.urandom(32))
+    assert kms.refusal("import_key_material", **other, **NEW)[0] == "UnsupportedOperationException"
+    assert kms.refusal("import_key_material", **other, **NEW, KeyMaterialId="0" * 64)[0] == "ValidationException"
+    too_late = datetime.now(UTC) + timedelta(days=366)
+    assert kms.refusal("import_key_material", **other, ValidTo=too_late)[0] == "ValidationException"
+
+
 def test_a_key_pair_comes_as_pkcs8(kms: Kms) -> None:
     pair = ec.generate_private_key(ec.SECP256R1())
     encoded = pair.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -131,5 +235,4 @@ def test_what_is_not_taken(kms: Kms) -> None:
     assert kms.refusal("import_key_material", **short, **FOREVER)[0] == "IncorrectKeyMaterialException"
     kms.import_key_material(**good, **FOREVER)
     assert kms.refusal("import_key_material", **good, **FOREVER)[0] == "ExpiredImportTokenException"
-    assert kms.refusal("rotate_key_on_demand", KeyId=key)[0] == "UnsupportedOperationException"
     assert kms.refusal("enable_key_rotation", KeyId=key)[0] == "UnsupportedOperationException"

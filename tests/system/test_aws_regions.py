@@ -35,15 +35,40 @@ def test_what_one_region_encrypts_another_decrypts(kms: Kms, abroad: Kms) -> Non
     assert key.startswith("mrk-")
     sealed = kms.encrypt(KeyId=key, Plaintext=b"x", EncryptionContext={"a": "1"})["CiphertextBlob"]
     opening = {"CiphertextBlob": sealed, "EncryptionContext": {"a": "1"}}
-    assert abroad.refusal("decrypt", **opening)[0] == "InvalidCiphertextException"
+    assert abroad.refusal("decrypt", **opening)[0] == "AccessDeniedException"
     assert abroad.refusal("describe_key", KeyId=key)[0] == "NotFoundException"
     made = kms.replicate_key(KeyId=key, ReplicaRegion=OTHER, Description="d", Tags=[{"TagKey": "a", "TagValue": "b"}])
     assert made["ReplicaKeyMetadata"]["Arn"] == arn(key, OTHER)
     assert made["ReplicaTags"] == [{"TagKey": "a", "TagValue": "b"}]
+    assert made["ReplicaKeyMetadata"]["Description"] == "d"
     opened = abroad.decrypt(**opening, KeyId=arn(key, OTHER))
     assert (opened["Plaintext"], opened["KeyId"]) == (b"x", arn(key, OTHER))
     back = abroad.generate_data_key(KeyId=key, KeySpec="AES_256")
     assert kms.decrypt(CiphertextBlob=back["CiphertextBlob"])["Plaintext"] == back["Plaintext"]
+
+
+def test_description_and_tags_are_those_of_a_region(kms: Kms, abroad: Kms) -> None:
+    own = [{"TagKey": "where", "TagValue": "home"}]
+    key = kms.key(MultiRegion=True, Description="home", Tags=own)
+    made = kms.replicate_key(KeyId=key, ReplicaRegion=OTHER)
+    assert (made["ReplicaKeyMetadata"]["Description"], made["ReplicaTags"]) == ("", [])
+    theirs = [{"TagKey": "where", "TagValue": "abroad"}, {"TagKey": "x", "TagValue": ""}]
+    abroad.tag_resource(KeyId=key, Tags=theirs)
+    abroad.untag_resource(KeyId=key, TagKeys=["x"])
+    abroad.update_key_description(KeyId=key, Description="abroad")
+    for primary in (REGION, OTHER):  # and each keeps its own when the primary region moves
+        for client, text in ((kms, "home"), (abroad, "abroad")):
+            shown = client.describe_key(KeyId=key)["KeyMetadata"]
+            assert (shown["Description"], shown["MultiRegionConfiguration"]["PrimaryKey"]["Region"]) == (
+                text,
+                primary,
+            )
+            assert client.list_resource_tags(KeyId=key)["Tags"] == [{"TagKey": "where", "TagValue": text}]
+        if primary == REGION:
+            kms.update_primary_region(KeyId=key, PrimaryRegion=OTHER)
+    kms.schedule_key_deletion(KeyId=key)
+    again = abroad.replicate_key(KeyId=key, ReplicaRegion=REGION)
+    assert (again["ReplicaKeyMetadata"]["Description"], again["ReplicaTags"]) == ("", [])
 
 
 def test_each_region_says_where_the_key_is(kms: Kms, abroad: Kms) -> None:

@@ -220,6 +220,10 @@ DIFFERENCES = [
         members={"*MaterialId": [("a material", None)]},
     ),
     Difference(
+        "each rotation says whether its material is the current one", "does not say so", ("list_key_rotations: *",),
+        members={"*KeyMaterialState": [("CURRENT", None), ("NON_CURRENT", None)]},
+    ),
+    Difference(
         "keys have MacAlgorithms or KeyAgreementAlgorithms according to their usage, and no others",
         "has algorithms to encrypt and to sign instead",
         ("create_key: HMAC_* for GENERATE_VERIFY_MAC", "create_key: * for KEY_AGREEMENT", "get_public_key: to agree"),

@@ -23,7 +23,8 @@ from kms.vault.store import Vault
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "min_process_version"]
-COLUMNS += ["deletion_at", "region", "replicas", "policy", "former_id", "exportable_later"]
+COLUMNS += ["deletion_at", "region", "replicas", "replica_descriptions", "replica_labels", "policy"]
+COLUMNS += ["former_id", "exportable_later"]
 OF_GRANTS = ["more_permissions", "context_rule", "context", "retired_by", "name", "words"]
 GRANT = Grant("0" * 32, "user1", "client:user1", "keys:encrypt", "*", NOW)
 TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys", "last_uses", "mounts"]

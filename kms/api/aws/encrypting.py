@@ -10,7 +10,7 @@ from msgspec import Meta
 from kms.access.encryption_context import associated_data_of
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
-from kms.api.aws.faults import Fault, invalid
+from kms.api.aws.faults import Fault, missing
 from kms.api.aws.request import AwsRequest, action, refuse_recipient
 from kms.api.aws.shapes import Ciphertext, EncryptionContext, GrantTokens, Input, KeyName, Plaintext
 from kms.crypto.pkcs8 import der_of_pem
@@ -92,7 +92,7 @@ class RandomInput(Input, kw_only=True):
     """GenerateRandom."""
 
     number_of_bytes: Length | None = None
-    custom_key_store_id: str | None = None
+    custom_key_store_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     recipient: dict[str, Any] | None = None
 
 
@@ -177,9 +177,13 @@ def generate_random(aws: AwsRequest, given: RandomInput) -> Mapping[str, Any]:
     """Give random bytes."""
     refuse_recipient(given.recipient)
     if given.custom_key_store_id is not None:
-        raise Fault("UnsupportedOperationException", "There are no custom key stores here.")
+        raise Fault(
+            "CustomKeyStoreNotFoundException",
+            f"There is no custom key store {given.custom_key_store_id}.",
+            problem="not-found",
+        )
     if given.number_of_bytes is None:
-        raise invalid("NumberOfBytes", None, "Member must not be null")
+        raise Fault("ValidationException", "NumberOfBytes is required.")
     return {"Plaintext": aws.run("random", RandomRequest(length=given.number_of_bytes)).random}
 
 
@@ -195,6 +199,13 @@ def _encrypt(
     if algorithm == specs.SYMMETRIC:
         request = EncryptRequest(plaintext=plaintext, associated_data=associated_data_of(context))
     else:
+        most = specs.most_octets(key.type, algorithm)
+        if len(plaintext) > most:
+            spec = specs.spec_of(key.type)
+            raise Fault(
+                "ValidationException",
+                f"Algorithm {algorithm} and key spec {spec} cannot encrypt data larger than {most} bytes.",
+            )
         request = EncryptRequest(plaintext=plaintext, format=specs.OAEP[algorithm])
     answer: EncryptAnswer = aws.use("encrypt", key, request, dry_run=dry_run)
     return answer
@@ -234,26 +245,32 @@ def _source(aws: AwsRequest, given: str | None, ciphertext: bytes, algorithm: st
     """The key that made a ciphertext: the one that is named, or the one that the ciphertext names."""
     if given is not None:
         key = aws.key(given)
-        if algorithm == specs.SYMMETRIC and ciphertext[1:17] != key.uid and key.type in specs.TYPES.values():
-            named = aws.names.key_of_uid(ciphertext, aws.call.known_caller)
-            if named is not None:
-                raise Fault(
-                    "IncorrectKeyException",
-                    "The key ID in the request does not identify a CMK that can perform this operation.",
-                    problem="decryption-failed",
-                )
+        if algorithm == specs.SYMMETRIC and aws.names.uid_in(ciphertext) not in (None, key.uid):
+            raise Fault(
+                "IncorrectKeyException",
+                "The key ID in the request does not identify a CMK that can perform this operation.",
+                problem="decryption-failed",
+            )
         return key
     if algorithm != specs.SYMMETRIC:
         raise Fault("ValidationException", "KeyId is required for asymmetric keys.")
-    found = aws.names.key_of_uid(ciphertext, aws.call.known_caller)
-    if found is None:
+    uid = aws.names.uid_in(ciphertext)
+    if uid is None:
         raise DecryptionFailed
+    found = aws.names.key_of_uid(uid, aws.call.known_caller)
+    if found is None:
+        raise Fault(
+            "AccessDeniedException",
+            "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or "
+            "you are not allowed to access.",
+            problem="permission-denied",
+        )
     return found
 
 
 def _ciphertext(given: bytes | None) -> bytes:
     if given is None:
-        raise invalid("CiphertextBlob", None, "Member must not be null")
+        raise missing("ciphertextBlob")
     return given
 
 
@@ -283,7 +300,7 @@ def _data_key_pair(aws: AwsRequest, given: DataKeyPairInput, *, with_plaintext: 
     refuse_recipient(given.recipient)
     native = specs.TYPES.get(given.key_pair_spec)
     if native is None:
-        raise Fault("UnsupportedOperationException", f"{given.key_pair_spec} keys are not made here.")
+        raise Fault("UnsupportedOperationException", f"KeySpec {given.key_pair_spec} is not supported")
     key = aws.key(given.key_id)
     _require_algorithm(aws, key, Usage.ENCRYPT, specs.SYMMETRIC, given.encryption_context)
     request = DataKeyPairRequest(

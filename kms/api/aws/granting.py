@@ -125,17 +125,16 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
     constraints = given.constraints or Constraints()
     if constraints.source_arn is not None:
         raise Fault("UnsupportedOperationException", "A grant cannot be limited to a SourceArn here.")
-    retiring = _subject(aws, given.retiring_principal) if given.retiring_principal else None
+    retiring = _subject(aws, given.retiring_principal, key.owner) if given.retiring_principal else None
     if retiring is not None and not retiring.startswith("client:"):
         raise _no_principal()
     if aws.call.known_caller.client_id != key.owner:
-        arn = aws.names.key_arn(key.key_id)
-        raise Fault("AccessDeniedException", f"Only its owner grants the use of {arn}.", problem="permission-denied")
+        raise aws.denied(key.key_id)
     aws.require_enabled(key)
     if given.dry_run:
         raise would_succeed()
     request = CreateGrantRequest(
-        subject=_subject(aws, given.grantee_principal),
+        subject=_subject(aws, given.grantee_principal, key.owner),
         key_pattern=key.key_id,
         permissions=frozenset(PERMISSIONS[each] for each in given.operations if each != _RETIRE),
         context_equals=constraints.encryption_context_equals,
@@ -156,7 +155,7 @@ def list_grants(aws: AwsRequest, given: ListGrantsInput) -> Mapping[str, Any]:
     """List the grants of a key that the caller gave or holds."""
     key = aws.key_without_alias(given.key_id)
     _require_no_services(given.grantee_service_principal)
-    subject = _subject(aws, given.grantee_principal) if given.grantee_principal else None
+    subject = _subject(aws, given.grantee_principal, key.owner) if given.grantee_principal else None
     found = [
         grant
         for grant in _grants(aws)
@@ -171,7 +170,7 @@ def list_retirable_grants(aws: AwsRequest, given: ListRetirableGrantsInput) -> M
     _require_no_services(given.retiring_service_principal)
     if given.retiring_principal is None:
         raise Fault("ValidationException", "RetiringPrincipal must be specified.")
-    subject = _subject(aws, given.retiring_principal)
+    subject = _subject(aws, given.retiring_principal, aws.call.known_caller.client_id)
     return _page(aws, [grant for grant in _grants(aws) if grant.retired_by == subject], given.limit, given.marker)
 
 
@@ -181,7 +180,7 @@ def revoke_grant(aws: AwsRequest, given: RevokeGrantInput) -> None:
     key = aws.key_without_alias(given.key_id)
     grant = _grant(aws, given.grant_id, key)
     if grant.owner != aws.call.known_caller.client_id and Role.ADMIN not in aws.call.known_caller.roles:
-        raise Fault("AccessDeniedException", "Only who gave a grant revokes it.", problem="permission-denied")
+        raise aws.denied(key.key_id)
     _end(aws, grant.grant_id, dry_run=given.dry_run)
 
 
@@ -241,8 +240,10 @@ def _require_no_services(*principals: str | None) -> None:
         raise Fault("UnsupportedOperationException", "There are no AWS services here that a grant could be for.")
 
 
-def _subject(aws: AwsRequest, principal: str) -> str:
-    """`client:NAME` or `role:NAME` for the ARN of a user or a role. Raises Fault."""
+def _subject(aws: AwsRequest, principal: str, owner: str) -> str:
+    """`client:NAME` or `role:NAME` for the ARN of a user or a role; the account is the owner. Raises Fault."""
+    if principal in (aws.names.account_arn, aws.names.account):
+        return f"client:{owner}"
     kind, _, name = principal.removeprefix(f"arn:aws:iam::{aws.names.account}:").partition("/")
     if kind == "user" and name:
         return f"client:{name}"
@@ -268,7 +269,7 @@ def _grant(aws: AwsRequest, grant_id: str, key: Key | None = None) -> GrantView:
 
 
 def _no_grant(grant_id: str) -> Fault:
-    return Fault("NotFoundException", f"Grant ID {grant_id} is not found.", problem="not-found")
+    return Fault("NotFoundException", f"Grant ID {grant_id} not found", problem="not-found")
 
 
 def _covers(grant: GrantView, key: Key) -> bool:

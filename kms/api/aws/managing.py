@@ -17,15 +17,16 @@ from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, 
 from kms.api.aws.tagging import Tag, labels_of
 from kms.errors import KeyStateConflict
 from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
-from kms.keys.model import Key
+from kms.keys.model import ExternalMaterial, Key
 from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.listing import ListKeysRequest
-from kms.operations.keys.manage import LONGEST_PERIOD, CreateKeyRequest, UpdateKeyRequest
+from kms.operations.keys.manage import LONGEST_PERIOD, CreateKeyRequest
 from kms.operations.keys.regions import SetRegionsRequest
 from kms.operations.keys.state_changes import DeleteKeyRequest
 from kms.operations.keys.views import KeyView
 
 _SHORTEST_WINDOW, _USUAL_WINDOW, _LONGEST_WINDOW = 7, 30, 30
+_WINDOW = f"PendingWindowInDays must be between {_SHORTEST_WINDOW} and {_LONGEST_WINDOW}"
 
 KeySpec = Literal[
     "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1",
@@ -45,6 +46,7 @@ class CreateKeyInput(Input, kw_only=True):
     """CreateKey."""
 
     policy: policies.Policy | None = None
+    bypass_policy_lockout_safety_check: bool = False
     description: Description | None = None
     key_usage: KeyUsage | None = None
     customer_master_key_spec: CustomerMasterKeySpec | None = None
@@ -61,6 +63,9 @@ class ListKeysInput(Input, kw_only=True):
 
     limit: ItemLimit = 100
     marker: Marker | None = None
+    resource_owners: (
+        Annotated[list[Literal["SELF", "OTHER_ACCOUNTS_VIA_RAM"]], Meta(min_length=1, max_length=2)] | None
+    ) = None
 
 
 class ScheduleKeyDeletionInput(KeyInput, kw_only=True):
@@ -79,7 +84,11 @@ class UpdateKeyDescriptionInput(KeyInput, kw_only=True):
 def create_key(aws: AwsRequest, given: CreateKeyInput) -> Mapping[str, Any]:
     """Make a key."""
     if given.key_spec is not None and given.customer_master_key_spec not in (None, given.key_spec):
-        raise Fault("ValidationException", "Give KeySpec or CustomerMasterKeySpec, not both.")
+        raise Fault(
+            "ValidationException",
+            "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is "
+            "deprecated.",
+        )
     spec = given.key_spec or given.customer_master_key_spec or specs.SYMMETRIC
     if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS", "EXTERNAL"):
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
@@ -87,15 +96,16 @@ def create_key(aws: AwsRequest, given: CreateKeyInput) -> Mapping[str, Any]:
         policies.require_ownership(aws, given.policy, aws.call.known_caller.client_id)
     native = specs.TYPES.get(spec)
     if native is None:
-        raise Fault("UnsupportedOperationException", f"KeySpec {spec} is not supported.")
+        raise Fault("UnsupportedOperationException", f"KeySpec {spec} is not supported")
     possible = specs.usages_for(spec)
     usage = given.key_usage or ("ENCRYPT_DECRYPT" if spec == specs.SYMMETRIC else None)
     if usage is None:
         raise Fault(
-            "ValidationException", f"You must specify a KeyUsage value for {spec} keys: {' or '.join(possible)}."
+            "ValidationException",
+            "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.",
         )
     if usage not in possible:
-        raise Fault("ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {spec}.")
+        raise Fault("ValidationException", f"KeyUsage {usage} is not compatible with KeySpec {spec}")
     request = CreateKeyRequest(
         type=native,
         key_id=new_multi_region_key_id() if given.multi_region else None,
@@ -114,13 +124,15 @@ def create_key(aws: AwsRequest, given: CreateKeyInput) -> Mapping[str, Any]:
 def describe_key(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     """Show a key."""
     key = aws.key_to_show(given.key_id)
-    return {"KeyMetadata": metadata(aws, _view(aws, key))}
+    return {"KeyMetadata": metadata(aws, aws.view(key))}
 
 
 @action("ListKeys", ListKeysInput)
 def list_keys(aws: AwsRequest, given: ListKeysInput) -> Mapping[str, Any]:
     """List the keys of this region that the caller may see."""
     aws.require_marker(given.marker)
+    if given.resource_owners and "SELF" not in given.resource_owners:
+        return {"Keys": [], **truncated(None)}  # no other account shares keys with this one
     request = ListKeysRequest(limit=given.limit, cursor=given.marker, region=aws.names.region)
     page = aws.run("list_keys", request)
     listed = [{"KeyId": each.key_id, "KeyArn": aws.names.key_arn(each.key_id)} for each in page.items]
@@ -155,7 +167,7 @@ def schedule_key_deletion(aws: AwsRequest, given: ScheduleKeyDeletionInput) -> M
     aws.require_no_deletion(key)
     days = given.pending_window_in_days
     if not _SHORTEST_WINDOW <= days <= _LONGEST_WINDOW:
-        raise Fault("ValidationException", f"PendingWindowInDays must be {_SHORTEST_WINDOW} to {_LONGEST_WINDOW}.")
+        raise Fault("ValidationException", _WINDOW)
     if aws.names.primary_region(key.region) != aws.names.region:
         return _replica_removed(aws, key)
     if key.replicas:
@@ -187,7 +199,7 @@ def cancel_key_deletion(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     arn = aws.names.key_arn(key.key_id)
     if key.deletion_at is None:
         raise Fault("KMSInvalidStateException", f"{arn} is not pending deletion.", problem="key-state")
-    if _view(aws, key).state == "active":
+    if aws.view(key).state == "active":
         aws.run("suspend_key", EmptyRequest(), key_id=key.key_id)  # first, so that it is never usable in between
     aws.run("cancel_deletion", EmptyRequest(), key_id=key.key_id)
     return {"KeyId": arn}
@@ -198,7 +210,7 @@ def update_key_description(aws: AwsRequest, given: UpdateKeyDescriptionInput) ->
     """Say what a key is for."""
     key = aws.key_without_alias(given.key_id)
     aws.require_no_deletion(key)
-    aws.run("update_key", UpdateKeyRequest(description=given.description), key_id=key.key_id)
+    aws.describe(key, description=given.description)
 
 
 @action("GetKeyLastUsage", KeyInput)
@@ -234,7 +246,7 @@ def metadata(aws: AwsRequest, view: KeyView) -> dict[str, Any]:
         "Arn": aws.names.key_arn(view.key_id),
         "CreationDate": seconds(view.created_at),
         "Enabled": state == "Enabled" and view.deletion_at is None,
-        "Description": view.description,
+        "Description": aws.names.described(view)[0],
         "KeyUsage": specs.usage_of(view),
         "KeyState": "PendingDeletion" if view.deletion_at is not None else state,
         "Origin": "EXTERNAL" if view.origin == "imported" else "AWS_KMS",
@@ -245,7 +257,7 @@ def metadata(aws: AwsRequest, view: KeyView) -> dict[str, Any]:
         **specs.algorithms(view),
         **expiration(view),
     }
-    if not view.pending_import:
+    if view.versions[-1].external_material is not ExternalMaterial.AWAITED:
         key = aws.service.key_cache.key(view.key_id)
         found |= aws.material(key, view.latest_version, "CurrentKeyMaterialId")
     if found["MultiRegion"]:
@@ -262,8 +274,3 @@ def metadata(aws: AwsRequest, view: KeyView) -> dict[str, Any]:
     if view.deletion_at is not None:
         found["DeletionDate"] = seconds(view.deletion_at)
     return found
-
-
-def _view(aws: AwsRequest, key: Key) -> KeyView:
-    view: KeyView = aws.run("get_key", EmptyRequest(), key_id=key.key_id)
-    return view

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http import HTTPStatus
 
@@ -34,7 +35,7 @@ from kms.api.aws import (  # noqa: F401  # they fill the table
     signing,
     tagging,
 )
-from kms.api.aws.faults import Fault, fault_of
+from kms.api.aws.faults import Fault, fault_of, unknown_token
 from kms.api.aws.names import Names
 from kms.api.aws.request import ACTIONS, Action, AwsRequest
 from kms.api.aws.shapes import decoded
@@ -78,7 +79,8 @@ class AwsMiddleware:
         except Exception as error:  # noqa: BLE001  # every failure has its answer
             fault = recorded_fault(error, Fault, fault_of, self.service, call)
             status, outcome = fault.status, fault.problem
-            body = msgspec.json.encode({"__type": fault.code, "message": fault.message})
+            told = {"message": fault.message} if fault.message else {}
+            body = msgspec.json.encode({"__type": fault.code, **told})
             extra = [("x-amzn-ErrorType", fault.code)]
         self.service.metrics.count(call.operation, outcome, time.perf_counter() - began)
         start_response(
@@ -159,15 +161,22 @@ class AwsMiddleware:
         if not sigv4.is_timely(signed, amz_date, self.service.clock()):
             raise Fault(
                 "InvalidSignatureException",
-                f"Signature expired: {amz_date[:16]} is not within five minutes of now.",
+                _untimely(signed, amz_date, self.service.clock()),
                 problem="authentication-failed",
             )
+        token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN")
         try:
             signer = self.service.authenticator.access_key(signed.access_key_id)
         except errors.AuthenticationFailed:
-            raise _unknown() from None
-        if not self.service.authenticator.is_session_token(signer, environ.get("HTTP_X_AMZ_SECURITY_TOKEN")):
-            raise _unknown()
+            if self.service.authenticator.is_over(signed.access_key_id, token):
+                raise Fault(
+                    "ExpiredTokenException",
+                    "The security token included in the request is expired",
+                    problem="authentication-failed",
+                ) from None
+            raise unknown_token() from None
+        if not self.service.authenticator.is_session_token(signer, token):
+            raise unknown_token()
         return signer, signed, amz_date
 
 
@@ -195,13 +204,25 @@ def _header(environ: Environ, name: str) -> str:
     return str(environ.get(variable if variable in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{variable}", ""))
 
 
+def _untimely(signed: Signed, amz_date: str, now: datetime) -> str:
+    """What AWS says of a request that was not signed just now."""
+    at = sigv4.moment(amz_date)
+    if at is None:
+        return "Date must be in ISO-8601 'basic format'."
+    if not amz_date.startswith(signed.date):
+        return (
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+            f"'{signed.date}' != '{amz_date[:8]}', from '{amz_date}'."
+        )
+    minutes = sigv4.SKEW // timedelta(minutes=1)
+    is_late = at < now
+    bound, ours = (
+        f"{each.astimezone(UTC):{sigv4.TIME}}" for each in (now + sigv4.SKEW * (-1 if is_late else 1), now)
+    )
+    if is_late:
+        return f"Signature expired: {amz_date} is now earlier than {bound} ({ours} - {minutes} min.)"
+    return f"Signature not yet current: {amz_date} is still later than {bound} ({ours} + {minutes} min.)"
+
+
 def _incomplete(sentence: str) -> Fault:
     return Fault("IncompleteSignatureException", sentence, problem="authentication-failed")
-
-
-def _unknown() -> Fault:
-    return Fault(
-        "UnrecognizedClientException",
-        "The security token included in the request is invalid.",
-        problem="authentication-failed",
-    )

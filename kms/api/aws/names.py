@@ -11,12 +11,15 @@ from kms.access.policy import may_see_key
 from kms.api.aws.faults import Fault
 from kms.crypto import envelope
 from kms.keys.ids import is_key_id
-from kms.keys.model import Key
+from kms.keys.model import Key, Origin
 from kms.operations import Service
+from kms.operations.keys.views import KeyView
 
 ALIAS = "alias/"
 INVALID_ARN = "InvalidArnException"
 _ARN = re.compile(r"arn:aws:kms:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):(?P<resource>.+)", re.DOTALL)
+
+_KEY_ID = re.compile("(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Names:
         if key is not None and not is_alias and key.key_id != resource:
             key = None  # a name that only looks like a key id here
         if key is None or not self.is_here(key) or not may_see_key(caller, key.owner, key.key_id):
-            raise not_found(self.alias_arn(resource) if is_alias else self.key_arn(resource))
+            raise self._not_found(given, resource)
         return key
 
     def key_without_alias(self, given: str, caller: Caller) -> Key:
@@ -83,21 +86,35 @@ class Names:
         return self.key(given, caller)
 
     def material_id(self, key: Key, version: int) -> str:
-        """The name of the material of one version: 64 hexadecimal digits that say nothing of it."""
-        return sha256(key.uid + version.to_bytes(4)).hexdigest()
+        """The name of the material of one version: 64 hexadecimal digits that say nothing of it.
+
+        Of material that is kept elsewhere it is always the same for a key, whatever version it is.
+        """
+        known_by = self.service.key_cache.fingerprint(key, version) if key.origin is Origin.IMPORTED else None
+        return sha256(known_by or key.uid + version.to_bytes(4)).hexdigest()
 
     def primary_region(self, region: str) -> str:
         """The region of a key; keys of none are in that of the settings."""
         return region or self.service.settings.aws_region
 
+    def described(self, key: Key | KeyView) -> tuple[str, dict[str, str]]:
+        """The description and the labels of a key in this region: each replica has its own."""
+        if self.primary_region(key.region) == self.region:
+            return key.description, key.labels
+        return key.replica_descriptions.get(self.region, ""), key.replica_labels.get(self.region, {})
+
     def is_here(self, key: Key) -> bool:
         """Whether a key is shown in this region."""
         return self.primary_region(key.region) == self.region or self.region in key.replicas
 
-    def key_of_uid(self, ciphertext: bytes, caller: Caller) -> Key | None:
-        """The key that a ciphertext of ours names, if it is shown in this region and the caller may know of it."""
+    def uid_in(self, ciphertext: bytes) -> bytes | None:
+        """The uid of the key that a ciphertext of ours names, None for what is no such ciphertext."""
         parts = envelope.parse_or_none(ciphertext, envelope.ENCRYPTED)
-        key = self.service.key_cache.key_of_uid(parts.key_uid) if parts else None
+        return parts.key_uid if parts else None
+
+    def key_of_uid(self, uid: bytes, caller: Caller) -> Key | None:
+        """The key that has this uid, if it is shown in this region and the caller may know of it."""
+        key = self.service.key_cache.key_of_uid(uid)
         return key if key and self.is_here(key) and may_see_key(caller, key.owner, key.key_id) else None
 
     def _resource(self, given: str) -> str:
@@ -107,14 +124,24 @@ class Names:
         found = _ARN.fullmatch(given)
         if found is None:
             raise Fault(INVALID_ARN, f"Invalid arn {given[:256]}")
-        if found["region"] != self.region or found["account"] != self.account:
-            raise not_found(given[:512])
+        if found["region"] != self.region:
+            raise Fault("NotFoundException", f"Invalid arn {found['region']}", problem="not-found")
+        if found["account"] != self.account:
+            raise no_such_key(given[:512])
         resource = found["resource"]
         if resource.startswith("key/"):
             return resource.removeprefix("key/")
         if not resource.startswith(ALIAS):
             raise Fault(INVALID_ARN, f"Invalid arn {given[:256]}")
         return resource
+
+    def _not_found(self, given: str, resource: str) -> Fault:
+        """The fault of a name that is none of a key that the caller may know of: by its form alone."""
+        if resource.startswith(ALIAS):
+            return no_such_alias(self.alias_arn(resource[:512]))
+        if given.startswith("arn:") or _KEY_ID.fullmatch(resource):
+            return no_such_key(self.key_arn(resource[:512]))
+        return invalid_key_id(given)
 
     def _by_alias(self, alias: str) -> Key | None:
         key = self.service.key_cache.find(self.stored_alias(alias))
@@ -129,7 +156,16 @@ class Names:
         return self.region == self.service.settings.aws_region
 
 
-def not_found(what: str) -> Fault:
-    """The fault of a name that is none of a key that the caller may know of."""
-    kind = "Alias" if ":alias/" in what else "Key"
-    return Fault("NotFoundException", f"{kind} {what} is not found.", problem="not-found")
+def no_such_key(arn: str) -> Fault:
+    """The fault of an ARN that is none of a key that the caller may know of."""
+    return Fault("NotFoundException", f"Key '{arn}' does not exist", problem="not-found")
+
+
+def no_such_alias(arn: str) -> Fault:
+    """The fault of an ARN that is none of an alias whose key the caller may know of."""
+    return Fault("NotFoundException", f"Alias {arn} is not found.", problem="not-found")
+
+
+def invalid_key_id(given: str) -> Fault:
+    """The fault of what has not the form of AWS's key ids."""
+    return Fault("NotFoundException", f"Invalid keyId '{given[:256]}'", problem="not-found")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kms.api.aws import specs
-from kms.api.aws.faults import Fault
+from kms.api.aws.faults import Fault, Violation, violated
 from kms.api.aws.names import ALIAS
 from kms.api.aws.request import AwsRequest, action, seconds
 from kms.api.aws.shapes import AliasName, Input, ItemLimit, KeyName, Marker, truncated
@@ -16,7 +16,12 @@ from kms.keys.model import Key
 from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.aliases import ListAliasesRequest, SetAliasRequest
 
-_NAME = re.compile(r"alias/(?!aws/)[a-zA-Z0-9/_-]{1,200}")
+_NAME = re.compile(r"alias/[a-zA-Z0-9/_-]+")
+_LONGEST = len(ALIAS) + 200  # so that a region fits before it
+_PREFIX = (
+    f'Alias must start with the prefix "{ALIAS}". Please see '
+    "https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html"
+)
 
 
 class SetAliasInput(Input, kw_only=True):
@@ -73,7 +78,7 @@ def delete_alias(aws: AwsRequest, given: DeleteAliasInput) -> None:
 def list_aliases(aws: AwsRequest, given: ListAliasesInput) -> Mapping[str, Any]:
     """List the aliases of this region, or of one key."""
     aws.require_marker(given.marker)
-    key = aws.key_to_show(given.key_id) if given.key_id is not None else None
+    key = aws.key_without_alias(given.key_id) if given.key_id is not None else None
     found: list[tuple[str, dict[str, Any]]] = []
     cursor = given.marker
     while len(found) <= given.limit:
@@ -86,7 +91,7 @@ def list_aliases(aws: AwsRequest, given: ListAliasesInput) -> Mapping[str, Any]:
                     "AliasArn": aws.names.alias_arn(shown),
                     "TargetKeyId": each.key_id,
                     "CreationDate": seconds(each.created_at),
-                    "LastUpdatedDate": seconds(each.created_at),
+                    "LastUpdatedDate": seconds(each.updated_at),
                 }
                 found.append((each.alias, entry))
         cursor = page.next_cursor
@@ -106,7 +111,7 @@ def _set(aws: AwsRequest, given: SetAliasInput, *, exists: bool) -> None:
 
 def _target(aws: AwsRequest, given: SetAliasInput) -> Key:
     if ALIAS in given.target_key_id:
-        raise Fault("ValidationException", "Aliases must refer to keys. Not aliases.")
+        raise Fault("ValidationException", "Aliases must refer to keys. Not aliases")
     return aws.key(given.target_key_id)
 
 
@@ -117,12 +122,13 @@ def _kind(key: Key) -> tuple[str, bool]:
 
 def _stored(aws: AwsRequest, alias: str) -> str:
     """The name under which the vault keeps an alias. Raises Fault for a name that AWS would not take."""
+    if not alias.startswith(ALIAS):
+        raise Fault("ValidationException", _PREFIX)
     if alias.startswith(f"{ALIAS}aws/"):
-        raise Fault("NotAuthorizedException", "Aliases that begin with alias/aws/ are AWS's own.")
+        raise Fault("NotAuthorizedException", "", problem="permission-denied")
+    if len(alias) > _LONGEST:
+        constraint = f"Member must have length less than or equal to {_LONGEST}"
+        raise violated([Violation("aliasName", f"'{alias}'", constraint)])
     if _NAME.fullmatch(alias) is None:
-        raise Fault(
-            "ValidationException",
-            f'1 validation error detected: Value "{alias}" at "aliasName" failed to satisfy constraint: '
-            "Member must satisfy regular expression pattern: ^alias/[a-zA-Z0-9/_-]+$",
-        )
+        raise Fault("ValidationException", f"{alias} contains invalid characters for an alias")
     return aws.names.stored_alias(alias)

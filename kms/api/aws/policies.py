@@ -19,7 +19,8 @@ from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.manage import UpdateKeyRequest
 
 _NAME = "default"
-Policy = Annotated[str, Meta(min_length=1, max_length=32_768, pattern=r"^[\t\n\r -\xff]+\Z")]
+_LONGEST = 32_768
+Policy = Annotated[str, Meta(min_length=1, max_length=131_072, pattern=r"^[\t\n\r -\xff]+\Z")]
 PolicyName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^\w+\Z")]
 
 
@@ -99,6 +100,8 @@ def document_of(aws: AwsRequest, key: Key) -> str:
 
 def require_ownership(aws: AwsRequest, policy: str, owner: str) -> None:
     """Raise Fault unless `policy` lets `owner`, or the account as a whole, do everything, and nobody else."""
+    if len(policy) > _LONGEST:
+        raise Fault("LimitExceededException", f"A key policy has at most {_LONGEST} characters.")
     try:
         document = msgspec.json.decode(policy, type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -121,7 +124,7 @@ def _batch(given: str | list[str]) -> list[str]:
 
 def _require_default(name: str) -> None:
     if name != _NAME:
-        raise Fault("NotFoundException", f"No such policy exists: {name}", problem="not-found")
+        raise Fault("NotFoundException", "No such policy exists", problem="not-found")
 
 
 def _malformed(why: str) -> Fault:

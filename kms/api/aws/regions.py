@@ -1,7 +1,7 @@
 """Multi-region keys in the AWS dialect: one key, shown in several regions.
 
-As it is one key, its state, description, tags and grants are the same in all of them: a key that is disabled in one
-region is disabled everywhere. Aliases are those of a region.
+As it is one key, its state, policy and grants are the same in all of them: a key that is disabled in one region is
+disabled everywhere. Aliases, description and tags are those of a region.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, field
+from msgspec import Meta, field
 
 from kms.api.aws.faults import Fault
 from kms.api.aws.managing import metadata
+from kms.api.aws.names import no_such_key
 from kms.api.aws.policies import Policy, document_of, require_ownership
 from kms.api.aws.request import AwsRequest, action
 from kms.api.aws.shapes import Description, KeyInput
@@ -20,7 +21,6 @@ from kms.api.aws.tagging import Tag, labels_of
 from kms.errors import AlreadyExists, NotFound
 from kms.keys.ids import is_multi_region_key_id
 from kms.keys.model import Key
-from kms.operations.keys.manage import UpdateKeyRequest
 from kms.operations.keys.regions import SetRegionsRequest
 
 Region = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^([a-z]+-){2,3}[0-9]+\Z")]
@@ -50,19 +50,16 @@ def replicate_key(aws: AwsRequest, given: ReplicateKeyInput) -> Mapping[str, Any
         require_ownership(aws, given.policy, key.owner)
     labels = labels_of(given.tags)
     there = aws.in_region(given.replica_region)
+    request = SetRegionsRequest(add=given.replica_region, add_labels=labels, description=given.description or "")
     try:
-        view = aws.run("set_regions", SetRegionsRequest(add=given.replica_region), key_id=key.key_id)
+        view = aws.run("set_regions", request, key_id=key.key_id)
     except AlreadyExists:
         arn = there.names.key_arn(key.key_id)
         raise Fault("AlreadyExistsException", f"{arn} already exists.", problem="already-exists") from None
-    if labels or given.description is not None:
-        described = given.description if given.description is not None else UNSET
-        request = UpdateKeyRequest(add_labels=labels, description=described)
-        view = aws.run("update_key", request, key_id=key.key_id)
     return {
         "ReplicaKeyMetadata": metadata(there, view),
         "ReplicaPolicy": document_of(aws, key),
-        "ReplicaTags": [{"TagKey": name, "TagValue": value} for name, value in sorted(view.labels.items())],
+        "ReplicaTags": [{"TagKey": name, "TagValue": value} for name, value in sorted(labels.items())],
     }
 
 
@@ -73,16 +70,14 @@ def update_primary_region(aws: AwsRequest, given: UpdatePrimaryRegionInput) -> N
     try:
         aws.run("set_regions", SetRegionsRequest(primary=given.primary_region), key_id=key.key_id)
     except NotFound:
-        arn = aws.in_region(given.primary_region).names.key_arn(key.key_id)
-        raise Fault("NotFoundException", f"Key {arn} is not found.", problem="not-found") from None
+        raise no_such_key(aws.in_region(given.primary_region).names.key_arn(key.key_id)) from None
 
 
 def _primary(aws: AwsRequest, given: str) -> Key:
     """The multi-region key of that name, which can be changed in this region. Raises Fault."""
     key = aws.key_without_alias(given)
-    arn = aws.names.key_arn(key.key_id)
     if not is_multi_region_key_id(key.key_id):
-        raise Fault("UnsupportedOperationException", f"{arn} is not a multi-Region key.")
+        raise aws.not_primary(key)
     aws.require_enabled(key)
     aws.require_primary(key)
     return key

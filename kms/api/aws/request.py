@@ -12,14 +12,16 @@ from typing import Any, TypeVar
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
 from kms.api.aws.faults import Fault
-from kms.api.aws.names import INVALID_ARN, Names, not_found
+from kms.api.aws.names import INVALID_ARN, Names, invalid_key_id, no_such_alias
 from kms.api.aws.shapes import Input
 from kms.api.dialect import DialectRequest
-from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound
+from kms.errors import KeyExpired, KeyRevoked, KeyStateConflict, NotFound, PermissionDenied
 from kms.keys.ids import is_alias
 from kms.keys.model import Key, Origin, ShownState, Usage
-from kms.operations import Request
+from kms.operations import BatchItems, Request
 from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.manage import UpdateKeyRequest
+from kms.operations.keys.regions import SetRegionsRequest
 from kms.operations.keys.views import KeyView
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -56,6 +58,25 @@ class AwsRequest(DialectRequest):
 
     names: Names
 
+    def run(self, operation: str, request: Request | BatchItems, **path: str) -> Any:
+        """As in every dialect; what the caller may not do is refused in AWS's words. Raises Refusal, Fault."""
+        try:
+            return super().run(operation, request, **path)
+        except PermissionDenied:
+            raise self.denied(path.get("key_id")) from None
+
+    def denied(self, key_id: str | None) -> Fault:
+        """The fault of what the caller may not do, with the key of that id or at all."""
+        user = self.names.client_arn(self.call.known_caller.client_id)
+        wanted = f"kms:{self.call.operation.removeprefix('aws:')}"
+        resource = self.names.key_arn(key_id) if key_id is not None else "*"
+        return Fault(
+            "AccessDeniedException",
+            f"User: {user} is not authorized to perform: {wanted} on resource: {resource} "
+            f"because no resource-based policy allows the {wanted} action",
+            problem="permission-denied",
+        )
+
     def use(self, operation: str, key: Key, request: Request, *, dry_run: bool | None = False) -> Any:
         """As `do`, for a use of `key`. What its state does not allow is refused in AWS's words. Raises Fault."""
         try:
@@ -63,8 +84,8 @@ class AwsRequest(DialectRequest):
         except (KeyStateConflict, KeyRevoked, KeyExpired) as refusal:
             self.require_no_deletion(key)
             if isinstance(refusal, KeyStateConflict):
-                if key.origin is Origin.IMPORTED:
-                    self.view_with_material(key)
+                if key.origin is Origin.IMPORTED and self.view(key).state is not ShownState.SUSPENDED:
+                    raise self.pending_import(key) from None
                 raise self.disabled(key) from None
             raise
         if dry_run:
@@ -79,7 +100,7 @@ class AwsRequest(DialectRequest):
         try:
             return self.key_to_show(given)
         except Fault as fault:
-            raise not_found(given[:256]) if fault.code == INVALID_ARN else fault from None
+            raise invalid_key_id(given) if fault.code == INVALID_ARN else fault from None
 
     def key_to_show(self, given: str) -> Key:
         """As `key`, for operations that tell what is no ARN from what is not there."""
@@ -105,13 +126,22 @@ class AwsRequest(DialectRequest):
         """The fault of a key that is disabled."""
         return Fault("DisabledException", f"{self.names.key_arn(key.key_id)} is disabled.", problem="key-state")
 
+    def view(self, key: Key) -> KeyView:
+        """How a key is shown."""
+        view: KeyView = self.run("get_key", EmptyRequest(), key_id=key.key_id)
+        return view
+
     def view_with_material(self, key: Key) -> KeyView:
         """How a key is shown. Raises Fault for one that waits for its material."""
-        view: KeyView = self.run("get_key", EmptyRequest(), key_id=key.key_id)
+        view = self.view(key)
         if view.pending_import:
-            arn = self.names.key_arn(key.key_id)
-            raise Fault("KMSInvalidStateException", f"{arn} is pending import.", problem="key-state")
+            raise self.pending_import(key)
         return view
+
+    def pending_import(self, key: Key) -> Fault:
+        """The fault of a key whose material is not here."""
+        arn = self.names.key_arn(key.key_id)
+        return Fault("KMSInvalidStateException", f"{arn} is pending import.", problem="key-state")
 
     def material(self, key: Key, version: int, member: str = "KeyMaterialId") -> dict[str, str]:
         """The member that names which material was used, for symmetric keys."""
@@ -120,8 +150,27 @@ class AwsRequest(DialectRequest):
     def require_primary(self, key: Key) -> None:
         """Raise Fault for what is a replica in this region, where it can be used but not changed."""
         if self.names.primary_region(key.region) != self.names.region:
-            arn = self.names.key_arn(key.key_id)
-            raise Fault("UnsupportedOperationException", f"{arn} is a replica; ask in the region of its primary key.")
+            raise self.not_primary(key)
+
+    def not_primary(self, key: Key) -> Fault:
+        """The fault of what is no multi-Region key, or a replica of one."""
+        arn = self.names.key_arn(key.key_id)
+        return Fault("UnsupportedOperationException", f"{arn} is not a multi-region primary key.")
+
+    def wrong_origin(self, key: Key) -> Fault:
+        """The fault of a key that is generated here where one with imported material is needed, or the reverse."""
+        origin = "EXTERNAL" if key.origin is Origin.IMPORTED else "AWS_KMS"
+        arn = self.names.key_arn(key.key_id)
+        return Fault(
+            "UnsupportedOperationException", f"{arn} origin is {origin} which is not valid for this operation."
+        )
+
+    def describe(self, key: Key, **given: Any) -> None:
+        """Change the description or the labels of a key in this region."""
+        if self.names.primary_region(key.region) == self.names.region:
+            self.run("update_key", UpdateKeyRequest(**given), key_id=key.key_id)
+        else:
+            self.run("set_regions", SetRegionsRequest(describe=self.names.region, **given), key_id=key.key_id)
 
     def in_region(self, region: str) -> AwsRequest:
         """The same request as it would be in another region."""
@@ -139,10 +188,9 @@ class AwsRequest(DialectRequest):
 
     def incompatible(self, key: Key, algorithm: str) -> Fault:
         """The fault of an algorithm that `key` does not have."""
-        arn = self.names.key_arn(key.key_id)
         return Fault(
             "InvalidKeyUsageException",
-            f"Algorithm {algorithm} and key spec {specs.spec_of(key.type)} are incompatible for key {arn}.",
+            f"Algorithm {algorithm} is incompatible with key spec {specs.spec_of(key.type)}.",
             problem="operation-not-supported",
         )
 
@@ -156,9 +204,8 @@ class AwsRequest(DialectRequest):
         """Say in AWS's words that there is no such alias."""
         try:
             yield
-        except NotFound as refusal:
-            arn = self.names.alias_arn(alias)
-            raise Fault("NotFoundException", f"Alias {arn} is not found.", problem=refusal.problem) from None
+        except NotFound:
+            raise no_such_alias(self.names.alias_arn(alias)) from None
 
 
 def would_succeed() -> Fault:
@@ -166,7 +213,6 @@ def would_succeed() -> Fault:
     return Fault(
         "DryRunOperationException",
         "The request would have succeeded, but the DryRun option is set.",
-        status=412,
         problem="dry-run",
     )
 

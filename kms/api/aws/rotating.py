@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
 from kms.api.aws.faults import Fault
+from kms.api.aws.importing import expiration_of, is_external
 from kms.api.aws.request import AwsRequest, action, seconds
 from kms.api.aws.shapes import ItemLimit, KeyInput, Marker, truncated
-from kms.errors import KeyStateConflict
-from kms.keys.model import Key
-from kms.operations.core.declare import EmptyRequest
+from kms.keys.model import ExternalMaterial, Key, ShownState
 from kms.operations.keys.manage import ListVersionsRequest, UpdateKeyRequest
+from kms.operations.keys.state_changes import RotateKeyVersionRequest
+from kms.operations.keys.views import VersionView
 
 
 class EnableKeyRotationInput(KeyInput, kw_only=True):
@@ -37,6 +38,8 @@ class ListKeyRotationsInput(KeyInput, kw_only=True):
 def enable_key_rotation(aws: AwsRequest, given: EnableKeyRotationInput) -> None:
     """Make new versions by schedule."""
     key = _rotatable(aws, given)
+    if is_external(aws.view(key)):
+        raise aws.wrong_origin(key)
     aws.require_enabled(key)
     request = UpdateKeyRequest(rotation_period=timedelta(days=given.rotation_period_in_days))
     aws.run("update_key", request, key_id=key.key_id)
@@ -55,15 +58,14 @@ def get_key_rotation_status(aws: AwsRequest, given: KeyInput) -> Mapping[str, An
     """Say whether and when a key rotates by schedule."""
     key = aws.key_without_alias(given.key_id)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(aws, key)
-    view = aws.run("get_key", EmptyRequest(), key_id=key.key_id)
-    status: dict[str, Any] = {
-        "KeyId": aws.names.key_arn(key.key_id),
-        "KeyRotationEnabled": view.rotation_period is not None and view.deletion_at is None,
-    }
-    if status["KeyRotationEnabled"] and view.next_rotation_at is not None:
-        status["RotationPeriodInDays"] = max(1, view.rotation_period // timedelta(days=1))
-        status["NextRotationDate"] = seconds(view.next_rotation_at)
+        raise _not_rotatable()
+    view = aws.view(key)
+    status: dict[str, Any] = {"KeyId": aws.names.key_arn(key.key_id), "KeyRotationEnabled": False}
+    if view.rotation_period is not None and view.deletion_at is None:
+        status["KeyRotationEnabled"] = True
+        if view.next_rotation_at is not None:
+            status["RotationPeriodInDays"] = max(1, view.rotation_period // timedelta(days=1))
+            status["NextRotationDate"] = seconds(view.next_rotation_at)
     return status
 
 
@@ -71,11 +73,18 @@ def get_key_rotation_status(aws: AwsRequest, given: KeyInput) -> Mapping[str, An
 def rotate_key_on_demand(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
     """Make the next version now; older ones still decrypt."""
     key = _rotatable(aws, given)
-    try:
-        aws.run("rotate_key_version", EmptyRequest(), key_id=key.key_id)
-    except KeyStateConflict:
-        raise aws.disabled(key) from None
-    return {"KeyId": aws.names.key_arn(key.key_id)}
+    view = aws.view_with_material(key)
+    arn = aws.names.key_arn(key.key_id)
+    if view.state is ShownState.SUSPENDED:
+        raise aws.disabled(key)
+    if is_external(view) and view.pending_rotation is UNSET:
+        raise Fault(
+            "KMSInvalidStateException",
+            f"No available key material pending rotation for the key: {arn}.",
+            problem="key-state",
+        )
+    aws.run("rotate_key_version", RotateKeyVersionRequest(keep_schedule=True), key_id=key.key_id)
+    return {"KeyId": arn}
 
 
 @action("ListKeyRotations", ListKeyRotationsInput)
@@ -83,26 +92,42 @@ def list_key_rotations(aws: AwsRequest, given: ListKeyRotationsInput) -> Mapping
     """List when a key rotated, the newest first."""
     key = aws.key_without_alias(given.key_id)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(aws, key)
+        raise _not_rotatable()
     aws.require_marker(given.marker, numeric=True)
-    page = aws.run("list_versions", ListVersionsRequest(limit=given.limit, cursor=given.marker), key_id=key.key_id)
-    with_first = given.include_key_material == "ALL_KEY_MATERIAL"
-    found = [
-        {
-            "KeyId": aws.names.key_arn(key.key_id),
-            "RotationDate": seconds(each.created_at),
-            "RotationType": "ON_DEMAND",
-            **aws.material(key, each.version),
-            **({"KeyMaterialState": _material(each.version, key)} if with_first else {}),
-        }
-        for each in page.items
-        if with_first or each.version > 1
-    ]
-    return {"Rotations": found, **truncated(page.next_cursor)}
+    with_all = given.include_key_material == "ALL_KEY_MATERIAL"
+    view = aws.view(key)
+    found: list[VersionView] = []
+    if with_all and given.marker is None and view.pending_rotation is not UNSET:
+        found.append(view.pending_rotation)
+    more = len(found) == given.limit
+    if not more:
+        request = ListVersionsRequest(limit=given.limit - len(found), cursor=given.marker)
+        page = aws.run("list_versions", request, key_id=key.key_id)
+        found += [each for each in page.items if with_all or each.version > 1]
+        # The first version is the last of all, and no rotation made it.
+        more = page.next_cursor is not None and (with_all or int(page.next_cursor) > _FIRST + 1)
+    marker = str(found[-1].version) if more else None
+    return {"Rotations": [_entry(aws, key, each, view.latest_version) for each in found], **truncated(marker)}
 
 
-def _material(version: int, key: Key) -> str:
-    return "CURRENT" if version == key.latest_version else "NON_CURRENT"
+_FIRST = 1
+
+
+def _entry(aws: AwsRequest, key: Key, version: VersionView, latest: int) -> dict[str, Any]:
+    """One material of a key. The first one, and one that waits for its rotation, were not rotated to."""
+    entry: dict[str, Any] = {
+        "KeyId": aws.names.key_arn(key.key_id),
+        "KeyMaterialState": "CURRENT",
+        **aws.material(key, version.version),
+    }
+    if version.version != latest:
+        entry["KeyMaterialState"] = "NON_CURRENT" if version.version < latest else "PENDING_ROTATION"
+    if _FIRST < version.version <= latest:
+        entry |= {"RotationDate": seconds(version.created_at), "RotationType": "ON_DEMAND"}
+    if version.external_material is not UNSET:
+        is_here = version.external_material is ExternalMaterial.PRESENT
+        entry |= {"ImportState": "IMPORTED" if is_here else "PENDING_IMPORT", **expiration_of(version)}
+    return entry
 
 
 def _rotatable(aws: AwsRequest, given: KeyInput) -> Key:
@@ -110,10 +135,10 @@ def _rotatable(aws: AwsRequest, given: KeyInput) -> Key:
     aws.require_no_deletion(key)
     aws.require_primary(key)
     if specs.spec_of(key.type) != specs.SYMMETRIC:
-        raise _not_rotatable(aws, key)
+        raise _not_rotatable()
     return key
 
 
-def _not_rotatable(aws: AwsRequest, key: Key) -> Fault:
-    arn = aws.names.key_arn(key.key_id)
-    return Fault("UnsupportedOperationException", f"{arn} is no symmetric encryption key; those alone rotate.")
+def _not_rotatable() -> Fault:
+    """The fault of what is no symmetric encryption key; those alone rotate."""
+    return Fault("UnsupportedOperationException", "", problem="operation-not-supported")

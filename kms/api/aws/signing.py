@@ -13,6 +13,7 @@ from kms.api.aws.faults import Fault
 from kms.api.aws.request import AwsRequest, action, refuse_recipient
 from kms.api.aws.shapes import Ciphertext, GrantTokens, Input, KeyName, Plaintext, PublicKey
 from kms.crypto.pkcs8 import der_of_pem, public_pem
+from kms.errors import ValidationFailed
 from kms.keys.model import Key, Usage
 from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.public_keys import PublicKeyRequest
@@ -97,10 +98,9 @@ class DecapsulateInput(EncapsulateInput, kw_only=True):
 def sign(aws: AwsRequest, given: SignInput) -> Mapping[str, Any]:
     """Sign a message or its digest."""
     key = aws.key(given.key_id)
+    algorithm = _algorithm(aws, key, given)
     message, digest = _message(key, given)
-    request = SignRequest(
-        message=message, digest=digest, algorithm=_algorithm(aws, key, given), signature_format=_form(key)
-    )
+    request = SignRequest(message=message, digest=digest, algorithm=algorithm, signature_format=_form(key))
     answer = aws.use("sign", key, request, dry_run=given.dry_run)
     return {
         "KeyId": aws.names.key_arn(key.key_id),
@@ -113,11 +113,12 @@ def sign(aws: AwsRequest, given: SignInput) -> Mapping[str, Any]:
 def verify(aws: AwsRequest, given: VerifyInput) -> Mapping[str, Any]:
     """Verify a signature; one that is not valid is an error, as with AWS."""
     key = aws.key(given.key_id)
+    algorithm = _algorithm(aws, key, given)
     message, digest = _message(key, given)
     request = VerifyRequest(
         message=message,
         digest=digest,
-        algorithm=_algorithm(aws, key, given),
+        algorithm=algorithm,
         signature=given.signature,
         signature_format=_form(key),
     )
@@ -134,7 +135,7 @@ def verify(aws: AwsRequest, given: VerifyInput) -> Mapping[str, Any]:
 def generate_mac(aws: AwsRequest, given: GenerateMacInput) -> Mapping[str, Any]:
     """Make a message authentication code."""
     key = aws.key(given.key_id)
-    _require_mac(aws, key, given.mac_algorithm)
+    _require_mac(aws, key, given.mac_algorithm, "GenerateMac")
     answer = aws.use("mac", key, MacRequest(message=given.message), dry_run=given.dry_run)
     return {"Mac": answer.mac, "MacAlgorithm": given.mac_algorithm, "KeyId": aws.names.key_arn(key.key_id)}
 
@@ -143,7 +144,7 @@ def generate_mac(aws: AwsRequest, given: GenerateMacInput) -> Mapping[str, Any]:
 def verify_mac(aws: AwsRequest, given: VerifyMacInput) -> Mapping[str, Any]:
     """Verify a code; one that is not valid is an error, as with AWS."""
     key = aws.key(given.key_id)
-    _require_mac(aws, key, given.mac_algorithm)
+    _require_mac(aws, key, given.mac_algorithm, "VerifyMac")
     request = VerifyMacRequest(message=given.message, mac=given.mac)
     if not aws.use("verify_mac", key, request, dry_run=given.dry_run).valid:
         raise Fault("KMSInvalidMacException", "", problem="mac-invalid")
@@ -156,11 +157,7 @@ def get_public_key(aws: AwsRequest, given: GetPublicKeyInput) -> Mapping[str, An
     key = aws.key_to_show(given.key_id)
     arn = aws.names.key_arn(key.key_id)
     if key.type.startswith(("hmac", "aes", "xaes", "chacha")):
-        raise Fault(
-            "UnsupportedOperationException",
-            f"{arn} is a symmetric key, which has no public half.",
-            problem="operation-not-supported",
-        )
+        raise Fault("UnsupportedOperationException", "", problem="operation-not-supported")
     shown = aws.use("get_public_key", key, PublicKeyRequest())
     spec = specs.spec_of(key.type)
     return {
@@ -180,7 +177,10 @@ def derive_shared_secret(aws: AwsRequest, given: DeriveSharedSecretInput) -> Map
     key = aws.key(given.key_id)
     aws.require_usage(key, Usage.AGREE, "DeriveSharedSecret")
     request = AgreeRequest(peer_public_key=public_pem(given.public_key), kdf="none")
-    answer = aws.use("agree", key, request, dry_run=given.dry_run)
+    try:
+        answer = aws.use("agree", key, request, dry_run=given.dry_run)
+    except ValidationFailed as refusal:  # a public key that is none, or of another curve
+        raise Fault("ValidationException", "", problem=refusal.problem) from None
     return {
         "KeyId": aws.names.key_arn(key.key_id),
         "SharedSecret": answer.derived_key,
@@ -223,7 +223,11 @@ def _message(key: Key, given: SignInput) -> tuple[bytes | None, bytes | None]:
         raise Fault("ValidationException", "MessageType EXTERNAL_MU is only for ML-DSA keys.")
     if given.message_type == "DIGEST" and key.type.startswith(("ml-dsa", "ed")):
         raise Fault("ValidationException", f"MessageType DIGEST is not for {given.signing_algorithm}.")
-    return (given.message, None) if given.message_type == "RAW" else (None, given.message)
+    if given.message_type == "RAW":
+        return given.message, None
+    if len(given.message) != specs.digest_octets(given.signing_algorithm):
+        raise Fault("ValidationException", f"Digest is invalid length for algorithm {given.signing_algorithm}.")
+    return None, given.message
 
 
 def _algorithm(aws: AwsRequest, key: Key, given: SignInput) -> str:
@@ -238,7 +242,7 @@ def _form(key: Key) -> Literal["der", "p1363"]:
     return "der" if key.type.startswith("ec-") else "p1363"
 
 
-def _require_mac(aws: AwsRequest, key: Key, algorithm: str) -> None:
-    aws.require_usage(key, Usage.MAC, "GenerateMac")
+def _require_mac(aws: AwsRequest, key: Key, algorithm: str, operation: str) -> None:
+    aws.require_usage(key, Usage.MAC if operation == "GenerateMac" else Usage.VERIFY_MAC, operation)
     if specs.mac_algorithm(key.type) != algorithm:
         raise aws.incompatible(key, algorithm)

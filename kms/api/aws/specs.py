@@ -85,6 +85,14 @@ OAEP: dict[str, Form] = {"RSAES_OAEP_SHA_1": "rsa-oaep-sha1", "RSAES_OAEP_SHA_25
 """The format of ciphertexts for each algorithm of RSA."""
 
 
+_OAEP_DIGEST_OCTETS = {"RSAES_OAEP_SHA_1": 20, "RSAES_OAEP_SHA_256": 32}
+
+
+def most_octets(key_type: str, algorithm: str) -> int:
+    """How much an RSA key encrypts with one of these algorithms, in octets (RFC 8017, section 7.1.1)."""
+    return int(key_type.removeprefix("rsa-")) // 8 - 2 * _OAEP_DIGEST_OCTETS[algorithm] - 2
+
+
 def spec_of(key_type: str) -> str:
     """The KeySpec of a type of key; for types that AWS does not have, our name of them."""
     return _SPECS.get(key_type, key_type)
@@ -125,6 +133,11 @@ def signing_algorithms(key_type: str) -> dict[str, str]:
         "ec-secp256k1": {"ECDSA_SHA_256": "ES256K"},
         "ed25519": {"ED25519_SHA_512": "Ed25519"},
     }.get(key_type, {})
+
+
+def digest_octets(signing_algorithm: str) -> int:
+    """How long what is signed is where it is not the message: a digest, or the 64 octets of ML-DSA's mu."""
+    return 64 if signing_algorithm == "ML_DSA_SHAKE_256" else int(signing_algorithm.rpartition("_")[2]) // 8
 
 
 def algorithms(key: Typed) -> dict[str, list[str]]:

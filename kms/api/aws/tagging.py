@@ -11,8 +11,6 @@ from kms.api.aws.faults import Fault
 from kms.api.aws.request import AwsRequest, action
 from kms.api.aws.shapes import Input, ItemLimit, KeyInput, Marker, truncated
 from kms.keys.model import Key
-from kms.operations.core.declare import EmptyRequest
-from kms.operations.keys.manage import UpdateKeyRequest
 
 
 class Tag(Input, kw_only=True):
@@ -49,8 +47,8 @@ def tag_resource(aws: AwsRequest, given: TagResourceInput) -> None:
     added = labels_of(given.tags)
     with aws.service.vault.read() as snapshot:  # tags outdate nothing, so those in memory may be old
         now = snapshot.find(Key, key.uid)
-    _few({**(now.labels if now else {}), **added})
-    aws.run("update_key", UpdateKeyRequest(add_labels=added), key_id=key.key_id)
+    _few({**(aws.names.described(now)[1] if now else {}), **added})
+    aws.describe(key, add_labels=added)
 
 
 @action("UntagResource", UntagResourceInput)
@@ -58,13 +56,13 @@ def untag_resource(aws: AwsRequest, given: UntagResourceInput) -> None:
     """Take labels from a key."""
     key = aws.key_without_alias(given.key_id)
     aws.require_no_deletion(key)
-    aws.run("update_key", UpdateKeyRequest(remove_labels=given.tag_keys), key_id=key.key_id)
+    aws.describe(key, remove_labels=given.tag_keys)
 
 
 @action("ListResourceTags", ListResourceTagsInput)
 def list_resource_tags(aws: AwsRequest, given: ListResourceTagsInput) -> Mapping[str, Any]:
     """List the labels of a key."""
-    labels = aws.run("get_key", EmptyRequest(), key_id=aws.key_without_alias(given.key_id).key_id).labels
+    _, labels = aws.names.described(aws.view(aws.key_without_alias(given.key_id)))
     if given.marker is not None and given.marker not in labels:
         raise Fault("InvalidMarkerException", "The marker is not one that a list gave.")
     names = sorted(name for name in labels if given.marker is None or name > given.marker)
@@ -76,14 +74,14 @@ def list_resource_tags(aws: AwsRequest, given: ListResourceTagsInput) -> Mapping
 def labels_of(tags: list[Tag]) -> dict[str, str]:
     """Tags as labels. Raises Fault."""
     if any(tag.tag_key.lower().startswith("aws:") for tag in tags):
-        raise Fault("TagException", "Tag keys must not begin with aws:.")
+        raise Fault("TagException", "Tags beginning with aws: are reserved")
     labels = {tag.tag_key: tag.tag_value for tag in tags}
     if len(labels) < len(tags):
-        raise Fault("TagException", "Duplicate tag keys.")
+        raise Fault("TagException", "Duplicate tag keys")
     return _few(labels)
 
 
 def _few(labels: dict[str, str]) -> dict[str, str]:
     if len(labels) > 50:
-        raise Fault("TagException", "Too many tags: at most 50.")
+        raise Fault("TagException", "Too many tags")
     return labels

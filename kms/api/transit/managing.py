@@ -23,7 +23,7 @@ from kms.operations.keys.manage import (
     ListVersionsRequest,
     UpdateKeyRequest,
 )
-from kms.operations.keys.state_changes import DeleteKeyRequest, TrimKeyRequest
+from kms.operations.keys.state_changes import DeleteKeyRequest, RotateKeyVersionRequest, TrimKeyRequest
 from kms.operations.keys.views import KeyView, VersionView
 
 _DELETION = timedelta(days=1)
@@ -165,7 +165,7 @@ def rotate(transit: TransitRequest, body: Body, name: str) -> Any:
     view = transit.run("get_key", EmptyRequest(), key_id=name)
     if view.origin is Origin.IMPORTED and view.labels.get(ROTATES) != "true":
         raise Fault(_NO_ROTATION)
-    return shown(transit, transit.run("rotate_key_version", EmptyRequest(), key_id=name))
+    return shown(transit, transit.run("rotate_key_version", RotateKeyVersionRequest(), key_id=name))
 
 
 @route(WRITE, "~/keys/<name>/trim", TrimBody)

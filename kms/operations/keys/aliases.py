@@ -33,11 +33,12 @@ class ListAliasesRequest(Request):
 
 
 class AliasView(Answer):
-    """Another name of a key, good wherever a key id is."""
+    """Another name of a key, good wherever a key id is; `updated_at` is when it was given to a key last."""
 
     alias: str
     key_id: str
     created_at: datetime
+    updated_at: datetime
 
 
 class AliasList(Answer):
@@ -71,8 +72,8 @@ def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str
             after = Alias(alias, key.uid, service.clock())
             change.insert(after)
         else:
-            after = change.replace(before, replace(before, key_uid=key.uid))
-    return AliasView(alias=alias, key_id=key.key_id, created_at=after.created_at)
+            after = change.replace(before, replace(before, key_uid=key.uid, updated_at=service.clock()))
+    return _view(after, key)
 
 
 @operation(
@@ -92,7 +93,7 @@ def list_aliases(service: Service, call: Call, request: ListAliasesRequest) -> A
             for each in page:
                 key = keys.get(each.key_uid)
                 if key is not None and allows_on_key(caller, Permission.KEYS_READ, key.owner, key.key_id):
-                    found.append(AliasView(alias=each.alias, key_id=key.key_id, created_at=each.created_at))
+                    found.append(_view(each, key))
             if len(page) <= request.limit:
                 break
             cursor = page[-1].alias
@@ -110,7 +111,12 @@ def delete_alias(service: Service, call: Call, request: EmptyRequest, alias: str
         key = change.find(Key, found.key_uid)
         assert key is not None
         change.delete(found)
-    return AliasView(alias=alias, key_id=key.key_id, created_at=found.created_at)
+    return _view(found, key)
+
+
+def _view(alias: Alias, key: Key) -> AliasView:
+    updated_at = alias.updated_at or alias.created_at
+    return AliasView(alias=alias.alias, key_id=key.key_id, created_at=alias.created_at, updated_at=updated_at)
 
 
 def _require_no_other_meaning(service: Service, change: Change, call: Call, alias: str) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from kms.access import clients
 from kms.crypto.keytype import KeyMaterial, KeyType
+from kms.crypto.registry import key_type
 from kms.errors import AlreadyExists, Conflict, KeyRevoked, KeyStateConflict, ValidationFailed
 from kms.keys.cryptoperiod import Cryptoperiods, next_rotation
 from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
 from kms.keys.lifecycle import awaits_material, effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
 from kms.vault.change import Change
+from kms.vault.transaction import Snapshot
+
+_NOT_BY_ITSELF = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,93 @@ def new_key(
 
 
 def next_version(
-    change: Change, periods: Cryptoperiods, key: Key, kind: KeyType, material: KeyMaterial, now: datetime
+    change: Change,
+    periods: Cryptoperiods,
+    key: Key,
+    kind: KeyType,
+    material: KeyMaterial,
+    now: datetime,
+    *,
+    keep_schedule: bool = False,
 ) -> tuple[Key, KeyVersion]:
     """The next version of `key`; the one before it is deactivated and only decrypts and verifies.
 
-    Raises KeyStateConflict while the key is suspended or awaits its deletion, Conflict for a type with other uses.
+    With `keep_schedule` the next rotation stays due when it was. Raises KeyStateConflict while the key is suspended
+    or awaits its deletion, Conflict for a type with other uses.
     """
+    waiting = _beyond_latest(change, key)
+    after = _succeeded(change, key, kind, now, keep_schedule=keep_schedule)
+    version = _version(change, after, after.latest_version, material, now, now, periods)
+    _put(change, waiting, version)
+    return after, version
+
+
+def pending_rotation(snapshot: Snapshot, key: Key, now: datetime) -> KeyVersion | None:
+    """The version of `key` whose material was brought for the next rotation and is still here, None for none."""
+    found = _beyond_latest(snapshot, key)
+    if found is None or found.state is not KeyState.PRE_ACTIVATION or awaits_material(found, now):
+        return None
+    return found
+
+
+def set_pending_rotation(
+    change: Change, key: Key, material: KeyMaterial, fingerprint: bytes, until: datetime | None, now: datetime
+) -> KeyVersion:
+    """Keep material from elsewhere for the next rotation of `key`, in the place of what waited for it before."""
+    number = key.latest_version + 1
+    assert material.private is not None
+    version = KeyVersion(
+        key_uid=key.uid,
+        version=number,
+        type=key.type,
+        state=KeyState.PRE_ACTIVATION,
+        created_at=now,
+        activate_at=_NOT_BY_ITSELF,
+        expires_at=_NOT_BY_ITSELF,
+        process_until=_NOT_BY_ITSELF,
+        material=change.seal_material(key, number, key.type, material.private),
+        public_key=material.public,
+        fingerprint=fingerprint,
+        material_until=until,
+    )
+    _put(change, _beyond_latest(change, key), version)
+    return version
+
+
+def rotate_to(
+    change: Change, periods: Cryptoperiods, key: Key, pending: KeyVersion, now: datetime, *, keep_schedule: bool
+) -> tuple[Key, KeyVersion]:
+    """As `next_version`, with one that waits for it."""
+    after = _succeeded(change, key, key_type(pending.type), now, keep_schedule=keep_schedule)
+    expires_at = now + key.cryptoperiod
+    version = replace(
+        pending,
+        state=KeyState.ACTIVE,
+        created_at=now,
+        activate_at=now,
+        expires_at=expires_at,
+        process_until=expires_at + periods.process_after,
+    )
+    change.replace(pending, version)
+    return after, version
+
+
+def _beyond_latest(snapshot: Snapshot, key: Key) -> KeyVersion | None:
+    if key.origin is not Origin.IMPORTED:
+        return None
+    return snapshot.find(KeyVersion, key.uid, key.latest_version + 1)
+
+
+def _put(change: Change, before: KeyVersion | None, version: KeyVersion) -> None:
+    """Keep `version`, in the place of what stood under its number."""
+    if before is None:
+        change.insert(version)
+    else:
+        change.replace(before, version)
+
+
+def _succeeded(change: Change, key: Key, kind: KeyType, now: datetime, *, keep_schedule: bool) -> Key:
+    """`key` with one version more, which is still to be made; the one before it is deactivated."""
     if not any(key.usages <= purpose for purpose in kind.purposes):
         # Usages are the key's, not the version's: they never change, so that no old version gets another.
         made_for = ", ".join(sorted(key.usages))
@@ -103,12 +188,10 @@ def next_version(
         key,
         type=kind.name,
         latest_version=key.latest_version + 1,
-        next_rotation_at=next_rotation(now, key.rotation_period),
+        next_rotation_at=key.next_rotation_at if keep_schedule else next_rotation(now, key.rotation_period),
     )
     change.replace(key, after)
-    version = _version(change, after, after.latest_version, material, now, now, periods)
-    change.insert(version)
-    return after, version
+    return after
 
 
 def usages_of(kind: KeyType, asked: frozenset[Usage] | None, material: KeyMaterial) -> frozenset[Usage]:

@@ -30,8 +30,8 @@ from kms.vault.change import Change
 
 Label = Annotated[str, msgspec.Meta(max_length=128)]
 LabelValue = Annotated[str, msgspec.Meta(max_length=256)]
-_MOST_LABELS = 64
-Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=_MOST_LABELS)]
+MOST_LABELS = 64
+Labels = Annotated[dict[Label, LabelValue], msgspec.Meta(max_length=MOST_LABELS)]
 Description = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[^\x00]*\Z")]  # PostgreSQL keeps no NUL
 PolicyText = Annotated[str, msgspec.Meta(max_length=32_768, pattern=r"^[^\x00]*\Z")]
 _SHORTEST_PERIOD, LONGEST_PERIOD = timedelta(seconds=1), timedelta(days=36_500)
@@ -174,8 +174,8 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
         labels = {**given.get("labels", key.labels), **given.pop("add_labels")}
         removed = given.pop("remove_labels")
         given["labels"] = {name: value for name, value in labels.items() if name not in removed}
-        if len(given["labels"]) > _MOST_LABELS:
-            raise ValidationFailed(f"labels: at most {_MOST_LABELS}.")
+        if len(given["labels"]) > MOST_LABELS:
+            raise ValidationFailed(f"labels: at most {MOST_LABELS}.")
         _require_periods(given.get("cryptoperiod"), given.get("rotation_period"))
         if "rotation_period" in given:
             period = given["rotation_period"]

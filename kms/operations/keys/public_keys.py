@@ -52,7 +52,8 @@ def get_public_key(service: Service, call: Call, request: PublicKeyRequest, key_
     """Show the public half of a key."""
     with service.vault.read() as snapshot:
         key = authorized_key(snapshot, call, Permission.KEYS_READ, key_id)
-        version = snapshot.find(KeyVersion, key.uid, request.version or key.latest_version)
+        number = request.version or key.latest_version
+        version = snapshot.find(KeyVersion, key.uid, number) if number <= key.latest_version else None
     if version is None:
         raise ValidationFailed(f"version: {key.key_id} has versions {key.oldest_version} to {key.latest_version}.")
     if version.public_key is None:

@@ -33,6 +33,12 @@ class RevokeKeyRequest(Request):
     compromised_at: Moment | None = None
 
 
+class RotateKeyVersionRequest(Request):
+    """With `keep_schedule` the next rotation by schedule stays due when it was, and is not counted from now."""
+
+    keep_schedule: bool = False
+
+
 class DeleteKeyRequest(Request):
     """How long the deletion can still be cancelled: from a day to a year, ISO 8601.
 
@@ -55,14 +61,18 @@ class TrimKeyRequest(Request):
     "/api/v1/keys/<key_id>/rotate",
     permission=Permission.KEYS_ROTATE,
     rate_class=RateClass.GENERATE,
+    request=RotateKeyVersionRequest,
     slow=True,
     example={},
 )
-def rotate_key_version(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
-    """Make the next version of a key; the one before decrypts and verifies from now on."""
+def rotate_key_version(service: Service, call: Call, request: RotateKeyVersionRequest, key_id: str) -> KeyView:
+    """Make the next version of a key; the one before decrypts and verifies from now on.
+
+    Where material from elsewhere was brought for that, it is the next version's.
+    """
     material = next_material(service, call, key_id)
     with service.change(call) as change:
-        key, _ = rotate(service, call, change, key_id, material)
+        key, _ = rotate(service, call, change, key_id, material, keep_schedule=request.keep_schedule)
         return shown(service, change, key)
 
 
@@ -217,15 +227,28 @@ def next_material(service: Service, call: Call, key_id: str) -> tuple[KeyType, K
 
 
 def rotate(
-    service: Service, call: Call, change: Change, key_id: str, made: tuple[KeyType, KeyMaterial]
+    service: Service,
+    call: Call,
+    change: Change,
+    key_id: str,
+    made: tuple[KeyType, KeyMaterial],
+    *,
+    keep_schedule: bool = False,
 ) -> tuple[Key, KeyVersion]:
-    """Make the next version of a key of material that was made for it."""
+    """Make the next version of a key: of what waits for that, else of material that was made for it."""
     kind, material = made
     key = authorized_key(change, call, Permission.KEYS_ROTATE, key_id)
     if key.type != kind.name:
         raise Conflict("The key was generated anew at the same moment. Try again.")
-    key_factory.require_rotatable(change, key)
-    after, version = key_factory.next_version(change, service.cryptoperiods, key, kind, material, service.clock())
+    now, periods = service.clock(), service.cryptoperiods
+    pending = key_factory.pending_rotation(change, key, now)
+    if pending is not None:
+        after, version = key_factory.rotate_to(change, periods, key, pending, now, keep_schedule=keep_schedule)
+    else:
+        key_factory.require_rotatable(change, key)
+        after, version = key_factory.next_version(
+            change, periods, key, kind, material, now, keep_schedule=keep_schedule
+        )
     call.version = version.version
     return after, version
 

@@ -11,10 +11,20 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from kms.crypto.pkcs8 import public_pem
-from kms.keys.lifecycle import awaits_material, effective_state
-from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, ShownState, Usage
+from kms.keys.lifecycle import awaits_material, effective_state, external_material
+from kms.keys.model import (
+    Alias,
+    ExternalMaterial,
+    Key,
+    KeyState,
+    KeyVersion,
+    Origin,
+    ShownState,
+    Usage,
+)
 from kms.operations.core.declare import Answer
 from kms.operations.core.service import Call, Service
+from kms.operations.keys.key_factory import pending_rotation
 from kms.vault.transaction import Snapshot
 
 VERSIONS_SHOWN = 100
@@ -23,7 +33,7 @@ VERSIONS_SHOWN = 100
 class VersionView(Answer):
     """One version; `public_key` is PEM. After `expires_at` it no longer protects, after `process_until` nothing.
 
-    `material_expires_at` is for how long its material was lent.
+    `external_material` says where material is that is kept elsewhere, `material_expires_at` for how long it was lent.
     """
 
     version: int
@@ -34,6 +44,7 @@ class VersionView(Answer):
     expires_at: datetime
     process_until: datetime
     revocation_reason: str | UnsetType = UNSET
+    external_material: ExternalMaterial | UnsetType = UNSET
     material_expires_at: datetime | UnsetType = UNSET
     public_key: str | UnsetType = UNSET
 
@@ -76,16 +87,27 @@ _from_the_key = attrgetter(*_OF_THE_KEY)
 
 
 class KeyView(KeySummary):
-    """A key with its aliases and its newest versions (at most 100), the oldest of them first."""
+    """A key with its aliases and its newest versions (at most 100), the oldest of them first.
+
+    What its replicas have for themselves is under their regions. `pending_rotation` is the version that comes into
+    force at the next rotation, whose material was brought for that.
+    """
 
     aliases: list[str]
     versions: list[VersionView]
+    replica_descriptions: dict[str, str]
+    replica_labels: dict[str, dict[str, str]]
+    pending_rotation: VersionView | UnsetType = UNSET
 
 
 def shown(service: Service, snapshot: Snapshot, key: Key) -> KeyView:
     """`key` in full."""
-    versions = snapshot.latest_versions(key, VERSIONS_SHOWN)
-    return view_of(key, versions, snapshot.matching(Alias, key_uid=key.uid, order_by="alias"), service.clock())
+    now, versions = service.clock(), snapshot.latest_versions(key, VERSIONS_SHOWN)
+    view = view_of(key, versions, snapshot.matching(Alias, key_uid=key.uid, order_by="alias"), now)
+    pending = pending_rotation(snapshot, key, now)
+    if pending is not None:
+        view.pending_rotation = version_view(key, pending, now)
+    return view
 
 
 def view_of(key: Key, versions: Sequence[KeyVersion], aliases: Sequence[Alias], now: datetime) -> KeyView:
@@ -94,6 +116,8 @@ def view_of(key: Key, versions: Sequence[KeyVersion], aliases: Sequence[Alias], 
         **summary_members(key, versions[-1], now),
         aliases=[each.alias for each in aliases],
         versions=[version_view(key, each, now) for each in versions],
+        replica_descriptions=key.replica_descriptions,
+        replica_labels=key.replica_labels,
     )
 
 
@@ -131,6 +155,7 @@ def version_view(key: Key, version: KeyVersion, now: datetime) -> VersionView:
         expires_at=version.expires_at,
         process_until=version.process_until,
         revocation_reason=version.revocation_reason or UNSET,
+        external_material=external_material(version, now) or UNSET,
         material_expires_at=version.material_until or UNSET,
         public_key=public_pem(version.public_key) if version.public_key else UNSET,
     )

@@ -41,6 +41,7 @@ _TICK_SECONDS = 1.0
 _CLAIM = timedelta(minutes=1)
 _CLEANING_INTERVAL = timedelta(minutes=10)
 _CLEANING = "cleaning"
+_TOLD_THAT_IT_IS_OVER = timedelta(days=1)  # for so long the holder of an access key hears that it has ended
 _ROWS_AT_ONCE = 500
 _KEYS_AT_ONCE = 50  # one transaction each: more would keep others waiting for long
 _PAUSE_SECONDS = 0.01
@@ -223,10 +224,11 @@ def remove_old_rows(service: Service, now: datetime) -> None:
 
 def _remove_some_old_rows(service: Service, moment: int, now: datetime) -> bool:
     """Remove a slice, and say whether there may be more."""
+    yesterday = microseconds(now - _TOLD_THAT_IT_IS_OVER)
     with service.vault.change() as change:
         old = (
             change.select(Token, tables.tokens.c.expires_at < moment, limit=_ROWS_AT_ONCE),
-            change.select(AccessKey, tables.access_keys.c.expires_at < moment, limit=_ROWS_AT_ONCE),
+            change.select(AccessKey, tables.access_keys.c.expires_at < yesterday, limit=_ROWS_AT_ONCE),
             change.select(WrappingKey, tables.wrapping_keys.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             lockout.forgotten(change, now, _ROWS_AT_ONCE),
         )

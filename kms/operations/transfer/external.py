@@ -6,34 +6,61 @@ import hmac
 from dataclasses import replace
 from datetime import datetime
 
+from msgspec.structs import asdict
+
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyMaterial
 from kms.crypto.registry import key_type
 from kms.errors import Conflict, KeyStateConflict, ValidationFailed
 from kms.keys.ids import KeyId
-from kms.keys.lifecycle import awaits_material, effective_state
+from kms.keys.lifecycle import effective_state, external_material
 from kms.keys.model import Key, KeyState, KeyVersion, Origin
-from kms.operations.core.declare import EmptyRequest, FromAnswerOf, Request, operation
-from kms.operations.core.key_access import authorized_key
+from kms.operations.core.declare import FromAnswerOf, Request, operation
+from kms.operations.core.key_access import VersionNumber, authorized_key
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
+from kms.operations.keys import key_factory
 from kms.operations.keys.manage import CreateKeyRequest, spec_of, stored
 from kms.operations.keys.views import KeyView, shown_now
-from kms.operations.transfer.importing import Format, StandingAlgorithm, consume_wrapping_key, unwrapped_import
+from kms.operations.transfer.importing import (
+    Format,
+    StandingAlgorithm,
+    UnwrappedImport,
+    consume_wrapping_key,
+    unwrapped_import,
+)
 from kms.vault.change import Change
 
 _CAN_BE_LENT = frozenset({KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.SUSPENDED})
 
 
 class ImportMaterialRequest(Request):
-    """The material under a wrapping key, in a `format` as for an import; after `valid_until` it is forgotten."""
+    """The material under a wrapping key, in a `format` as for an import; after `valid_until` it is forgotten.
+
+    Other material than what the key had before comes as its `next_version`, which the next rotation puts in force.
+    With a `version`, it must be that version's.
+    """
 
     wrapping_key_id: str
     wrapped_key: bytes
     algorithm: StandingAlgorithm | None = None
     format: Format | None = None
     valid_until: Moment | None = None
+    next_version: bool = False
+    version: VersionNumber | None = None
+
+
+class ImportedMaterialView(KeyView, kw_only=True):
+    """The key, and the version that the material is of."""
+
+    imported_version: int
+
+
+class DeleteMaterialRequest(Request):
+    """Of which version; of the latest where none is named."""
+
+    version: VersionNumber | None = None
 
 
 @operation(
@@ -64,8 +91,10 @@ def create_external_key(service: Service, call: Call, request: CreateKeyRequest)
         "wrapped_key": FromAnswerOf("export_key", "wrapped_key", "AAECAwQFBgcICQoLDA0ODw=="),
     },
 )
-def import_material(service: Service, call: Call, request: ImportMaterialRequest, key_id: KeyId) -> KeyView:
-    """Give a key the material that it waits for: any at first, later only the same again."""
+def import_material(
+    service: Service, call: Call, request: ImportMaterialRequest, key_id: KeyId
+) -> ImportedMaterialView:
+    """Give a key the material that it waits for: any at first, later the same again, or that of its next version."""
     now = service.clock()
     if request.valid_until is not None and request.valid_until <= now:
         raise ValidationFailed("valid_until: must lie in the future.")
@@ -75,34 +104,108 @@ def import_material(service: Service, call: Call, request: ImportMaterialRequest
     material = imported.material
     assert material.private is not None
     with service.change(call) as change:
-        key, version = _external(change, call, key_id, now)
+        key, latest = _external(change, call, key_id, now)
+        if key.deletion_at is not None:
+            raise KeyStateConflict(f"{key.key_id} is to be deleted. Cancel that first.")
+        if (state := effective_state(latest, now)) not in _CAN_BE_LENT:
+            raise KeyStateConflict(f"{key.key_id} is {state}; it takes no material any more.")
         fingerprint = fingerprint_of(change, key, material.private)
-        if version.fingerprint is not None and not hmac.compare_digest(version.fingerprint, fingerprint):
-            raise Conflict(f"{key.key_id} had other material before; only the same can come again.")
+        version = _place(change, key, latest, fingerprint, request, now)
         consume_wrapping_key(change, imported)
-        expires_at = now + key.cryptoperiod
-        after = replace(
-            version,
-            activate_at=max(version.activate_at, now),
-            expires_at=expires_at,
-            process_until=expires_at + service.cryptoperiods.process_after,
-            material=change.seal_material(key, version.version, version.type, material.private),
-            public_key=material.public,
-            fingerprint=fingerprint,
-            material_until=request.valid_until,
+        if version is None:
+            version = key_factory.set_pending_rotation(change, key, material, fingerprint, request.valid_until, now)
+        else:
+            change.replace(version, _with_material(service, change, key, version, imported, fingerprint, request))
+        call.version = version.version
+    return ImportedMaterialView(**asdict(shown_now(service, call)), imported_version=version.version)
+
+
+def _place(
+    change: Change, key: Key, latest: KeyVersion, fingerprint: bytes, request: ImportMaterialRequest, now: datetime
+) -> KeyVersion | None:
+    """The version that the material is for, None where it is the first of its next version.
+
+    Raises Conflict for material that is not the one that was asked for, KeyStateConflict where other material waits.
+    """
+    if latest.fingerprint is None:
+        return latest
+    known = next(
+        (
+            each
+            for each in change.versions(key)
+            if each.fingerprint is not None and hmac.compare_digest(each.fingerprint, fingerprint)
+        ),
+        None,
+    )
+    if not request.next_version:
+        if known is None or request.version not in (None, known.version):
+            raise Conflict(f"{key.key_id} had other material before; only the same can come again.")
+        return known
+    if known is not None and known.version <= key.latest_version:
+        raise Conflict(f"{key.key_id} has had this material before; its next version needs other.")
+    if known is None and key_factory.pending_rotation(change, key, now) is not None:
+        raise KeyStateConflict(
+            f"Other material waits for the next rotation of {key.key_id}. Rotate or delete it first."
         )
-        change.replace(version, after)
-    return shown_now(service, call)
+    return known
 
 
-@operation("DELETE", "/api/v1/keys/<key_id>/material", permission=Permission.KEYS_UPDATE, example={})
-def delete_material(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
-    """Forget the material of such a key at once; the key waits until the same comes again."""
+def _with_material(
+    service: Service,
+    change: Change,
+    key: Key,
+    version: KeyVersion,
+    imported: UnwrappedImport,
+    fingerprint: bytes,
+    request: ImportMaterialRequest,
+) -> KeyVersion:
+    """`version` with its material; what protects now has its cryptoperiod from now on."""
+    material, now = imported.material, service.clock()
+    assert material.private is not None
+    given = replace(
+        version,
+        material=change.seal_material(key, version.version, version.type, material.private),
+        public_key=material.public,
+        fingerprint=fingerprint,
+        material_until=request.valid_until,
+    )
+    if version.version != key.latest_version:
+        return given
+    expires_at = now + key.cryptoperiod
+    return replace(
+        given,
+        activate_at=max(version.activate_at, now),
+        expires_at=expires_at,
+        process_until=expires_at + service.cryptoperiods.process_after,
+    )
+
+
+@operation(
+    "DELETE",
+    "/api/v1/keys/<key_id>/material",
+    permission=Permission.KEYS_UPDATE,
+    request=DeleteMaterialRequest,
+    example={},
+)
+def delete_material(service: Service, call: Call, request: DeleteMaterialRequest, key_id: str) -> KeyView:
+    """Forget material of such a key at once; what needs it waits until the same comes again.
+
+    Material that waits for the next rotation is forgotten altogether.
+    """
+    now = service.clock()
     with service.change(call) as change:
-        key, version = _external(change, call, key_id, service.clock())
-        if version.material is None:
+        key, latest = _external(change, call, key_id, now)
+        number = request.version or latest.version
+        version = change.find(KeyVersion, key.uid, number)
+        if version is None or version.material is None:
             raise KeyStateConflict(f"{key.key_id} has no material at the moment.")
-        forget_material(change, version)
+        if version.state is KeyState.COMPROMISED:
+            raise KeyStateConflict(f"{key.key_id} is {version.state}; its material stays as it is.")
+        call.version = number
+        if number > key.latest_version:
+            change.delete(version)
+        else:
+            forget_material(change, version)
     return shown_now(service, call)
 
 
@@ -117,17 +220,11 @@ def forget_material(change: Change, version: KeyVersion) -> None:
 
 
 def _external(change: Change, call: Call, key_id: str, now: datetime) -> tuple[Key, KeyVersion]:
-    """The key and its only version, which can be without material. Raises Conflict, KeyStateConflict."""
+    """The key and its latest version, which can be without material. Raises Conflict."""
     key = authorized_key(change, call, Permission.KEYS_UPDATE, key_id)
-    version = change.find(KeyVersion, key.uid, key.latest_version)
-    assert version is not None
-    is_external = version.fingerprint is not None or awaits_material(version, now)
-    if not is_external or key.latest_version != 1:
+    latest = change.find(KeyVersion, key.uid, key.latest_version)
+    assert latest is not None
+    if external_material(latest, now) is None:
         raise Conflict(f"{key.key_id} was not made to wait for material; import its next version instead.")
-    if key.deletion_at is not None:
-        raise KeyStateConflict(f"{key.key_id} is to be deleted. Cancel that first.")
-    state = effective_state(version, now)
-    if state not in _CAN_BE_LENT:
-        raise KeyStateConflict(f"{key.key_id} is {state}; it takes no material any more.")
-    call.version = version.version
-    return key, version
+    call.version = latest.version
+    return key, latest
