@@ -23,7 +23,7 @@ from kms.vault.transaction import Snapshot
 _FAILED = "The credentials are not valid. A code works once; wait for the next one before trying again."
 _OVER = (
     "This session is over, or its token is not one of this service. "
-    "Get a new one: POST /auth/token with client id and secret (Basic) and X-TOTP."
+    "Get a new one: `python -m kms login`, or POST /auth/token with client id and secret (Basic) and X-TOTP."
 )
 _USED = "This code was used already. A code works once; the next one is there in {seconds} s."
 _CLOCKS_DIFFER_BY = timedelta(minutes=5)

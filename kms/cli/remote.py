@@ -21,6 +21,15 @@ from kms.files import private_bytes, private_directory, write_private
 _TIMEOUT_SECONDS = 60
 
 
+class Refused(click.ClickException):
+    """The service said no. `retry_after` is in seconds, where it said when to come again."""
+
+    def __init__(self, detail: str, retry_after: int | None) -> None:
+        again = "" if retry_after is None else f" Try again in {retry_after} s."
+        super().__init__(detail + again)
+        self.retry_after = retry_after
+
+
 class Session(msgspec.Struct, frozen=True):
     """What `login` keeps: where the service is, which CA it is checked with, and the token."""
 
@@ -96,7 +105,7 @@ def call(method: str, *segments: str, body: Any = None, **query: Any) -> Any:
 
 
 def request(url: str, ca_cert: str | None, method: str, path: str, headers: dict[str, str], body: Any = None) -> Any:
-    """One HTTPS request. Raises ClickException."""
+    """One HTTPS request. Raises Refused, and ClickException where there is no answer."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         raise click.ClickException(f"{url} is not an https:// URL.")
@@ -123,7 +132,6 @@ def request(url: str, ca_cert: str | None, method: str, path: str, headers: dict
     except ValueError:
         raise click.ClickException(f"{url} answered {response.status} with something that is not JSON.") from None
     if response.status >= http.HTTPStatus.BAD_REQUEST:
-        wait = response.getheader("Retry-After")
-        again = f" Try again in {wait} s." if wait else ""
-        raise click.ClickException(f"{decoded.get('detail', response.reason)}{again}")
+        wait = response.getheader("Retry-After", "")
+        raise Refused(decoded.get("detail", response.reason), int(wait) if wait.isdecimal() else None)
     return decoded

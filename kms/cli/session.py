@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import pyotp
 
 from kms.cli import remote
+
+_LONGEST_WAIT = 60
 
 
 @click.command()
@@ -31,30 +35,54 @@ def login(url: str, ca_cert: Path | None, client_id: str | None, credentials: Pa
     """Log in and keep the token for an hour, in a file that only you can read."""
     ca_cert = ca_cert or (Path("server.crt") if Path("server.crt").exists() else None)
     trusted = str(ca_cert.absolute()) if ca_cert else None
-    factor = "X-Recovery-Code" if recovery else "X-TOTP"
-    if credentials:
-        client_id, secret, code = _read(credentials, recovery=recovery)
-    else:
-        # The secret first, where nothing is shown: it is what people have just copied.
-        secret = click.prompt("Client secret (it is not shown)", hide_input=True)
-        client_id = client_id or click.prompt("Client id, which is your name and no secret", default="admin")
-        code = click.prompt("Recovery code" if recovery else "The six digits that the authenticator app shows now")
-    basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
-    headers = {"Authorization": f"Basic {basic}", factor: code.strip()}
-    answer = remote.request(url, trusted, "POST", "/auth/token", headers)
+    given = _read(credentials, recovery=recovery) if credentials else _asked_for(client_id, recovery=recovery)
+    try:
+        answer = _token(url, trusted, given)
+    except remote.Refused as refused:
+        if credentials is None or recovery or not refused.retry_after or refused.retry_after > _LONGEST_WAIT:
+            raise
+        click.echo(f"{refused.message} Waiting.", err=True)  # nobody is there to read a later code off
+        time.sleep(refused.retry_after)
+        given = _read(credentials, recovery=recovery)
+        answer = _token(url, trusted, given)
     curlrc = remote.save(remote.Session(url, trusted, answer["access_token"]))
-    click.echo(f"Logged in to {url} as {client_id} for {answer['expires_in'] // 60} minutes.")
+    click.echo(f"Logged in to {url} as {given.client_id} for {answer['expires_in'] // 60} minutes.")
     click.echo(f"With curl: curl -K {curlrc} {url}/api/v1/keys")
 
 
-def _read(credentials: Path, *, recovery: bool) -> tuple[str, str, str]:
+class _Credentials(NamedTuple):
+    client_id: str
+    secret: str
+    factor: str
+    code: str
+
+
+def _asked_for(client_id: str | None, *, recovery: bool) -> _Credentials:
+    # The secret first, where nothing is shown: it is what people have just copied.
+    secret = click.prompt("Client secret (it is not shown)", hide_input=True)
+    client_id = client_id or click.prompt("Client id, which is your name and no secret", default="admin")
+    code = click.prompt("Recovery code" if recovery else "The six digits that the authenticator app shows now")
+    return _Credentials(client_id, secret, _factor(recovery=recovery), code.strip())
+
+
+def _read(credentials: Path, *, recovery: bool) -> _Credentials:
     """Client id, secret and second factor from a file of credentials. Raises ClickException."""
     try:
         given = json.loads(credentials.read_text())
         code = given["recovery_codes"][0] if recovery else pyotp.TOTP(given["totp_secret"]).now()
-        return given["client_id"], given["client_secret"], code
+        return _Credentials(given["client_id"], given["client_secret"], _factor(recovery=recovery), code)
     except (OSError, ValueError, LookupError, TypeError):
         raise click.ClickException(f"{credentials} is not a file of credentials that can be read.") from None
+
+
+def _factor(*, recovery: bool) -> str:
+    return "X-Recovery-Code" if recovery else "X-TOTP"
+
+
+def _token(url: str, trusted: str | None, given: _Credentials) -> Any:
+    basic = base64.b64encode(f"{given.client_id}:{given.secret}".encode()).decode()
+    headers = {"Authorization": f"Basic {basic}", given.factor: given.code}
+    return remote.request(url, trusted, "POST", "/auth/token", headers)
 
 
 @click.command()

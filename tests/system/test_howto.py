@@ -105,3 +105,12 @@ def test_moving_keys(service: Running) -> None:
 
 def test_the_page_of_key_types_is_what_the_registry_says() -> None:
     assert (ROOT / "docs/reference/key-types.md").read_text() == matrix.page()
+
+
+@pytest.mark.slow
+def test_a_program_that_logs_in_twice_waits_for_its_next_code(start: Start) -> None:
+    service = start(login=False)
+    login = "python -m kms login --credentials admin.json --url $KMS_URL 2>&1\n"
+    printed = run(service, login * 2)
+    assert printed.count("Logged in") == 2
+    assert "the next one is there in" in printed
