@@ -25,7 +25,8 @@ class Refused(click.ClickException):
     """The service said no. `retry_after` is in seconds, where it said when to come again."""
 
     def __init__(self, detail: str, retry_after: int | None) -> None:
-        again = "" if retry_after is None else f" Try again in {retry_after} s."
+        is_said = retry_after is None or f"in {retry_after} s" in detail
+        again = "" if is_said else f" Try again in {retry_after} s."
         super().__init__(detail + again)
         self.retry_after = retry_after
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kms.clock import steady_seconds
-from kms.errors import AlreadyExists, IntegrityFailure, Unavailable
+from kms.errors import AlreadyExists, IntegrityFailure, Refusal, Unavailable
 from kms.secret import Secret
 from kms.vault import tables
 from kms.vault.change import Change
@@ -92,16 +92,20 @@ class Vault:
     def change(self) -> Iterator[Change]:
         """A change that is committed when this returns, and leaves nothing behind when the block raises.
 
-        When it returns nobody acts on what it outdates. Raises Unavailable, AlreadyExists or IntegrityFailure.
+        When it returns nobody acts on what it outdates. A refusal that the block raises comes once what it may rest
+        on is durable. Raises Unavailable, AlreadyExists or IntegrityFailure.
         """
         began = steady_seconds()
         group, change = self._join_group()
         try:
             with self._database_faults():
                 yield change
-        except BaseException:
+        except BaseException as refusal:
             group.undo(change)
+            rests_on_others = group.members > 0 and isinstance(refusal, Refusal)
             self._end_turn(group)
+            if rests_on_others:  # what it was refused for may have been made by one of them, and not be durable yet
+                group.committed.result()
             raise
         group.keep(change)
         self._end_turn(group)

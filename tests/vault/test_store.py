@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from sqlalchemy import event, insert, select
 from structlog.testing import capture_logs
 
+from helpers.running import wait_until
 from helpers.support import World, make_key, make_version
 from kms.access import clients
 from kms.access.model import Client, ClientStatus, Role, Token
@@ -28,7 +30,7 @@ from kms.crypto.keytype import KeyType
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.errors import AlreadyExists, Conflict, Unavailable
 from kms.keys.model import KeyState, KeyVersion
-from kms.vault import tables
+from kms.vault import queue, tables
 from kms.vault.checking import wrong_tables
 from kms.vault.head import Head
 from kms.vault.opening import open_vault
@@ -182,6 +184,45 @@ def test_a_refused_change_takes_nobody_of_its_group_with_it(vault: Vault) -> Non
         assert all(snapshot.key_by_id(f"k{number}") is not None for number in range(8))
     assert wrong_tables(vault) == []
     assert head_of(vault).counter - before < 16
+
+
+def test_a_refusal_comes_once_what_it_rests_on_is_durable(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or whoever hears that a name is taken would find nothing under it."""
+    monkeypatch.setattr(queue, "_LONGEST_SECONDS", 10.0)  # the group takes all three, however slow the machine
+    kind = key_type("xaes-256-gcm")
+    made, refused = threading.Event(), threading.Event()
+    found: list[object] = []
+
+    def waiting(number: int) -> None:
+        wait_until(lambda: len(vault._turns._waiting) >= number)
+
+    def first() -> None:
+        with vault.change() as change:
+            make_key(change, "k", "user1", kind, kind.generate(), NOW)
+            made.set()
+            waiting(2)
+
+    def second() -> None:
+        made.wait()
+        with suppress(AlreadyExists), vault.change() as change:
+            assert change.key_by_id("k") is not None
+            raise AlreadyExists("The name is taken.")
+        with vault.read() as snapshot:
+            found.append(snapshot.key_by_id("k"))
+        refused.set()
+
+    def third() -> None:
+        made.wait()
+        waiting(1)
+        with vault.change():
+            refused.wait(0.5)  # keeps the group from being committed for a while
+
+    threads = [threading.Thread(target=each) for each in (first, second, third)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] is not None
 
 
 def test_a_group_that_cannot_be_committed_is_refused_as_a_whole(vault: Vault) -> None:
