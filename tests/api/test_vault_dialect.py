@@ -229,6 +229,12 @@ def test_soft_deletion_keeps_the_name(vault: Vault) -> None:
     assert vault.make("g") == "g"
 
 
+@pytest.mark.parametrize("member", ["local", "seal_wrap", "external_entropy_access"])
+def test_a_mount_that_is_to_be_kept_apart_is_refused(admin: Vault, member: str) -> None:
+    assert admin.write("sys/mounts/apart", type="transit", **{member: True}).status == 400
+    assert admin.read("apart/keys?list=true").status == 404
+
+
 def test_an_unmounted_name_is_free_and_empty(admin: Vault) -> None:
     mounting = {"type": "transit"}
     assert admin.write("sys/mounts/m", **mounting).status == 204

@@ -18,6 +18,9 @@ class MountBody(Body, kw_only=True):
 
     type: str = ""
     description: str | None = None
+    local: bool = False
+    seal_wrap: bool = False
+    external_entropy_access: bool = False
 
 
 @route(READ, "sys/mounts")
@@ -36,6 +39,9 @@ def mount_(transit: TransitRequest, body: MountBody, mount: str) -> Done:
     """Make a further mount, for administrators."""
     if body.type != "transit":
         raise Fault(f"plugin not found in the catalog: {body.type[:40]}; there is transit")
+    for name in ("local", "seal_wrap", "external_entropy_access"):
+        if getattr(body, name):  # it would keep this mount apart in a way that is not here
+            raise Fault(f"{name} is not supported")
     try:
         transit.run("create_mount", CreateMountRequest(mount=mount, description=(body.description or "")[:256]))
     except AlreadyExists:
