@@ -101,9 +101,10 @@ def private_bytes(path: Path) -> bytes:
     Members of its group may. Others may not, unless it is on a mount that they cannot reach.
     """
     try:
-        mode = path.stat().st_mode
-        if mode & (stat.S_IWOTH | stat.S_IXOTH) or (mode & stat.S_IROTH and not is_out_of_reach(path)):
-            raise StartError(f"{path} holds a secret and has mode {stat.S_IMODE(mode):04o}; make it 0600.")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            mode, content = os.fstat(file.fileno()).st_mode, file.read()
     except OSError as error:
         raise StartError(f"Cannot read {path}: {fault_of(error)}.") from error
+    if mode & (stat.S_IWOTH | stat.S_IXOTH) or (mode & stat.S_IROTH and not is_out_of_reach(path)):
+        raise StartError(f"{path} holds a secret and has mode {stat.S_IMODE(mode):04o}; make it 0600.")
+    return content

@@ -181,12 +181,16 @@ class KeyCache:
         except NotFound:
             return None
 
-    def code_key(self, key: Key, version: KeyVersion) -> Mac:
-        """The key for codes that is derived from a version, which may be used now. Raises IntegrityFailure."""
-        asked = key.uid, version.version
-        return self._code_keys.get(
-            asked, lambda: (code_key(unwrapped(self._vault.derived_keys, key, version)), (names.of_key(key.uid),))
-        )
+    def code_key(self, key: Key, version: KeyVersion, since: int) -> Mac:
+        """The key for codes that is derived from a version, which may be used now. Raises IntegrityFailure.
+
+        The version was read after the epoch `since`.
+        """
+
+        def derived() -> tuple[Mac, Names]:
+            return code_key(unwrapped(self._vault.derived_keys, key, version)), (names.of_key(key.uid),)
+
+        return self._code_keys.get((key.uid, version.version), derived, since)
 
     def fingerprint(self, key: Key, number: int) -> bytes | None:
         """By what the material of a version is known that is kept elsewhere, None for other versions.

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import stat
 import struct
 import tempfile
 from contextlib import suppress
@@ -165,7 +166,11 @@ def _private_key(settings: Settings) -> PrivateKeyTypes:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        # What is no file might never end, and this is read while signals wait.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StartError(f"{path} is no file.")
+            return file.read().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise StartError(f"Cannot read {path}: {error.strerror}.") from error
 

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from kms.config import Settings
 from kms.errors import StartError
-from kms.tls import ensure_material, own_addresses
+from kms.tls import checked_pair, ensure_material, own_addresses
 
 
 def _settings(folder: Path, host: str = "127.0.0.1") -> Settings:
@@ -73,3 +73,15 @@ def test_a_pair_that_cannot_be_written_leaves_no_half_and_names_the_settings(
     with pytest.raises(StartError, match=f"{missing}: Permission denied.*KMS_TLS_KEY"):
         ensure_material(_settings(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    ensure_material(_settings(tmp_path))
+    for name in ("server.crt", "server.key"):
+        kept = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(StartError, match=f"{name} is no file"):
+            checked_pair(_settings(tmp_path))
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_bytes(kept)

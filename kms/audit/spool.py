@@ -178,8 +178,8 @@ class Spool:
 
 def _copy(source: int, target: int, length: int) -> None:
     at = 0
-    while at < length:
-        at += os.sendfile(target, source, at, length - at)
+    while at < length and (copied := os.sendfile(target, source, at, length - at)):
+        at += copied
 
 
 def tidy(directory: Path) -> None:

@@ -53,11 +53,27 @@ def revoke_again(change: Change, key: Key, now: datetime) -> None:
     if any(entry.reason is not RevocationReason.CERTIFICATE_HOLD for entry in entries):
         key = change.replace(key, replace(key, next_rotation_at=None))
     for entry in entries:
+        covers_latest = entry.up_to_version >= key.latest_version  # and with it what waits to come after that
         for version in change.versions(key):
-            if version.version <= entry.up_to_version:
+            if version.version <= entry.up_to_version or (covers_latest and version.version > key.latest_version):
                 after = _revoked(version, entry.reason, now, is_latest=version.version == key.latest_version)
                 if after is not version:
                     change.replace(version, after)
+
+
+def publish_under_its_id(change: Change, key: Key) -> None:
+    """List what was revoked of `key` under another id under its own, too, for those who look for that."""
+    made = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
+    for entry in in_force(made):
+        if entry.key_id != key.key_id:
+            serial = next_serial(change, revocations.c.serial)
+            change.insert(replace(entry, serial=serial, key_id=key.key_id))
+
+
+def highest_revoked(change: Change, uid: bytes) -> int:
+    """Up to which version the key of that uid is revoked, 0 where it is not."""
+    made = change.select(Revocation, revocations.c.key_uid == uid, order_by=revocations.c.serial)
+    return max((entry.up_to_version for entry in in_force(made)), default=0)
 
 
 def _revoked(version: KeyVersion, reason: RevocationReason, now: datetime, *, is_latest: bool) -> KeyVersion:

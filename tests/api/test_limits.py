@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from helpers.support import SteeredClock, Template, World, b64
+from helpers.vault_client import Vault
 from kms.api.admission import Admission
 from kms.config import Settings
 from kms.errors import Unavailable
@@ -67,6 +68,12 @@ def test_public_pages_count_by_source(strict: World) -> None:
     statuses = [strict.http.get("/problems/not-found").status_code for _ in range(7)]
     assert statuses == [200] * 6 + [429]
     assert strict.http.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize(("path", "status"), [("sys/health?help=1", 200), ("sys//health", 307)])
+def test_what_the_vault_dialect_tells_anybody_counts_by_source(strict: World, path: str, status: int) -> None:
+    anybody = Vault(strict)
+    assert [anybody.read(path).status for _ in range(7)] == [status] * 6 + [429]
 
 
 def test_limits_can_be_switched_off(template: Template, settings: Settings, clock: SteeredClock) -> None:

@@ -27,7 +27,7 @@ from kms.api.transit.units import (
     taken_apart,
     units,
 )
-from kms.errors import AlreadyExists, NotFound
+from kms.errors import AlreadyExists, NotFound, Refusal
 from kms.keys.ids import is_key_id
 from kms.operations.use.encrypting import DecryptRequest, EncryptRequest, RewrapRequest
 from kms.operations.use.random_and_hash import HashRequest, RandomRequest
@@ -55,7 +55,7 @@ def encrypt(transit: TransitRequest, body: UseBody, name: str) -> Done:
     try:
         results = each(transit, "encrypt", requests, name)
     except NotFound:
-        if not is_key_id(name):
+        if not is_key_id(name) or all(isinstance(each, Refusal) for each in requests):
             raise
         derived = any(unit.context for unit in units(body))
         if transit.service.key_cache.find(name) is None:

@@ -291,7 +291,7 @@ def _period(given: str | int) -> timedelta | None:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
     unit = units.get(text[-1:], 1)
     number = text[:-1] if text[-1:] in units else text
-    if not number.isdecimal() or len(number) > 9:
+    if not (number.isascii() and number.isdecimal()) or len(number) > 9:
         raise Fault("auto_rotate_period must be a number of seconds, or such as 720h")
     seconds = int(number) * unit
     if 0 < seconds < 3600:

@@ -98,10 +98,12 @@ class TransitMiddleware:
         limit = self.service.settings.max_body_bytes
         length = requests.body_length(environ, limit)
         if "//" in path:
+            self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
             return _without_empty_parts(environ)
         _require_supported(environ)
         token = self._prove(environ, call, routed[0] if routed else None)
         if "help" in query and method in READ:
+            self.service.rate_limits.hit(RateClass.PUBLIC, identity(call.caller, call.source))
             return Done(bare={"help": help_of(path), "see_also": None})
         if routed is None or (routed[2] and not self._is_mount(routed[2].removesuffix("."))):
             raise Fault(f"unsupported path or method: {path[:80]}", status=404, problem="not-found")
@@ -205,29 +207,30 @@ def _body(route: Route, content: bytes, query: dict[str, str]) -> Body:
         if route.methods in (READ, LIST):
             return msgspec.convert(query, route.body, strict=False)
         body: Body = _decoder(route.body).decode(content or b"{}")
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if b"null" not in content:
-            raise _invalid(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Fault("error parsing JSON", problem="malformed-request") from None
+            raise _unreadable(error) from None
     else:
         return body
     try:
-        given = msgspec.json.decode(content)
-        return msgspec.convert({} if given is None else _without_null(given), route.body, strict=False)
-    except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        return msgspec.convert(_without_null(msgspec.json.decode(content)), route.body, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _unreadable(error) from None
 
 
 def _without_null(given: Any) -> Any:
-    """`given` without the members that are null, its own and those of what it lists."""
+    """`given` without the members that are null, its own and those of what it lists; null itself has no members."""
+    if given is None:
+        return {}
     if not isinstance(given, dict):
         return given
     listed = {name: list(map(_without_null, value)) for name, value in given.items() if isinstance(value, list)}
     return {name: listed.get(name, value) for name, value in given.items() if value is not None}
 
 
-def _invalid(error: msgspec.ValidationError) -> Fault:
+def _unreadable(error: Exception) -> Fault:
+    if not isinstance(error, msgspec.ValidationError):
+        return Fault("error parsing JSON", problem="malformed-request")
     return Fault(re.sub(r" - at `\$\.?([^`]*)`$", r": \1", str(error)))
 
 

@@ -189,11 +189,15 @@ def code_key_of(
     """
     if request is not None and request.recover:
         raise ValidationFailed("recover: not for codes under a derived key.")
+    since = service.memory.epoch
     key = authorized_key_cached(service, call, permission, name)
     if key.usages & _OF_ITSELF:
         # Who may derive from a key by HKDF could choose the salt that the key for codes is derived with.
         raise OperationNotSupported(f"{key.key_id} is a key for codes or for derivation itself.")
-    usage = min(key.usages, key=lambda each: (each.protects is not (request is None), each))
+    usages = sorted(each for each in key.usages if each.protects or request is not None)
+    if not usages:
+        raise OperationNotSupported(f"{key.key_id} is not a key that protects anything.")
+    usage = min(usages, key=lambda each: each.protects)  # to check a code, what processes, if there is any
     version = None if request is None else request.version
     found = _authorized(service, call, permission, name, (), usage, version)
     if found.loaded is None:
@@ -201,4 +205,4 @@ def code_key_of(
         raise found.refusal
     if found.loaded.is_public:
         raise OperationNotSupported(f"Of {key.key_id} only the public half is here, which makes no codes.")
-    return found.key, found.version, service.key_cache.code_key(found.key, found.loaded.version)
+    return found.key, found.version, service.key_cache.code_key(found.key, found.loaded.version, since)

@@ -220,6 +220,14 @@ def require_free_name(change: Change, name: str, owner: str) -> None:
         raise ValidationFailed(f"key_id: the name {name} is kept for keys of the client {client_id}.")
 
 
+def require_not_revoked(change: Change, key: Key) -> KeyVersion | None:
+    """The latest version of `key`. Raises KeyRevoked after a revocation, which a rotation would quietly undo."""
+    latest = change.find(KeyVersion, key.uid, key.latest_version)
+    if latest is not None and latest.revocation_reason is not None and latest.state is not KeyState.SUSPENDED:
+        raise KeyRevoked(f"{key.key_id} was revoked ({latest.revocation_reason}). Generate it anew instead.")
+    return latest
+
+
 def require_rotatable(change: Change, key: Key) -> None:
     """Raise where the service may not make the next version of `key` by itself.
 
@@ -227,11 +235,9 @@ def require_rotatable(change: Change, key: Key) -> None:
     """
     if not key.origin.is_renewable or is_session_key_id(key.key_id):
         raise Conflict(f"{key.key_id} was agreed on or derived with others; do that again instead.")
-    latest = change.find(KeyVersion, key.uid, key.latest_version)
+    latest = require_not_revoked(change, key)
     if latest is None:
         return
-    if latest.revocation_reason is not None and latest.state is not KeyState.SUSPENDED:
-        raise KeyRevoked(f"{key.key_id} was revoked ({latest.revocation_reason}). Generate it anew instead.")
     if latest.fingerprint is not None or awaits_material(latest, latest.created_at):
         raise Conflict(f"The material of {key.key_id} is kept elsewhere and comes from there.")
     if latest.material is None and latest.state is not KeyState.DESTROYED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -188,12 +189,14 @@ def cancel_deletion(service: Service, call: Call, request: EmptyRequest, key_id:
         if key.former_id and change.key_by_id(key.former_id) is None and change.find(Alias, key.former_id) is None:
             call.target = key.former_id
             after = replace(after, key_id=key.former_id, former_id="")
-        return shown(service, change, change.replace(key, after))
+        change.replace(key, after)
+        revocation.publish_under_its_id(change, after)
+        return shown(service, change, after)
 
 
 def released(key: Key) -> Key:
-    """`key` under an id that nobody would choose, so that its own is free."""
-    return replace(key, key_id=f"deleted-{key.uid.hex()}", former_id=key.former_id or key.key_id)
+    """`key` under an id that nobody could take before, so that its own is free."""
+    return replace(key, key_id=f"deleted-{secrets.token_hex(16)}", former_id=key.former_id or key.key_id)
 
 
 def remove(change: Change, key: Key) -> None:
@@ -243,6 +246,7 @@ def rotate(
     now, periods = service.clock(), service.cryptoperiods
     pending = key_factory.pending_rotation(change, key, now)
     if pending is not None:
+        key_factory.require_not_revoked(change, key)
         after, version = key_factory.rotate_to(change, periods, key, pending, now, keep_schedule=keep_schedule)
     else:
         key_factory.require_rotatable(change, key)

@@ -10,7 +10,7 @@ import msgspec
 
 from kms.access import policy
 from kms.access.policy import Permission
-from kms.errors import AlreadyExists, NotFound, ValidationFailed
+from kms.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
 from kms.keys.ids import is_mount
 from kms.keys.model import Alias, Key
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
@@ -62,6 +62,11 @@ def create_mount(service: Service, call: Call, request: CreateMountRequest) -> M
     with service.change(call) as change:
         if request.mount == service.settings.transit_mount or change.find(Mount, request.mount) is not None:
             raise AlreadyExists(f"There is a mount {request.mount} already.")
+        keys, aliases = tables.keys.c.key_id, tables.aliases.c.alias
+        for cls, column in ((Key, keys), (Alias, aliases)):
+            inside = column.startswith(f"{request.mount}.", autoescape=True)
+            if change.select(cls, inside, limit=1):  # it would go with the mount, which it was not made in
+                raise Conflict(f"There are names that begin with {request.mount}. already; choose another mount.")
         call.target = request.mount
         change.insert(made)
     return _view(made)

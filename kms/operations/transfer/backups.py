@@ -17,7 +17,7 @@ from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.registry import key_type
 from kms.crypto.symmetric import Xaes256Gcm
-from kms.errors import AlreadyExists, DecryptionFailed, TooLarge
+from kms.errors import AlreadyExists, Conflict, DecryptionFailed, TooLarge
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.operations.core.declare import Answer, EmptyRequest, FromAnswerOf, Request, operation
@@ -28,7 +28,7 @@ from kms.operations.keys.key_factory import require_free_name
 from kms.operations.keys.state_changes import remove
 from kms.operations.keys.views import KeyView, shown_now
 from kms.operations.transfer.external import fingerprint_of
-from kms.revocation.revoke import revoke_again
+from kms.revocation.revoke import highest_revoked, revoke_again
 from kms.vault import tables
 from kms.vault.change import Change
 from kms.vault.records import from_row, to_row
@@ -97,11 +97,7 @@ def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyVie
     key_type(key.type)
     with service.change(call) as change:
         clients.get(change, key.owner)
-        found = change.find(Key, key.uid)
-        if found is not None and found.former_id:  # it was deleted and its name given back, as Vault's clients do
-            remove(change, found)
-        elif found is not None:
-            raise AlreadyExists("This key is here already, perhaps under another id.")
+        _make_place(change, key)
         require_free_name(change, key.key_id, key.owner)
         _insert(change, key, contents)
         revoke_again(change, key, service.clock())
@@ -110,6 +106,23 @@ def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyVie
         if key.owner != call.known_caller.client_id:
             call.target = key.owner
     return shown_now(service, call)
+
+
+def _make_place(change: Change, key: Key) -> None:
+    """Remove a deleted key that gave its name back, for it comes back from its backup now.
+
+    Raises AlreadyExists where the key is here, or something of it that the backup has not; Conflict after a
+    revocation of what the backup has not.
+    """
+    found = change.find(Key, key.uid)
+    if found is not None and (not found.former_id or found.deletion_at is None):
+        raise AlreadyExists("This key is here already, perhaps under another id.")
+    if found is not None and found.latest_version > key.latest_version:
+        raise AlreadyExists(f"This key is here with later versions, as {found.key_id}. Cancel its deletion instead.")
+    if highest_revoked(change, key.uid) > key.latest_version:
+        raise Conflict("Later versions of this key were revoked than its backup has. Restore a later backup.")
+    if found is not None:
+        remove(change, found)
 
 
 def _contents(snapshot: Snapshot, key: Key) -> _Contents:
@@ -144,7 +157,7 @@ def _renew_counted(service: Service, change: Change, uid: bytes) -> None:
     latest = change.find(KeyVersion, uid, key.latest_version)
     if kind.message_limit is None or latest is None or effective_state(latest, now) is not KeyState.ACTIVE:
         return
-    if key.origin.is_renewable:
+    if key.origin.is_renewable and latest.fingerprint is None:
         key_factory.next_version(change, service.cryptoperiods, key, kind, service.generated(kind), now)
     else:
         change.replace(latest, move(latest, KeyState.DEACTIVATED, now))

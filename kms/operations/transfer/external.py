@@ -137,6 +137,8 @@ def _place(
         ),
         None,
     )
+    if known is not None and known.state in {KeyState.DESTROYED, KeyState.COMPROMISED}:
+        raise KeyStateConflict(f"Version {known.version} of {key.key_id} is {known.state}; it takes no material.")
     if not request.next_version:
         if known is None or request.version not in (None, known.version):
             raise Conflict(f"{key.key_id} had other material before; only the same can come again.")
