@@ -42,8 +42,8 @@ class CsrBody(Body, kw_only=True):
 @route(WRITE, "~/sign/<name>/<hash_name>", SignBody, RateClass.USE)
 def sign(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Sign."""
-    way = _Way(_key(transit, name), body, hash_name)
-    asked = [read(way.sign_request, unit) for unit in units(body)]
+    options = _SigningOptions(_key(transit, name), body, hash_name)
+    asked = [read(options.sign_request, unit) for unit in units(body)]
     shown = []
     for unit, result in zip(units(body), each(transit, "sign", asked, name), strict=True):
         one = failure(result, unit)
@@ -90,11 +90,11 @@ def _template(pem: str) -> tuple[str, list[str]]:
 @route(WRITE, "~/verify/<name>/<hash_name>", SignBody, RateClass.USE)
 def verify(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Verify a signature or an HMAC."""
-    way, given = _Way(_key(transit, name), body, hash_name), units(body)
+    options, given = _SigningOptions(_key(transit, name), body, hash_name), units(body)
     if any(unit.hmac is not None for unit in given):
-        operation, asked = "verify_mac", [read(way.verify_mac_request, unit) for unit in given]
+        operation, asked = "verify_mac", [read(options.verify_mac_request, unit) for unit in given]
     else:
-        operation, asked = "verify", [read(way.verify_request, unit) for unit in given]
+        operation, asked = "verify", [read(options.verify_request, unit) for unit in given]
     results = each(transit, operation, asked, name)
     return answer(body, [failure(result) or {"valid": result.valid} for result in results])
 
@@ -103,8 +103,8 @@ def verify(transit: TransitRequest, body: SignBody, name: str, hash_name: str | 
 @route(WRITE, "~/hmac/<name>/<hash_name>", SignBody, RateClass.USE)
 def hmac(transit: TransitRequest, body: SignBody, name: str, hash_name: str | None = None) -> Done:
     """Make a message authentication code; with a key for something else, under one that is derived from it."""
-    way = _Way(_key(transit, name), body, hash_name)
-    results = each(transit, "mac", [read(way.mac_request, unit) for unit in units(body)], name)
+    options = _SigningOptions(_key(transit, name), body, hash_name)
+    results = each(transit, "mac", [read(options.mac_request, unit) for unit in units(body)], name)
     shown = [
         failure(made, unit) or {"hmac": f"vault:v{made.version}:{b64(made.mac)}"}
         for unit, made in zip(units(body), results, strict=True)
@@ -113,7 +113,7 @@ def hmac(transit: TransitRequest, body: SignBody, name: str, hash_name: str | No
 
 
 @dataclass(frozen=True)
-class _Way:
+class _SigningOptions:
     """How a request says that a key shall sign or make codes."""
 
     key: Key
