@@ -43,7 +43,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tls_min_version: Literal["1.2", "1.3"] = "1.3"
 
     token_lifetime: timedelta = timedelta(hours=1)
+    metrics_token_lifetime: timedelta = timedelta(days=365)
     access_key_lifetime: timedelta = timedelta(days=1)
+    mfa_access_key_lifetime: timedelta = timedelta(days=365)
+    public_url: str | None = None
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
     transit_mount: str = "transit"

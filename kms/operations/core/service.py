@@ -11,8 +11,10 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from kms.access.authentication import Authenticator, Credentials
+from kms.access.decision import Circumstances
 from kms.access.model import Caller
 from kms.access.ratelimit import RateLimits
+from kms.access.sessions import Lifetimes
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
@@ -42,8 +44,8 @@ class Call(msgspec.Struct):
     """One request on its way: who asks for what, and what its audit entry will say.
 
     `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
-    `at` is when its body was read and it began. `items` of a batch were carried out, `refused` of them not. An
-    `abandoned` change found nothing left to do.
+    `at` is when its body was read and it began; `action` is what AWS calls it, where that dialect is spoken. `items`
+    of a batch were carried out, `refused` of them not. An `abandoned` change found nothing left to do.
     """
 
     operation: str
@@ -51,6 +53,7 @@ class Call(msgspec.Struct):
     request_id: str
     caller: Caller | None = None
     at: datetime | None = None
+    action: str = ""
     key_id: str | None = None
     version: int | None = None
     target: str | None = None
@@ -97,8 +100,9 @@ class Service:
         )
         self.memory = Memory(vault)
         self.revocations = RevocationsInForce(self.memory)
-        self.key_cache = KeyCache(vault, self.memory, self.revocations)
-        self.authenticator = Authenticator(vault, self.memory, clock, settings.token_lifetime)
+        self.key_cache = KeyCache(vault, self.memory, self.revocations, settings.aws_account_id)
+        lifetimes = Lifetimes(settings.token_lifetime, settings.metrics_token_lifetime)
+        self.authenticator = Authenticator(vault, self.memory, clock, lifetimes)
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
@@ -131,6 +135,12 @@ class Service:
             raise
         finally:
             self.metrics.count_login(outcome)
+
+    def circumstances(self, call: Call) -> Circumstances:
+        """What policy looks at in a request beside its caller."""
+        return Circumstances(
+            call.source, call.at or self.clock(), call.action or call.operation, self.settings.aws_account_id
+        )
 
     def generated(self, kind: KeyType) -> KeyMaterial:
         """Fresh material of `kind`. May take seconds, so it is called outside of transactions."""
