@@ -84,7 +84,7 @@ class Authenticator:
             )
         if isinstance(outcome, Refusal):  # after the change, which keeps the count
             raise outcome
-        return self._standing(outcome, epoch)
+        return callers.standing(self._memory, outcome, epoch)
 
     def _attempt(
         self, change: Change, presented: Credentials, source: str, proven_hash: str | None, now: datetime
@@ -123,13 +123,13 @@ class Authenticator:
         if memory.words[EPOCH] > memory.epoch or steady_seconds() >= memory.ends:  # as `require`, at less cost
             memory.catch_up()
         caller = self._sessions.find(token) or self._sessions.get(token, lambda: self._load_session(token))
-        _require_in_time(caller, self._clock())
+        callers.require_in_time(caller, self._clock())
         return caller
 
     def access_key(self, access_key_id: str) -> SigningCaller:
         """The caller who signs with that access key, and its secret. Raises AuthenticationFailed, Unavailable."""
         found = self._signers.get(access_key_id, lambda: self._load_access_key(access_key_id))
-        _require_in_time(found.caller, self._clock())
+        callers.require_in_time(found.caller, self._clock())
         return found
 
     def is_over(self, access_key_id: str, token: str | None) -> bool:
@@ -156,7 +156,7 @@ class Authenticator:
 
         Raises AuthenticationFailed where the session, the access key or the client is gone or over; Unavailable.
         """
-        _require_in_time(caller, now)
+        callers.require_in_time(caller, now)
         memory = self._memory
         if memory.words[EPOCH] > memory.epoch or steady_seconds() >= memory.ends:  # as `require`, at less cost
             memory.catch_up()
@@ -165,11 +165,11 @@ class Authenticator:
             return caller
         with self._vault.read() as snapshot:
             again = callers.again(snapshot, caller)
-        return self._standing(again, epoch)
+        return callers.standing(self._memory, again, epoch)
 
     def still(self, change: Change, caller: Caller, now: datetime) -> Caller:
         """`caller` as it is in this change, which may have waited long for its turn. Raises AuthenticationFailed."""
-        _require_in_time(caller, now)
+        callers.require_in_time(caller, now)
         standing = caller.standing
         if standing is not None and self._memory.epoch == change.epoch and standing.holds(change.epoch):
             return caller
@@ -181,19 +181,6 @@ class Authenticator:
         """As `sessions.issue`, now."""
         return sessions.issue(change, caller, self._clock(), self.lifetimes, words, lifetime)
 
-    def _standing(self, caller: Caller, epoch: int) -> Caller:
-        """`caller`, read after `epoch`, with what it rests on."""
-        rests_on: Names = (
-            names.of_client(caller.client_id),
-            *(names.of_role(role) for role in caller.roles),
-            *(names.of_group(group) for group in caller.groups),
-        )
-        if caller.token is not None:
-            rests_on += (names.of_session(caller.token.token_hash),)
-        if caller.access_key_id is not None:
-            rests_on += (names.of_access_key(caller.access_key_id),)
-        return replace(caller, rests_on=rests_on, standing=self._memory.standing(epoch, rests_on))
-
     def _load_session(self, given: str) -> tuple[Caller, Names]:
         epoch = self._memory.epoch
         token_hash = credentials.token_hash(self._vault.derived_keys, given)
@@ -202,7 +189,7 @@ class Authenticator:
             if token is None:
                 raise AuthenticationFailed(callers.OVER)
             caller = callers.enabled(snapshot, token.client_id)
-        caller = self._standing(callers.by_token(caller, token), epoch)
+        caller = callers.standing(self._memory, callers.by_token(caller, token), epoch)
         return caller, caller.rests_on
 
     def _load_access_key(self, access_key_id: str) -> tuple[SigningCaller, Names]:
@@ -213,7 +200,7 @@ class Authenticator:
             if key is None or secret is None:
                 raise AuthenticationFailed(callers.FAILED)
             caller = callers.enabled(snapshot, key.client_id)
-        caller = self._standing(callers.by_access_key(caller, key), epoch)
+        caller = callers.standing(self._memory, callers.by_access_key(caller, key), epoch)
         return SigningCaller(caller, key, secret), caller.rests_on
 
     def _second_factor(
@@ -234,12 +221,3 @@ def totp_secret(snapshot: Snapshot, client: Client) -> str:
         return snapshot.derived_keys.open(client.totp_secret, ("totp", client.client_id)).decode()
     except SealBroken:
         raise AuthenticationFailed(callers.FAILED) from None
-
-
-def _require_in_time(caller: Caller, now: datetime) -> None:
-    """Raise AuthenticationFailed unless what proves `caller` is good at `now`.
-
-    Before it was made it is not: the clock was ahead then, and the end that was put too late.
-    """
-    if caller.expires_at is not None and not caller.valid_from <= now < caller.expires_at:
-        raise AuthenticationFailed(callers.OVER)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kms.access import groups, scope, sessions
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
 from kms.access.model import Caller, Client, ClientStatus, Grant, Token
-from kms.access.public_keys import PublicKey
+from kms.access.public_keys import KEY, PublicKey
 from kms.access.scope import Scope
 from kms.errors import AuthenticationFailed
 from kms.vault import names
+from kms.vault.memory import Memory, Names
 from kms.vault.transaction import Snapshot
 
 FAILED = "The credentials are not valid. A code works once; wait for the next one before trying again."
@@ -90,6 +91,33 @@ def again(snapshot: Snapshot, caller: Caller) -> Caller:
     if not _is_proven_still(snapshot, caller):
         raise AuthenticationFailed(FAILED)
     return replace(caller, roles=now.roles, grants=now.grants, groups=now.groups, standing=None)
+
+
+def standing(memory: Memory, caller: Caller, epoch: int) -> Caller:
+    """`caller`, read after `epoch`, with what it rests on."""
+    rests_on: Names = (
+        names.of_client(caller.client_id),
+        *map(names.of_role, caller.roles),
+        *map(names.of_group, caller.groups),
+    )
+    if caller.token is not None:
+        rests_on += (names.of_session(caller.token.token_hash),)
+    elif caller.access_key_id is not None:
+        rests_on += (names.of_access_key(caller.access_key_id),)
+    elif caller.issuer_role:
+        rests_on += (names.of_issuer_role(caller.issuer_role),)
+    elif caller.credential.startswith(KEY):
+        rests_on += (names.of_public_key(caller.client_id, caller.credential.removeprefix(KEY)),)
+    return replace(caller, rests_on=rests_on, standing=memory.standing(epoch, rests_on))
+
+
+def require_in_time(caller: Caller, now: datetime) -> None:
+    """Raise AuthenticationFailed unless what proves `caller` is good at `now`.
+
+    Before it was made it is not: the clock was ahead then, and the end that was put too late.
+    """
+    if caller.expires_at is not None and not caller.valid_from <= now < caller.expires_at:
+        raise AuthenticationFailed(OVER)
 
 
 def _is_proven_still(snapshot: Snapshot, caller: Caller) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from kms.access import sessions
+from kms.access import jwks, sessions
+from kms.access.verification_key import VerificationKey
 from kms.vault import names, tables
 from kms.vault.change import Change
 from kms.vault.records import stored_in
@@ -50,6 +51,14 @@ names.bears(Issuer, lambda issuer: names.of_issuer(issuer.issuer_id), but=("jwks
 def credential_of(role: str) -> str:
     """What sessions have as their credential that came by a role."""
     return f"issuer-role:{role}"
+
+
+def keys_for(issuer: Issuer | None, kid: str | None) -> list[VerificationKey]:
+    """The keys of an issuer by which a token may be signed that names `kid`, or names none."""
+    known = jwks.read(issuer.jwks) if issuer is not None and issuer.jwks else {}
+    if kid is None:
+        return list(known.values())
+    return [known[kid]] if kid in known else []
 
 
 def end_role(change: Change, role: IssuerRole) -> None:

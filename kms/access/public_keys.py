@@ -24,12 +24,15 @@ class PublicKey:
     expires_at: datetime | None
 
 
+KEY = "key:"
+"""How the credential begins of what a public key has proven."""
+
 names.bears(PublicKey, lambda key: names.of_public_key(key.client_id, key.kid))
 
 
 def credential_of(kid: str) -> str:
     """What sessions have as their credential that a public key has proven."""
-    return f"key:{kid}"
+    return KEY + kid
 
 
 def end(change: Change, key: PublicKey) -> None:
