@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     access_key_lifetime: timedelta = timedelta(days=1)
     mfa_access_key_lifetime: timedelta = timedelta(days=365)
     public_url: str | None = None
+    jwks_hosts: str = ""
+    jwks_ca: Path | None = None
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
     transit_mount: str = "transit"
@@ -81,6 +83,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             if url.startswith(scheme):
                 return "postgresql+psycopg://" + url.removeprefix(scheme)
         return url
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """What a client assertion may be for: the service, as clients know it, with or without the token endpoint."""
+        url = (self.public_url or f"https://localhost:{self.port}").rstrip("/")
+        return frozenset({url, f"{url}/auth/token"})
 
     @property
     def run_dir(self) -> Path:

@@ -13,7 +13,6 @@ from kms.access.sessions import Lifetimes
 from kms.clock import Clock, steady_seconds
 from kms.errors import AuthenticationFailed, MfaRequired, Refusal
 from kms.secret import Secret
-from kms.vault import names
 from kms.vault.change import Change
 from kms.vault.host import EPOCH
 from kms.vault.memory import Cache, Memory, Names

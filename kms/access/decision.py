@@ -10,18 +10,18 @@ A decision holds for any message unless rules about encryption contexts have a s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
+from kms.access import step_up
 from kms.access.model import Caller, ContextRule, Effect, Grant
 from kms.access.policy import BOUND_BY_CONTEXT, Permission, by_role
 from kms.errors import InsufficientUserAuthentication, NotFound, PermissionDenied
 from kms.keys.model import Key
 
 FOR_EVER = datetime.max.replace(tzinfo=UTC)
-_CLOCKS_DIFFER_BY = timedelta(minutes=5)
 _SOURCES_REMEMBERED = 4096
 
 
@@ -180,10 +180,10 @@ def in_force(grant: Grant, caller: Caller, at: Circumstances) -> tuple[bool, dat
         return False, FOR_EVER
     until = grant.not_after or FOR_EVER
     if grant.second_factor_within is not None:
-        given_at = caller.second_factor_at
-        if given_at is None or not given_at - _CLOCKS_DIFFER_BY <= at.now < given_at + grant.second_factor_within:
+        if not step_up.is_fresh(caller, grant.second_factor_within, at.now):
             return False, FOR_EVER
-        until = min(until, given_at + grant.second_factor_within)
+        assert caller.second_factor_at is not None
+        until = min(until, caller.second_factor_at + grant.second_factor_within)
     return True, until
 
 

@@ -43,8 +43,11 @@ class _NotProven(Exception):
 class Programs:
     """Proves programs against the vault. `audiences` are the names of this service that an assertion may be for."""
 
-    def __init__(self, vault: Vault, memory: Memory, clock: Clock, audiences: frozenset[str]) -> None:
+    def __init__(
+        self, vault: Vault, memory: Memory, clock: Clock, audiences: frozenset[str], fetch: issuers.Fetch
+    ) -> None:
         self._vault = vault
+        self._fetch = fetch
         self._memory = memory
         self._clock = clock
         self._audiences = audiences
@@ -80,18 +83,20 @@ class Programs:
         """
         header = _peek(token)
         is_name = is_client_id(role_name)
+        if is_name:
+            self._learn_key(role_name, header)
 
         def prove(snapshot: Snapshot, now: datetime) -> Caller:
             role = snapshot.find(IssuerRole, role_name) if is_name else None
             issuer = snapshot.find(Issuer, role.issuer_id) if role is not None else None
-            given = _verified(header, issuers.keys_for(issuer, header.kid), jwt.ALGORITHMS)
+            given = _verified(header, issuers.keys_for(issuer, header), jwt.ALGORITHMS)
             assert role is not None
             assert issuer is not None  # without them there is no key, and nothing is verified
             if given.claims.issuer != issuer.issuer:
                 raise AuthenticationFailed(f"iss is not {issuer.issuer}.")
             jwt.require_times(given.claims, now, None, _LEEWAY)
             _require_audience(given.claims, frozenset({issuer.audience}))
-            claims.require(role.claims, given.claims)
+            claims.bound_claims(role.claims).require(given.claims)
             subject = f"{given.claims.issuer} {given.claims.members.get('sub', '')}"
             return replace(
                 callers.enabled(snapshot, role.client_id),
@@ -103,6 +108,17 @@ class Programs:
             )
 
         return self._proven(issuers.credential_of(role_name), source, prove)
+
+    def _learn_key(self, role_name: str, header: jwt.Header) -> None:
+        """Fetch the keys of a role's issuer again, where they are fetched and have none as the token names."""
+        now = self._clock()
+        with self._vault.read() as snapshot:
+            role = snapshot.find(IssuerRole, role_name)
+            issuer = snapshot.find(Issuer, role.issuer_id) if role is not None else None
+        if issuer is None or not issuer.jwks_uri or issuers.is_fresh(issuer, now):
+            return
+        if header.claimed_issuer == issuer.issuer and not issuers.keys_for(issuer, header):
+            issuers.refresh(self._vault, issuer.issuer_id, now, self._fetch)
 
     def by_access_key(self, access_key_id: str, secret: str, source: str) -> Caller:
         """The client behind an access key and its secret. Raises AuthenticationFailed, RateLimited, Unavailable."""
@@ -167,8 +183,8 @@ def _nobody(alg: str) -> VerificationKey:
     if alg.startswith(("PS", "RS")):
         private = rsa.generate_private_key(65537, 2048)
     elif alg.startswith("ES"):
-        curve = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}[alg]
-        private = ec.generate_private_key(curve())
+        curves = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
+        private = ec.generate_private_key(curves[alg])
     else:
         private = ed25519.Ed25519PrivateKey.generate()
     return public_key_from_pem(pkcs8.public_pem(pkcs8.public_der(private.public_key())))
@@ -176,10 +192,11 @@ def _nobody(alg: str) -> VerificationKey:
 
 def _keys_of(snapshot: Snapshot, client_id: str, kid: str | None, now: datetime) -> dict[str, VerificationKey]:
     """The public keys of a client that are not over, or that of them which the token names."""
-    named = {} if kid is None else {"kid": kid}
-    found = snapshot.matching(PublicKey, client_id=client_id, **named)
+    found = snapshot.matching(PublicKey, client_id=client_id)
     return {
-        each.kid: public_key_from_jwk(each.jwk) for each in found if each.expires_at is None or now < each.expires_at
+        each.kid: public_key_from_jwk(each.jwk)
+        for each in found
+        if kid in (None, each.kid) and (each.expires_at is None or now < each.expires_at)
     }
 
 

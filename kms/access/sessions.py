@@ -78,21 +78,32 @@ def narrowed_scope(caller: Caller, words: frozenset[str]) -> Scope | None:
     """
     if caller.scope is not None and not caller.scope.pairs:
         raise PermissionDenied("This access key only gives, with a code, keys that end soon (GetSessionToken).")
-    try:
-        wanted = scope.of(words)
-    except ValueError as error:
-        raise ValidationFailed(f"scope: {error}.") from None
-    if wanted is None:
+    if not words:
         return caller.scope
-    for permission, _ in wanted.pairs:
-        if permission not in _PERMISSIONS:
-            raise ValidationFailed(f"scope: {permission} is no permission; there are {', '.join(_PERMISSIONS)}.")
+    wanted = _checked(words)
     if caller.scope is not None and not wanted.within(caller.scope):
         raise PermissionDenied("The scope goes beyond that of what proves the caller; ask for less.")
     return wanted
 
 
 _PERMISSIONS = sorted(Permission)
+
+
+def scope_words(text: str) -> frozenset[str]:
+    """The words of a scope, which are separated by spaces. Raises ValidationFailed for one that means nothing."""
+    words = frozenset(text.split())
+    return _checked(words).words if words else words
+
+
+def _checked(words: frozenset[str]) -> Scope:
+    try:
+        wanted = scope.parse(words)
+    except ValueError as error:
+        raise ValidationFailed(f"scope: {error}.") from None
+    for permission, _ in wanted.pairs:
+        if permission not in _PERMISSIONS:
+            raise ValidationFailed(f"scope: {permission} is no permission; there are {', '.join(_PERMISSIONS)}.")
+    return wanted
 
 
 def _consume(change: Change, assertion: UsedAssertion) -> None:
@@ -128,10 +139,12 @@ def credential_of(key: AccessKey) -> str:
     return f"access-key:{key.access_key_id}"
 
 
-def end_all(change: Change, client_id: str) -> None:
-    """End every session and every access key of a client."""
-    change.delete(*change.matching(Token, client_id=client_id))
-    change.delete(*change.matching(AccessKey, client_id=client_id))
+def end_all(change: Change, client_id: str) -> tuple[int, int]:
+    """End every session and every access key of a client; gives how many of each there were."""
+    tokens = change.matching(Token, client_id=client_id)
+    keys = change.matching(AccessKey, client_id=client_id)
+    change.delete(*tokens, *keys)
+    return len(tokens), len(keys)
 
 
 def of_id(change: Change, client_id: str, session_id: str) -> Token | None:

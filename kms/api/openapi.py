@@ -95,8 +95,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
             },
         },
     }
-    if operation.needs_fresh_factor:
-        described["security"] = [{"basic": [], "totp": []}]
+    if operation.is_token_endpoint:
+        described["security"] = [{"basic": [], "totp": []}, {}]
     if operation.method not in {"GET"}:
         described["requestBody"] = _body(operation)
     return described

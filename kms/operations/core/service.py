@@ -6,13 +6,16 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from kms.access import jwks_fetch
 from kms.access.authentication import Authenticator, Credentials
 from kms.access.decision import Circumstances
 from kms.access.model import Caller
+from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
@@ -45,7 +48,8 @@ class Call(msgspec.Struct):
 
     `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
     `at` is when its body was read and it began; `action` is what AWS calls it, where that dialect is spoken. `items`
-    of a batch were carried out, `refused` of them not. An `abandoned` change found nothing left to do.
+    of a batch were carried out, `refused` of them not. `credential` and `subject` are what proved the caller, where
+    that is told. An `abandoned` change found nothing left to do.
     """
 
     operation: str
@@ -60,6 +64,8 @@ class Call(msgspec.Struct):
     items: int | None = None
     refused: int | None = None
     recovery: bool | None = None
+    credential: str | None = None
+    subject: str | None = None
     recorded: bool = False
     abandoned: bool = False
 
@@ -103,6 +109,9 @@ class Service:
         self.key_cache = KeyCache(vault, self.memory, self.revocations, settings.aws_account_id)
         lifetimes = Lifetimes(settings.token_lifetime, settings.metrics_token_lifetime)
         self.authenticator = Authenticator(vault, self.memory, clock, lifetimes)
+        hosts = jwks_fetch.named_hosts(settings.jwks_hosts)
+        self.fetch_jwks = partial(jwks_fetch.fetch, hosts=hosts, ca=settings.jwks_ca)
+        self.programs = Programs(vault, self.memory, clock, settings.audiences, self.fetch_jwks)
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
@@ -127,9 +136,13 @@ class Service:
 
     def authenticate(self, presented: Credentials, source: str) -> Caller:
         """As `Authenticator.authenticate`, for every way to log in, and counted."""
+        return self.counted(lambda: self.authenticator.authenticate(presented, source))
+
+    def counted(self, prove: Callable[[], Caller]) -> Caller:
+        """What `prove` gives, counted among the log-ins as it ends."""
         outcome = SUCCESS
         try:
-            return self.authenticator.authenticate(presented, source)
+            return prove()
         except Refusal as refusal:
             outcome = refusal.problem
             raise
@@ -227,6 +240,8 @@ class Service:
             call.items,
             call.refused,
             call.recovery,
+            call.credential,
+            call.subject,
         ).line()
 
 
