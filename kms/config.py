@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     token_lifetime: timedelta = timedelta(hours=1)
     access_key_lifetime: timedelta = timedelta(days=1)
+    jwks_hosts: str = ""
+    jwks_ca: Path | None = None
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
     transit_mount: str = "transit"
