@@ -1,20 +1,21 @@
 """What an issuer's role demands of the claims of a token, and exactly what its patterns match.
 
-A role binds claims to values: `{"sub": "system:serviceaccount:prod:pay-*", "/kubernetes.io/namespace": "prod"}`. Every
-bound claim must be in the token and match.
+A role binds claims to values: `{"sub": "system:serviceaccount:prod:pay-*", "/kubernetes.io/namespace": "prod"}`.
+Every bound claim must be in the token and match.
 
 A name is that of a member of the payload; one that begins with `/` is a JSON pointer (RFC 6901) into nested objects.
 It does not point into arrays.
 
 A string is a pattern, and a list of strings are patterns of which one must match. The claim is then a string that
-matches, or an array of nothing but strings of which one matches (`sub` and `iss`: a string only). A pattern is compared
-with the whole claim, character by character, without folding of case or normalisation, except for its wildcards:
+matches, or an array of nothing but strings of which one matches (`sub` and `iss`: a string only). A pattern is
+compared with the whole claim, character by character, without folding of case or normalisation, except for its
+wildcards:
 
 - `*` matches one or more characters, none of them `:` or `/`;
 - `**` stands only at the end of a pattern, after `:` or `/`, and matches one or more characters of any kind.
 
-Nothing else is special, and nothing can be escaped. `true`, `false` and a number match the same JSON value and nothing
-else: not a string of the same digits, and no array.
+Nothing else is special, and nothing can be escaped. `true`, `false` and a number match the same JSON value and
+nothing else: not a string of the same digits, and no array.
 """
 
 from __future__ import annotations
@@ -107,9 +108,8 @@ def _satisfies(path: _Path, claim: object, bound: BoundValue) -> bool:
         return isinstance(claim, (int, float)) and claim == bound
     patterns = bound if isinstance(bound, list) else [bound]
     values = claim if isinstance(claim, list) and path not in _STRINGS_ONLY else [claim]
-    return all(isinstance(value, str) for value in values) and any(
-        matches(pattern, value) for pattern in patterns for value in values
-    )
+    strings = [value for value in values if isinstance(value, str)]
+    return len(strings) == len(values) and any(matches(pattern, value) for pattern in patterns for value in strings)
 
 
 def _at(members: Mapping[str, Any], path: _Path) -> object:
