@@ -19,6 +19,7 @@ import kms.operations.keys.regions
 import kms.operations.keys.state_changes
 import kms.operations.system.monitoring
 import kms.operations.system.mounts
+import kms.operations.system.policy
 import kms.operations.transfer.backups
 import kms.operations.transfer.exporting
 import kms.operations.transfer.external

@@ -111,35 +111,13 @@ class GrantList(Answer):
 def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> GrantView:
     """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
     caller = call.known_caller
-    denies = request.effect is Effect.DENY
-    owner = request.owner or (EVERY_OWNER if denies else caller.client_id)
+    owner = owner_of(request, caller)
     permissions = request.permissions | ({request.permission} if request.permission else set())
-    if denies:
+    if request.effect is Effect.DENY:
         _require_deniable(caller, permissions, request)
     else:
         _require_grantable(caller, permissions, owner)
-    conditions = _conditions(request)
-    rule, context = _context(request, permissions)
-    first, *more = sorted(permissions)
-    grant = Grant(
-        grant_id=secrets.token_hex(16),
-        owner=owner,
-        subject=request.subject,
-        permission=first,
-        key_pattern=request.key_pattern,
-        created_at=service.clock(),
-        more_permissions=frozenset(more),
-        context_rule=rule,
-        context=context,
-        retired_by=request.retired_by or "",
-        name=request.name,
-        words=request.aws_operations,
-        effect=request.effect,
-        source=frozenset(conditions.source or ()),
-        not_before=conditions.not_before,
-        not_after=conditions.not_after,
-        second_factor_within=conditions.second_factor_within,
-    )
+    grant = grant_of(request, owner, service.clock())
     with service.change(call) as change:
         for subject in filter(None, (request.subject, request.retired_by)):
             kind, _, name = subject.partition(":")
@@ -156,6 +134,38 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
         else:
             call.abandoned = True
     return _view(same or grant)
+
+
+def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
+    """Whose keys a grant is about that the caller asks for."""
+    return request.owner or (EVERY_OWNER if request.effect is Effect.DENY else caller.client_id)
+
+
+def grant_of(request: CreateGrantRequest, owner: str, now: datetime) -> Grant:
+    """The grant that a request is for, on keys of `owner`. Raises ValidationFailed."""
+    permissions = request.permissions | ({request.permission} if request.permission else set())
+    conditions = _conditions(request)
+    rule, context = _context(request, permissions)
+    first, *more = sorted(permissions)
+    return Grant(
+        grant_id=secrets.token_hex(16),
+        owner=owner,
+        subject=request.subject,
+        permission=first,
+        key_pattern=request.key_pattern,
+        created_at=now,
+        more_permissions=frozenset(more),
+        context_rule=rule,
+        context=context,
+        retired_by=request.retired_by or "",
+        name=request.name,
+        words=request.aws_operations,
+        effect=request.effect,
+        source=frozenset(conditions.source or ()),
+        not_before=conditions.not_before,
+        not_after=conditions.not_after,
+        second_factor_within=conditions.second_factor_within,
+    )
 
 
 @operation("GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, checked_upfront=True)

@@ -134,7 +134,7 @@ class Ended(Answer):
 @operation(
     "POST",
     "/auth/token",
-    permission=None,
+    permission=Permission.SESSIONS_MANAGE,
     rate_class=RateClass.MANAGE,
     request=TokenRequest,
     is_token_endpoint=True,
@@ -157,7 +157,7 @@ def issue_token(service: Service, call: Call, request: TokenRequest) -> TokenAns
     )
 
 
-@operation("POST", "/auth/logout", permission=None)
+@operation("POST", "/auth/logout", permission=Permission.SESSIONS_MANAGE)
 def end_session(service: Service, call: Call, request: EmptyRequest) -> LoggedOut:
     """End the session of the token that this call carries, and its children, on every worker, before this answers."""
     token = call.known_caller.token
