@@ -25,6 +25,7 @@ from kms.api.aws.middleware import AwsMiddleware
 from kms.api.cursors import Cursors
 from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, security_headers
+from kms.api.origin import with_origin
 from kms.api.transit.middleware import TransitMiddleware
 from kms.operations import (
     OPERATIONS,
@@ -80,7 +81,8 @@ def create_flask_app(service: Service) -> Flask:
     dialects = AwsMiddleware(
         TransitMiddleware(cast(WsgiApp, app.wsgi_app), service, hooks.admission), service, hooks.admission
     )
-    app.wsgi_app = FastPathMiddleware(dialects, service, hooks.admission)  # type: ignore[method-assign]  # Flask's own hook
+    fast_path = FastPathMiddleware(dialects, service, hooks.admission)
+    app.wsgi_app = with_origin(fast_path, service)  # type: ignore[assignment,method-assign]  # Flask's own hook
     return app
 
 

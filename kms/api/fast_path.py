@@ -34,7 +34,7 @@ _LONGEST_PATH = 256
 _METHODS = {"POST", "PUT", "PATCH", "DELETE"}
 _LONGEST_NUMBER = 19
 _ROUTES_CACHED = 20_000
-_STATUS = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}  # as Werkzeug has it
+STATUS = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}  # as Werkzeug has it
 
 
 _IS_JSON = [("Content-Type", JSON)]
@@ -107,7 +107,7 @@ class FastPathMiddleware:
         if not operation.hot:
             problems.log_answer(call, outcome, status, seconds)
         start_response(
-            _STATUS[status],
+            STATUS[status],
             [
                 *security_headers(environ.get("HTTP_HOST", "")),
                 *kind,
