@@ -94,6 +94,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """What a client assertion may be for: the service, as clients know it, with or without the token endpoint."""
         url = (self.public_url or f"https://localhost:{self.port}").rstrip("/")
         return frozenset({url, f"{url}/auth/token"})
+
+    @property
     def proxy_networks(self) -> tuple[Network, ...]:
         """The networks of `trusted_proxies`. Raises StartError where that is no list of networks."""
         return tuple(_network(text.strip()) for text in self.trusted_proxies.split(",") if text.strip())
