@@ -9,7 +9,7 @@ from kms.access import groups, scope, sessions
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
 from kms.access.model import Caller, Client, ClientStatus, Grant, Token
-from kms.access.public_keys import KEY, PublicKey
+from kms.access.public_keys import CERTIFICATE, KEY, EndedCertificate, PublicKey
 from kms.access.scope import Scope
 from kms.errors import AuthenticationFailed
 from kms.vault import names
@@ -108,6 +108,8 @@ def standing(memory: Memory, caller: Caller, epoch: int) -> Caller:
         rests_on += (names.of_issuer_role(caller.issuer_role),)
     elif caller.credential.startswith(KEY):
         rests_on += (names.of_public_key(caller.client_id, caller.credential.removeprefix(KEY)),)
+    elif caller.credential.startswith(CERTIFICATE):
+        rests_on += (names.of_certificate(caller.client_id, caller.credential.removeprefix(CERTIFICATE)),)
     return replace(caller, rests_on=rests_on, standing=memory.standing(epoch, rests_on))
 
 
@@ -128,8 +130,8 @@ def _is_proven_still(snapshot: Snapshot, caller: Caller) -> bool:
     if kind == "issuer-role":
         role = snapshot.find(IssuerRole, name)
         return role is not None and role.client_id == caller.client_id
-    if caller.proven_by is None:  # a certificate, which nobody stores
-        return True
+    if kind == "certificate":
+        return snapshot.find(EndedCertificate, caller.client_id, name) is None
     client = snapshot.find(Client, caller.client_id)
     return client is not None and (client.secret_hash, client.totp_secret) == caller.proven_by
 

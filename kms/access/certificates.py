@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import structlog
@@ -81,6 +82,11 @@ def _is_ca(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         return False
+
+
+def thumbprint(certificate: bytes) -> str:
+    """By what a certificate, in DER, is named: its SHA-256 in hexadecimal."""
+    return sha256(certificate).hexdigest()
 
 
 def client_of(leaf: bytes, chain: Sequence[bytes], roots: Sequence[x509.Certificate], now: datetime) -> str:

@@ -6,24 +6,26 @@ once its signature was found right: before that, whoever asks learns nothing, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509 import Certificate, load_der_x509_certificate
 
-from kms.access import access_keys, callers, claims, issuers, jwt, lockout, public_keys, scope
+from kms.access import access_keys, callers, certificates, claims, issuers, jwt, lockout, public_keys, scope
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import Issuer, IssuerRole
 from kms.access.model import Caller, UsedAssertion
-from kms.access.public_keys import PublicKey
+from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.access.verification_key import VerificationKey, public_key_from_jwk, public_key_from_pem
 from kms.clock import Clock
 from kms.crypto import pkcs8
-from kms.errors import AuthenticationFailed
+from kms.errors import AuthenticationFailed, ValidationFailed
 from kms.keys.ids import is_client_id
 from kms.vault.memory import Memory
 from kms.vault.sealing import DerivedKeys
@@ -44,8 +46,15 @@ class Programs:
     """Proves programs against the vault. `audiences` are the names of this service that an assertion may be for."""
 
     def __init__(
-        self, vault: Vault, memory: Memory, clock: Clock, audiences: frozenset[str], fetch: issuers.Fetch
+        self,
+        vault: Vault,
+        memory: Memory,
+        clock: Clock,
+        audiences: frozenset[str],
+        fetch: issuers.Fetch,
+        roots: Callable[[], Sequence[Certificate]],
     ) -> None:
+        self._roots = roots
         self._vault = vault
         self._fetch = fetch
         self._memory = memory
@@ -62,19 +71,57 @@ class Programs:
         is_name = is_client_id(client_id)
 
         def prove(snapshot: Snapshot, now: datetime) -> Caller:
-            keys = _keys_of(snapshot, client_id, header.kid, now) if is_name else {}
+            if header.x5c is not None:
+                keys = {"": _key_in(header.x5c[0])}
+            else:
+                keys = _keys_of(snapshot, client_id, header.kid, now) if is_name else {}
             given = _verified(header, keys.values(), jwt.CLIENT_ALGORITHMS)
             if not given.claims.issuer == given.claims.subject == client_id:
                 raise AuthenticationFailed("iss and sub must both be the client id.")
             ends_at = jwt.require_times(given.claims, now, _LONGEST_ASSERTION, _LEEWAY)
             _require_audience(given.claims, self._audiences)
+            credential = public_keys.credential_of(given.key.kid)
+            if header.x5c is not None:
+                credential = self._certified(snapshot, client_id, header.x5c[0], header.x5c[1:], now)
             return replace(
                 callers.enabled(snapshot, client_id),
-                credential=public_keys.credential_of(given.key.kid),
+                credential=credential,
                 consumes=_once(snapshot.derived_keys, client_id, given.claims.token_id, ends_at + 2 * _LEEWAY),
             )
 
         return self._proven(client_id, source, prove)
+
+    def by_certificate(self, client_id: str | None, leaf: bytes, chain: Sequence[bytes], source: str) -> Caller:
+        """The client that a certificate names, whose key TLS has proven; it must be `client_id`, where that is given.
+
+        `leaf` and `chain` are in DER (RFC 8705, section 2.1). Raises AuthenticationFailed, RateLimited, Unavailable.
+        """
+
+        def prove(snapshot: Snapshot, now: datetime) -> Caller:
+            named = self._client_of(leaf, chain, now)
+            if client_id not in (None, named):
+                raise AuthenticationFailed("The certificate names another client.")
+            credential = self._certified(snapshot, named, leaf, chain, now)
+            return replace(callers.enabled(snapshot, named), credential=credential)
+
+        return self._proven(client_id or certificates.thumbprint(leaf), source, prove)
+
+    def _certified(
+        self, snapshot: Snapshot, client_id: str, leaf: bytes, chain: Sequence[bytes], now: datetime
+    ) -> str:
+        """The credential that a certificate of that client is. Raises AuthenticationFailed for others, and ended ones."""
+        if self._client_of(leaf, chain, now) != client_id:
+            raise AuthenticationFailed("The certificate names another client.")
+        thumbprint = certificates.thumbprint(leaf)
+        if snapshot.find(EndedCertificate, client_id, thumbprint) is not None:
+            raise AuthenticationFailed("This certificate was ended.")
+        return public_keys.CERTIFICATE + thumbprint
+
+    def _client_of(self, leaf: bytes, chain: Sequence[bytes], now: datetime) -> str:
+        try:
+            return certificates.client_of(leaf, chain, self._roots(), now)
+        except certificates.NotAccepted as refused:
+            raise AuthenticationFailed(str(refused)) from None
 
     def by_platform_token(self, token: str, role_name: str, source: str) -> Caller:
         """The client for which a role takes tokens of an issuer that say what the role asks for.
@@ -188,6 +235,15 @@ def _nobody(alg: str) -> VerificationKey:
     else:
         private = ed25519.Ed25519PrivateKey.generate()
     return public_key_from_pem(pkcs8.public_pem(pkcs8.public_der(private.public_key())))
+
+
+def _key_in(certificate: bytes) -> VerificationKey:
+    """The public key in a certificate, DER. Raises AuthenticationFailed; its form is no secret."""
+    try:
+        public: Any = load_der_x509_certificate(certificate).public_key()
+        return public_key_from_pem(pkcs8.public_pem(pkcs8.public_der(public)))
+    except (ValueError, UnsupportedAlgorithm, ValidationFailed):
+        raise AuthenticationFailed("x5c: the first certificate does not have a key that signs assertions.") from None
 
 
 def _keys_of(snapshot: Snapshot, client_id: str, kid: str | None, now: datetime) -> dict[str, VerificationKey]:

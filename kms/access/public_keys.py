@@ -1,4 +1,7 @@
-"""The public keys by which programs prove themselves (RFC 7523, section 2.2): the private half never travels."""
+"""The public keys and certificates by which programs prove themselves: the private half never travels.
+
+RFC 7523, section 2.2, for keys; RFC 8705, section 2.1, for certificates, which nobody registers.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,22 @@ class PublicKey:
     expires_at: datetime | None
 
 
-KEY = "key:"
-"""How the credential begins of what a public key has proven."""
+@stored_in(tables.ended_certificates)
+@dataclass(frozen=True, slots=True)
+class EndedCertificate:
+    """That a certificate proves a client no more; `thumbprint` is the SHA-256 of its DER in hexadecimal."""
+
+    client_id: str
+    thumbprint: str
+    ended_at: datetime
+
+
+KEY, CERTIFICATE = "key:", "certificate:"
+"""How the credential begins of what a public key, or a certificate, has proven."""
 
 names.bears(PublicKey, lambda key: names.of_public_key(key.client_id, key.kid))
+
+names.bears(EndedCertificate, lambda ended: names.of_certificate(ended.client_id, ended.thumbprint), when_added=True)
 
 
 def credential_of(kid: str) -> str:
@@ -39,3 +54,10 @@ def end(change: Change, key: PublicKey) -> None:
     """Take a public key away, and end what was proven with it."""
     sessions.end_made_with(change, credential_of(key.kid), key.client_id)
     change.delete(key)
+
+
+def end_certificate(change: Change, client_id: str, thumbprint: str, now: datetime) -> None:
+    """Take a certificate for a client no more, and end what was proven with it."""
+    sessions.end_made_with(change, CERTIFICATE + thumbprint, client_id)
+    if change.find(EndedCertificate, client_id, thumbprint) is None:
+        change.insert(EndedCertificate(client_id, thumbprint, now))

@@ -61,6 +61,7 @@ _VARIABLES: dict[str, Any] = {
     "kid": FromAnswerOf("add_public_key", "kid", "16q-gLhoHDKcWbJIpHevU1Wl8pD4LWf70Xl5x2PwYOQ"),
     "issuer_id": FromAnswerOf("add_issuer", "issuer_id", "0" * 24),
     "session_id": "0" * 24,
+    "thumbprint": "0" * 64,
     "access_key_id": FromAnswerOf("create_access_key", "access_key_id", "AKIA" + "A" * 16),
 }
 

@@ -28,6 +28,7 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "group": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
     "role": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
     "kid": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"},
+    "thumbprint": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "session_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "issuer_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "mount": {"type": "string", "pattern": f"^{MOUNT_PATTERN}$"},

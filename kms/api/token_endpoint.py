@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from flask import Request as HttpRequest
 
 from kms.access.model import Caller
 from kms.api import requests
+from kms.api.origin import presented_certificate
 from kms.errors import AuthenticationFailed, ValidationFailed
 from kms.operations import Service
 from kms.operations.accounts.sessions import CLIENT_CREDENTIALS, JWT_BEARER, TokenRequest
@@ -42,7 +40,12 @@ def proven_in_body(service: Service, http: HttpRequest, request: TokenRequest, s
         if request.client_id not in (None, caller.client_id):
             raise AuthenticationFailed("client_id is not the client that signed the assertion.")
         return caller
-    raise AuthenticationFailed(requests.NO_CREDENTIALS)
+    certificate = presented_certificate(http.environ)
+    if certificate is None:
+        raise AuthenticationFailed(requests.NO_CREDENTIALS)
+    client_id = _given(request, "client_id")
+    leaf, chain = certificate
+    return service.counted(lambda: service.programs.by_certificate(client_id, leaf, chain, source))
 
 
 def _presented_token(http: HttpRequest, request: TokenRequest) -> str:
@@ -64,9 +67,3 @@ def _given(request: TokenRequest, member: str) -> str:
     if not value:
         raise ValidationFailed(f"{member}: this member is needed and is not there.")
     return value
-
-
-def certificate_of(environ: Mapping[str, Any]) -> bytes | None:
-    """The certificate of the connection, DER, which the server or a trusted proxy has verified; None without one."""
-    certificate: bytes | None = environ.get("kms.client_certificate")
-    return certificate

@@ -54,6 +54,15 @@ public_keys = Table(
     mac(),
 )
 
+ended_certificates = Table(
+    "ended_certificates",
+    metadata,
+    Column("client_id", String(64), primary_key=True),
+    Column("thumbprint", String(64), primary_key=True),
+    Column("ended_at", BigInteger, nullable=False),
+    mac(),
+)
+
 issuers = Table(
     "issuers",
     metadata,

@@ -56,6 +56,11 @@ def of_public_key(client_id: str, kid: str) -> str:
     return f"public key {client_id} {kid}"
 
 
+def of_certificate(client_id: str, thumbprint: str) -> str:
+    """A certificate by which a client proves itself."""
+    return f"certificate {client_id} {thumbprint}"
+
+
 def of_issuer(issuer_id: str) -> str:
     """An issuer of tokens."""
     return f"issuer {issuer_id}"

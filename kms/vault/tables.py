@@ -6,6 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, String
 
 from kms.vault.access_tables import access_keys as access_keys
 from kms.vault.access_tables import clients as clients
+from kms.vault.access_tables import ended_certificates as ended_certificates
 from kms.vault.access_tables import grants as grants
 from kms.vault.access_tables import group_members as group_members
 from kms.vault.access_tables import groups as groups

@@ -20,7 +20,7 @@ from kms.access.groups import Group, GroupMember
 from kms.access.issuers import Issuer, IssuerRole
 from kms.access.lockout import LoginFailures, count_failure
 from kms.access.model import Client, Grant, RecoveryCode, Role, Token, UsedAssertion
-from kms.access.public_keys import PublicKey
+from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import IntegrityFailure
@@ -38,7 +38,7 @@ from kms.vault.store import Vault
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
-PROTECTED += [PublicKey, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
+PROTECTED += [PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,7 @@ def fill(opened: Vault) -> None:
             PublicKey("user1", "kid1", {"kty": "OKP"}, NOW, None),
             Issuer("1" * 24, "https://issuer.example", "kms", "{}", "", None, NOW),
             IssuerRole("pay", "1" * 24, {"sub": "a*"}, "user1", frozenset(), None, NOW),
+            EndedCertificate("user1", "c" * 64, NOW),
             UsedAssertion(b"a" * 32, NOW),
             Group("team", "of people", NOW),
             GroupMember("team", "user1"),

@@ -30,7 +30,15 @@ OF_GRANTS += ["effect", "source", "not_before", "not_after", "second_factor_with
 OF_TOKENS = ["session_id", "scope", "credential", "subject", "parent", "second_factor_at"]
 GRANT = Grant("0" * 32, "user1", "client:user1", "keys:encrypt", "*", NOW)
 TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys", "last_uses", "mounts"]
-TABLES += ["public_keys", "issuers", "issuer_roles", "used_assertions", "groups", "group_members"]
+TABLES += [
+    "public_keys",
+    "issuers",
+    "issuer_roles",
+    "used_assertions",
+    "ended_certificates",
+    "groups",
+    "group_members",
+]
 
 
 def as_it_was(vault: Vault, tmp_path: Path, missing: str = "") -> None:

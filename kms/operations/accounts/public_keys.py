@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -107,6 +108,31 @@ def delete_public_key(service: Service, call: Call, request: EmptyRequest, clien
         public_keys.end(change, keys[kid])
         call.credential = public_keys.credential_of(kid)
     return _view(keys[kid])
+
+
+class EndedCertificateView(Answer):
+    """A certificate that proves the client no more; `thumbprint` is the SHA-256 of its DER in hexadecimal."""
+
+    client_id: str
+    thumbprint: str
+
+
+@operation("DELETE", "/api/v1/clients/<client_id>/certificates/<thumbprint>", permission=Permission.SESSIONS_MANAGE)
+def end_certificate(
+    service: Service, call: Call, request: EmptyRequest, client_id: str, thumbprint: str
+) -> EndedCertificateView:
+    """Take a certificate no more, and end everything that was proven with it, on every worker, before this answers.
+
+    It need not have been seen here. The client's other certificates go on.
+    """
+    _require(call, client_id, Permission.CLIENTS_MANAGE)
+    if not re.fullmatch("[0-9a-f]{64}", thumbprint):
+        raise NotFound("A thumbprint is the SHA-256 of a certificate in DER: 64 hexadecimal digits in lower case.")
+    with service.change(call) as change:
+        call.target = clients.get(change, client_id).client_id
+        public_keys.end_certificate(change, client_id, thumbprint, service.clock())
+        call.credential = public_keys.CERTIFICATE + thumbprint
+    return EndedCertificateView(client_id=client_id, thumbprint=thumbprint)
 
 
 def _require(call: Call, client_id: str, permission: Permission) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from kms.access import jwks_fetch
 from kms.access.authentication import Authenticator, Credentials
+from kms.access.certificates import ClientRoots
 from kms.access.decision import Circumstances
 from kms.access.model import Caller
 from kms.access.programs import Programs
@@ -111,7 +112,8 @@ class Service:
         self.authenticator = Authenticator(vault, self.memory, clock, lifetimes)
         hosts = jwks_fetch.named_hosts(settings.jwks_hosts)
         self.fetch_jwks = partial(jwks_fetch.fetch, hosts=hosts, ca=settings.jwks_ca)
-        self.programs = Programs(vault, self.memory, clock, settings.audiences, self.fetch_jwks)
+        roots = ClientRoots(settings.client_ca).in_force if settings.client_ca is not None else tuple
+        self.programs = Programs(vault, self.memory, clock, settings.audiences, self.fetch_jwks, roots)
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()

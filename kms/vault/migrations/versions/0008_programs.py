@@ -35,6 +35,13 @@ def upgrade() -> None:
         sa.Column("mac", sa.LargeBinary, nullable=False),
     )
     op.create_table(
+        "ended_certificates",
+        sa.Column("client_id", sa.String(64), primary_key=True),
+        sa.Column("thumbprint", sa.String(64), primary_key=True),
+        sa.Column("ended_at", sa.BigInteger, nullable=False),
+        sa.Column("mac", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
         "issuers",
         sa.Column("issuer_id", sa.String(32), primary_key=True),
         sa.Column("issuer", sa.Text, nullable=False),
