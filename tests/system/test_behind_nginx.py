@@ -170,12 +170,16 @@ def test_requests_of_every_size(behind: Running) -> None:
     assert "buffered to a temporary file" not in (behind.folder / "nginx.log").read_text()
 
 
-def test_keys_are_used_through_it(behind: Running) -> None:
+def test_keys_are_used_through_connections_that_stay(behind: Running, direct: Running) -> None:
     behind.token = behind.login(behind.admin)
     assert behind.curl("GET", "/readyz", token="").text == "ok\n"
     assert behind.curl("POST", "/generate_symmetric_key", {}).status == 200
-    for _ in range(20):
-        assert behind.curl("GET", "/api/v1/keys").status == 200
+    assert _connections(direct.port)
+
+
+def _connections(port: int) -> list[str]:
+    """Those that are open to that port, by their other ends."""
+    return re.findall(rf"^ *\d+: (\S+) \w+:{port:04X} 01 ", Path("/proc/net/tcp").read_text(), re.MULTILINE)
 
 
 def test_the_certificates_that_the_page_makes(behind: Running) -> None:
@@ -231,6 +235,20 @@ def test_gunicorn_hands_on_what_tls_has_verified(gunicorn: Running) -> None:
     assert (shown["source"], shown["certificates"], shown["left"]) == ("127.0.0.2", [], [])
 
 
+def test_a_connection_that_takes_up_another_brings_all_its_certificates(gunicorn: Running) -> None:
+    _write(gunicorn.folder, "again", UNDER, BETWEEN)
+    context = ssl.create_default_context(cafile=str(gunicorn.folder / "server.crt"))
+    context.load_cert_chain(gunicorn.folder / "again.crt", gunicorn.folder / "again.key")
+    session = None
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", gunicorn.port), source_address=("127.0.0.2", 0)) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as made,
+        ):
+            assert _answer(made)["certificates"] == _base64(UNDER, BETWEEN)
+            session = made.session
+
+
 def test_gunicorn_does_not_take_the_proxy_s_certificate_for_a_client_s(gunicorn: Running) -> None:
     client = _write(gunicorn.folder, "proxy", CLIENT)
     assert _shown(gunicorn, *client, "-H", "X-Forwarded-For: 203.0.113.9")["certificates"] == []
@@ -279,11 +297,15 @@ def test_granian_takes_underscores_for_dashes(direct: Running) -> None:
 def _handed_on(service: Running, *lines: str) -> dict[str, Any]:
     """What is handed on, or the refusal, of a request of a trusted proxy with just these header lines."""
     context = ssl.create_default_context(cafile=str(service.folder / "server.crt"))
-    head = "\r\n".join(["GET /shown HTTP/1.1", "Host: localhost", "Connection: close", *lines])
     with (
         socket.create_connection(("127.0.0.1", service.port)) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as made,
     ):
-        made.sendall(f"{head}\r\n\r\n".encode("latin-1"))
-        answer = b"".join(iter(lambda: made.recv(65536), b""))
+        return _answer(made, *lines)
+
+
+def _answer(made: ssl.SSLSocket, *lines: str) -> dict[str, Any]:
+    head = "\r\n".join(["GET /shown HTTP/1.1", "Host: localhost", "Connection: close", *lines])
+    made.sendall(f"{head}\r\n\r\n".encode("latin-1"))
+    answer = b"".join(iter(lambda: made.recv(65536), b""))
     return dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
