@@ -73,7 +73,7 @@ def fetch(url: str, hosts: frozenset[str], ca: Path | None = None, seconds: floa
         raise _unavailable(place, f"its certificate is not trusted: {error.verify_message}") from None
     except TimeoutError:
         raise _unavailable(place, f"it did not answer within {seconds:g} seconds") from None
-    except HTTPException:
+    except (HTTPException, ValueError):
         raise _unavailable(place, "it does not speak HTTP/1.1") from None
     except OSError as error:
         raise _unavailable(place, error.strerror or type(error).__name__) from None
@@ -96,9 +96,7 @@ def _place(url: str, hosts: frozenset[str]) -> _Place:
 
 
 def _fetch(place: _Place, ca: Path | None, deadline: float) -> bytes:
-    context = ssl.create_default_context()
-    if ca is not None:
-        context.load_verify_locations(ca)
+    context = _context(place, ca)
     host = place.host.strip("[]")
     request = (
         f"GET {place.target} HTTP/1.1\r\nHost: {place.name.removesuffix(':443')}\r\nAccept: application/json\r\n"
@@ -111,6 +109,18 @@ def _fetch(place: _Place, ca: Path | None, deadline: float) -> bytes:
             connection.sendall(request.encode("ascii"))
             with closing(_Answer(connection, deadline).parsed()) as response:
                 return _body(place, response)
+
+
+def _context(place: _Place, ca: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca is not None:
+        try:
+            context.load_verify_locations(ca)
+        except OSError:
+            raise _unavailable(
+                place, "the file that KMS_JWKS_CA names has no certificates that can be read"
+            ) from None
+    return context
 
 
 def _body(place: _Place, response: HTTPResponse) -> bytes:

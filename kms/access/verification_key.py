@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, import_key
+from joserfc.util import base64_to_int
 
 from kms.crypto import edwards, goodkey, jwk, pkcs8
 from kms.errors import ValidationFailed
@@ -20,6 +21,7 @@ _LONGEST_MEMBER = 700  # a modulus of 4096 bits in base64
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
 _RSA_ALGORITHMS = ("PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
 _EDWARDS_ALGORITHMS = ("Ed25519", "EdDSA")
+_CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _CURVE_ALGORITHMS = {
     ("EC", "P-256"): ("ES256",),
     ("EC", "P-384"): ("ES384",),
@@ -56,6 +58,8 @@ def public_key_from_jwk(members: Mapping[str, Any]) -> VerificationKey:
     if not all(isinstance(value, str) and len(value) <= _LONGEST_MEMBER for value in needed.values()):
         raise refusal
     try:
+        if "n" in needed:
+            _require_size(base64_to_int(str(needed["n"])).bit_length())  # before the library warns of it
         public: Any = import_key(needed).public_key  # type: ignore[arg-type]  # checked in the line above
     except (JoseError, ValueError):
         raise refusal from None
@@ -67,7 +71,8 @@ def public_key_from_pem(pem: str) -> VerificationKey:
     if "PRIVATE KEY" in pem:
         raise ValidationFailed(_PRIVATE_KEY_SENT.format("public_key"))
     public = pkcs8.load_public(pkcs8.der_of_pem(pem, "public_key"), "public_key")
-    if not isinstance(public, (ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey, rsa.RSAPublicKey)):
+    on_curve = isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _CURVES
+    if not on_curve and not isinstance(public, (ed25519.Ed25519PublicKey, rsa.RSAPublicKey)):
         raise ValidationFailed("public_key: send a key on P-256, P-384, P-521 or Ed25519, or an RSA key.")
     return _checked(pkcs8.public_der(public), ())
 
@@ -108,19 +113,21 @@ def _checked(der: bytes, algorithms: tuple[str, ...]) -> VerificationKey:
     _require_strong(public)
     members = jwk.public(der)
     kid = members.pop("kid")
-    able = algorithms or algorithms_for(members)
-    if not able:
-        raise ValidationFailed("public_key: send a key on P-256, P-384, P-521 or Ed25519, or an RSA key.")
-    return VerificationKey(kid=kid, jwk=members, algorithms=able, joserfc_key=import_key(members))
+    return VerificationKey(
+        kid=kid, jwk=members, algorithms=algorithms or algorithms_for(members), joserfc_key=import_key(members)
+    )
 
 
 def _require_strong(public: PublicKeyTypes) -> None:
     if isinstance(public, rsa.RSAPublicKey):
-        if not _SMALLEST_RSA <= public.key_size <= _LARGEST_RSA:
-            raise ValidationFailed(
-                f"public_key: an RSA key must have {_SMALLEST_RSA} to {_LARGEST_RSA} bits; this one has "
-                f"{public.key_size}."
-            )
+        _require_size(public.key_size)
         goodkey.validate(public)
     elif isinstance(public, ed25519.Ed25519PublicKey):
         edwards.validate(public)
+
+
+def _require_size(bits: int) -> None:
+    if not _SMALLEST_RSA <= bits <= _LARGEST_RSA:
+        raise ValidationFailed(
+            f"public_key: an RSA key must have {_SMALLEST_RSA} to {_LARGEST_RSA} bits; this one has {bits}."
+        )
