@@ -6,7 +6,6 @@ import base64
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import click
@@ -112,9 +111,10 @@ def _aws(service: Running, plain: dict[str, str]) -> Target:
         at = datetime.now(UTC)
         amz_date, day = at.strftime("%Y%m%dT%H%M%SZ"), at.strftime("%Y%m%d")
         sent = {**headers, "x-amz-date": amz_date}
-        signed = Signed(access["access_key_id"], day, "us-east-1", "kms", tuple(sorted(sent)), "")
+        signed = Signed(access["access_key_id"], day, "us-east-1", "kms", tuple(sorted(sent)))
         key = sigv4.signing_key(Secret(access["secret_access_key"].encode()), signed)
-        signature = sigv4.signature(signed, key, "POST", "/", sent, amz_date, sha256(body).hexdigest())
+        values = [sent[name] for name in signed.headers]
+        signature = sigv4.Prepared(signed, key, "POST", "/", values, amz_date).signature(body)
         credential = f"Credential={signed.access_key_id}/{signed.scope}"
         names = f"SignedHeaders={';'.join(signed.headers)}"
         return replace(

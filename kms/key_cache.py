@@ -176,6 +176,9 @@ class KeyCache:
 
     def find(self, name: str) -> Key | None:
         """As `key`, None where there is none."""
+        self._memory.require()
+        if (known := self._of_name.find(name)) is not None:
+            return known[0]
         try:
             return self.key(name)
         except NotFound:

@@ -127,7 +127,10 @@ class Authenticator:
 
     def access_key(self, access_key_id: str) -> SigningCaller:
         """The caller who signs with that access key, and its secret. Raises AuthenticationFailed, Unavailable."""
-        found = self._signers.get(access_key_id, lambda: self._load_access_key(access_key_id))
+        self._memory.require()
+        found = self._signers.find(access_key_id)
+        if found is None:
+            found = self._signers.get(access_key_id, lambda: self._load_access_key(access_key_id))
         callers.require_in_time(found.caller, self._clock())
         return found
 

@@ -109,7 +109,7 @@ class Programs:
     def _certified(
         self, snapshot: Snapshot, client_id: str, leaf: bytes, chain: Sequence[bytes], now: datetime
     ) -> str:
-        """The credential that a certificate of that client is. Raises AuthenticationFailed for others, and ended ones."""
+        """The credential that a certificate of the client is. Raises AuthenticationFailed for any other."""
         if self._client_of(leaf, chain, now) != client_id:
             raise AuthenticationFailed("The certificate names another client.")
         thumbprint = certificates.thumbprint(leaf)

@@ -7,34 +7,37 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+
 from kms.secret import Secret
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 SKEW = timedelta(minutes=5)
-_AUTHORIZATION = re.compile(
+_STATEMENT = re.compile(
     ALGORITHM + r" +Credential=(?P<id>[A-Za-z0-9]{1,128})/(?P<date>[0-9]{8})/(?P<region>[a-z0-9-]{1,32})"
-    r"/(?P<service>[a-z0-9-]{1,32})/aws4_request, *SignedHeaders=(?P<headers>[a-z0-9;_-]{1,1024}),"
-    r" *Signature=(?P<signature>[0-9a-f]{64})"
+    r"/(?P<service>[a-z0-9-]{1,32})/aws4_request, *SignedHeaders=(?P<headers>[a-z0-9;_-]{1,1024}), *"
 )
+_SIGNATURE = re.compile("[0-9a-f]{64}")
 TIME = "%Y%m%dT%H%M%SZ"
 """How AWS writes a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Signed:
-    """What the Authorization header of a signed request says."""
+    """What the Authorization header of a signed request states: who signed what for where."""
 
     access_key_id: str
     date: str
     region: str
     service: str
     headers: tuple[str, ...]
-    signature: str
 
     @property
     def scope(self) -> str:
@@ -42,13 +45,18 @@ class Signed:
         return f"{self.date}/{self.region}/{self.service}/aws4_request"
 
 
-def parse(authorization: str) -> Signed | None:
-    """The parts of an Authorization header, None where it is not of this form."""
-    found = _AUTHORIZATION.fullmatch(authorization.strip())
+def split(authorization: str) -> tuple[str, str]:
+    """The statement of an Authorization header and the signature behind it, empty where it has none of that form."""
+    statement, _, signature = authorization.strip().rpartition("Signature=")
+    return statement, signature if _SIGNATURE.fullmatch(signature) else ""
+
+
+def parse(statement: str) -> Signed | None:
+    """What a statement says, None where it is not of this form."""
+    found = _STATEMENT.fullmatch(statement)
     if found is None:
         return None
-    headers = tuple(found["headers"].split(";"))
-    return Signed(found["id"], found["date"], found["region"], found["service"], headers, found["signature"])
+    return Signed(found["id"], found["date"], found["region"], found["service"], tuple(found["headers"].split(";")))
 
 
 def is_timely(signed: Signed, amz_date: str, now: datetime) -> bool:
@@ -68,35 +76,36 @@ def moment(amz_date: str) -> datetime | None:
         return None
 
 
-def verify(
-    signed: Signed, key: bytes, method: str, path: str, headers: dict[str, str], amz_date: str, body_hash: str
-) -> bool:
-    """Whether the signature is the right one."""
-    expected = signature(signed, key, method, path, headers, amz_date, body_hash)
-    return hmac.compare_digest(expected, signed.signature)
+class Prepared:
+    """Requests that differ in nothing that is signed but their body: all that comes before its hash is digested."""
 
+    __slots__ = ("_canonical", "_to_sign")
 
-def signature(
-    signed: Signed, key: bytes, method: str, path: str, headers: dict[str, str], amz_date: str, body_hash: str
-) -> str:
-    """The signature of `key`, a `signing_key`, over this request, in hexadecimal.
-
-    `headers` has the signed ones, their names in lower case; `body_hash` is the SHA-256 of the body in hexadecimal.
-    """
-    canonical = "\n".join(
-        [
+    def __init__(
+        self, signed: Signed, key: bytes, method: str, path: str, values: Iterable[str | None], amz_date: str
+    ) -> None:
+        """With `key`, a `signing_key`, and the values of the signed headers in their order, None for one not sent."""
+        named = zip(signed.headers, values, strict=True)
+        lines = [
             method,
             path,
             "",
-            *(f"{name}:{' '.join(headers[name].split())}" for name in signed.headers),
+            *(f"{name}:{' '.join((value or '').split())}" for name, value in named),
             "",
             ";".join(signed.headers),
-            body_hash,
+            "",
         ]
-    )
-    digest = sha256(canonical.encode("latin-1", "replace")).hexdigest()
-    to_sign = f"{ALGORITHM}\n{amz_date}\n{signed.scope}\n{digest}".encode()
-    return hmac.digest(key, to_sign, "sha256").hex()
+        self._canonical = sha256("\n".join(lines).encode("latin-1", "replace"))
+        self._to_sign = HMAC(key, SHA256())
+        self._to_sign.update(f"{ALGORITHM}\n{amz_date}\n{signed.scope}\n".encode())
+
+    def signature(self, body: bytes) -> str:
+        """The signature of the request with that body, in hexadecimal."""
+        canonical = self._canonical.copy()
+        canonical.update(sha256(body).hexdigest().encode())
+        code = self._to_sign.copy()
+        code.update(canonical.hexdigest().encode())
+        return code.finalize().hex()
 
 
 def signing_key(secret: Secret, signed: Signed) -> bytes:

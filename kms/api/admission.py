@@ -79,19 +79,35 @@ class Admission:
             finally:
                 self.leave(_WORKING, began)
 
-    @contextmanager
-    def unproven(self, who: str) -> Iterator[None]:
-        """Hold a thread while a body arrives that comes before the proof of who sends it. Raises Unavailable.
+    def enter_unproven(self, who: str) -> tuple[float, float]:
+        """Hold a thread while a body arrives before who sends it is proven; `leave_unproven` must follow.
 
         `who`: the client that the still unverified credentials name. All such bodies together hold at most half of
-        the threads.
+        the threads. No context manager: AWS's hot operations come this way. Raises Unavailable.
         """
-        with self.of_client(f"unproven {who}"):
-            began = self.enter(_UNPROVEN, self._unproven)
-            try:
-                yield
-            finally:
-                self.leave(_UNPROVEN, began)
+        name = f"unproven {who}"
+        with self._lock:  # both at once where this is the only one of `who` and there is room, which is nearly always
+            everybody = self._places.get(_UNPROVEN)
+            if name not in self._places and (everybody is None or len(everybody.held) < self._unproven):
+                began = steady_seconds()
+                self._places[name] = _Places(began)
+                if everybody is None:
+                    self._places[_UNPROVEN] = _Places(began)
+                else:
+                    everybody.held.append(began)
+                return began, began
+        began = self.enter(name)
+        try:
+            return began, self.enter(_UNPROVEN, self._unproven)
+        except Unavailable:
+            self.leave(name, began)
+            raise
+
+    def leave_unproven(self, who: str, entered: tuple[float, float]) -> None:
+        """Let go of what `enter_unproven` took."""
+        with self._lock:
+            self._leave(_UNPROVEN, entered[1])
+            self._leave(f"unproven {who}", entered[0])
 
     @contextmanager
     def slow(self) -> Iterator[None]:
@@ -150,15 +166,18 @@ class Admission:
     def leave(self, name: str, began: float) -> None:
         """Let go of what `enter` took; who waits longest has it next."""
         with self._lock:
-            places = self._places[name]
-            places.held.remove(began)
-            if places.waiting:
-                next_one = places.waiting.popleft()
-                next_one.began = steady_seconds()
-                places.held.append(next_one.began)
-                next_one.called.set()
-            elif not places.held:
-                del self._places[name]
+            self._leave(name, began)
+
+    def _leave(self, name: str, began: float) -> None:
+        places = self._places[name]
+        places.held.remove(began)
+        if places.waiting:
+            next_one = places.waiting.popleft()
+            next_one.began = steady_seconds()
+            places.held.append(next_one.began)
+            next_one.called.set()
+        elif not places.held:
+            del self._places[name]
 
 
 def _too_many(name: str) -> Unavailable:

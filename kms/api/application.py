@@ -167,8 +167,8 @@ class FlaskHooks:
             return lambda: self.cursors.opened(operation.name, parse())
         if g.body_length is not None and g.body_length > token_endpoint.LONGEST_BODY:
             raise errors.TooLarge(f"At most {token_endpoint.LONGEST_BODY} bytes are taken before a proof.")
-        with self.admission.unproven(network_of(call.source)):
-            body = requests.read(stream, g.body_length, token_endpoint.LONGEST_BODY)
+        network = network_of(call.source)
+        body = requests.read_unproven(self.admission, network, stream, g.body_length, token_endpoint.LONGEST_BODY)
         decoded = cast(TokenRequest, requests.parse(request, operation, body))
         call.caller = token_endpoint.proven_in_body(self.service, request, decoded, call.source)
         return lambda: decoded

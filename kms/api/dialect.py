@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,8 @@ from kms.api.admission import Admission
 from kms.keys.model import Key
 from kms.operations import OPERATIONS, BatchItems, Call, Request, Service, execute_operation
 
-_NOTHING = nullcontext()
 
-
-@dataclass(frozen=True)
+@dataclass
 class DialectRequest:
     """A request of a dialect, and the operations that come of it."""
 
@@ -46,7 +44,9 @@ class DialectRequest:
         call = Call(operation, self.call.source, self.call.request_id, self.call.caller)
         declared = OPERATIONS[operation]
         try:
-            with self.slow() if declared.slow else _NOTHING:
+            if not declared.slow:
+                return execute_operation(self.service, declared, call, lambda: request, path)
+            with self.slow():
                 return execute_operation(self.service, declared, call, lambda: request, path)
         finally:
             self.call.recorded = call.recorded

@@ -76,14 +76,15 @@ class FastPathMiddleware:
         path = environ["PATH_INFO"]
         routes = self._routed.get(environ["REQUEST_METHOD"])
         routed = routes(path) if routes is not None and len(path) <= _LONGEST_PATH else None
+        if routed is None:
+            return self.next_app(environ, start_response)
         authorization = environ.get("HTTP_AUTHORIZATION", "")
         is_bearer = authorization.startswith(_BEARER)
         token = authorization[len(_BEARER) : requests.LONGEST_HEADER].strip() if is_bearer else ""
         text = environ.get("CONTENT_LENGTH", "")
         length = _length(text) if len(text) < _LONGEST_NUMBER else None
         if (
-            routed is None
-            or not token
+            not token
             or length is None
             or length > self.service.settings.max_body_bytes
             or environ.get("CONTENT_TYPE") != JSON

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import TypeVar
 
 from kms import errors
 from kms.api import problems
-from kms.operations import Call, Service, new_request_id
+from kms.operations import Call, Service
 
 
 class DialectFault(Exception):
@@ -47,5 +48,5 @@ def recorded_fault(
 
 def long_request_id() -> str:
     """A request id of the form that a UUID has, as clients of the dialects expect it."""
-    digits = new_request_id() + new_request_id()
+    digits = random.getrandbits(128).to_bytes(16).hex()  # as `new_request_id`
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -91,9 +91,10 @@ def body_length(environ: Mapping[str, Any], limit: int) -> int | None:
         return 0
     if len(text) > _LONGEST_NUMBER or not (text.isascii() and text.isdigit()):
         raise MalformedRequest("Content-Length is not a number.")
-    if int(text) > limit:
-        raise TooLarge(f"The body has {int(text)} bytes; at most {limit} are taken.")
-    return int(text)
+    length = int(text)
+    if length > limit:
+        raise TooLarge(f"The body has {length} bytes; at most {limit} are taken.")
+    return length
 
 
 def read_admitted(admission: Admission, client: str, stream: BinaryIO, length: int | None, limit: int) -> bytes:
@@ -103,6 +104,15 @@ def read_admitted(admission: Admission, client: str, stream: BinaryIO, length: i
         return read(stream, length, limit)
     finally:
         admission.leave(client, entered)
+
+
+def read_unproven(admission: Admission, who: str, stream: BinaryIO, length: int | None, limit: int) -> bytes:
+    """As `read`, holding what `Admission.enter_unproven` holds while the body arrives. Raises Unavailable too."""
+    entered = admission.enter_unproven(who)
+    try:
+        return read(stream, length, limit)
+    finally:
+        admission.leave_unproven(who, entered)
 
 
 def read(stream: BinaryIO, length: int | None, limit: int) -> bytes:

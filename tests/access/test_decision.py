@@ -1,4 +1,4 @@
-"""The decision agrees with a slow and obvious one, over worlds that hypothesis makes; and its explanation with both."""
+"""The decision and its explanation agree with a slow and obvious one, over worlds that hypothesis makes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def grant_of(number: int, rule: reference.Rule) -> Grant:
 
 
 def as_made(rule: reference.Rule) -> reference.Rule:
-    """A rule that could be made: what denies asks for places and times only, and nothing else is about every owner."""
+    """A rule that could be made: what denies asks for places and times only; no other is about every owner."""
     if rule.denies:
         return replace(rule, factor_within=None, context={}, context_must="none")
     return replace(rule, owner="alice" if rule.owner == "*" else rule.owner)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from helpers.support import World
@@ -52,9 +51,10 @@ def signed(
     }
     if token := access.get("session_token"):
         sent["x-amz-security-token"] = token
-    scope = Signed(access["access_key_id"], amz_date[:8], region, "kms", tuple(sorted(sent)), "")
+    scope = Signed(access["access_key_id"], amz_date[:8], region, "kms", tuple(sorted(sent)))
     key = sigv4.signing_key(Secret(access["secret_access_key"].encode()), scope)
-    signature = sigv4.signature(scope, key, "POST", "/", sent, amz_date, sha256(body).hexdigest())
+    values = [sent[name] for name in scope.headers]
+    signature = sigv4.Prepared(scope, key, "POST", "/", values, amz_date).signature(body)
     return {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/",

@@ -231,7 +231,8 @@ def _decrypt(
 def _require_algorithm(
     aws: AwsRequest, key: Key, usage: Usage, algorithm: str, context: EncryptionContext | None
 ) -> None:
-    aws.require_usage(key, usage, str(usage).capitalize())
+    if usage not in key.usages:
+        aws.require_usage(key, usage, str(usage).capitalize())
     is_rsa = key.type.startswith("rsa")
     if (algorithm in specs.OAEP) != is_rsa or algorithm == "SM2PKE":
         raise aws.incompatible(key, algorithm)

@@ -52,7 +52,7 @@ def action(name: str, input_: type[Input], rate_class: RateClass = RateClass.MAN
     return declare
 
 
-@dataclass(frozen=True)
+@dataclass
 class AwsRequest(DialectRequest):
     """Who asks, in which region, and the calls that come of it."""
 

@@ -134,8 +134,7 @@ class TransitMiddleware:
             return route.body()
         if length is not None and length > _LONGEST_PUBLIC:
             raise errors.TooLarge(f"At most {_LONGEST_PUBLIC} bytes are taken without a token.")
-        with self.admission.unproven(network_of(call.source)):
-            content = requests.read(stream, length, _LONGEST_PUBLIC)
+        content = requests.read_unproven(self.admission, network_of(call.source), stream, length, _LONGEST_PUBLIC)
         return _body(route, content, {})
 
     def _prove(self, environ: Environ, call: Call, route: Route | None) -> str:

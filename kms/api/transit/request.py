@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from kms.api.dialect import DialectRequest
 
 
-@dataclass(frozen=True)
+@dataclass
 class TransitRequest(DialectRequest):
     """A request in the mount of the settings, which has every key, or in a further one, which has its own."""
 
