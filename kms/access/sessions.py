@@ -130,8 +130,13 @@ def end_made_with(change: Change, credential: str, client_id: str) -> None:
     """End every session and access key of a client that a credential has proven."""
     change.delete(*change.matching(Token, client_id=client_id, credential=credential))
     for key in change.matching(AccessKey, client_id=client_id, credential=credential):
-        end_made_with(change, credential_of(key), client_id)
-        change.delete(key)
+        end_access_key(change, key)
+
+
+def end_access_key(change: Change, key: AccessKey) -> None:
+    """End an access key, and what was proven with it."""
+    end_made_with(change, credential_of(key), key.client_id)
+    change.delete(key)
 
 
 def credential_of(key: AccessKey) -> str:

@@ -21,7 +21,10 @@ from helpers.tokens import (
     public_jwk,
     public_pem,
 )
+from kms.access import policy
 from kms.access.model import Role
+from kms.access.policy import Permission
+from kms.errors import AuthenticationFailed, PermissionDenied
 
 PAY = {"sub": "system:serviceaccount:prod:pay-*"}
 GRANT = {"subject": "role:user", "permission": "keys:encrypt", "key_pattern": "*"}
@@ -336,6 +339,44 @@ def test_sessions_and_credentials_are_listed_and_ended(world: World) -> None:
     assert ended == {"sessions": 1, "access_keys": 1, "credentials": 1}
     assert owner.get("/api/v1/keys").status_code == 401
     assert by_key(world, assertion(key, "many", now(world))).status_code == 401
+
+
+def test_an_access_key_is_as_narrow_as_what_made_it(shared_world: World) -> None:
+    owner = with_person(shared_world, "keys-narrow")
+    child = session(shared_world, exchanged(shared_world, owner, scope="sessions:manage keys:read"), "keys-narrow")
+    made = child.post("/api/v1/access-keys", {"scope": "keys:read"})
+    assert made.status_code == 201
+    assert child.post("/api/v1/access-keys", {"scope": "keys:encrypt"}).status_code == 403
+    assert child.post("/api/v1/access-keys", {"scope": "keys:fly"}).status_code == 422
+    child.post("/api/v1/access-keys", {})
+    shown = owner.get("/api/v1/access-keys").json["items"]
+    assert {each["scope"] for each in shown} == {"keys:read", "keys:read sessions:manage"}
+    program = shared_world.service.programs.by_access_key(
+        made.json["access_key_id"], made.json["secret_access_key"], "192.0.2.1"
+    )
+    assert program.scope is not None
+    assert program.scope.words == {"keys:read"}
+    assert program.credential == f"access-key:{made.json['access_key_id']}"
+    stranger = shared_world.user("keys-stranger")
+    path = f"/api/v1/access-keys/{made.json['access_key_id']}"
+    assert stranger.delete(path).status_code == 404
+    assert shared_world.admin.delete(path).status_code == 200
+
+
+def test_an_access_key_that_needs_a_second_factor_does_nothing(shared_world: World) -> None:
+    owner = with_person(shared_world, "needs-code")
+    made = owner.post("/api/v1/access-keys", {"needs_second_factor": True, "expires_in": 86400 * 300})
+    assert made.status_code == 201
+    assert owner.post("/api/v1/access-keys", {"expires_in": 86400 * 300}).status_code == 422
+    with pytest.raises(AuthenticationFailed):
+        shared_world.service.programs.by_access_key(
+            made.json["access_key_id"], made.json["secret_access_key"], "192.0.2.1"
+        )
+    caller = shared_world.service.authenticator.access_key(made.json["access_key_id"]).caller
+    for permission in Permission:
+        assert not policy.has_permission(caller, permission)
+    with pytest.raises(PermissionDenied), shared_world.service.vault.change() as change:
+        shared_world.service.authenticator.issue(change, caller)
 
 
 def test_guessing_is_locked_out_and_telling_why_is_not(world: World) -> None:
