@@ -25,3 +25,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="Cannot listen on"):
         prepare(settings_for(tmp_path / "data", port=0, host="a" * 70))
+
+
+def test_a_client_ca_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"Cannot read .*clients\.pem"):
+        prepare(settings_for(tmp_path / "data", port=0, client_ca=tmp_path / "clients.pem"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.authority import issue
 from helpers.certificates import write_pair
 from helpers.running import Running, Start, process_of, wait_until
 from helpers.shell import ROOT
@@ -66,8 +67,10 @@ def test_addresses_to_listen_on(start: Start, host: str) -> None:
     service.stop()
 
 
-def test_flask_s_own_server(start: Start) -> None:
-    service = start("--debug")
+def test_flask_s_own_server(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "clients.pem").write_text(issue("Clients", is_ca=True).pem)
+    service = start("--debug", folder=tmp_path, KMS_CLIENT_CA="clients.pem")
+    assert "client certificates do not reach this server" in service.log.read_text()
     assert service.curl("POST", "/generate_ecc_key", {}).status == 200
     assert service.curl("GET", "/readyz").text == "ok\n"
     service.stop(signal.SIGINT)
