@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import access_keys
+from kms.access import access_keys, sessions
 from kms.access.access_keys import AccessKey
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
@@ -23,11 +23,16 @@ _MOST = 100
 class CreateAccessKeyRequest(Request):
     """`expires_in` is in seconds, from a minute up to what the settings allow (`KMS_ACCESS_KEY_LIFETIME`, default).
 
-    With a session token, requests must carry it beside their signature (`X-Amz-Security-Token`).
+    With a session token, requests must carry it beside their signature (`X-Amz-Security-Token`). `scope` narrows it
+    to words `PERMISSION@KEY-PATTERN`, separated by spaces; without, it is as narrow as the session that makes it. One
+    that `needs_second_factor` does nothing but ask STS for keys that end soon, with a code of the authenticator app
+    (`GetSessionToken`, `AssumeRole`), and may live longer (`KMS_MFA_ACCESS_KEY_LIFETIME`).
     """
 
     expires_in: Annotated[int, msgspec.Meta(ge=60, le=315_360_000)] | None = None
     with_session_token: bool = False
+    scope: Annotated[str, msgspec.Meta(max_length=8192)] = ""
+    needs_second_factor: bool = False
 
 
 class AccessKeyAnswer(Answer, kw_only=True):
@@ -46,6 +51,8 @@ class AccessKeyView(Answer):
     client_id: str
     created_at: datetime
     expires_at: datetime
+    needs_second_factor: bool | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
 
 
 class AccessKeyList(Answer):
@@ -67,20 +74,32 @@ class AccessKeyList(Answer):
 )
 def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequest) -> AccessKeyAnswer:
     """Make an access key for programs that sign their requests as AWS's do; its expiry is fixed now."""
-    longest = service.settings.access_key_lifetime
+    settings, caller = service.settings, call.known_caller
+    if request.needs_second_factor and request.with_session_token:
+        raise ValidationFailed("with_session_token: not together with needs_second_factor.")
+    narrowed = sessions.narrowed_scope(caller, frozenset(request.scope.split()))
+    longest = settings.mfa_access_key_lifetime if request.needs_second_factor else settings.access_key_lifetime
+    if narrowed is not None and narrowed.is_metrics_only:
+        longest = max(longest, settings.metrics_token_lifetime)
     lifetime = longest if request.expires_in is None else timedelta(seconds=request.expires_in)
     if lifetime > longest:
         raise ValidationFailed(f"expires_in: at most {int(longest.total_seconds())} seconds.")
     now = service.clock()
     with service.change(call) as change:
-        if len(change.matching(AccessKey, client_id=call.known_caller.client_id)) >= _MOST:
+        # Those with a session token are as many as sessions: STS gives one to each program that asks.
+        held = [
+            each for each in change.matching(AccessKey, client_id=caller.client_id) if not each.session_token_hash
+        ]
+        if len(held) >= _MOST and not request.with_session_token:
             raise Conflict(f"There are {_MOST} access keys of this client. Delete some first.")
         minted = access_keys.mint(
             change,
-            call.known_caller,
+            caller,
             now,
             now + lifetime,
+            scope=narrowed.words if narrowed is not None else frozenset(),
             with_session_token=request.with_session_token,
+            needs_second_factor=request.needs_second_factor,
         )
         call.target = minted.record.access_key_id
     return AccessKeyAnswer(
@@ -106,12 +125,13 @@ def list_access_keys(service: Service, call: Call, request: EmptyRequest) -> Acc
     "DELETE", "/api/v1/access-keys/<access_key_id>", permission=Permission.SESSIONS_MANAGE, checked_upfront=True
 )
 def delete_access_key(service: Service, call: Call, request: EmptyRequest, access_key_id: str) -> AccessKeyView:
-    """End an access key of the caller's, on every worker, before this answers."""
+    """End an access key of the caller's and what was made with it, on every worker, before this answers."""
     with service.change(call) as change:
         found = change.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
         if found is None or found.client_id != call.known_caller.client_id:
             raise NotFound("There is no such access key of yours.")
         call.target = found.access_key_id
+        sessions.end_made_with(change, sessions.credential_of(found), found.client_id)
         change.delete(found)
     return _view(found)
 
@@ -122,4 +142,6 @@ def _view(key: AccessKey) -> AccessKeyView:
         client_id=key.client_id,
         created_at=key.created_at,
         expires_at=key.expires_at,
+        needs_second_factor=key.needs_second_factor or UNSET,
+        scope=" ".join(sorted(key.scope)) or UNSET,
     )
