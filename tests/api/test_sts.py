@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from xml.etree import ElementTree
@@ -13,11 +14,10 @@ from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 
 from helpers.aws_in_process import client
-from helpers.support import Api, SteeredClock, Template, World
+from helpers.support import Api, SteeredClock, Template, World, settings_for
 from helpers.tokens import PlatformIssuer
 from helpers.wsgi import answer_of, called, environ_of, signed
 from kms.access.model import Role
-from kms.config import Settings
 
 ACCOUNT = "000000000000"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/"
@@ -338,8 +338,8 @@ def test_what_is_given_is_audited(world: World, clock: SteeredClock, issuer: Pla
     assert found["target"].startswith("ASIA")
 
 
-def test_what_nobody_signed_is_limited(template: Template, settings: Settings, clock: SteeredClock) -> None:
-    limited = settings.model_copy(update={"rate_limit_public": "3/minute", "rate_limit_authenticate": "2/minute"})
+def test_what_nobody_signed_is_limited(template: Template, tmp_path: Path, clock: SteeredClock) -> None:
+    limited = settings_for(tmp_path / "limited", rate_limit_public="3/minute", rate_limit_authenticate="2/minute")
     service = template.open(limited, clock)
     try:
         world = World.of(service)
