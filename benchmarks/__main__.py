@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import changes, programs
+from benchmarks import changes, program_logins, programs
 from benchmarks import connections as others
 from benchmarks.cases import Case, cases, warm_up
 from benchmarks.chart import svg
@@ -67,6 +67,7 @@ def main(
         }
         memory = service.resident_mebibytes()
         warm_up(every, load_core)
+        by_programs = program_logins.kinds(service)
         clients = iter(service.seeded.credentials)
         measured: dict[str, list[Measured]] = {name: [] for name in every}
         bare: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
@@ -78,6 +79,9 @@ def main(
             for name, requests in changes.kinds(service).items():
                 if only is None or only in name:
                     measured.setdefault(name, []).append(changes.measure(service, requests, seconds))
+            for name, requests in by_programs.items():
+                if only is None or only in name:
+                    measured.setdefault(name, []).append(program_logins.measure(service, requests, seconds))
             if only is None or only in _LOGINS:
                 measured.setdefault(_LOGINS, []).append(_logins(service, clients))
             if _MANY_KEYS in every:

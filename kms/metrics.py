@@ -81,9 +81,7 @@ class Metrics:
             registry=None,
             multiprocess_mode="max",
         )
-        self._logins = library.Counter(
-            "kms_logins", "Log-ins with secret and second factor, by outcome.", ["outcome"], registry=None
-        )
+        self._logins = library.Counter("kms_logins", "Log-ins by every way, by outcome.", ["outcome"], registry=None)
         self._database_seconds = library.Histogram(
             "kms_database_seconds",
             "How long reads and changes took, a change until it was durable.",
@@ -142,7 +140,7 @@ class Metrics:
         self._database_seconds.labels(kind).observe(seconds)
 
     def count_login(self, outcome: str) -> None:
-        """Count a log-in with secret and second factor: "success", or the problem type of its refusal."""
+        """Count a log-in: "success", or the problem type of its refusal."""
         self._logins.labels(outcome).inc()
 
     def add_up(self) -> None:

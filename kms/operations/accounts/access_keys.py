@@ -8,8 +8,9 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import access_keys, sessions
+from kms.access import access_keys, policy, sessions
 from kms.access.access_keys import AccessKey
+from kms.access.model import SECRET
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.errors import Conflict, NotFound, ValidationFailed
@@ -23,16 +24,16 @@ _MOST = 100
 class CreateAccessKeyRequest(Request):
     """`expires_in` is in seconds, from a minute up to what the settings allow (`KMS_ACCESS_KEY_LIFETIME`, default).
 
-    With a session token, requests must carry it beside their signature (`X-Amz-Security-Token`). `scope` narrows it
-    to words `PERMISSION@KEY-PATTERN`, separated by spaces; without, it is as narrow as the session that makes it. One
-    that `needs_second_factor` does nothing but ask STS for keys that end soon, with a code of the authenticator app
-    (`GetSessionToken`, `AssumeRole`), and may live longer (`KMS_MFA_ACCESS_KEY_LIFETIME`).
+    With a session token, requests must carry it beside their signature (`X-Amz-Security-Token`). `scope` narrows
+    what the access key may do, as it narrows a session. One that `needs_second_factor` does nothing but give, with a
+    code (STS `GetSessionToken`, `AssumeRole`), access keys that end soon; it may live for long
+    (`KMS_MFA_ACCESS_KEY_LIFETIME`).
     """
 
     expires_in: Annotated[int, msgspec.Meta(ge=60, le=315_360_000)] | None = None
     with_session_token: bool = False
-    scope: Annotated[str, msgspec.Meta(max_length=8192)] = ""
     needs_second_factor: bool = False
+    scope: Annotated[str, msgspec.Meta(max_length=8192)] = ""
 
 
 class AccessKeyAnswer(Answer, kw_only=True):
@@ -51,7 +52,7 @@ class AccessKeyView(Answer):
     client_id: str
     created_at: datetime
     expires_at: datetime
-    needs_second_factor: bool | UnsetType = UNSET
+    needs_second_factor: bool = False
     scope: str | UnsetType = UNSET
 
 
@@ -73,30 +74,35 @@ class AccessKeyList(Answer):
     example={"expires_in": 3600},
 )
 def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequest) -> AccessKeyAnswer:
-    """Make an access key for programs that sign their requests as AWS's do; its expiry is fixed now."""
-    settings, caller = service.settings, call.known_caller
-    if request.needs_second_factor and request.with_session_token:
-        raise ValidationFailed("with_session_token: not together with needs_second_factor.")
-    narrowed = sessions.narrowed_scope(caller, frozenset(request.scope.split()))
+    """Make an access key for programs that sign their requests as AWS's do; its expiry is fixed now.
+
+    In a session that a program proved, it ends no later than the session.
+    """
+    caller, settings = call.known_caller, service.settings
     longest = settings.mfa_access_key_lifetime if request.needs_second_factor else settings.access_key_lifetime
+    narrowed = sessions.narrowed_scope(caller, frozenset(request.scope.split()))
     if narrowed is not None and narrowed.is_metrics_only:
         longest = max(longest, settings.metrics_token_lifetime)
+    if request.needs_second_factor and request.with_session_token:
+        raise ValidationFailed("with_session_token: not together with needs_second_factor.")
     lifetime = longest if request.expires_in is None else timedelta(seconds=request.expires_in)
     if lifetime > longest:
         raise ValidationFailed(f"expires_in: at most {int(longest.total_seconds())} seconds.")
     now = service.clock()
+    expires_at = now + lifetime
+    if caller.credential != SECRET and caller.expires_at is not None:
+        expires_at = min(expires_at, caller.expires_at)  # no program may make itself live on
     with service.change(call) as change:
         # Those with a session token are as many as sessions: STS gives one to each program that asks.
-        held = [
-            each for each in change.matching(AccessKey, client_id=caller.client_id) if not each.session_token_hash
-        ]
-        if len(held) >= _MOST and not request.with_session_token:
+        held = change.matching(AccessKey, client_id=caller.client_id)
+        lasting = sum(each.session_token_hash is None for each in held)
+        if lasting >= _MOST and not request.with_session_token:
             raise Conflict(f"There are {_MOST} access keys of this client. Delete some first.")
         minted = access_keys.mint(
             change,
             caller,
             now,
-            now + lifetime,
+            expires_at,
             scope=narrowed.words if narrowed is not None else frozenset(),
             with_session_token=request.with_session_token,
             needs_second_factor=request.needs_second_factor,
@@ -125,14 +131,18 @@ def list_access_keys(service: Service, call: Call, request: EmptyRequest) -> Acc
     "DELETE", "/api/v1/access-keys/<access_key_id>", permission=Permission.SESSIONS_MANAGE, checked_upfront=True
 )
 def delete_access_key(service: Service, call: Call, request: EmptyRequest, access_key_id: str) -> AccessKeyView:
-    """End an access key of the caller's and what was made with it, on every worker, before this answers."""
+    """End an access key and what was proven with it, on every worker, before this answers.
+
+    Clients end their own, administrators those of others too.
+    """
+    caller = call.known_caller
     with service.change(call) as change:
         found = change.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
-        if found is None or found.client_id != call.known_caller.client_id:
+        is_own = found is not None and found.client_id == caller.client_id
+        if found is None or not (is_own or policy.has_permission(caller, Permission.CLIENTS_MANAGE)):
             raise NotFound("There is no such access key of yours.")
         call.target = found.access_key_id
-        sessions.end_made_with(change, sessions.credential_of(found), found.client_id)
-        change.delete(found)
+        sessions.end_access_key(change, found)
     return _view(found)
 
 
@@ -142,6 +152,6 @@ def _view(key: AccessKey) -> AccessKeyView:
         client_id=key.client_id,
         created_at=key.created_at,
         expires_at=key.expires_at,
-        needs_second_factor=key.needs_second_factor or UNSET,
+        needs_second_factor=key.needs_second_factor,
         scope=" ".join(sorted(key.scope)) or UNSET,
     )

@@ -228,6 +228,10 @@ class Service:
             call.recorded = True
 
     def _entry(self, call: Call, outcome: str, at: datetime) -> bytes:
+        caller = call.caller
+        credential = call.credential
+        if credential is None and caller is not None and caller.access_key_id is not None:
+            credential = caller.credential
         return AuditEntry(
             1,
             timestamp(at),
@@ -242,7 +246,7 @@ class Service:
             call.items,
             call.refused,
             call.recovery,
-            call.credential,
+            credential,
             call.subject,
         ).line()
 

@@ -17,8 +17,9 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import not_, or_
 
-from kms.access import lockout
+from kms.access import issuers, lockout
 from kms.access.access_keys import AccessKey
+from kms.access.issuers import Issuer
 from kms.access.model import Token, UsedAssertion
 from kms.audit.spool import tidy
 from kms.crypto.keytype import KeyMaterial
@@ -41,6 +42,8 @@ _TICK_SECONDS = 1.0
 _CLAIM = timedelta(minutes=1)
 _CLEANING_INTERVAL = timedelta(minutes=10)
 _CLEANING = "cleaning"
+_ISSUERS_INTERVAL = timedelta(minutes=5)
+_ISSUERS = "issuers"
 _TOLD_THAT_IT_IS_OVER = timedelta(days=1)  # for so long the holder of an access key hears that it has ended
 _ROWS_AT_ONCE = 500
 _KEYS_AT_ONCE = 50  # one transaction each: more would keep others waiting for long
@@ -55,7 +58,7 @@ class Schedule:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
-            for work in (self.tick, self.check, self.beat)
+            for work in (self.tick, self.check, self.beat, self.learn_keys)
         ]
 
     def start(self) -> None:
@@ -89,6 +92,12 @@ class Schedule:
         if nodes.is_beat_due():
             with self._service.vault.change() as change:
                 nodes.beat(change)
+
+    def learn_keys(self) -> None:
+        """Fetch the keys of issuers again if that is due, which waits for others. Raises Refusal."""
+        now = self._service.clock()
+        if claims.take(self._service.vault, _ISSUERS, now, _ISSUERS_INTERVAL) is not None:
+            refresh_issuers(self._service, now)
 
     def check(self) -> None:
         """Compare the vault with its head if that is due, which may take long. Raises Refusal."""
@@ -214,6 +223,14 @@ def delete_due_keys(service: Service, now: datetime) -> None:
                 continue
             remove(change, key)
         structlog.get_logger().info("deleted", key_id=seen.key_id)
+
+
+def refresh_issuers(service: Service, now: datetime) -> None:
+    """Fetch the keys of every issuer that serves them: a key that one gave up is good no longer than until then."""
+    with service.vault.read() as snapshot:
+        found = snapshot.select(Issuer, tables.issuers.c.jwks_uri != "")
+    for issuer in found:
+        issuers.refresh(service.vault, issuer.issuer_id, now, service.fetch_jwks)
 
 
 def remove_old_rows(service: Service, now: datetime) -> None:
