@@ -93,17 +93,6 @@ class Running:
     def login(self, enrolment: dict[str, Any]) -> str:
         """A session token; each call spends a TOTP step, so it may wait for the next one to be in reach."""
         client_id = enrolment["client_id"]
-        step = self.unused_step(client_id)
-        code = pyotp.TOTP(enrolment["totp_secret"]).at(step * 30)
-        answer = self.curl(
-            "POST", "/auth/token", None, "-u", f"{client_id}:{enrolment['client_secret']}", "-H", f"X-TOTP: {code}",
-            token="",
-        )  # fmt: skip
-        assert answer.status == 200, answer.text
-        return str(answer.json["access_token"])
-
-    def unused_step(self, client_id: str) -> int:
-        """A TOTP step that was not used by `client_id` and is in reach; from now on it counts as used."""
         while True:
             now = int(time.time()) // 30
             soon = int(time.time() + 5) // 30  # a step that ends while the request is on its way is of no use
@@ -112,7 +101,13 @@ class Running:
                 break
             time.sleep(1)
         self._used_steps[client_id] = step
-        return step
+        code = pyotp.TOTP(enrolment["totp_secret"]).at(step * 30)
+        answer = self.curl(
+            "POST", "/auth/token", None, "-u", f"{client_id}:{enrolment['client_secret']}", "-H", f"X-TOTP: {code}",
+            token="",
+        )  # fmt: skip
+        assert answer.status == 200, answer.text
+        return str(answer.json["access_token"])
 
     def enrol(self, client_id: str, *roles: str) -> dict[str, Any]:
         """The credentials of a new client, with the role `user` unless others are given."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import getpass
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -216,30 +218,20 @@ def test_a_pod_needs_three_variables(service: Running, environ: dict[str, str], 
     assert "InvalidIdentityToken" in boto.refusal(program)[1]
 
 
-def test_the_cli_asks_for_the_code_of_a_profile(service: Running, environ: dict[str, str], tmp_path: Path) -> None:
-    """`mfa_serial` in a profile; the access key that lives long can do nothing without a code."""
-    made = service.enrol("mia")
-    account = Account(service, service.login(made))
-    key = account.access_key(needs_second_factor=True)
-    (tmp_path / "config").write_text(
-        "[profile long]\n"
-        f"aws_access_key_id = {key['access_key_id']}\naws_secret_access_key = {key['secret_access_key']}\n"
-        "[profile mia]\nsource_profile = long\nrole_arn = arn:aws:iam::000000000000:role/mia\n"
-        "mfa_serial = arn:aws:iam::000000000000:mfa/mia\n"
-    )
-    found = {name: value for name, value in environ.items() if "ACCESS_KEY" not in name and "ENDPOINT" not in name}
-    found |= {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_ENDPOINT_URL": service.url, "HOME": str(tmp_path)}
-    aws = Program(("aws",), found, tmp_path)
+def test_the_cli_asks_for_the_code_of_a_profile(service: Running, environ: dict[str, str]) -> None:
+    """`mfa_serial` in a profile, as the page has it; the access key that lives long does nothing without a code."""
+    made = service.enrol(getpass.getuser())
+    (service.folder / "me.json").write_text(json.dumps(made))
+    run(service, "python -m kms login --credentials me.json")
+    (script,) = blocks("docs/how-to/aws-clients.md", "With a code of the authenticator app")
+    run(service, script)
+    found = {name: value for name, value in environ.items() if "ACCESS_KEY" not in name}
+    found["AWS_ENDPOINT_URL"] = service.url
+    aws = Program(("aws",), found, service.folder)
     assert "needs a second factor" in aws.refusal("kms", "list-keys", "--profile", "long")[1]
-    code = unused_code(service, made)
-    printed = at_a_terminal(["aws", "kms", "create-key", "--profile", "mia"], found, "MFA code", code)
+    code = pyotp.TOTP(made["totp_secret"]).at(time.time() + 30)  # that of now has logged in
+    printed = at_a_terminal(["aws", "kms", "create-key", "--profile", "me"], found, "MFA code", code)
     assert '"KeyState": "Enabled"' in printed, printed
-
-
-def unused_code(service: Running, enrolment: dict[str, Any]) -> str:
-    """A code of the step after the last that was used."""
-    step = service.unused_step(enrolment["client_id"])
-    return pyotp.TOTP(enrolment["totp_secret"]).at(step * 30)
 
 
 def at_a_terminal(command: list[str], environ: dict[str, str], prompt: str, answer: str) -> str:
