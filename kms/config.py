@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -14,6 +15,8 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 
 from kms.errors import StartError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,9 +44,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tls_key: Path = Path("server.key")
     tls_key_passphrase: str | None = None
     tls_min_version: Literal["1.2", "1.3"] = "1.3"
+    client_ca: Path | None = None
+    trusted_proxies: str = ""
 
     token_lifetime: timedelta = timedelta(hours=1)
+    metrics_token_lifetime: timedelta = timedelta(days=365)
     access_key_lifetime: timedelta = timedelta(days=1)
+    mfa_access_key_lifetime: timedelta = timedelta(days=365)
+    public_url: str | None = None
+    jwks_hosts: str = ""
+    jwks_ca: Path | None = None
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
     transit_mount: str = "transit"
@@ -78,6 +88,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             if url.startswith(scheme):
                 return "postgresql+psycopg://" + url.removeprefix(scheme)
         return url
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """What a client assertion may be for: the service, as clients know it, with or without the token endpoint."""
+        url = (self.public_url or f"https://localhost:{self.port}").rstrip("/")
+        return frozenset({url, f"{url}/auth/token"})
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """The networks of `trusted_proxies`. Raises StartError where that is no list of networks."""
+        return tuple(_network(text.strip()) for text in self.trusted_proxies.split(",") if text.strip())
 
     @property
     def run_dir(self) -> Path:
@@ -121,7 +142,18 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         )
     if settings.lease < timedelta(milliseconds=20):
         raise StartError("lease must be at least 20 milliseconds (PT0.02S).")
+    _ = settings.proxy_networks
     return settings
+
+
+def _network(text: str) -> Network:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise StartError(f"trusted_proxies holds addresses and networks with commas between them: {error}.") from None
+    if network.prefixlen == 0:
+        raise StartError(f"trusted_proxies must not hold {text}: everybody could say to be anybody.")
+    return network
 
 
 def _from_toml(path: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ that its problem `type` points to (RFC 9457, section 3.1.1).
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import ClassVar
 
 
@@ -84,6 +85,23 @@ class MfaRequired(Refusal):
     """
 
     problem, status, title = "mfa-required", 401, "Second factor required"
+
+
+class InsufficientUserAuthentication(Refusal):
+    """This asks for a second factor that a person gave not long ago (RFC 9470).
+
+    Log in again with the code of the authenticator app, and send the request with the new token; or send this one
+    request with `Authorization: Basic` and `X-TOTP`. The header `WWW-Authenticate` has how long ago it may have been.
+    """
+
+    problem, status, title = "insufficient-user-authentication", 401, "Fresh second factor required"
+
+    def __init__(self, within: timedelta) -> None:
+        self.max_age = int(within.total_seconds())
+        super().__init__(
+            f"This needs a second factor that was given at most {self.max_age} s ago. Log in again with a code "
+            "(`python -m kms login`), or send this request with client id and secret (Basic) and X-TOTP."
+        )
 
 
 class PermissionDenied(Refusal):

@@ -15,10 +15,21 @@ import structlog
 from kms.errors import Refusal, StartError
 from kms.mounted import is_out_of_reach
 
+FileIdentity = tuple[int, int, int, int] | None
+
 
 def fault_of(error: OSError) -> str:
     """What is wrong, in words for a person."""
     return "disk full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else error.strerror or type(error).__name__
+
+
+def identity_of(path: Path) -> FileIdentity:
+    """What changes when a file is written or replaced; None where there is none. It looks through links."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from kms.access import policy
-from kms.access.model import Caller, Grant
-from kms.access.policy import Permission, no_such_key
+from kms.access.decision import Circumstances, Decision, decide, denial, no_such_key
+from kms.access.model import Caller
+from kms.access.policy import Permission
 from kms.crypto.mac import code_key
 from kms.crypto.primitives import PRIMITIVES, Mac
 from kms.crypto.registry import key_type
@@ -58,13 +58,14 @@ class LoadedVersion:
 class Authorization:
     """What was decided about a caller, a key and one of its versions, good until a moment.
 
-    The caller may do this with the key: with any message, or where there are `limited_to` with those that one of
-    these grants admits. `loaded` is the version to do it with; where that cannot be used `refusal` says why.
+    The caller may do this with the key: with any message, or where that `is_limited` with those that the `decision`
+    admits. `loaded` is the version to do it with; where that cannot be used `refusal` says why.
     """
 
     key: Key
     version: int
-    limited_to: tuple[Grant, ...] = ()
+    decision: Decision
+    is_limited: bool = False
     loaded: LoadedVersion | None = None
     refusal: Refusal | None = None
     until: datetime = _FOR_EVER
@@ -73,7 +74,8 @@ class Authorization:
 class KeyCache:
     """Keys by id and their loaded versions, read through from the vault."""
 
-    def __init__(self, vault: Vault, memory: Memory, revocations: RevocationsInForce) -> None:
+    def __init__(self, vault: Vault, memory: Memory, revocations: RevocationsInForce, account: str) -> None:
+        self._account = account
         self._vault = vault
         self._memory = memory
         self._revocations = revocations
@@ -92,45 +94,50 @@ class KeyCache:
         now: datetime,
         usage: Usage | None = None,
         version: int | None = None,
+        *,
+        source: str,
+        action: str,
     ) -> Authorization:
         """Whether `caller` may do this with the key of that id or alias, and with which version of it.
 
-        That is the latest unless a `version` is named; without a `usage` the question is about the key alone. Why a
-        version cannot be used is in the answer, so that how far the caller came can be told. `Memory.require` was
-        called before. Raises NotFound, PermissionDenied, Unavailable, IntegrityFailure.
+        The caller comes from the address `source`, and does it as `action`. The version is the latest unless one is
+        named; without a `usage` the question is about the key alone. Why a version cannot be used is in the answer,
+        so that how far the caller came can be told. `Memory.require` was called before. Raises NotFound,
+        PermissionDenied, InsufficientUserAuthentication, Unavailable, IntegrityFailure.
         """
-        asked = caller, permission, name, usage, version
+        asked = caller, permission, name, usage, version, source, action
         found = self._authorizations.find(asked)
         if found is not None and now < found.until:
             return found
         self._authorizations.forget(asked)
-        return self._authorizations.get(asked, lambda: self._decide(caller, permission, name, now, usage, version))
+        at = Circumstances(source, now, action, self._account)
+        return self._authorizations.get(asked, lambda: self._decide(caller, permission, name, at, usage, version))
 
     def _decide(
         self,
         caller: Caller,
         permission: Permission,
         name: str,
-        now: datetime,
+        at: Circumstances,
         usage: Usage | None,
         version: int | None,
     ) -> tuple[Authorization, Names]:
         since = self._memory.epoch  # before the key is read: what is made of it must not outlive it
         key, latest = self._with_latest(name)
-        limited_to: tuple[Grant, ...] = ()
-        if not policy.allows_on_key(caller, permission, key.owner, key.key_id):
-            limited_to = policy.limited_grants(caller, permission, key.owner, key.key_id)
-            if not limited_to:
-                raise policy.denial(caller, permission, key.owner, key.key_id, asked_as=name)
+        made = decide(caller, permission, key, at)
+        if not (made.allowed or made.allowing):
+            raise denial(caller, permission, key, at, asked_as=name)
+        is_limited, now = not made.is_for_any_message, at.now
         number = key.latest_version if version is None else version
         rests_on = (*_names_of(key, name), *caller.rests_on)
         if usage is None:
-            return Authorization(key, number, limited_to), rests_on
+            return Authorization(key, number, made, is_limited, until=made.until), rests_on
         try:
             loaded = self._usable(key, latest, number, usage, now, since)
         except Refusal as refusal:
-            return Authorization(key, number, limited_to, refusal=refusal, until=now), rests_on
-        return Authorization(key, number, limited_to, loaded, None, in_force_until(loaded.version, now)), rests_on
+            return Authorization(key, number, made, is_limited, refusal=refusal, until=now), rests_on
+        until = min(made.until, in_force_until(loaded.version, now))
+        return Authorization(key, number, made, is_limited, loaded, until=until), rests_on
 
     def _usable(
         self,
@@ -278,18 +285,13 @@ def _names_of(key: Key, name: str) -> Names:
     return (own,) if name == key.key_id else (own, names.of_alias(name))
 
 
-def require_admitted(found: Authorization, caller: Caller, permission: Permission, items: Sequence[Any]) -> None:
-    """Return if the grants that an authorization is limited to admit every message.
+def require_admitted(
+    found: Authorization, caller: Caller, permission: Permission, items: Sequence[Any], at: Circumstances
+) -> None:
+    """Return if the decision in an authorization admits every message.
 
     Messages that could not be read are refusals and passed over. Raises PermissionDenied, NotFound.
     """
-    for item in items:
-        if isinstance(item, Refusal):
-            continue
-        for grant in found.limited_to:
-            if grant.admits(item.associated_data):
-                break
-        else:
-            raise policy.denial(caller, permission, found.key.owner, found.key.key_id)
-    if not items:
-        raise policy.denial(caller, permission, found.key.owner, found.key.key_id)
+    read = (item for item in items if not isinstance(item, Refusal))
+    if not items or not all(found.decision.admits(item.associated_data) for item in read):
+        raise denial(caller, permission, found.key, at)

@@ -11,6 +11,7 @@ from kms import listening, tls
 from kms.clock import steady_seconds
 from kms.config import Settings
 from kms.errors import StartError
+from kms.files import FileIdentity, identity_of
 
 _SETTLING_SECONDS = 1.5
 
@@ -51,23 +52,12 @@ class Renewal:
             self._seen, self._looked_at = files, now
         return files != self._tried and now - self._looked_at >= _SETTLING_SECONDS
 
-    def _look(self) -> list[_Identity]:
-        return _files(self._settings)
+    def _look(self) -> list[FileIdentity]:
+        return _files(self._settings.tls_cert, self._settings.tls_key)
 
 
-_Identity = tuple[int, int, int, int] | None
-
-
-def _files(settings: Settings) -> list[_Identity]:
-    return [_identity(path) for path in (settings.tls_cert, settings.tls_key)]
-
-
-def _identity(path: Path) -> _Identity:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _files(*paths: Path | None) -> list[FileIdentity]:
+    return [identity_of(path) for path in paths if path is not None]
 
 
 def served_pair(settings: Settings) -> tls.ServedPair:
@@ -90,15 +80,18 @@ def require_served(settings: Settings) -> None:
 
 
 def context_in_force(settings: Settings) -> ssl.SSLContext:
-    """The context of the newest pair in the files of the settings that was good, for servers that ask each time.
+    """The context of the newest files of the settings that were good, for servers that ask each time.
 
-    Raises StartError where none was.
+    Where there is a `client_ca` it asks clients for a certificate. Raises StartError where no files were good.
     """
     global _last
-    files = _files(settings)
+    files = _files(settings.tls_cert, settings.tls_key, settings.client_ca)
     if _last is None or _last[0] != files:
         try:
-            _last = files, tls.server_context(settings)
+            context = tls.server_context(settings)
+            if settings.client_ca is not None:
+                tls.ask_for_certificates(context, settings.client_ca)
+            _last = files, context
         except StartError as error:
             if _last is None:
                 raise
@@ -107,4 +100,4 @@ def context_in_force(settings: Settings) -> ssl.SSLContext:
     return _last[1]
 
 
-_last: tuple[list[_Identity], ssl.SSLContext] | None = None
+_last: tuple[list[FileIdentity], ssl.SSLContext] | None = None

@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from kms import __version__, config, listening, tls
+from kms.access import certificates
 from kms.access.ratelimit import RateLimits
 from kms.audit.spool import tidy
 from kms.config import Settings, load
@@ -36,6 +37,11 @@ from kms.vault import claims, served
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 from kms.workers import Workers
+
+_NO_CERTIFICATES = (
+    "KMS_CLIENT_CA is set, and client certificates do not reach this server: "
+    "run it under gunicorn, or behind a proxy that is in KMS_TRUSTED_PROXIES"
+)
 
 
 @click.command(context_settings={"show_default": True})
@@ -66,6 +72,8 @@ def main(*, debug: bool, **flags: Any) -> None:
             settings = msgspec.structs.replace(settings, log_level="debug", workers=1)
         configure_logging(settings)
         settings, vault = prepare(settings, tls.server_context if debug else require_served)
+        if settings.client_ca is not None and not settings.proxy_networks:
+            structlog.get_logger().warning(_NO_CERTIFICATES)
         if debug:
             _serve_with_flask(settings, vault.root_key)
             leave(vault)
@@ -102,6 +110,8 @@ def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tup
         structlog.get_logger().warning("RATE LIMITS ARE OFF: for benchmarks behind a private address only")
     private_directory(settings.data_dir)
     _hold_data_directory(settings)
+    if settings.client_ca is not None:
+        certificates.read_roots(settings.client_ca)
     RateLimits(settings).require_storage()
     settings = _with_free_port(settings)
     tls.ensure_material(settings)

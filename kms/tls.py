@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from kms.access import certificates
 from kms.config import Settings
 from kms.errors import StartError
 from kms.files import private_directory, write_private
@@ -114,6 +115,20 @@ def server_context(settings: Settings) -> ssl.SSLContext:
     finally:
         served.close()
     return context
+
+
+def ask_for_certificates(context: ssl.SSLContext, client_ca: Path) -> None:
+    """Have a server context ask for a client certificate, and refuse one that `client_ca` does not vouch for.
+
+    Clients without one go on. Raises StartError for a CA that cannot be used.
+    """
+    roots = certificates.read_roots(client_ca)
+    context.load_verify_locations(cadata="".join(each.public_bytes(Encoding.PEM).decode() for each in roots))
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate in the file is trusted, as by client_of
+    # A session that is taken up again would bring the certificate without its intermediates, unchecked.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
 
 
 def checked_pair(settings: Settings) -> Pair:

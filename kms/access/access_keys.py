@@ -12,6 +12,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from kms.access.model import SECRET, Caller
 from kms.secret import Secret
 from kms.vault import names, tables
 from kms.vault.change import Change
@@ -24,7 +25,11 @@ _FORM = re.compile(r"[A-Z0-9]{20}")
 @stored_in(tables.access_keys)
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """One access key; `secret` is sealed. With `session_token_hash` requests must carry that token too."""
+    """One access key; `secret` is sealed. With `session_token_hash` requests must carry that token too.
+
+    `scope`, `credential`, `subject` and `second_factor_at` are those of the caller who made it. One that
+    `needs_second_factor` does nothing but give, with a code, access keys that end soon.
+    """
 
     access_key_id: str
     client_id: str
@@ -32,6 +37,11 @@ class AccessKey:
     session_token_hash: bytes | None
     created_at: datetime
     expires_at: datetime
+    scope: frozenset[str] = frozenset()
+    credential: str = SECRET
+    subject: str = ""
+    second_factor_at: datetime | None = None
+    needs_second_factor: bool = False
 
 
 names.bears(AccessKey, lambda key: names.of_access_key(key.access_key_id))
@@ -47,9 +57,17 @@ class Minted:
 
 
 def mint(
-    change: Change, client_id: str, now: datetime, expires_at: datetime, *, with_session_token: bool = False
+    change: Change,
+    caller: Caller,
+    now: datetime,
+    expires_at: datetime,
+    *,
+    scope: frozenset[str] = frozenset(),
+    with_session_token: bool = False,
+    needs_second_factor: bool = False,
 ) -> Minted:
-    """Make an access key for `client_id`."""
+    """Make an access key for `caller`, as narrow as `scope` says."""
+    client_id = caller.client_id
     prefix = "ASIA" if with_session_token else "AKIA"  # by these, tools tell the two kinds apart
     access_key_id = prefix + base64.b32encode(os.urandom(10)).decode()
     secret = base64.b64encode(os.urandom(30)).decode()  # 40 characters, as many tools expect
@@ -61,6 +79,11 @@ def mint(
         session_token_hash=session_token_hash(change.derived_keys, session_token) if session_token else None,
         created_at=now,
         expires_at=expires_at,
+        scope=scope,
+        credential=caller.credential,
+        subject=caller.subject,
+        second_factor_at=caller.second_factor_at,
+        needs_second_factor=needs_second_factor,
     )
     change.insert(record)
     return Minted(record, secret, session_token)
@@ -79,11 +102,12 @@ def secret_of(derived_keys: DerivedKeys, key: AccessKey) -> Secret | None:
         return None
 
 
+def is_secret(right: Secret | None, given: str) -> bool:
+    """Whether `given` is the secret of an access key; None stands for one that is not there."""
+    expected = right if right is not None else Secret(os.urandom(40))
+    return expected == Secret(given.encode("utf-8", "surrogateescape")) and right is not None
+
+
 def session_token_hash(derived_keys: DerivedKeys, token: str) -> bytes:
     """What is stored of a session token."""
     return derived_keys.credential_hash("session token", token.encode("utf-8", "surrogateescape"))
-
-
-def of_client(change: Change, client_id: str) -> list[AccessKey]:
-    """Every access key of the client."""
-    return change.matching(AccessKey, client_id=client_id)

@@ -6,13 +6,13 @@ import hmac
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from kms.access import access_keys, clients, credentials, lockout, totp
+from kms.access import access_keys, callers, clients, credentials, lockout, sessions, totp
 from kms.access.access_keys import AccessKey
-from kms.access.model import Caller, Client, ClientStatus, Grant, RecoveryCode, Token
+from kms.access.model import Caller, Client, ClientStatus, RecoveryCode, Token
+from kms.access.sessions import Lifetimes
 from kms.clock import Clock, steady_seconds
 from kms.errors import AuthenticationFailed, MfaRequired, Refusal
 from kms.secret import Secret
-from kms.vault import names
 from kms.vault.change import Change
 from kms.vault.host import EPOCH
 from kms.vault.memory import Cache, Memory, Names
@@ -20,13 +20,7 @@ from kms.vault.sealing import SealBroken
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
-_FAILED = "The credentials are not valid. A code works once; wait for the next one before trying again."
-_OVER = (
-    "This session is over, or its token is not one of this service. "
-    "Get a new one: `python -m kms login`, or POST /auth/token with client id and secret (Basic) and X-TOTP."
-)
 _USED = "This code was used already. A code works once; the next one is there in {seconds} s."
-_CLOCKS_DIFFER_BY = timedelta(minutes=5)
 _SESSIONS_CACHED = 10_000
 
 
@@ -58,11 +52,11 @@ class SigningCaller:
 class Authenticator:
     """Proves callers against the vault."""
 
-    def __init__(self, vault: Vault, memory: Memory, clock: Clock, token_lifetime: timedelta) -> None:
+    def __init__(self, vault: Vault, memory: Memory, clock: Clock, lifetimes: Lifetimes) -> None:
         self._vault = vault
         self._memory = memory
         self._clock = clock
-        self._lifetime = token_lifetime
+        self.lifetimes = lifetimes
         self._secrets = credentials.SecretVerifier(vault.derived_keys)
         self._nobody = totp.new_secret()
         self._signers: Cache[str, SigningCaller] = Cache(memory, _SESSIONS_CACHED, "access-keys")
@@ -89,7 +83,7 @@ class Authenticator:
             )
         if isinstance(outcome, Refusal):  # after the change, which keeps the count
             raise outcome
-        return self._standing(outcome, epoch)
+        return callers.standing(self._memory, outcome, epoch)
 
     def _attempt(
         self, change: Change, presented: Credentials, source: str, proven_hash: str | None, now: datetime
@@ -116,9 +110,10 @@ class Authenticator:
             else:
                 change.replace(client, replace(client, last_totp_step=consumed))
             lockout.forgive(change, client.client_id, source)
-            return replace(_caller(change, client), proven_by=(client.secret_hash, client.totp_secret))
+            proof = client.secret_hash, client.totp_secret
+            return replace(callers.of(change, client), proven_by=proof, second_factor_at=now)
         lockout.count_failure(change, presented.client_id, source, now)
-        return AuthenticationFailed(_FAILED)
+        return AuthenticationFailed(callers.FAILED)
 
     def session(self, token: str) -> Caller:
         """The caller behind a session token. Raises AuthenticationFailed, and Unavailable without a lease."""
@@ -127,13 +122,13 @@ class Authenticator:
         if memory.words[EPOCH] > memory.epoch or steady_seconds() >= memory.ends:  # as `require`, at less cost
             memory.catch_up()
         caller = self._sessions.find(token) or self._sessions.get(token, lambda: self._load_session(token))
-        _require_in_time(caller, self._clock())
+        callers.require_in_time(caller, self._clock())
         return caller
 
     def access_key(self, access_key_id: str) -> SigningCaller:
         """The caller who signs with that access key, and its secret. Raises AuthenticationFailed, Unavailable."""
         found = self._signers.get(access_key_id, lambda: self._load_access_key(access_key_id))
-        _require_in_time(found.caller, self._clock())
+        callers.require_in_time(found.caller, self._clock())
         return found
 
     def is_over(self, access_key_id: str, token: str | None) -> bool:
@@ -160,7 +155,7 @@ class Authenticator:
 
         Raises AuthenticationFailed where the session, the access key or the client is gone or over; Unavailable.
         """
-        _require_in_time(caller, now)
+        callers.require_in_time(caller, now)
         memory = self._memory
         if memory.words[EPOCH] > memory.epoch or steady_seconds() >= memory.ends:  # as `require`, at less cost
             memory.catch_up()
@@ -168,38 +163,22 @@ class Authenticator:
         if standing is not None and (standing.epoch == epoch or standing.holds(epoch)):
             return caller
         with self._vault.read() as snapshot:
-            again = _again(snapshot, caller)
-        return self._standing(again, epoch)
+            again = callers.again(snapshot, caller)
+        return callers.standing(self._memory, again, epoch)
 
     def still(self, change: Change, caller: Caller, now: datetime) -> Caller:
         """`caller` as it is in this change, which may have waited long for its turn. Raises AuthenticationFailed."""
-        _require_in_time(caller, now)
+        callers.require_in_time(caller, now)
         standing = caller.standing
         if standing is not None and self._memory.epoch == change.epoch and standing.holds(change.epoch):
             return caller
-        return replace(_again(change, caller), rests_on=caller.rests_on)
+        return replace(callers.again(change, caller), rests_on=caller.rests_on)
 
-    def issue(self, change: Change, caller: Caller) -> tuple[str, Token]:
-        """A new session token for `caller` and its record; its expiry is fixed now."""
-        token = credentials.new_token()
-        now = self._clock()
-        record = Token(
-            token_hash=credentials.token_hash(self._vault.derived_keys, token),
-            client_id=caller.client_id,
-            issued_at=now,
-            expires_at=now + self._lifetime,
-        )
-        change.insert(record)
-        return token, record
-
-    def _standing(self, caller: Caller, epoch: int) -> Caller:
-        """`caller`, read after `epoch`, with what it rests on."""
-        rests_on: Names = (names.of_client(caller.client_id), *(names.of_role(role) for role in caller.roles))
-        if caller.token is not None:
-            rests_on += (names.of_session(caller.token.token_hash),)
-        if caller.access_key_id is not None:
-            rests_on += (names.of_access_key(caller.access_key_id),)
-        return replace(caller, rests_on=rests_on, standing=self._memory.standing(epoch, rests_on))
+    def issue(
+        self, change: Change, caller: Caller, words: frozenset[str] = frozenset(), lifetime: timedelta | None = None
+    ) -> tuple[str, Token]:
+        """As `sessions.issue`, now."""
+        return sessions.issue(change, caller, self._clock(), self.lifetimes, words, lifetime)
 
     def _load_session(self, given: str) -> tuple[Caller, Names]:
         epoch = self._memory.epoch
@@ -207,10 +186,9 @@ class Authenticator:
         with self._vault.read() as snapshot:
             token = snapshot.find(Token, token_hash)
             if token is None:
-                raise AuthenticationFailed(_OVER)
-            caller = _enabled_caller(snapshot, token.client_id)
-        valid_from, expires_at = token.issued_at - _CLOCKS_DIFFER_BY, token.expires_at
-        caller = self._standing(replace(caller, token=token, valid_from=valid_from, expires_at=expires_at), epoch)
+                raise AuthenticationFailed(callers.OVER)
+            caller = callers.enabled(snapshot, token.client_id)
+        caller = callers.standing(self._memory, callers.by_token(caller, token), epoch)
         return caller, caller.rests_on
 
     def _load_access_key(self, access_key_id: str) -> tuple[SigningCaller, Names]:
@@ -219,11 +197,9 @@ class Authenticator:
             key = snapshot.find(AccessKey, access_key_id) if access_keys.is_access_key_id(access_key_id) else None
             secret = access_keys.secret_of(snapshot.derived_keys, key) if key else None
             if key is None or secret is None:
-                raise AuthenticationFailed(_FAILED)
-            caller = _enabled_caller(snapshot, key.client_id)
-        valid_from = key.created_at - _CLOCKS_DIFFER_BY
-        caller = replace(caller, access_key_id=access_key_id, valid_from=valid_from, expires_at=key.expires_at)
-        caller = self._standing(caller, epoch)
+                raise AuthenticationFailed(callers.FAILED)
+            caller = callers.enabled(snapshot, key.client_id)
+        caller = callers.standing(self._memory, callers.by_access_key(caller, key), epoch)
         return SigningCaller(caller, key, secret), caller.rests_on
 
     def _second_factor(
@@ -243,47 +219,4 @@ def totp_secret(snapshot: Snapshot, client: Client) -> str:
     try:
         return snapshot.derived_keys.open(client.totp_secret, ("totp", client.client_id)).decode()
     except SealBroken:
-        raise AuthenticationFailed(_FAILED) from None
-
-
-def _again(snapshot: Snapshot, caller: Caller) -> Caller:
-    """`caller` read anew. Raises AuthenticationFailed where what proved it is gone."""
-    token = snapshot.find(Token, caller.token.token_hash) if caller.token else None
-    key = snapshot.find(AccessKey, caller.access_key_id) if caller.access_key_id else None
-    if (caller.token and token is None) or (caller.access_key_id and key is None):
-        raise AuthenticationFailed(_OVER)
-    if caller.proven_by is not None:
-        client = snapshot.find(Client, caller.client_id)
-        if client is None or (client.secret_hash, client.totp_secret) != caller.proven_by:
-            raise AuthenticationFailed(_FAILED)
-    again = _enabled_caller(snapshot, caller.client_id)
-    return replace(
-        again,
-        token=token,
-        access_key_id=caller.access_key_id,
-        valid_from=caller.valid_from,
-        expires_at=caller.expires_at,
-        proven_by=caller.proven_by,
-    )
-
-
-def _require_in_time(caller: Caller, now: datetime) -> None:
-    """Raise AuthenticationFailed unless what proves `caller` is good at `now`.
-
-    Before it was made it is not: the clock was ahead then, and the end that was put too late.
-    """
-    if caller.expires_at is not None and not caller.valid_from <= now < caller.expires_at:
-        raise AuthenticationFailed(_OVER)
-
-
-def _enabled_caller(snapshot: Snapshot, client_id: str) -> Caller:
-    client = snapshot.find(Client, client_id)
-    if client is None or client.status is not ClientStatus.ENABLED:
-        raise AuthenticationFailed(_FAILED)
-    return _caller(snapshot, client)
-
-
-def _caller(snapshot: Snapshot, client: Client) -> Caller:
-    subjects = [names.of_client(client.client_id), *(names.of_role(role) for role in sorted(client.roles))]
-    held = [grant for subject in subjects for grant in snapshot.matching(Grant, subject=subject)]
-    return Caller(client.client_id, client.roles, tuple(held))
+        raise AuthenticationFailed(callers.FAILED) from None

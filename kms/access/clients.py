@@ -7,8 +7,10 @@ from datetime import datetime
 
 from sqlalchemy import or_
 
-from kms.access import access_keys, credentials, totp
-from kms.access.model import Client, ClientStatus, Grant, RecoveryCode, Role, Token
+from kms.access import credentials, groups, sessions, totp
+from kms.access.issuers import IssuerRole
+from kms.access.model import Client, ClientStatus, Grant, RecoveryCode, Role
+from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.errors import AlreadyExists, Conflict, NotFound
 from kms.keys.ids import is_client_id
 from kms.vault.change import Change
@@ -78,10 +80,14 @@ def set_status(change: Change, client: Client, status: ClientStatus) -> Client:
         return client
     if status is not ClientStatus.ENABLED:
         _require_another_admin(change, client)
-        end_sessions(change, client.client_id)
+        sessions.end_all(change, client.client_id)
     if status is ClientStatus.DELETED:
         own = or_(grants.c.owner == client.client_id, grants.c.subject == f"client:{client.client_id}")
         change.delete(*change.select(Grant, own), *_recovery_codes(change, client.client_id))
+        change.delete(*change.matching(PublicKey, client_id=client.client_id))
+        change.delete(*change.matching(EndedCertificate, client_id=client.client_id))
+        change.delete(*change.matching(IssuerRole, client_id=client.client_id))
+        groups.forget_client(change, client.client_id)
         return change.replace(client, replace(client, status=status, secret_hash="", totp_secret=b""))
     return change.replace(client, replace(client, status=status))
 
@@ -91,7 +97,7 @@ def rotate_secret(change: Change, client: Client, passphrase: str | None) -> str
     secret = passphrase or credentials.new_client_secret()
     hashed = credentials.hash_secret(change.derived_keys, client.client_id, secret)
     change.replace(client, replace(client, secret_hash=hashed))
-    end_sessions(change, client.client_id)
+    sessions.end_all(change, client.client_id)
     return None if passphrase else secret
 
 
@@ -101,15 +107,9 @@ def reset_second_factor(change: Change, client: Client) -> SecondFactor:
     sealed = _sealed_totp(change, client.client_id, secret)
     change.replace(client, replace(client, totp_secret=sealed, last_totp_step=0))  # of the new one none is used
     change.delete(*_recovery_codes(change, client.client_id))
-    end_sessions(change, client.client_id)
+    sessions.end_all(change, client.client_id)
     codes = _new_recovery_codes(change, client.client_id)
     return SecondFactor(secret, totp.provisioning_uri(secret, client.client_id), codes)
-
-
-def end_sessions(change: Change, client_id: str) -> None:
-    """End every session of the client and every access key, everywhere, when the change returns."""
-    change.delete(*change.matching(Token, client_id=client_id))
-    change.delete(*access_keys.of_client(change, client_id))
 
 
 def _sealed_totp(change: Change, client_id: str, secret: str) -> bytes:

@@ -17,8 +17,10 @@ from kms.errors import RateLimited
 from kms.vault.change import Change
 from kms.vault.records import microseconds, stored_in
 from kms.vault.tables import login_failures
+from kms.vault.transaction import Snapshot
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
+_TOO_MANY = "Too many failed attempts. Wait before the next one."
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,21 @@ def require_unlocked(change: Change, client_id: str, source: str, now: datetime)
     if wait <= timedelta():
         return None
     seconds = ceil(wait.total_seconds())
-    refusal = RateLimited("Too many failed attempts. Wait before the next one.", retry_after=seconds)
+    refusal = RateLimited(_TOO_MANY, retry_after=seconds)
     if not is_changed:
         raise refusal
     return refusal
+
+
+def require_not_locked(snapshot: Snapshot, subject: str, source: str, now: datetime) -> None:
+    """As `require_unlocked`, for proofs that nobody can guess: nothing is written, and many may be tried at once."""
+    for hashed, scope in _subjects(snapshot, subject, source):
+        count = snapshot.find(LoginFailures, hashed)
+        if count is None:
+            continue
+        wait = min(count.locked_until, now + timedelta(seconds=scope.longest)) - now
+        if wait > timedelta():
+            raise RateLimited(_TOO_MANY, retry_after=ceil(wait.total_seconds()))
 
 
 def count_failure(change: Change, client_id: str, source: str, now: datetime) -> None:
@@ -120,9 +133,9 @@ def network_of(source: str) -> str:
     return source
 
 
-def _subjects(change: Change, client_id: str, source: str) -> list[tuple[bytes, _Scope]]:
+def _subjects(snapshot: Snapshot, client_id: str, source: str) -> list[tuple[bytes, _Scope]]:
     def hashed(*parts: str) -> bytes:
-        return change.derived_keys.credential_hash(
+        return snapshot.derived_keys.credential_hash(
             "login", *(part.encode("utf-8", "surrogateescape") for part in parts)
         )
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from kms.access import scope
 from kms.access.encryption_context import context_of
+from kms.access.scope import Scope
 from kms.enums import TextEnum
 from kms.vault import names, tables
 from kms.vault.memory import Standing
 from kms.vault.records import stored_in
+
+SECRET = "secret"  # noqa: S105  # a kind of credential
+"""The credential of whoever proved a client's secret and a second factor."""
+
+EVERY_OWNER = "*"
+"""The owner in a grant that denies, where it is about everybody's keys."""
 
 
 class Role(TextEnum):
@@ -54,12 +62,38 @@ class RecoveryCode:
 @stored_in(tables.tokens)
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A session. The token itself is known only to its bearer."""
+    """A session. The token itself is known only to its bearer; by `session_id` it is listed and ended.
+
+    `credential` is what proved the client (see `Caller`), and `subject` whom a platform's token named; `parent` is
+    the hash of the token of the session that made this one.
+    """
 
     token_hash: bytes
     client_id: str
     issued_at: datetime
     expires_at: datetime
+    session_id: str = ""
+    scope: frozenset[str] = frozenset()
+    credential: str = SECRET
+    subject: str = ""
+    parent: bytes | None = None
+    second_factor_at: datetime | None = None
+
+
+@stored_in(tables.used_assertions)
+@dataclass(frozen=True, slots=True)
+class UsedAssertion:
+    """That an assertion (RFC 7523) was taken once, until it is over anyway."""
+
+    assertion_hash: bytes
+    expires_at: datetime
+
+
+class Effect(TextEnum):
+    """What a grant does. What denies outweighs everything that allows."""
+
+    ALLOW = "allow"
+    DENY = "deny"
 
 
 class ContextRule(TextEnum):
@@ -73,11 +107,13 @@ class ContextRule(TextEnum):
 @stored_in(tables.grants)
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The owner of keys lets another client or a role use them.
+    """The owner of keys lets another client, a role or a group use them; or an administrator forbids it.
 
-    `subject` is `client:NAME` or `role:NAME`; `key_pattern` a key id, or the beginning of one and `*`. It
-    reaches only keys of `owner`. `context`, where `context_rule` says so, limits it to what is encrypted with such
-    associated data. `retired_by` may give it back; `name` and `words` are AWS's for it.
+    `subject` is `client:NAME`, `role:NAME` or `group:NAME`; `key_pattern` a key id, or the beginning of one and `*`.
+    It reaches only keys of `owner`. It is in force from `not_before` to `not_after`, for callers from the networks in
+    `source` (none: from anywhere) whose person gave a second factor no longer than `second_factor_within` ago.
+    `context`, where `context_rule` says so, limits it to what is encrypted with such associated data. `retired_by`
+    may give it back; `name` and `words` are AWS's for it.
     """
 
     grant_id: str
@@ -92,6 +128,11 @@ class Grant:
     retired_by: str = ""
     name: str = ""
     words: frozenset[str] = frozenset()
+    effect: Effect = Effect.ALLOW
+    source: frozenset[str] = frozenset()
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    second_factor_within: timedelta | None = None
 
     @property
     def permissions(self) -> frozenset[str]:
@@ -111,11 +152,7 @@ class Grant:
 
     def covers(self, owner: str, key_id: str) -> bool:
         """Whether this grant is about the key `key_id` of `owner`."""
-        if owner != self.owner:
-            return False
-        if self.key_pattern.endswith("*"):
-            return key_id.startswith(self.key_pattern[:-1])
-        return key_id == self.key_pattern
+        return self.owner in (owner, EVERY_OWNER) and scope.matches(self.key_pattern, key_id)
 
 
 names.bears(Client, lambda client: names.of_client(client.client_id), but=("last_totp_step", "created_at"))
@@ -129,6 +166,11 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
     """Who is asking, once that is proven: with a session, an access key, or neither.
+
+    `credential` says what proved it: `secret`, `key:KID`, `certificate:THUMBPRINT`, `issuer-role:ROLE` or
+    `access-key:ID`; `subject` whom a platform's token named, and `issuer_role` by which role it came;
+    `second_factor_at` when a person gave a second factor. With a `scope` it may do nothing else. A session of it
+    lives no longer than `token_lifetime`, where there is one, and making it uses up what it `consumes`.
 
     `standing` says whether that is still so, resting on the names `rests_on`; None where nobody can say. `proven_by`
     is what was stored of the secret and of the second factor of a caller without a session. Two of them are equal
@@ -145,3 +187,11 @@ class Caller:
     rests_on: tuple[str, ...] = ()
     standing: Standing | None = None
     proven_by: tuple[str, bytes] | None = field(default=None, repr=False)
+    groups: frozenset[str] = frozenset()
+    credential: str = SECRET
+    subject: str = ""
+    issuer_role: str = ""
+    scope: Scope | None = None
+    second_factor_at: datetime | None = None
+    token_lifetime: timedelta | None = None
+    consumes: UsedAssertion | None = None

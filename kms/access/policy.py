@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from kms.access.model import Caller, Grant, Role
+from kms.access.model import Caller, Role
 from kms.enums import TextEnum
-from kms.errors import NotFound, PermissionDenied
+from kms.errors import PermissionDenied
 from kms.keys.model import Usage
 
 
@@ -124,18 +124,28 @@ GRANTABLE = USES | frozenset({P.KEYS_READ, P.KEYS_ROTATE})
 BOUND_BY_CONTEXT = frozenset({P.KEYS_ENCRYPT, P.KEYS_DECRYPT})
 """What an encryption context can limit a grant of; a grant of anything else has no context."""
 
+DENIABLE = frozenset(each for each in Permission if each.startswith("keys:"))
+"""What an administrator can forbid: everything that is done with a key or to it."""
+
 GRANTED_BY_ADMINISTRATORS = frozenset({P.KEYS_RECOVER, P.KEYS_EXPORT_PLAINTEXT})
 """What only an administrator can let somebody do, the owner included, who then still needs the owner's part."""
 
 
 def has_permission(caller: Caller, permission: Permission) -> bool:
     """Whether `caller` may do this with what is its own or nobody's."""
-    return _by_role(caller, permission, None)
+    return is_in_scope(caller, permission) and by_role(caller, permission, None)
+
+
+def is_in_scope(caller: Caller, permission: Permission) -> bool:
+    """Whether the scope of the caller's session, if it has one, has this in it."""
+    return caller.scope is None or caller.scope.allows(permission)
 
 
 def require(caller: Caller, permission: Permission, owner: str | None = None) -> None:
     """Return if `caller` may do this with what belongs to `owner` (None: to nobody). Raises PermissionDenied."""
-    if _by_role(caller, permission, owner):
+    if not is_in_scope(caller, permission):
+        raise PermissionDenied(f"The scope of this session does not have {permission}.")
+    if by_role(caller, permission, owner):
         return
     if has_permission(caller, permission):
         raise PermissionDenied(
@@ -145,67 +155,8 @@ def require(caller: Caller, permission: Permission, owner: str | None = None) ->
     raise PermissionDenied(f"{caller.client_id} may not do this: it needs {permission}.")
 
 
-def require_on_key(
-    caller: Caller,
-    permission: Permission,
-    owner: str,
-    key_id: str,
-    asked_as: str | None = None,
-    associated_data: bytes | None = None,
-) -> None:
-    """Return if `caller` may do this with the key, which was asked for under its id or another name.
-
-    Grants that ask for an encryption context count only where the `associated_data` is given.
-
-    Raises NotFound if the caller may not know that the key exists, as for a missing key; otherwise PermissionDenied.
-    """
-    if not allows_on_key(caller, permission, owner, key_id, associated_data):
-        raise denial(caller, permission, owner, key_id, asked_as)
-
-
-def denial(
-    caller: Caller, permission: Permission, owner: str, key_id: str, asked_as: str | None = None
-) -> PermissionDenied | NotFound:
-    """The refusal of a caller who may not do this with the key: as if there were none, if it may not see it."""
-    if not may_see_key(caller, owner, key_id):
-        return no_such_key(asked_as or key_id)
-    return PermissionDenied(f"{caller.client_id} may not do this with {key_id}: it needs {permission}.")
-
-
-def allows_on_key(
-    caller: Caller, permission: Permission, owner: str, key_id: str, associated_data: bytes | None = None
-) -> bool:
-    """Whether role, ownership or a grant lets `caller` do this with the key, and with that associated data."""
-    if _by_role(caller, permission, owner):
-        return True
-    return any(
-        permission in grant.permissions
-        and grant.covers(owner, key_id)
-        and (permission not in BOUND_BY_CONTEXT or grant.admits(associated_data))
-        for grant in caller.grants
-    )
-
-
-def limited_grants(caller: Caller, permission: Permission, owner: str, key_id: str) -> tuple[Grant, ...]:
-    """The grants that let `caller` do this with the key for messages with some encryption context only."""
-    if permission not in BOUND_BY_CONTEXT:
-        return ()
-    return tuple(grant for grant in caller.grants if permission in grant.permissions and grant.covers(owner, key_id))
-
-
-def may_see_key(caller: Caller, owner: str, key_id: str) -> bool:
-    """Whether `caller` may know that the key exists: any grant on it is enough."""
-    if _by_role(caller, P.KEYS_READ, owner):
-        return True
-    return any(grant.covers(owner, key_id) for grant in caller.grants)
-
-
-def no_such_key(key_id: str) -> NotFound:
-    """The one answer for a key that is not there and for one that the caller may not see."""
-    return NotFound(f"There is no key {key_id}.")
-
-
-def _by_role(caller: Caller, permission: Permission, owner: str | None) -> bool:
+def by_role(caller: Caller, permission: Permission, owner: str | None) -> bool:
+    """Whether a role, or owning it, lets `caller` do this with what belongs to `owner` (None: to nobody)."""
     is_own = owner is None or owner == caller.client_id
     return permission in (_own(caller.roles) if is_own else _any(caller.roles))
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -15,16 +16,29 @@ from limits.errors import StorageError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from kms import errors
+from kms.access.lockout import network_of
 from kms.access.model import Caller
 from kms.access.ratelimit import RateClass, identity, limited, storage_uri
-from kms.api import openapi, problems, reference, requests
+from kms.api import openapi, problems, reference, requests, token_endpoint
 from kms.api.admission import Admission
 from kms.api.aws.middleware import AwsMiddleware
 from kms.api.cursors import Cursors
 from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, security_headers
+from kms.api.origin import with_origin
 from kms.api.transit.middleware import TransitMiddleware
-from kms.operations import OPERATIONS, Call, Operation, Service, TextAnswer, execute_operation, new_request_id
+from kms.operations import (
+    OPERATIONS,
+    BatchItems,
+    Call,
+    Operation,
+    Request,
+    Service,
+    TextAnswer,
+    execute_operation,
+    new_request_id,
+)
+from kms.operations.accounts.sessions import TokenRequest
 from kms.operations.keys.public_keys import verification_keys
 from kms.operations.system.checking import checked_state
 
@@ -67,7 +81,8 @@ def create_flask_app(service: Service) -> Flask:
     dialects = AwsMiddleware(
         TransitMiddleware(cast(WsgiApp, app.wsgi_app), service, hooks.admission), service, hooks.admission
     )
-    app.wsgi_app = FastPathMiddleware(dialects, service, hooks.admission)  # type: ignore[method-assign]  # Flask's own hook
+    fast_path = FastPathMiddleware(dialects, service, hooks.admission)
+    app.wsgi_app = with_origin(fast_path, service)  # type: ignore[assignment,method-assign]  # Flask's own hook
     return app
 
 
@@ -105,7 +120,8 @@ class FlaskHooks:
                 self.service.record(call, refusal)
             raise
 
-    def _proven(self, operation: Operation, call: Call) -> Caller:
+    def _proven(self, operation: Operation, call: Call) -> Caller | None:
+        """Whom the headers prove; None where the body is to do that."""
         authenticator = self.service.authenticator
         try:
             presented = requests.presented(request, operation)
@@ -116,6 +132,8 @@ class FlaskHooks:
             self.service.rate_limits.hit(RateClass.PUBLIC, identity(None, call.source))
             raise
         self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
+        if presented is None:
+            return None
         with self.admission.slow() if presented.is_passphrase else nullcontext():
             return self.service.authenticate(presented, call.source)
 
@@ -124,26 +142,36 @@ class FlaskHooks:
 
         def serve(**path: str) -> Response:
             call: Call = g.call
-            client_id = call.known_caller.client_id
             try:
-                limit, stream = self.service.settings.max_body_bytes, request.environ["wsgi.input"]
-                body = requests.read_admitted(self.admission, client_id, stream, g.body_length, limit)
+                read_request = self._read(operation, call)
             except errors.Refusal as refusal:
-                self.service.record(call, refusal)
+                if not isinstance(refusal, errors.RateLimited):
+                    self.service.record(call, refusal)
                 raise
-            with self.admission.for_operation(operation, client_id):
-                cursors = self.cursors
-                answer = execute_operation(
-                    self.service,
-                    operation,
-                    call,
-                    lambda: cursors.opened(operation.name, requests.parse(request, operation, body)),
-                    path,
-                )
+            cursors = self.cursors
+            with self.admission.for_operation(operation, call.known_caller.client_id):
+                answer = execute_operation(self.service, operation, call, read_request, path)
             return _response(cursors.shown(operation.name, answer), operation, call.request_id)
 
         serve.__name__ = operation.name  # Flask-Limiter tells views apart by their names
         return serve
+
+    def _read(self, operation: Operation, call: Call) -> Callable[[], Request | BatchItems]:
+        """Read the body, and give what decodes it. Where the headers prove nobody it must, or that is refused."""
+        stream, limit = request.environ["wsgi.input"], self.service.settings.max_body_bytes
+        if call.caller is not None:
+            body = requests.read_admitted(self.admission, call.caller.client_id, stream, g.body_length, limit)
+            parse = partial(requests.parse, request, operation, body)
+            if operation.is_token_endpoint:
+                return lambda: token_endpoint.require_proof_in_headers(cast(TokenRequest, parse()))
+            return lambda: self.cursors.opened(operation.name, parse())
+        if g.body_length is not None and g.body_length > token_endpoint.LONGEST_BODY:
+            raise errors.TooLarge(f"At most {token_endpoint.LONGEST_BODY} bytes are taken before a proof.")
+        with self.admission.unproven(network_of(call.source)):
+            body = requests.read(stream, g.body_length, token_endpoint.LONGEST_BODY)
+        decoded = cast(TokenRequest, requests.parse(request, operation, body))
+        call.caller = token_endpoint.proven_in_body(self.service, request, decoded, call.source)
+        return lambda: decoded
 
     def close(self, response: Response) -> Response:
         """Add the headers that every answer has; count and log the request."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from kms.access.policy import may_see_key
+from kms.access.decision import may_see_key
 from kms.access.ratelimit import RateClass, identity
 from kms.api.admission import Admission
 from kms.keys.model import Key
@@ -26,7 +26,9 @@ class DialectRequest:
     def visible_key(self, name: str) -> Key | None:
         """The key of that id or alias, if there is one and the caller may know of it."""
         key = self.service.key_cache.find(name)
-        return key if key and may_see_key(self.call.known_caller, key.owner, key.key_id) else None
+        return (
+            key if key and may_see_key(self.call.known_caller, key, self.service.circumstances(self.call)) else None
+        )
 
     def slow(self) -> AbstractContextManager[None]:
         """Hold one of the threads that what takes long may have. Raises Unavailable."""

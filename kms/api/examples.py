@@ -21,10 +21,31 @@ KEYS: dict[str, dict[str, Any]] = {
 
 """The keys that the examples use beside `orders`, which the example of `create_key` makes."""
 
+_JWK = {
+    "kty": "EC",
+    "crv": "P-256",
+    "x": "OmCNO29xlvwFgL-iTz843daQBTPcHZ977Bz98thYEjc",
+    "y": "koGYCPg4porEKQ8CZQb83kWGnmWKE8a7kdi6hro8al4",
+}
+"""A public key whose private half nobody has."""
+
 _REQUESTS: dict[str, Mapping[str, Any]] = {
     "create_client": {"client_id": "user1"},
     "create_grant": {"subject": "client:user1", "permission": "keys:encrypt", "key_pattern": "orders"},
     "create_mount": {"mount": "team1"},
+    "put_group": {"members": ["user1"], "description": "Who looks after orders"},
+    "add_public_key": {"jwk": _JWK},
+    "add_issuer": {"issuer": "https://localhost/ci", "audience": "kms", "jwks": {"keys": [_JWK]}},
+    "add_issuer_role": {
+        "role": "ci",
+        "issuer": "https://localhost/ci",
+        "claims": {"sub": "repo:org/app:*"},
+        "client_id": "user1",
+    },
+    "simulate_policy": {
+        "add": [{"subject": "client:user1", "permission": "keys:decrypt", "key_pattern": "orders"}],
+        "since": "P7D",
+    },
     "rotate_key": {"key_id": "admin_symmetric"},
     "revoke_key": {"key_id": "admin_ecc"},
 }
@@ -35,10 +56,19 @@ _VARIABLES: dict[str, Any] = {
     "grant_id": FromAnswerOf("create_grant", "grant_id", "0" * 32),
     "mount": "team1",
     "version": 1,
+    "group": "team",
+    "role": "ci",
+    "kid": FromAnswerOf("add_public_key", "kid", "16q-gLhoHDKcWbJIpHevU1Wl8pD4LWf70Xl5x2PwYOQ"),
+    "issuer_id": FromAnswerOf("add_issuer", "issuer_id", "0" * 24),
+    "session_id": "0" * 24,
+    "thumbprint": "0" * 64,
     "access_key_id": FromAnswerOf("create_access_key", "access_key_id", "AKIA" + "A" * 16),
 }
 
-ELSEWHERE = {"restore_key": "Into a vault where the key is not there any more; where it is, this is refused."}
+ELSEWHERE = {
+    "restore_key": "Into a vault where the key is not there any more; where it is, this is refused.",
+    "end_one_session": "With the session_id of a session that `list_sessions` shows.",
+}
 """Examples that are refused where they come after the others, and why."""
 
 _KEY_OF = {

@@ -34,7 +34,7 @@ _LONGEST_PATH = 256
 _METHODS = {"POST", "PUT", "PATCH", "DELETE"}
 _LONGEST_NUMBER = 19
 _ROUTES_CACHED = 20_000
-_STATUS = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}  # as Werkzeug has it
+STATUS = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}  # as Werkzeug has it
 
 
 _IS_JSON = [("Content-Type", JSON)]
@@ -58,7 +58,7 @@ class FastPathMiddleware:
         plain = [
             each
             for each in OPERATIONS.values()
-            if each.method in _METHODS and not each.needs_fresh_factor and "<int:" not in each.path
+            if each.method in _METHODS and not each.is_token_endpoint and "<int:" not in each.path
         ]
         plain.sort(key=lambda each: each.path.count("<"))  # a path without variables comes first, as in Flask
         self._operations = [(each, re.compile(_VARIABLE.sub(_VALUE, each.path))) for each in plain]
@@ -107,7 +107,7 @@ class FastPathMiddleware:
         if not operation.hot:
             problems.log_answer(call, outcome, status, seconds)
         start_response(
-            _STATUS[status],
+            STATUS[status],
             [
                 *security_headers(environ.get("HTTP_HOST", "")),
                 *kind,

@@ -80,8 +80,16 @@ _CHOSEN = (
     _group(
         "Clients and grants",
         "Who may call, and who may use whose keys. Clients are for administrators; owners give grants on their keys.",
-        "create_client list_clients get_client create_grant list_grants delete_grant disable_client enable_client "
-        "reset_client_totp rotate_client_secret delete_client",
+        "create_client list_clients get_client create_grant list_grants explain_policy simulate_policy delete_grant "
+        "put_group list_groups get_group add_group_member remove_group_member delete_group disable_client "
+        "enable_client reset_client_totp rotate_client_secret",
+    ),
+    _group(
+        "Let programs in",
+        "A program proves itself by a key of its own or by a token of its platform, and its sessions end with that.",
+        "add_public_key list_public_keys add_issuer list_issuers add_issuer_role list_issuer_roles list_sessions "
+        "list_credentials delete_public_key end_certificate delete_issuer_role delete_issuer end_one_session "
+        "end_every_session end_every_credential delete_client",
     ),
     _group(
         "Programs of AWS and Vault",

@@ -25,6 +25,12 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "client_id": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
     "grant_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "access_key_id": {"type": "string", "pattern": "^[A-Z0-9]{20}$"},
+    "group": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
+    "role": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
+    "kid": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"},
+    "thumbprint": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    "session_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+    "issuer_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "mount": {"type": "string", "pattern": f"^{MOUNT_PATTERN}$"},
     "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
 }
@@ -95,8 +101,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
             },
         },
     }
-    if operation.needs_fresh_factor:
-        described["security"] = [{"basic": [], "totp": []}]
+    if operation.is_token_endpoint:
+        described["security"] = [{"basic": [], "totp": []}, {}]
     if operation.method not in {"GET"}:
         described["requestBody"] = _body(operation)
     return described

@@ -11,6 +11,7 @@ import structlog
 
 from kms.errors import (
     AuthenticationFailed,
+    InsufficientUserAuthentication,
     IntegrityFailure,
     InternalError,
     MfaRequired,
@@ -69,6 +70,9 @@ def encoded(refusal: Refusal, request_id: str) -> tuple[bytes, list[tuple[str, s
     headers = [("Content-Type", MEDIA_TYPE)]
     if isinstance(refusal, (AuthenticationFailed, MfaRequired)):
         headers.append(("WWW-Authenticate", 'Basic realm="kms", charset="UTF-8", Bearer realm="kms"'))
+    if isinstance(refusal, InsufficientUserAuthentication):
+        challenge = f'error="insufficient_user_authentication", max_age="{refusal.max_age}"'
+        headers.append(("WWW-Authenticate", f'Bearer realm="kms", {challenge}'))
     if refusal.retry_after is not None:
         headers.append(("Retry-After", str(refusal.retry_after)))
     if isinstance(refusal, RateLimited) and refusal.limit:

@@ -121,7 +121,7 @@ def curl_line(operation: Operation) -> str:
 
     What comes from an earlier answer is taken from the shell's variable that the line of that operation sets.
     """
-    if operation.needs_fresh_factor:
+    if operation.is_token_endpoint:
         return _TOKEN_LINE
     path = re.sub(
         r"<(?:int:)?(\w+)>", lambda match: _piece(examples.variable_of(operation, match[1])), operation.path

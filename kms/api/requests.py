@@ -30,25 +30,35 @@ _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _STEP = re.compile(r"(\w+)|\[[^\]]*\]")
 LONGEST_HEADER = 1024
 _LONGEST_NUMBER = 18
-_NO_CREDENTIALS = (
+NO_CREDENTIALS = (
     "Send a session token (Authorization: Bearer …). POST /auth/token gives one for client id and secret "
     "(Authorization: Basic) with the header X-TOTP; `python -m kms login` does that. A single request can also carry "
     "these in place of a token."
 )
 
 
-def presented(http: HttpRequest, operation: Operation) -> str | Credentials:
+def presented(http: HttpRequest, operation: Operation) -> str | Credentials | None:
     """What the headers present: a session token, or client id, secret and second factor.
 
-    Raises AuthenticationFailed where there is neither.
+    None where the operation takes a proof in its body, and the headers have no secret. Raises AuthenticationFailed
+    where there is neither.
     """
     scheme, _, parameter = http.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        return _basic(http, parameter.strip())
+    if operation.is_token_endpoint:
+        return None
+    token = bearer_token(http)
+    if not token:
+        raise AuthenticationFailed(NO_CREDENTIALS)
+    return token
+
+
+def bearer_token(http: HttpRequest) -> str:
+    """The session token in the headers, or nothing."""
+    scheme, _, parameter = http.headers.get("Authorization", "").partition(" ")
     token = parameter.strip() if scheme.lower() == "bearer" else http.headers.get("X-Vault-Token", "")
-    if token and not operation.needs_fresh_factor:
-        return token[:LONGEST_HEADER]
-    if scheme.lower() != "basic":
-        raise AuthenticationFailed(_NO_CREDENTIALS)
-    return _basic(http, parameter.strip())
+    return token[:LONGEST_HEADER]
 
 
 def _basic(http: HttpRequest, encoded: str) -> Credentials:
@@ -129,7 +139,7 @@ def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Bat
     if operation.method == "GET":
         return _query(http, operation)
     if body.strip():
-        if http.mimetype == "application/x-www-form-urlencoded" and operation.needs_fresh_factor:
+        if http.mimetype == "application/x-www-form-urlencoded" and operation.is_token_endpoint:
             return _converted(_form(body), operation.request)
         if http.mimetype != "application/json" and not http.mimetype.endswith("+json"):
             raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
@@ -208,9 +218,13 @@ def _item(raw: msgspec.Raw, kind: type[Request]) -> Request | ValidationFailed:
 
 def _form(body: bytes) -> dict[str, str]:
     try:
-        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=20))
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=20)
     except ValueError:
         raise MalformedRequest("The form cannot be read.") from None
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise MalformedRequest("The form has a member twice.")
+    return members
 
 
 def _converted(values: dict[str, str], kind: type[Request]) -> Request:

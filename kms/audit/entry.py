@@ -19,7 +19,8 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     `time`, RFC 3339 in UTC with microseconds, is when a change was made or the body of another request was read.
     `outcome` is `success` or the problem type of the refusal; `target` names what was acted on where that is not a
     key, such as another client. Of a batch there are `items` and how many of them were `refused`. `recovery` marks
-    the use of a version revoked for compromise.
+    the use of a version revoked for compromise. Of a log-in, and of a request signed with an access key, `credential`
+    says what proved the client, and `subject` whom a platform's token named.
     """
 
     v: int
@@ -35,6 +36,8 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     items: int | None = None
     refused: int | None = None
     recovery: bool | None = None
+    credential: str | None = None
+    subject: str | None = None
 
     def line(self) -> bytes:
         """The entry as it is written, without the newline."""

@@ -13,7 +13,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -231,3 +231,24 @@ def latest_lines(directory: Path) -> list[bytes]:
             found = complete.split(b"\n")
             lines.extend(found if is_whole else found[1:])
     return [line for line in lines if line]
+
+
+def lines(directory: Path, most_bytes: int) -> Iterator[bytes]:
+    """Every line of the spools, those written last first, until `most_bytes` were read."""
+    spools = sorted(directory.glob(_PATTERN), key=_written_at, reverse=True)
+    read = 0
+    for path in spools:
+        with suppress(FileNotFoundError), path.open("rb") as file:  # removed meanwhile
+            for line in file:
+                read += len(line)
+                if read > most_bytes:
+                    return
+                if line.startswith(b"{"):  # what is allocated ahead is zeros
+                    yield line
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -4,6 +4,9 @@
 import kms.operations.accounts.access_keys
 import kms.operations.accounts.clients
 import kms.operations.accounts.grants
+import kms.operations.accounts.groups
+import kms.operations.accounts.issuers
+import kms.operations.accounts.public_keys
 import kms.operations.accounts.sessions
 import kms.operations.keys.aliases
 import kms.operations.keys.fleet
@@ -16,6 +19,7 @@ import kms.operations.keys.regions
 import kms.operations.keys.state_changes
 import kms.operations.system.monitoring
 import kms.operations.system.mounts
+import kms.operations.system.policy
 import kms.operations.transfer.backups
 import kms.operations.transfer.exporting
 import kms.operations.transfer.external

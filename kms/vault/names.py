@@ -36,6 +36,11 @@ def of_role(role: str) -> str:
     return f"role:{role}"
 
 
+def of_group(group: str) -> str:
+    """A group of clients as the subject of grants."""
+    return f"group:{group}"
+
+
 def of_session(token_hash: bytes) -> str:
     """A session token."""
     return f"session {token_hash.hex()}"
@@ -44,6 +49,26 @@ def of_session(token_hash: bytes) -> str:
 def of_access_key(access_key_id: str) -> str:
     """An access key."""
     return f"access key {access_key_id}"
+
+
+def of_public_key(client_id: str, kid: str) -> str:
+    """A public key by which a client proves itself."""
+    return f"public key {client_id} {kid}"
+
+
+def of_certificate(client_id: str, thumbprint: str) -> str:
+    """A certificate by which a client proves itself."""
+    return f"certificate {client_id} {thumbprint}"
+
+
+def of_issuer(issuer_id: str) -> str:
+    """An issuer of tokens."""
+    return f"issuer {issuer_id}"
+
+
+def of_issuer_role(role: str) -> str:
+    """A role that tokens of an issuer give."""
+    return f"issuer role {role}"
 
 
 def of_mount(mount: str) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, String, Table, Text, and_, select
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, String, Table, Text, and_, select
-
-metadata = MetaData()
-
-
-def _mac() -> Column[bytes]:
-    """The row's authentication code (see `integrity`)."""
-    return Column("mac", LargeBinary, nullable=False)
-
-
-def _added(name: str, kind: Any, default: str | int | None, **options: Any) -> Column[Any]:
-    """A column that came later: a row that holds `default` there has the code that it had before."""
-    return Column(name, kind, nullable=default is None, info={"default": default}, **options)
-
+from kms.vault.access_tables import access_keys as access_keys
+from kms.vault.access_tables import clients as clients
+from kms.vault.access_tables import ended_certificates as ended_certificates
+from kms.vault.access_tables import grants as grants
+from kms.vault.access_tables import group_members as group_members
+from kms.vault.access_tables import groups as groups
+from kms.vault.access_tables import issuer_roles as issuer_roles
+from kms.vault.access_tables import issuers as issuers
+from kms.vault.access_tables import login_failures as login_failures
+from kms.vault.access_tables import public_keys as public_keys
+from kms.vault.access_tables import recovery_codes as recovery_codes
+from kms.vault.access_tables import tokens as tokens
+from kms.vault.access_tables import used_assertions as used_assertions
+from kms.vault.columns import added, mac
+from kms.vault.columns import metadata as metadata
 
 vault = Table(
     "vault",
@@ -77,20 +78,20 @@ keys = Table(
     Column("latest_version", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("labels", Text, nullable=False),
-    _added("description", Text, ""),
-    _added("origin", String(16), "generated"),
-    _added("oldest_version", Integer, 1),
-    _added("min_protect_version", Integer, 1),
-    _added("min_process_version", Integer, 1),
-    _added("deletion_at", BigInteger, None, index=True),
-    _added("region", String(32), ""),
-    _added("replicas", Text, ""),
-    _added("replica_descriptions", Text, "{}"),
-    _added("replica_labels", Text, "{}"),
-    _added("policy", Text, ""),
-    _added("former_id", String(128), ""),
-    _added("exportable_later", Boolean, 0),
-    _mac(),
+    added("description", Text, ""),
+    added("origin", String(16), "generated"),
+    added("oldest_version", Integer, 1),
+    added("min_protect_version", Integer, 1),
+    added("min_process_version", Integer, 1),
+    added("deletion_at", BigInteger, None, index=True),
+    added("region", String(32), ""),
+    added("replicas", Text, ""),
+    added("replica_descriptions", Text, "{}"),
+    added("replica_labels", Text, "{}"),
+    added("policy", Text, ""),
+    added("former_id", String(128), ""),
+    added("exportable_later", Boolean, 0),
+    mac(),
 )
 
 aliases = Table(
@@ -99,8 +100,8 @@ aliases = Table(
     Column("alias", String(256), primary_key=True),
     Column("key_uid", LargeBinary(16), nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
-    _added("updated_at", BigInteger, None),
-    _mac(),
+    added("updated_at", BigInteger, None),
+    mac(),
 )
 
 message_counts = Table(
@@ -109,7 +110,7 @@ message_counts = Table(
     Column("key_uid", LargeBinary(16), primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("claimed", BigInteger, nullable=False),
-    _mac(),
+    mac(),
 )
 
 last_uses = Table(
@@ -119,7 +120,7 @@ last_uses = Table(
     Column("operation", String(64), nullable=False),
     Column("used_at", BigInteger, nullable=False),
     Column("request_id", String(64), nullable=False),
-    _mac(),
+    mac(),
 )
 
 mounts = Table(
@@ -128,7 +129,7 @@ mounts = Table(
     Column("mount", String(32), primary_key=True),
     Column("description", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    _mac(),
+    mac(),
 )
 
 wrapping_keys = Table(
@@ -139,7 +140,7 @@ wrapping_keys = Table(
     Column("algorithm", String(32), nullable=False),
     Column("material", LargeBinary, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
-    _mac(),
+    mac(),
 )
 
 key_versions = Table(
@@ -157,70 +158,9 @@ key_versions = Table(
     Column("public_key", LargeBinary),
     Column("revocation_reason", String(32)),
     Column("changed_at", BigInteger),
-    _added("fingerprint", LargeBinary, None),
-    _added("material_until", BigInteger, None, index=True),
-    _mac(),
-)
-
-clients = Table(
-    "clients",
-    metadata,
-    Column("client_id", String(64), primary_key=True),
-    Column("roles", Text, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("secret_hash", Text, nullable=False),
-    Column("totp_secret", LargeBinary, nullable=False),
-    Column("last_totp_step", BigInteger, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    _mac(),
-)
-
-recovery_codes = Table(
-    "recovery_codes",
-    metadata,
-    Column("client_id", String(64), primary_key=True),
-    Column("code_hash", LargeBinary(32), primary_key=True),
-    _mac(),
-)
-
-tokens = Table(
-    "tokens",
-    metadata,
-    Column("token_hash", LargeBinary(32), primary_key=True),
-    Column("client_id", String(64), nullable=False, index=True),
-    Column("issued_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False, index=True),
-    _mac(),
-)
-
-access_keys = Table(
-    "access_keys",
-    metadata,
-    Column("access_key_id", String(32), primary_key=True),
-    Column("client_id", String(64), nullable=False, index=True),
-    Column("secret", LargeBinary, nullable=False),
-    Column("session_token_hash", LargeBinary(32)),
-    Column("created_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False, index=True),
-    _mac(),
-)
-
-grants = Table(
-    "grants",
-    metadata,
-    Column("grant_id", String(32), primary_key=True),
-    Column("owner", String(64), nullable=False, index=True),
-    Column("subject", String(80), nullable=False, index=True),
-    Column("permission", String(32), nullable=False),
-    Column("key_pattern", String(129), nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    _added("more_permissions", Text, ""),
-    _added("context_rule", String(16), "none"),
-    _added("context", Text, "{}"),
-    _added("retired_by", String(80), ""),
-    _added("name", String(256), ""),
-    _added("words", Text, ""),
-    _mac(),
+    added("fingerprint", LargeBinary, None),
+    added("material_until", BigInteger, None, index=True),
+    mac(),
 )
 
 revocations = Table(
@@ -233,7 +173,7 @@ revocations = Table(
     Column("reason", String(32), nullable=False),
     Column("revoked_at", BigInteger, nullable=False),
     Column("compromised_at", BigInteger),
-    _mac(),
+    mac(),
 )
 
 service_keys = Table(
@@ -242,17 +182,7 @@ service_keys = Table(
     Column("name", String(64), primary_key=True),
     Column("material", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    _mac(),
-)
-
-login_failures = Table(
-    "login_failures",
-    metadata,
-    Column("subject", LargeBinary(32), primary_key=True),
-    Column("failures", Integer, nullable=False),
-    Column("last_at", BigInteger, nullable=False),
-    Column("locked_until", BigInteger, nullable=False),
-    _mac(),
+    mac(),
 )
 
 audit_outbox = Table(
@@ -260,7 +190,7 @@ audit_outbox = Table(
     metadata,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("entry", Text, nullable=False),
-    _mac(),
+    mac(),
 )
 
 _is_latest = and_(key_versions.c.key_uid == keys.c.uid, key_versions.c.version == keys.c.latest_version)

@@ -170,7 +170,7 @@ def test_the_only_route_that_mints_a_session_wants_a_fresh_factor(world: World) 
     minting = [
         operation for operation in OPERATIONS.values() if "access_token" in str(operation.function.__annotations__)
     ]
-    assert [operation.name for operation in OPERATIONS.values() if operation.needs_fresh_factor] == ["issue_token"]
+    assert [operation.name for operation in OPERATIONS.values() if operation.is_token_endpoint] == ["issue_token"]
     assert not minting
     session = world.login("admin", Role.ADMIN)
     assert session.post(TOKEN).status_code == 401

@@ -16,8 +16,11 @@ from sqlalchemy import LargeBinary, Table, delete, insert, select, text, update
 from helpers.support import make_key, make_version
 from kms.access import clients
 from kms.access.access_keys import AccessKey
+from kms.access.groups import Group, GroupMember
+from kms.access.issuers import Issuer, IssuerRole
 from kms.access.lockout import LoginFailures, count_failure
-from kms.access.model import Client, Grant, RecoveryCode, Role, Token
+from kms.access.model import Client, Grant, RecoveryCode, Role, Token, UsedAssertion
+from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import IntegrityFailure
@@ -35,6 +38,7 @@ from kms.vault.store import Vault
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
+PROTECTED += [PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,13 @@ def fill(opened: Vault) -> None:
             Mount("team1", "of team 1", NOW),
             WrappingKey("0" * 32, "user1", "HPKE", b"sealed", NOW),
             AccessKey("A" * 20, "user1", b"sealed", None, NOW, NOW),
+            PublicKey("user1", "kid1", {"kty": "OKP"}, NOW, None),
+            Issuer("1" * 24, "https://issuer.example", "kms", "{}", "", None, NOW),
+            IssuerRole("pay", "1" * 24, {"sub": "a*"}, "user1", frozenset(), None, NOW),
+            EndedCertificate("user1", "c" * 64, NOW),
+            UsedAssertion(b"a" * 32, NOW),
+            Group("team", "of people", NOW),
+            GroupMember("team", "user1"),
         )
         change.record("an entry")
         found = change.key_by_id("user1_symmetric")

@@ -26,8 +26,19 @@ COLUMNS = ["description", "origin", "oldest_version", "min_protect_version", "mi
 COLUMNS += ["deletion_at", "region", "replicas", "replica_descriptions", "replica_labels", "policy"]
 COLUMNS += ["former_id", "exportable_later"]
 OF_GRANTS = ["more_permissions", "context_rule", "context", "retired_by", "name", "words"]
+OF_GRANTS += ["effect", "source", "not_before", "not_after", "second_factor_within"]
+OF_TOKENS = ["session_id", "scope", "credential", "subject", "parent", "second_factor_at"]
 GRANT = Grant("0" * 32, "user1", "client:user1", "keys:encrypt", "*", NOW)
 TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys", "last_uses", "mounts"]
+TABLES += [
+    "public_keys",
+    "issuers",
+    "issuer_roles",
+    "used_assertions",
+    "ended_certificates",
+    "groups",
+    "group_members",
+]
 
 
 def as_it_was(vault: Vault, tmp_path: Path, missing: str = "") -> None:
@@ -37,7 +48,10 @@ def as_it_was(vault: Vault, tmp_path: Path, missing: str = "") -> None:
         for column in COLUMNS:
             connection.execute(text(f"ALTER TABLE keys DROP COLUMN {column}"))
         connection.execute(text("DROP INDEX ix_key_versions_material_until"))
-        for table, columns in {"grants": OF_GRANTS, "key_versions": ["fingerprint", "material_until"]}.items():
+        for index in ("session_id", "parent"):
+            connection.execute(text(f"DROP INDEX ix_tokens_{index}"))
+        of_versions = ["fingerprint", "material_until"]
+        for table, columns in {"grants": OF_GRANTS, "tokens": OF_TOKENS, "key_versions": of_versions}.items():
             for column in columns:
                 connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         vault.host.close()

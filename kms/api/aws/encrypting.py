@@ -257,7 +257,7 @@ def _source(aws: AwsRequest, given: str | None, ciphertext: bytes, algorithm: st
     uid = aws.names.uid_in(ciphertext)
     if uid is None:
         raise DecryptionFailed
-    found = aws.names.key_of_uid(uid, aws.call.known_caller)
+    found = aws.names.key_of_uid(uid, aws.call)
     if found is None:
         raise Fault(
             "AccessDeniedException",

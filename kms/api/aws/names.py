@@ -6,13 +6,12 @@ import re
 from dataclasses import dataclass
 from hashlib import sha256
 
-from kms.access.model import Caller
-from kms.access.policy import may_see_key
+from kms.access.decision import may_see_key
 from kms.api.aws.faults import Fault
 from kms.crypto import envelope
 from kms.keys.ids import is_key_id
 from kms.keys.model import Key, Origin
-from kms.operations import Service
+from kms.operations import Call, Service
 from kms.operations.keys.views import KeyView
 
 ALIAS = "alias/"
@@ -65,7 +64,7 @@ class Names:
             return stored.removeprefix(f"{self.region}:")
         return ALIAS + stored if self._is_default and is_key_id(stored) else None
 
-    def key(self, given: str, caller: Caller) -> Key:
+    def key(self, given: str, call: Call) -> Key:
         """The key of an id, an alias name or an ARN of either, in this region, if the caller may know of it.
 
         Raises Fault.
@@ -75,15 +74,15 @@ class Names:
         key = self._by_alias(resource) if is_alias else self.service.key_cache.find(resource)
         if key is not None and not is_alias and key.key_id != resource:
             key = None  # a name that only looks like a key id here
-        if key is None or not self.is_here(key) or not may_see_key(caller, key.owner, key.key_id):
+        if key is None or not self._is_visible(key, call):
             raise self._not_found(given, resource)
         return key
 
-    def key_without_alias(self, given: str, caller: Caller) -> Key:
+    def key_without_alias(self, given: str, call: Call) -> Key:
         """As `key`, for operations that take no alias."""
         if self._resource(given).startswith(ALIAS):
             raise Fault(INVALID_ARN, "Key Aliases are not supported for this operation.")
-        return self.key(given, caller)
+        return self.key(given, call)
 
     def material_id(self, key: Key, version: int) -> str:
         """The name of the material of one version: 64 hexadecimal digits that say nothing of it.
@@ -112,10 +111,13 @@ class Names:
         parts = envelope.parse_or_none(ciphertext, envelope.ENCRYPTED)
         return parts.key_uid if parts else None
 
-    def key_of_uid(self, uid: bytes, caller: Caller) -> Key | None:
+    def key_of_uid(self, uid: bytes, call: Call) -> Key | None:
         """The key that has this uid, if it is shown in this region and the caller may know of it."""
         key = self.service.key_cache.key_of_uid(uid)
-        return key if key and self.is_here(key) and may_see_key(caller, key.owner, key.key_id) else None
+        return key if key and self._is_visible(key, call) else None
+
+    def _is_visible(self, key: Key, call: Call) -> bool:
+        return self.is_here(key) and may_see_key(call.known_caller, key, self.service.circumstances(call))
 
     def _resource(self, given: str) -> str:
         """What an ARN names, or a name that is no ARN."""

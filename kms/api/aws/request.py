@@ -104,11 +104,11 @@ class AwsRequest(DialectRequest):
 
     def key_to_show(self, given: str) -> Key:
         """As `key`, for operations that tell what is no ARN from what is not there."""
-        return self.names.key(given, self.call.known_caller)
+        return self.names.key(given, self.call)
 
     def key_without_alias(self, given: str) -> Key:
         """As `key`, for operations that take no alias."""
-        return self.names.key_without_alias(given, self.call.known_caller)
+        return self.names.key_without_alias(given, self.call)
 
     def require_no_deletion(self, key: Key) -> None:
         """Raise Fault for a key that awaits its deletion."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from cryptography import x509
 
-from kms.access.policy import no_such_key
+from kms.access.decision import no_such_key
 from kms.access.ratelimit import RateClass
 from kms.api.transit import types
 from kms.api.transit.answers import Fault

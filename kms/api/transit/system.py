@@ -8,7 +8,8 @@ from uuid import UUID
 from msgspec import field
 
 from kms import __version__
-from kms.access.policy import Permission, allows_on_key, has_permission, require
+from kms.access.decision import allows
+from kms.access.policy import Permission, has_permission, require
 from kms.api.transit.answers import Fault
 from kms.api.transit.mounting import listed, mounted
 from kms.api.transit.request import TransitRequest
@@ -165,5 +166,5 @@ def _capabilities(transit: TransitRequest, path: str) -> list[str]:
     key = transit.visible_key(parts[2] if is_first else f"{parts[0]}.{parts[2]}")
     if key is None:  # the same for another's key as for none
         return ["create"] if parts[1] == "keys" and has_permission(caller, Permission.KEYS_CREATE) else ["deny"]
-    allowed = allows_on_key(caller, _NEEDS[parts[1]], key.owner, key.key_id)
+    allowed = allows(caller, _NEEDS[parts[1]], key, transit.service.circumstances(transit.call))
     return (["read", "update"] if parts[1] == "keys" else ["update"]) if allowed else ["deny"]

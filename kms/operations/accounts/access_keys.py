@@ -73,11 +73,11 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
         raise ValidationFailed(f"expires_in: at most {int(longest.total_seconds())} seconds.")
     now = service.clock()
     with service.change(call) as change:
-        if len(access_keys.of_client(change, call.known_caller.client_id)) >= _MOST:
+        if len(change.matching(AccessKey, client_id=call.known_caller.client_id)) >= _MOST:
             raise Conflict(f"There are {_MOST} access keys of this client. Delete some first.")
         minted = access_keys.mint(
             change,
-            call.known_caller.client_id,
+            call.known_caller,
             now,
             now + lifetime,
             with_session_token=request.with_session_token,

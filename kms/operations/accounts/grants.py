@@ -6,44 +6,67 @@ import re
 import secrets
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from datetime import datetime
-from typing import Annotated
+from datetime import datetime, timedelta
+from ipaddress import ip_network
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from sqlalchemy import or_
 
-from kms.access import clients, policy
-from kms.access.model import Caller, ContextRule, Grant, Role
+from kms.access import clients, groups, policy
+from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Role
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
-from kms.vault import tables
+from kms.operations.core.types import Moment
+from kms.vault import names, tables
 from kms.vault.change import Change
 
 KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_ID_PATTERN})?\*)\Z")]
 Context = Annotated[dict[str, str], msgspec.Meta(max_length=8)]
+Network = Annotated[str, msgspec.Meta(max_length=64)]
 _RETIRE = "RetireGrant"
+_A_DAY = timedelta(days=1)
 AwsWord = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
 
 
-class CreateGrantRequest(Request):
-    """`subject` is `client:NAME` or `role:NAME`; `key_pattern` a key id, or the beginning of one and `*`.
+class Conditions(Request):
+    """When a grant is in force.
 
-    It permits the `permission`, the `permissions`, or both. `owner` is whose keys it is about: the caller, except for
-    `keys:recover`, which administrators grant. `context_equals` or `context_subset` limit it to messages whose
+    `source`: for callers from these networks; `second_factor_within`: whose person gave a second factor no longer
+    ago than that.
+    """
+
+    source: Annotated[list[Network], msgspec.Meta(min_length=1, max_length=50)] | None = None
+    not_before: Moment | None = None
+    not_after: Moment | None = None
+    second_factor_within: timedelta | None = None
+
+
+class CreateGrantRequest(Request):
+    """`subject` is `client:`, `role:` or `group:NAME`; `key_pattern` a key id, or the beginning of one and `*`.
+
+    It permits the `permission`, the `permissions`, or both; with the `effect` `deny`, which administrators alone can
+    give, it forbids them, whatever else allows them. `owner` is whose keys it is about: the caller, except for
+    `keys:recover`, which administrators grant, and for what denies, which is about everybody's unless one is named.
+    It is in force where all `conditions` are met. `context_equals` or `context_subset` limit it to messages whose
     associated data is an encryption context (docs/reference/aws.md) that is the same, or has at least these members.
     `retired_by` may give it back. With a `name`, a repeated request gives the same grant again. `aws_operations` are
     shown again; with `RetireGrant` among them the subject, too, may give it back.
     """
 
-    subject: Annotated[str, msgspec.Meta(pattern=rf"^(client:{CLIENT_ID_PATTERN}|role:(admin|user|auditor))\Z")]
+    subject: Annotated[
+        str, msgspec.Meta(pattern=rf"^((client|group):{CLIENT_ID_PATTERN}|role:(admin|user|auditor))\Z")
+    ]
     key_pattern: KeyPattern
     permission: Permission | None = None
     permissions: frozenset[Permission] = frozenset()
     owner: ClientId | None = None
+    effect: Effect = Effect.ALLOW
+    conditions: Conditions | None = None
     context_equals: Context | None = None
     context_subset: Context | None = None
     retired_by: Annotated[str, msgspec.Meta(pattern=rf"^client:{CLIENT_ID_PATTERN}\Z")] | None = None
@@ -52,7 +75,7 @@ class CreateGrantRequest(Request):
 
 
 class GrantView(Answer):
-    """A grant; it reaches only keys of `owner`. `permission` is the first of its `permissions`."""
+    """A grant; it reaches only keys of `owner` (`*`: everybody's). `permission` is the first of its `permissions`."""
 
     grant_id: str
     owner: str
@@ -61,6 +84,8 @@ class GrantView(Answer):
     permissions: list[str]
     key_pattern: str
     created_at: datetime
+    effect: Effect = Effect.ALLOW
+    conditions: dict[str, Any] | UnsetType = UNSET
     context_equals: dict[str, str] | UnsetType = UNSET
     context_subset: dict[str, str] | UnsetType = UNSET
     retired_by: str | UnsetType = UNSET
@@ -86,31 +111,22 @@ class GrantList(Answer):
 def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> GrantView:
     """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
     caller = call.known_caller
-    owner = request.owner or caller.client_id
+    owner = owner_of(request, caller)
     permissions = request.permissions | ({request.permission} if request.permission else set())
-    _require_grantable(caller, permissions, owner)
-    rule, context = _context(request, permissions)
-    first, *more = sorted(permissions)
-    grant = Grant(
-        grant_id=secrets.token_hex(16),
-        owner=owner,
-        subject=request.subject,
-        permission=first,
-        key_pattern=request.key_pattern,
-        created_at=service.clock(),
-        more_permissions=frozenset(more),
-        context_rule=rule,
-        context=context,
-        retired_by=request.retired_by or "",
-        name=request.name,
-        words=request.aws_operations,
-    )
+    if request.effect is Effect.DENY:
+        _require_deniable(caller, permissions, request)
+    else:
+        _require_grantable(caller, permissions, owner)
+    grant = grant_of(request, owner, service.clock())
     with service.change(call) as change:
         for subject in filter(None, (request.subject, request.retired_by)):
             kind, _, name = subject.partition(":")
             if kind == "client":
                 clients.get(change, name)
-        clients.get(change, owner)
+            if kind == "group":
+                groups.get(change, name)
+        if owner != EVERY_OWNER:
+            clients.get(change, owner)
         call.target = request.subject
         same = _same(change, grant) if grant.name else None
         if same is None:
@@ -120,19 +136,50 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     return _view(same or grant)
 
 
+def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
+    """Whose keys a grant is about that the caller asks for."""
+    return request.owner or (EVERY_OWNER if request.effect is Effect.DENY else caller.client_id)
+
+
+def grant_of(request: CreateGrantRequest, owner: str, now: datetime) -> Grant:
+    """The grant that a request is for, on keys of `owner`. Raises ValidationFailed."""
+    permissions = request.permissions | ({request.permission} if request.permission else set())
+    conditions = _conditions(request)
+    rule, context = _context(request, permissions)
+    first, *more = sorted(permissions)
+    return Grant(
+        grant_id=secrets.token_hex(16),
+        owner=owner,
+        subject=request.subject,
+        permission=first,
+        key_pattern=request.key_pattern,
+        created_at=now,
+        more_permissions=frozenset(more),
+        context_rule=rule,
+        context=context,
+        retired_by=request.retired_by or "",
+        name=request.name,
+        words=request.aws_operations,
+        effect=request.effect,
+        source=frozenset(conditions.source or ()),
+        not_before=conditions.not_before,
+        not_after=conditions.not_after,
+        second_factor_within=conditions.second_factor_within,
+    )
+
+
 @operation("GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
 def list_grants(service: Service, call: Call, request: EmptyRequest) -> GrantList:
-    """List the grants that the caller has given, holds, or may retire."""
+    """List the grants that the caller has given, holds, or may retire; for administrators those that deny, too."""
     caller = call.known_caller
-    me = f"client:{caller.client_id}"
-    subjects = [me, *(f"role:{role}" for role in caller.roles)]
+    me = names.of_client(caller.client_id)
+    subjects = [me, *map(names.of_role, caller.roles), *map(names.of_group, caller.groups)]
     column = tables.grants.c
+    own = [column.owner == caller.client_id, column.subject.in_(subjects), column.retired_by == me]
+    if Role.ADMIN in caller.roles:
+        own.append(column.effect == Effect.DENY)
     with service.vault.read() as snapshot:
-        found = snapshot.select(
-            Grant,
-            or_(column.owner == caller.client_id, column.subject.in_(subjects), column.retired_by == me),
-            order_by=column.created_at,
-        )
+        found = snapshot.select(Grant, or_(*own), order_by=column.created_at)
     return GrantList(items=[_view(grant) for grant in found], next_cursor=None)
 
 
@@ -151,7 +198,9 @@ def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: 
 
 def may_take_back(caller: Caller, grant: Grant) -> bool:
     """Whether `caller` may end the grant: who gave it, who may retire it, an administrator."""
-    me = f"client:{caller.client_id}"
+    if grant.effect is Effect.DENY:
+        return Role.ADMIN in caller.roles
+    me = names.of_client(caller.client_id)
     retires = me == grant.retired_by or (me == grant.subject and _RETIRE in grant.words)
     return retires or caller.client_id == grant.owner or Role.ADMIN in caller.roles
 
@@ -165,6 +214,36 @@ def _require_grantable(caller: Caller, permissions: AbstractSet[Permission], own
         raise PermissionDenied(f"Only an administrator grants {', '.join(sorted(for_administrators))}.")
     if permissions - for_administrators and owner != caller.client_id:
         raise PermissionDenied("Only their owner grants the use of keys.")
+
+
+def _require_deniable(caller: Caller, permissions: AbstractSet[Permission], request: CreateGrantRequest) -> None:
+    """Raise where `caller` may not forbid this: ValidationFailed or PermissionDenied."""
+    if Role.ADMIN not in caller.roles:
+        raise PermissionDenied("Only an administrator makes a grant that denies.")
+    if not permissions or permissions - policy.DENIABLE:
+        raise ValidationFailed(f"permission: must be one of {', '.join(sorted(policy.DENIABLE))}.")
+    for member in ("context_equals", "context_subset", "retired_by"):
+        if getattr(request, member) is not None:
+            raise ValidationFailed(f"{member}: not in a grant that denies.")
+    if request.conditions is not None and request.conditions.second_factor_within is not None:
+        raise ValidationFailed(
+            "conditions.second_factor_within: not in a grant that denies; put it into what allows."
+        )
+
+
+def _conditions(request: CreateGrantRequest) -> Conditions:
+    """The conditions, each of which can be met. Raises ValidationFailed."""
+    given = request.conditions or Conditions()
+    for network in given.source or ():
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise ValidationFailed(f"conditions.source: {error}.") from None
+    if given.not_before is not None and given.not_after is not None and given.not_after <= given.not_before:
+        raise ValidationFailed("conditions.not_after: must be later than not_before.")
+    if given.second_factor_within is not None and not timedelta(seconds=30) <= given.second_factor_within <= _A_DAY:
+        raise ValidationFailed("conditions.second_factor_within: from PT30S to P1D.")
+    return given
 
 
 def _context(request: CreateGrantRequest, permissions: AbstractSet[Permission]) -> tuple[ContextRule, dict[str, str]]:
@@ -198,9 +277,21 @@ def _view(grant: Grant) -> GrantView:
         permissions=sorted(grant.permissions),
         key_pattern=grant.key_pattern,
         created_at=grant.created_at,
+        effect=grant.effect,
+        conditions=_shown_conditions(grant) or UNSET,
         context_equals=grant.context if has is ContextRule.EQUALS else UNSET,
         context_subset=grant.context if has is ContextRule.SUBSET else UNSET,
         retired_by=grant.retired_by or UNSET,
         name=grant.name or UNSET,
         aws_operations=sorted(grant.words) or UNSET,
     )
+
+
+def _shown_conditions(grant: Grant) -> dict[str, Any]:
+    given = {
+        "source": sorted(grant.source),
+        "not_before": grant.not_before,
+        "not_after": grant.not_after,
+        "second_factor_within": grant.second_factor_within,
+    }
+    return {name: value for name, value in given.items() if value}

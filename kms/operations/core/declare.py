@@ -60,7 +60,7 @@ class Operation:
     checked_upfront: bool = False
     hot: bool = False
     slow: bool = False
-    needs_fresh_factor: bool = False
+    is_token_endpoint: bool = False
     batch: type[Request] | None = None
     batch_function: Callable[..., Any] | None = None
     at_once: int = 100

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from kms.access import policy
+from kms.access import decision
 from kms.access.policy import PERMISSION, Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.primitives import Mac
@@ -66,12 +66,12 @@ def key_operation(
     )
 
 
-def authorized_key(snapshot: Snapshot, call: Call, permission: Permission, name: str) -> Key:
+def authorized_key(service: Service, snapshot: Snapshot, call: Call, permission: Permission, name: str) -> Key:
     """The key of that id or alias, if the caller may do this with it. Raises NotFound or PermissionDenied."""
     key = snapshot.key_named(name)
     if key is None:
-        raise policy.no_such_key(name)
-    policy.require_on_key(call.known_caller, permission, key.owner, key.key_id, asked_as=name)
+        raise decision.no_such_key(name)
+    decision.require_on_key(call.known_caller, permission, key, service.circumstances(call), asked_as=name)
     call.key_id = key.key_id
     return key
 
@@ -93,9 +93,18 @@ def _authorized(
     version: int | None = None,
 ) -> Authorization:
     """What was decided about the caller and the key, noted for the audit entry as far as it came."""
-    found = service.key_cache.authorize(call.known_caller, permission, name, call.began, usage, version)
-    if found.limited_to:
-        require_admitted(found, call.known_caller, permission, items)
+    found = service.key_cache.authorize(
+        call.known_caller,
+        permission,
+        name,
+        call.began,
+        usage,
+        version,
+        source=call.source,
+        action=call.action or call.operation,
+    )
+    if not found.decision.is_for_any_message:
+        require_admitted(found, call.known_caller, permission, items, service.circumstances(call))
     key = found.key
     call.key_id = key.key_id
     if usage is not None and found.version <= key.latest_version:
@@ -122,8 +131,10 @@ def key_to_protect(
     caller, now = call.caller, call.at
     assert caller is not None
     assert now is not None
-    found = service.key_cache.authorize(caller, wanted, name, now, usage)
-    if found.loaded is None or found.limited_to or found.loaded.message_limit is not None:
+    found = service.key_cache.authorize(
+        caller, wanted, name, now, usage, source=call.source, action=call.action or call.operation
+    )
+    if found.loaded is None or found.is_limited or found.loaded.message_limit is not None:
         found = _counted(service, call, wanted, name, items, usage, count)
     assert found.loaded is not None
     call.key_id, call.version = found.key.key_id, found.version
@@ -171,7 +182,7 @@ def version_to_process(
     key, loaded = found.key, found.loaded
     if request.recover:
         call.recovery = True
-        policy.require_on_key(call.known_caller, Permission.KEYS_RECOVER, key.owner, key.key_id)
+        decision.require_on_key(call.known_caller, Permission.KEYS_RECOVER, key, service.circumstances(call))
         loaded = service.key_cache.recoverable(name, found.version, usage, call.began)
     if loaded is None:
         assert found.refusal is not None

@@ -6,13 +6,19 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from kms.access import jwks_fetch
 from kms.access.authentication import Authenticator, Credentials
+from kms.access.certificates import ClientRoots
+from kms.access.decision import Circumstances
 from kms.access.model import Caller
+from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits
+from kms.access.sessions import Lifetimes
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
@@ -42,8 +48,9 @@ class Call(msgspec.Struct):
     """One request on its way: who asks for what, and what its audit entry will say.
 
     `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
-    `at` is when its body was read and it began. `items` of a batch were carried out, `refused` of them not. An
-    `abandoned` change found nothing left to do.
+    `at` is when its body was read and it began; `action` is what AWS calls it, where that dialect is spoken. `items`
+    of a batch were carried out, `refused` of them not. `credential` and `subject` are what proved the caller, where
+    that is told. An `abandoned` change found nothing left to do.
     """
 
     operation: str
@@ -51,12 +58,15 @@ class Call(msgspec.Struct):
     request_id: str
     caller: Caller | None = None
     at: datetime | None = None
+    action: str = ""
     key_id: str | None = None
     version: int | None = None
     target: str | None = None
     items: int | None = None
     refused: int | None = None
     recovery: bool | None = None
+    credential: str | None = None
+    subject: str | None = None
     recorded: bool = False
     abandoned: bool = False
 
@@ -97,8 +107,13 @@ class Service:
         )
         self.memory = Memory(vault)
         self.revocations = RevocationsInForce(self.memory)
-        self.key_cache = KeyCache(vault, self.memory, self.revocations)
-        self.authenticator = Authenticator(vault, self.memory, clock, settings.token_lifetime)
+        self.key_cache = KeyCache(vault, self.memory, self.revocations, settings.aws_account_id)
+        lifetimes = Lifetimes(settings.token_lifetime, settings.metrics_token_lifetime)
+        self.authenticator = Authenticator(vault, self.memory, clock, lifetimes)
+        hosts = jwks_fetch.named_hosts(settings.jwks_hosts)
+        self.fetch_jwks = partial(jwks_fetch.fetch, hosts=hosts, ca=settings.jwks_ca)
+        roots = ClientRoots(settings.client_ca).in_force if settings.client_ca is not None else tuple
+        self.programs = Programs(vault, self.memory, clock, settings.audiences, self.fetch_jwks, roots)
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
@@ -123,14 +138,24 @@ class Service:
 
     def authenticate(self, presented: Credentials, source: str) -> Caller:
         """As `Authenticator.authenticate`, for every way to log in, and counted."""
+        return self.counted(lambda: self.authenticator.authenticate(presented, source))
+
+    def counted(self, prove: Callable[[], Caller]) -> Caller:
+        """What `prove` gives, counted among the log-ins as it ends."""
         outcome = SUCCESS
         try:
-            return self.authenticator.authenticate(presented, source)
+            return prove()
         except Refusal as refusal:
             outcome = refusal.problem
             raise
         finally:
             self.metrics.count_login(outcome)
+
+    def circumstances(self, call: Call) -> Circumstances:
+        """What policy looks at in a request beside its caller."""
+        return Circumstances(
+            call.source, call.at or self.clock(), call.action or call.operation, self.settings.aws_account_id
+        )
 
     def generated(self, kind: KeyType) -> KeyMaterial:
         """Fresh material of `kind`. May take seconds, so it is called outside of transactions."""
@@ -217,6 +242,8 @@ class Service:
             call.items,
             call.refused,
             call.recovery,
+            call.credential,
+            call.subject,
         ).line()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from kms.access import policy
-from kms.access.policy import Permission, allows_on_key
+from kms.access import decision
+from kms.access.policy import Permission
 from kms.errors import AlreadyExists, NotFound, ValidationFailed
 from kms.keys.ids import KeyId, is_alias, reserved_for
 from kms.keys.model import Alias, Key
@@ -60,8 +60,8 @@ def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str
     if not is_alias(alias) or reserved_for(alias) is not None:
         raise ValidationFailed("alias: must look like a key id, and not like the name of a flat key.")
     with service.change(call) as change:
-        key = authorized_key(change, call, Permission.KEYS_UPDATE, request.key_id)
-        before = _of_caller(change, call, alias)
+        key = authorized_key(service, change, call, Permission.KEYS_UPDATE, request.key_id)
+        before = _of_caller(service, change, call, alias)
         is_taken = change.key_by_id(alias) is not None or change.find(Alias, alias) is not None
         if before is None and request.exists:
             raise NotFound(f"There is no alias {alias}.")
@@ -82,7 +82,7 @@ def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str
 def list_aliases(service: Service, call: Call, request: ListAliasesRequest) -> AliasList:
     """List the aliases of keys that the caller may see."""
     column = tables.aliases.c
-    caller = call.known_caller
+    caller, at = call.known_caller, service.circumstances(call)
     found: list[AliasView] = []
     cursor = request.cursor
     with service.vault.read() as snapshot:
@@ -92,7 +92,7 @@ def list_aliases(service: Service, call: Call, request: ListAliasesRequest) -> A
             keys = {key.uid: key for key in snapshot.select(Key, tables.keys.c.uid.in_([a.key_uid for a in page]))}
             for each in page:
                 key = keys.get(each.key_uid)
-                if key is not None and allows_on_key(caller, Permission.KEYS_READ, key.owner, key.key_id):
+                if key is not None and decision.may_see_key(caller, key, at):
                     found.append(_view(each, key))
             if len(page) <= request.limit:
                 break
@@ -105,7 +105,7 @@ def list_aliases(service: Service, call: Call, request: ListAliasesRequest) -> A
 def delete_alias(service: Service, call: Call, request: EmptyRequest, alias: str) -> AliasView:
     """Take a name back; the key stays."""
     with service.change(call) as change:
-        found = _of_caller(change, call, alias)
+        found = _of_caller(service, change, call, alias)
         if found is None:
             raise NotFound(f"There is no alias {alias}.")
         key = change.find(Key, found.key_uid)
@@ -128,15 +128,18 @@ def _require_no_other_meaning(service: Service, change: Change, call: Call, alia
     twin = alias.removeprefix(prefix) if alias.startswith(prefix) else prefix + alias
     found = change.find(Alias, twin) if is_alias(twin) else None
     key = change.find(Key, found.key_uid) if found else None
-    if key is not None and not allows_on_key(call.known_caller, Permission.KEYS_UPDATE, key.owner, key.key_id):
+    if key is not None and not decision.allows(
+        call.known_caller, Permission.KEYS_UPDATE, key, service.circumstances(call)
+    ):
         raise AlreadyExists(f"There is a key or an alias {alias} already.")
 
 
-def _of_caller(change: Change, call: Call, alias: str) -> Alias | None:
+def _of_caller(service: Service, change: Change, call: Call, alias: str) -> Alias | None:
     """The alias, if the caller may know of it. Raises PermissionDenied where that is all."""
+    at = service.circumstances(call)
     found = change.find(Alias, alias) if is_alias(alias) else None
     key = change.find(Key, found.key_uid) if found else None
-    if found is None or key is None or not policy.may_see_key(call.known_caller, key.owner, key.key_id):
+    if found is None or key is None or not decision.may_see_key(call.known_caller, key, at):
         return None
-    policy.require_on_key(call.known_caller, Permission.KEYS_UPDATE, key.owner, key.key_id)
+    decision.require_on_key(call.known_caller, Permission.KEYS_UPDATE, key, at)
     return found

@@ -31,7 +31,7 @@ class LastUseAnswer(Answer):
 def get_last_use(service: Service, call: Call, request: EmptyRequest, key_id: str) -> LastUseAnswer:
     """Say when and by which operation a key was used last."""
     with service.vault.read() as snapshot:
-        key = authorized_key(snapshot, call, Permission.KEYS_READ, key_id)
+        key = authorized_key(service, snapshot, call, Permission.KEYS_READ, key_id)
         written, beginning = (snapshot.find(LastUse, uid) for uid in (key.uid, BEGINNING))
     uses = [(written.used_at, written.operation, written.request_id)] if written else []
     seen = service.last_uses.seen(key.key_id)

@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, case, false, literal, or_
+from sqlalchemy import ColumnElement, and_, case, literal, or_
 
-from kms.access import policy
+from kms.access import decision, policy
 from kms.access.model import Caller
 from kms.access.policy import Permission
 from kms.crypto.registry import key_type
 from kms.keys.ids import ClientId, KeyId
-from kms.keys.model import KeyState, ShownState
+from kms.keys.model import Key, KeyState, KeyVersion, ShownState
 from kms.operations.core.declare import Answer, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Cursor, KeyTypeName, Limit, Region
@@ -50,18 +50,27 @@ class KeyList(Answer):
 )
 def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList:
     """List the keys that the caller may see."""
-    now = service.clock()
+    now, caller, at = call.began, call.known_caller, service.circumstances(call)
+    criteria = [_perhaps_visible_to(caller), *_filters(request, now, service.settings.aws_region)]
+    column, most = tables.keys.c.key_id, request.limit + 1
+    found: list[tuple[Key, KeyVersion]] = []
+    after = request.cursor or ""
     with service.vault.read() as snapshot:
-        criteria = [_visible_to(call.known_caller), *_filters(request, now, service.settings.aws_region)]
-        found = snapshot.keys_with_latest(*criteria, order_by=tables.keys.c.key_id, limit=request.limit + 1)
-    page = found[: request.limit]
+        while len(found) < most:
+            read = snapshot.keys_with_latest(*criteria, column > after, order_by=column, limit=most)
+            found += (pair for pair in read if decision.allows(caller, Permission.KEYS_READ, pair[0], at))
+            if len(read) < most:
+                break
+            after = read[-1][0].key_id
+    page, found = found[: request.limit], found[:most]
     return KeyList(
         items=[KeySummary(**summary_members(key, latest, now)) for key, latest in page],
         next_cursor=page[-1][0].key_id if len(found) > len(page) else None,
     )
 
 
-def _visible_to(caller: Caller) -> ColumnElement[bool]:
+def _perhaps_visible_to(caller: Caller) -> ColumnElement[bool]:
+    """What policy may let the caller see; it is asked about each of these keys."""
     keys = tables.keys.c
     if any(Permission.KEYS_READ in policy.ANY_OWNER[role] for role in caller.roles):
         return keys.uid.is_not(None)
@@ -75,14 +84,12 @@ def _visible_to(caller: Caller) -> ColumnElement[bool]:
         for grant in caller.grants
         if Permission.KEYS_READ in grant.permissions
     )
-    return or_(keys.owner == caller.client_id, *granted, false())
+    return or_(keys.owner == caller.client_id, keys.policy != "", *granted)
 
 
 def _filters(request: ListKeysRequest, now: datetime, default_region: str) -> list[ColumnElement[bool]]:
     keys = tables.keys.c
     criteria: list[ColumnElement[bool]] = []
-    if request.cursor is not None:
-        criteria.append(keys.key_id > request.cursor)
     if request.owner is not None:
         criteria.append(keys.owner == request.owner)
     if request.region is not None:

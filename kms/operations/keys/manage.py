@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kms.access import policy
+from kms.access.decision import require_create
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyMaterial
@@ -142,14 +143,14 @@ def create_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyVi
 def get_key(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
     """Show a key and its versions."""
     with service.vault.read() as snapshot:
-        return shown(service, snapshot, authorized_key(snapshot, call, Permission.KEYS_READ, key_id))
+        return shown(service, snapshot, authorized_key(service, snapshot, call, Permission.KEYS_READ, key_id))
 
 
 @operation("GET", "/api/v1/keys/<key_id>/versions", permission=Permission.KEYS_READ, request=ListVersionsRequest)
 def list_versions(service: Service, call: Call, request: ListVersionsRequest, key_id: str) -> VersionList:
     """List the versions of a key."""
     with service.vault.read() as snapshot:
-        key = authorized_key(snapshot, call, Permission.KEYS_READ, key_id)
+        key = authorized_key(service, snapshot, call, Permission.KEYS_READ, key_id)
         below = int(request.cursor) if request.cursor is not None else None
         found = snapshot.latest_versions(key, request.limit + 1, below)[::-1]
     page = found[: request.limit]
@@ -169,7 +170,7 @@ def list_versions(service: Service, call: Call, request: ListVersionsRequest, ke
 def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: str) -> KeyView:
     """Change what a key does by itself, what it is called, or from which version on it works."""
     with service.change(call) as change:
-        key = authorized_key(change, call, Permission.KEYS_UPDATE, key_id)
+        key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id)
         given = {name: value for name in request.__struct_fields__ if (value := getattr(request, name)) is not UNSET}
         labels = {**given.get("labels", key.labels), **given.pop("add_labels")}
         removed = given.pop("remove_labels")
@@ -200,6 +201,7 @@ def spec_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:
     caller = call.known_caller
     owner = request.owner or caller.client_id
     policy.require(caller, Permission.KEYS_CREATE, owner)
+    require_create(caller, owner, request.key_id, service.circumstances(call))
     _require_periods(request.cryptoperiod, request.rotation_period)
     return KeySpec(
         type=key_type(request.type),

@@ -51,7 +51,7 @@ class PublicKeyAnswer(Answer):
 def get_public_key(service: Service, call: Call, request: PublicKeyRequest, key_id: str) -> PublicKeyAnswer:
     """Show the public half of a key."""
     with service.vault.read() as snapshot:
-        key = authorized_key(snapshot, call, Permission.KEYS_READ, key_id)
+        key = authorized_key(service, snapshot, call, Permission.KEYS_READ, key_id)
         number = request.version or key.latest_version
         version = snapshot.find(KeyVersion, key.uid, number) if number <= key.latest_version else None
     if version is None:

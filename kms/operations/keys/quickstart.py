@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kms.access import clients, policy
+from kms.access.decision import require_create
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyMaterial, KeyType
@@ -214,17 +215,18 @@ def _generate(
     kind: KeyType,
     material: bytes | None = None,
 ) -> tuple[Key, KeyVersion]:
-    owner = _owner(service, call, request)
+    owner = _owner(service, call, request, suffix)
     call.key_id = flat_key_id(owner, suffix)
     # Before the transaction: it may take seconds.
     made = material if material is not None else service.key_pool.generate(kind)
     return _store(service, call, owner, kind, made, Origin.GENERATED)
 
 
-def _owner(service: Service, call: Call, request: GenerateRequest) -> str:
+def _owner(service: Service, call: Call, request: GenerateRequest, suffix: str) -> str:
     """The client that the key is for, which may be another than the caller where policy allows it."""
     owner = request.client_id or call.known_caller.client_id
     policy.require(call.known_caller, Permission.KEYS_CREATE, owner)
+    require_create(call.known_caller, owner, flat_key_id(owner, suffix), service.circumstances(call))
     with service.vault.read() as snapshot:
         call.target = clients.get(snapshot, owner).client_id
     return owner
@@ -249,7 +251,7 @@ def _store(
 
 
 def _complete_exchange(service: Service, call: Call, request: GenerateDhRequest, peer_pem: str) -> CompletedExchange:
-    owner = _owner(service, call, request)
+    owner = _owner(service, call, request, "session")
     peer_spki = der_of_pem(peer_pem, "peer_public_key")
     peer = load_public(peer_spki, "peer_public_key")
     group = agreement_type(peer)

@@ -51,7 +51,7 @@ class SetRegionsRequest(Request):
 def set_regions(service: Service, call: Call, request: SetRegionsRequest, key_id: str) -> KeyView:
     """Change in which AWS regions a key is shown whose id begins with `mrk-`, as AWS's multi-region keys do."""
     with service.change(call) as change:
-        key = authorized_key(change, call, Permission.KEYS_UPDATE, key_id)
+        key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id)
         if not is_multi_region_key_id(key.key_id):
             raise Conflict(f"{key.key_id} is a key of one region; those of several have an id such as mrk-…")
         before, primary = key, key.region or service.settings.aws_region

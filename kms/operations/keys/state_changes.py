@@ -115,7 +115,7 @@ def revoke_key_versions(service: Service, call: Call, request: RevokeKeyRequest,
 def trim_key(service: Service, call: Call, request: TrimKeyRequest, key_id: str) -> KeyView:
     """Remove the versions before `oldest_version`, with their material, for ever."""
     with service.change(call) as change:
-        key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        key = authorized_key(service, change, call, Permission.KEYS_DELETE, key_id)
         oldest = request.oldest_version
         if not key.oldest_version <= oldest <= key.latest_version:
             raise ValidationFailed(f"oldest_version: from {key.oldest_version} to {key.latest_version}.")
@@ -140,7 +140,7 @@ def trim_key(service: Service, call: Call, request: TrimKeyRequest, key_id: str)
 def destroy_version(service: Service, call: Call, request: EmptyRequest, key_id: str, version: int) -> KeyView:
     """Erase the material of one version for ever; what is known about it stays."""
     with service.change(call) as change:
-        key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        key = authorized_key(service, change, call, Permission.KEYS_DELETE, key_id)
         found = change.find(KeyVersion, key.uid, version) if version <= key.latest_version else None
         if found is None:
             raise NotFound(f"{key.key_id} has no version {version}.")
@@ -163,7 +163,7 @@ def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: 
     if not _SHORTEST_WAIT <= request.waiting_period <= _LONGEST_WAIT:
         raise ValidationFailed("waiting_period: from P1D to P365D.")
     with service.change(call) as change:
-        key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        key = authorized_key(service, change, call, Permission.KEYS_DELETE, key_id)
         deletion_at = service.clock() + request.waiting_period
         if key.deletion_at is not None:
             if not request.release_name or key.former_id:
@@ -182,7 +182,7 @@ def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: 
 def cancel_deletion(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
     """Keep a key that was to be deleted, with the id that it gave up if nothing else has that by now."""
     with service.change(call) as change:
-        key = authorized_key(change, call, Permission.KEYS_DELETE, key_id)
+        key = authorized_key(service, change, call, Permission.KEYS_DELETE, key_id)
         if key.deletion_at is None:
             raise KeyStateConflict(f"{key.key_id} is not to be deleted.")
         after = replace(key, deletion_at=None)
@@ -217,7 +217,7 @@ def revoke(
 ) -> Key:
     """Revoke, hold or resume. Raises NotFound, PermissionDenied, KeyStateConflict, ValidationFailed."""
     now = service.clock()
-    key = authorized_key(change, call, Permission.KEYS_REVOKE, key_id)
+    key = authorized_key(service, change, call, Permission.KEYS_REVOKE, key_id)
     if compromised_at is not None and not min(key.created_at, now) <= compromised_at <= now:
         raise ValidationFailed("compromised_at: must lie between the creation of the key and now.")
     return revocation.revoke(change, key, reason, now, compromised_at)
@@ -240,7 +240,7 @@ def rotate(
 ) -> tuple[Key, KeyVersion]:
     """Make the next version of a key: of what waits for that, else of material that was made for it."""
     kind, material = made
-    key = authorized_key(change, call, Permission.KEYS_ROTATE, key_id)
+    key = authorized_key(service, change, call, Permission.KEYS_ROTATE, key_id)
     if key.type != kind.name:
         raise Conflict("The key was generated anew at the same moment. Try again.")
     now, periods = service.clock(), service.cryptoperiods

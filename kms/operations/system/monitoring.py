@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import msgspec
@@ -41,7 +41,7 @@ def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditE
     with service.vault.read() as snapshot:
         lines = [row.entry.encode() for row in snapshot.select(OutboxEntry, order_by=newest, limit=request.limit)]
     lines += latest_lines(service.settings.audit_dir)
-    entries = sorted(_readable(lines), key=lambda entry: entry.time)
+    entries = sorted(readable(lines), key=lambda entry: entry.time)
     chosen = [entry for entry in entries if entry.time > request.after][-request.limit :]
     return AuditEntries(items=chosen, next_cursor=None)
 
@@ -54,7 +54,7 @@ def metrics(service: Service, call: Call, request: EmptyRequest) -> TextAnswer:
     return TextAnswer(body, content_type)
 
 
-def _readable(lines: list[bytes]) -> Iterator[AuditEntry]:
+def readable(lines: Iterable[bytes]) -> Iterator[AuditEntry]:
     """The entries in `lines`. A power cut can leave a line that is none; it is cried out about and passed over."""
     for line in lines:
         try:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from kms.access import policy
+from kms.access.decision import require_on_key
 from kms.access.policy import Permission
 from kms.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
 from kms.keys.ids import is_mount
@@ -95,7 +95,7 @@ def delete_mount(service: Service, call: Call, request: EmptyRequest, mount: str
         inside = keys.key_id.startswith(f"{found.mount}.", autoescape=True)
         going: list[tuple[Key, Key]] = []
         for key in change.select(Key, inside):
-            policy.require_on_key(call.known_caller, Permission.KEYS_DELETE, key.owner, key.key_id)
+            require_on_key(call.known_caller, Permission.KEYS_DELETE, key, service.circumstances(call))
             deletion_at = key.deletion_at or service.clock() + _WAIT
             going.append((key, released(replace(key, deletion_at=deletion_at))))
         change.replace_all(going)

@@ -19,7 +19,7 @@ from sqlalchemy import not_, or_
 
 from kms.access import lockout
 from kms.access.access_keys import AccessKey
-from kms.access.model import Token
+from kms.access.model import Token, UsedAssertion
 from kms.audit.spool import tidy
 from kms.crypto.keytype import KeyMaterial
 from kms.crypto.registry import key_type
@@ -217,7 +217,7 @@ def delete_due_keys(service: Service, now: datetime) -> None:
 
 
 def remove_old_rows(service: Service, now: datetime) -> None:
-    """Remove expired sessions, access keys, wrapping keys, failures to log in and material, in slices."""
+    """Remove expired sessions, access keys, assertions, wrapping keys, failures to log in and material, in slices."""
     while _remove_some_old_rows(service, microseconds(now), now):
         time.sleep(_PAUSE_SECONDS)
 
@@ -229,6 +229,7 @@ def _remove_some_old_rows(service: Service, moment: int, now: datetime) -> bool:
         old = (
             change.select(Token, tables.tokens.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             change.select(AccessKey, tables.access_keys.c.expires_at < yesterday, limit=_ROWS_AT_ONCE),
+            change.select(UsedAssertion, tables.used_assertions.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             change.select(WrappingKey, tables.wrapping_keys.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             lockout.forgotten(change, now, _ROWS_AT_ONCE),
         )

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from kms.access import clients, policy
+from kms.access.decision import require_create
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.registry import key_type
@@ -67,7 +68,7 @@ class _Contents(msgspec.Struct):
 def backup_key(service: Service, call: Call, request: EmptyRequest, key_id: str) -> BackupAnswer:
     """Give a key with all its versions out, sealed so that only a restoration opens it."""
     with service.vault.read() as snapshot:
-        key = authorized_key(snapshot, call, Permission.KEYS_EXPORT, key_id)
+        key = authorized_key(service, snapshot, call, Permission.KEYS_EXPORT, key_id)
         contents = msgspec.msgpack.encode(_contents(snapshot, key))
     sealed = _FORMAT + _cipher(service).encrypt(contents, _FORMAT)
     if len(sealed) * 4 // 3 + 100 > service.settings.max_body_bytes:
@@ -94,6 +95,7 @@ def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyVie
     kept = from_row(Key, contents.key)
     key = replace(kept, key_id=kept.sealed_as, former_id="", deletion_at=None)
     policy.require(call.known_caller, Permission.KEYS_CREATE, key.owner)
+    require_create(call.known_caller, key.owner, key.key_id, service.circumstances(call))
     key_type(key.type)
     with service.change(call) as change:
         clients.get(change, key.owner)

@@ -7,14 +7,14 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from msgspec import UNSET, UnsetType
 
-from kms.access import policy
+from kms.access.decision import require_on_key
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto import goodkey, pkcs8, xwing
 from kms.crypto.hpke import HpkeKey
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.crypto.rsa import RSA_AES, RSA_OAEP, RsaKey
-from kms.errors import Conflict, OperationNotSupported, PermissionDenied, ValidationFailed
+from kms.errors import Conflict, OperationNotSupported, ValidationFailed
 from kms.keys.lifecycle import require_in_force, require_in_range
 from kms.keys.model import KeyVersion, Usage
 from kms.operations.core.declare import FromAnswerOf, Request, operation
@@ -64,7 +64,7 @@ class ExportKeyAnswer(UsedKey, kw_only=True):
 def export_key(service: Service, call: Call, request: ExportKeyRequest, key_id: str) -> ExportKeyAnswer:
     """Give a key out, wrapped under a public key."""
     with service.vault.read() as snapshot:
-        key = authorized_key(snapshot, call, Permission.KEYS_EXPORT, key_id)
+        key = authorized_key(service, snapshot, call, Permission.KEYS_EXPORT, key_id)
         if not key.exportable:
             raise Conflict(f"{key.key_id} is not exportable.")
         number = request.version or key.latest_version
@@ -83,8 +83,7 @@ def export_key(service: Service, call: Call, request: ExportKeyRequest, key_id: 
     if request.plaintext:
         if request.recipient_public_key is not None or request.algorithm is not None:
             raise ValidationFailed("plaintext: comes without recipient_public_key and algorithm.")
-        if not policy.allows_on_key(call.known_caller, Permission.KEYS_EXPORT_PLAINTEXT, key.owner, key.key_id):
-            raise PermissionDenied(f"{call.known_caller.client_id} may not do this: it needs keys:export-plaintext.")
+        require_on_key(call.known_caller, Permission.KEYS_EXPORT_PLAINTEXT, key, service.circumstances(call))
         answer.key, call.target = material, "plaintext"
         return answer
     if request.recipient_public_key is None:

@@ -99,12 +99,12 @@ def import_material(
     if request.valid_until is not None and request.valid_until <= now:
         raise ValidationFailed("valid_until: must lie in the future.")
     with service.vault.read() as snapshot:
-        seen = authorized_key(snapshot, call, Permission.KEYS_UPDATE, key_id)
+        seen = authorized_key(service, snapshot, call, Permission.KEYS_UPDATE, key_id)
     imported = unwrapped_import(service, call, request, key_type(seen.type))
     material = imported.material
     assert material.private is not None
     with service.change(call) as change:
-        key, latest = _external(change, call, key_id, now)
+        key, latest = _external(service, change, call, key_id)
         if key.deletion_at is not None:
             raise KeyStateConflict(f"{key.key_id} is to be deleted. Cancel that first.")
         if (state := effective_state(latest, now)) not in _CAN_BE_LENT:
@@ -194,9 +194,8 @@ def delete_material(service: Service, call: Call, request: DeleteMaterialRequest
 
     Material that waits for the next rotation is forgotten altogether.
     """
-    now = service.clock()
     with service.change(call) as change:
-        key, latest = _external(change, call, key_id, now)
+        key, latest = _external(service, change, call, key_id)
         number = request.version or latest.version
         version = change.find(KeyVersion, key.uid, number)
         if version is None or version.material is None:
@@ -221,12 +220,12 @@ def forget_material(change: Change, version: KeyVersion) -> None:
     change.replace(version, replace(version, material=None, public_key=None, material_until=None))
 
 
-def _external(change: Change, call: Call, key_id: str, now: datetime) -> tuple[Key, KeyVersion]:
+def _external(service: Service, change: Change, call: Call, key_id: str) -> tuple[Key, KeyVersion]:
     """The key and its latest version, which can be without material. Raises Conflict."""
-    key = authorized_key(change, call, Permission.KEYS_UPDATE, key_id)
+    key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id)
     latest = change.find(KeyVersion, key.uid, key.latest_version)
     assert latest is not None
-    if external_material(latest, now) is None:
+    if external_material(latest, service.clock()) is None:
         raise Conflict(f"{key.key_id} was not made to wait for material; import its next version instead.")
     call.version = latest.version
     return key, latest

@@ -208,10 +208,10 @@ def import_key(service: Service, call: Call, request: ImportKeyRequest) -> KeyVi
 def import_version(service: Service, call: Call, request: ImportVersionRequest, key_id: KeyId) -> KeyView:
     """Make the next version of an imported key of material that comes from outside."""
     with service.vault.read() as snapshot:
-        seen = authorized_key(snapshot, call, Permission.KEYS_UPDATE, key_id)
+        seen = authorized_key(service, snapshot, call, Permission.KEYS_UPDATE, key_id)
     imported = _checked_import(service, call, request, key_type(seen.type))
     with service.change(call) as change:
-        key = authorized_key(change, call, Permission.KEYS_UPDATE, key_id)
+        key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id)
         if key.origin is not Origin.IMPORTED or key.type != seen.type:
             raise Conflict(f"{key.key_id} was not imported; rotate it.")
         if imported.material.private is None and any(usage.needs_private for usage in key.usages):

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import policy
+from kms.access.decision import require_on_key
 from kms.access.policy import Permission
 from kms.crypto import envelope
 from kms.crypto.primitives import Cipher, KeyWrapper
@@ -232,7 +232,7 @@ def _decrypt(
         number, cipher = _processing(service, call, key, request, permission)
         if isinstance(cipher, KeyWrapper) and Usage.UNWRAP in key.usages and not request.associated_data:
             # RSA wraps keys as it encrypts, by OAEP without a label: who may open the one could open the other.
-            policy.require_on_key(call.known_caller, Permission.KEYS_UNWRAP, key.owner, key.key_id)
+            require_on_key(call.known_caller, Permission.KEYS_UNWRAP, key, service.circumstances(call))
         return number, _in_form(cipher, request.format).decrypt(request.ciphertext, request.associated_data)
     require_usage(key, Usage.DECRYPT)  # before the ciphertext is looked at
     parts = envelope.parse(request.ciphertext)

@@ -1,0 +1,201 @@
+"""May this caller do this with this key? One decision from everything that has a say.
+
+In this order: the scope of the session; grants that deny, and Deny statements of the key's policy; roles and
+ownership, where the key's policy leaves the latter; grants that allow; Allow statements of the key's policy. What
+none of them allows is denied.
+
+A decision holds for any message unless rules about encryption contexts have a say, and until a date in a rule comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Protocol
+
+from kms.access import step_up
+from kms.access.model import Caller, ContextRule, Effect, Grant
+from kms.access.policy import BOUND_BY_CONTEXT, Permission, by_role
+from kms.errors import InsufficientUserAuthentication, NotFound, PermissionDenied
+from kms.keys.model import Key
+
+FOR_EVER = datetime.max.replace(tzinfo=UTC)
+_SOURCES_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What comes with a request beside its caller: the address, the time, what it is called, and AWS's account id."""
+
+    source: str
+    now: datetime
+    action: str = ""
+    account: str = ""
+
+
+class Rule(Protocol):
+    """What has a say about messages with some associated data only."""
+
+    def admits(self, associated_data: bytes | None) -> bool:
+        """Whether it is about what is bound to `associated_data`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Allowed for every message, or for those that a rule in `allowing` admits; never for what one in `denying` does.
+
+    It holds until `until`.
+    """
+
+    allowed: bool
+    until: datetime = FOR_EVER
+    allowing: tuple[Rule, ...] = ()
+    denying: tuple[Rule, ...] = ()
+
+    @property
+    def is_for_any_message(self) -> bool:
+        """Whether no message changes it."""
+        return not self.denying and (self.allowed or not self.allowing)
+
+    def admits(self, associated_data: bytes | None) -> bool:
+        """Whether a message bound to `associated_data` may be protected or processed."""
+        if any(rule.admits(associated_data) for rule in self.denying):
+            return False
+        return self.allowed or any(rule.admits(associated_data) for rule in self.allowing)
+
+
+_DENIED = Decision(allowed=False)
+
+
+def decide(caller: Caller, permission: Permission, key: Key, at: Circumstances) -> Decision:
+    """Whether `caller` may do this with `key`."""
+    if caller.scope is not None and not caller.scope.allows_on_key(permission, key.key_id):
+        return _DENIED
+    until, allowing = FOR_EVER, []
+    for grant in caller.grants:
+        if permission not in grant.permissions or not grant.covers(key.owner, key.key_id):
+            continue
+        holds, changes_at = in_force(grant, caller, at)
+        until = min(until, changes_at)
+        if holds and grant.effect is Effect.DENY:
+            return Decision(allowed=False, until=until)
+        if holds:
+            allowing.append(grant)
+    allowed = by_role(caller, permission, key.owner) or any(
+        permission not in BOUND_BY_CONTEXT or grant.context_rule is ContextRule.NONE for grant in allowing
+    )
+    return Decision(allowed, until, () if allowed else tuple(allowing))
+
+
+def allows(
+    caller: Caller, permission: Permission, key: Key, at: Circumstances, associated_data: bytes | None = None
+) -> bool:
+    """Whether `caller` may do this with `key`, and with that associated data."""
+    return decide(caller, permission, key, at).admits(associated_data)
+
+
+def require_on_key(
+    caller: Caller, permission: Permission, key: Key, at: Circumstances, asked_as: str | None = None
+) -> None:
+    """Return if `caller` may do this with the key, which was asked for under its id or another name.
+
+    Raises NotFound if the caller may not know that the key exists, as for a missing key; otherwise PermissionDenied,
+    or InsufficientUserAuthentication where a fresh second factor would do.
+    """
+    if not allows(caller, permission, key, at):
+        raise denial(caller, permission, key, at, asked_as)
+
+
+def require_create(caller: Caller, owner: str, key_id: str | None, at: Circumstances) -> None:
+    """Return if no scope and no grant that denies keeps `caller` from making a key of that id (None: a random one).
+
+    Raises PermissionDenied.
+    """
+    wanted = key_id or ""
+    is_narrowed = caller.scope is not None and not caller.scope.allows_on_key(Permission.KEYS_CREATE, wanted)
+    if is_narrowed or any(
+        grant.effect is Effect.DENY
+        and Permission.KEYS_CREATE in grant.permissions
+        and grant.covers(owner, wanted)
+        and in_force(grant, caller, at)[0]
+        for grant in caller.grants
+    ):
+        raise PermissionDenied(f"{caller.client_id} may not make a key {wanted}: it needs {Permission.KEYS_CREATE}.")
+
+
+def denial(
+    caller: Caller, permission: Permission, key: Key, at: Circumstances, asked_as: str | None = None
+) -> PermissionDenied | NotFound | InsufficientUserAuthentication:
+    """The refusal of a caller who may not do this with the key: as if there were none, if it may not see it."""
+    if not may_see_key(caller, key, at):
+        return no_such_key(asked_as or key.key_id)
+    wanted = [
+        grant.second_factor_within
+        for grant in caller.grants
+        if grant.second_factor_within is not None
+        and permission in grant.permissions
+        and grant.covers(key.owner, key.key_id)
+        and not in_force(grant, caller, at)[0]
+    ]
+    if wanted:
+        return InsufficientUserAuthentication(max(wanted))
+    return PermissionDenied(f"{caller.client_id} may not do this with {key.key_id}: it needs {permission}.")
+
+
+def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
+    """Whether `caller` may know that the key exists: anything that it may do with it is enough, short of a denial."""
+    if caller.scope is not None and not caller.scope.covers(key.key_id):
+        return False
+    covering = [grant for grant in caller.grants if grant.covers(key.owner, key.key_id)]
+    for grant in covering:
+        is_hidden = grant.effect is Effect.DENY and Permission.KEYS_READ in grant.permissions
+        if is_hidden and in_force(grant, caller, at)[0]:
+            return False
+    if by_role(caller, Permission.KEYS_READ, key.owner):
+        return True
+    return any(grant.effect is Effect.ALLOW for grant in covering)
+
+
+def no_such_key(key_id: str) -> NotFound:
+    """The one answer for a key that is not there and for one that the caller may not see."""
+    return NotFound(f"There is no key {key_id}.")
+
+
+def in_force(grant: Grant, caller: Caller, at: Circumstances) -> tuple[bool, datetime]:
+    """Whether the conditions of a grant are met, and when that changes by itself at the earliest.
+
+    Where the address of the caller is not known, what allows is not in force and what denies is.
+    """
+    if grant.source:
+        address = _address(at.source)
+        if address is None:
+            return grant.effect is Effect.DENY, FOR_EVER
+        if not any(address in network for network in _networks(grant.source)):
+            return False, FOR_EVER
+    if grant.not_before is not None and at.now < grant.not_before:
+        return False, grant.not_before
+    if grant.not_after is not None and at.now >= grant.not_after:
+        return False, FOR_EVER
+    until = grant.not_after or FOR_EVER
+    if grant.second_factor_within is not None:
+        if not step_up.is_fresh(caller, grant.second_factor_within, at.now):
+            return False, FOR_EVER
+        assert caller.second_factor_at is not None
+        until = min(until, caller.second_factor_at + grant.second_factor_within)
+    return True, until
+
+
+@lru_cache(maxsize=_SOURCES_REMEMBERED)
+def _address(source: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(source)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+@lru_cache(maxsize=_SOURCES_REMEMBERED)
+def _networks(words: frozenset[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(map(ip_network, sorted(words)))

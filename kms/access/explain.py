@@ -1,0 +1,108 @@
+"""Why a caller may or may not do something with a key: every rule that was looked at, in plain words.
+
+What is decided comes from `decision.decide`, as for a real request; the reasons only say how that came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kms.access import decision, step_up
+from kms.access.decision import Circumstances
+from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant
+from kms.access.policy import BOUND_BY_CONTEXT, Permission, by_role
+from kms.keys.model import Key
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One rule: its name, what it would do, whether it is about this request, and why or why not."""
+
+    rule: str
+    effect: Effect
+    matches: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Whether it is allowed, and every rule that was looked at."""
+
+    allowed: bool
+    because: tuple[Reason, ...]
+
+
+def explain(
+    caller: Caller, permission: Permission, key: Key, at: Circumstances, associated_data: bytes | None = None
+) -> Explanation:
+    """Whether `caller` may do this with `key`, for a message bound to `associated_data` (None: none is known)."""
+    made = decision.decide(caller, permission, key, at)
+    allowed = made.allowed if associated_data is None and made.is_for_any_message else made.admits(associated_data)
+    found = list(_reasons(caller, permission, key, at, associated_data))
+    if not any(reason.matches for reason in found):
+        found.append(
+            Reason("default", Effect.DENY, matches=True, why="Nothing allows it, and what is not allowed is denied.")
+        )
+    return Explanation(allowed, tuple(found))
+
+
+def _reasons(
+    caller: Caller, permission: Permission, key: Key, at: Circumstances, associated_data: bytes | None
+) -> Iterator[Reason]:
+    if caller.scope is not None:
+        inside = caller.scope.allows_on_key(permission, key.key_id)
+        words = " ".join(sorted(caller.scope.words))
+        yield Reason("scope", Effect.DENY, not inside, f"The session is narrowed to {words}.")
+    yield from _of_roles(caller, permission, key)
+    for grant in caller.grants:
+        if grant.owner not in (key.owner, EVERY_OWNER):
+            continue  # it is never about this key, and none of its owner's business
+        why = _mismatch(grant, caller, permission, key, at, associated_data)
+        does = "denies" if grant.effect is Effect.DENY else "allows"
+        told = f"It {does} {permission} on {grant.key_pattern} to {grant.subject}."
+        yield Reason(f"grant {grant.grant_id}", grant.effect, why is None, why or told)
+
+
+def _of_roles(caller: Caller, permission: Permission, key: Key) -> Iterator[Reason]:
+    for role in sorted(caller.roles):
+        alone = Caller(caller.client_id, frozenset({role}), ())
+        own = key.owner == caller.client_id
+        allows = by_role(alone, permission, key.owner)
+        whose = "its own keys" if own else "keys of others"
+        may = "may" if allows else "may not"
+        yield Reason(
+            f"role {role}", Effect.ALLOW, allows, f"A client with the role {role} {may} do this with {whose}."
+        )
+
+
+def _mismatch(
+    grant: Grant,
+    caller: Caller,
+    permission: Permission,
+    key: Key,
+    at: Circumstances,
+    associated_data: bytes | None,
+) -> str | None:
+    """Why a grant has no say; None where it has."""
+    if permission not in grant.permissions:
+        return f"It is about {', '.join(sorted(grant.permissions))}."
+    if not grant.covers(key.owner, key.key_id):
+        return f"It is about {grant.key_pattern}."
+    if not decision.in_force(grant, caller, at)[0]:
+        return _unmet(grant, caller, at)
+    if permission in BOUND_BY_CONTEXT and not grant.admits(associated_data):
+        asks = "is" if grant.context_rule is ContextRule.EQUALS else "has in it"
+        return f"It is for messages whose encryption context {asks} {grant.context}."
+    return None
+
+
+def _unmet(grant: Grant, caller: Caller, at: Circumstances) -> str:
+    if grant.not_before is not None and at.now < grant.not_before:
+        return f"It begins at {grant.not_before.isoformat()}."
+    if grant.not_after is not None and at.now >= grant.not_after:
+        return f"It ended at {grant.not_after.isoformat()}."
+    within = grant.second_factor_within
+    if within is not None and not step_up.is_fresh(caller, within, at.now):
+        return f"It asks for a second factor that was given at most {int(within.total_seconds())} s ago."
+    return f"It is for callers from {', '.join(sorted(grant.source))}, and not from {at.source}."

@@ -1,0 +1,25 @@
+"""What asks for a second factor that a person gave not long ago (RFC 9470)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from kms.access.model import Caller
+from kms.errors import InsufficientUserAuthentication
+
+_CLOCKS_DIFFER_BY = timedelta(minutes=5)
+
+
+def is_fresh(caller: Caller, within: timedelta, now: datetime) -> bool:
+    """Whether a person gave a second factor for `caller` no longer than `within` ago.
+
+    One that was given well in the future was given by a clock that was ahead, and does not count.
+    """
+    given_at = caller.second_factor_at
+    return given_at is not None and given_at - _CLOCKS_DIFFER_BY <= now < given_at + within
+
+
+def require(caller: Caller, within: timedelta, now: datetime) -> None:
+    """Raise InsufficientUserAuthentication unless it `is_fresh`."""
+    if not is_fresh(caller, within, now):
+        raise InsufficientUserAuthentication(within)

@@ -1,0 +1,238 @@
+"""Issuers of platform tokens and the roles that take them, over REST; for administrators."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from kms.access import clients, issuers, jwks, sessions
+from kms.access.claims import bound_claims
+from kms.access.issuers import Issuer, IssuerRole
+from kms.access.model import Role
+from kms.access.policy import Permission
+from kms.errors import AlreadyExists, NotFound, ValidationFailed
+from kms.keys.ids import ClientId
+from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
+from kms.operations.core.service import Call, Service
+from kms.vault.transaction import Snapshot
+
+_SHORTEST, _LONGEST = timedelta(minutes=1), timedelta(days=1)
+_Words = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[!-~]+\Z")]
+Url = Annotated[str, msgspec.Meta(max_length=1024)]
+BoundClaim = str | bool | int | float | list[str]
+
+
+class AddIssuerRequest(Request):
+    """`issuer` and `audience` are what `iss` and `aud` of its tokens say, character by character.
+
+    Its keys are `jwks`, a JWK set, or are fetched from `jwks_uri`, whose host the setting `KMS_JWKS_HOSTS` names.
+    """
+
+    issuer: _Words
+    audience: _Words
+    jwks: dict[str, Any] | None = None
+    jwks_uri: Url | None = None
+
+
+class IssuerView(Answer):
+    """A trusted issuer, and by which `kid` its keys are known."""
+
+    issuer_id: str
+    issuer: str
+    audience: str
+    kids: list[str]
+    created_at: datetime
+    jwks_uri: str | UnsetType = UNSET
+    fetched_at: datetime | UnsetType = UNSET
+
+
+class IssuerList(Answer):
+    """Every issuer."""
+
+    items: list[IssuerView]
+    next_cursor: str | None
+
+
+class AddIssuerRoleRequest(Request):
+    """Tokens of `issuer` (what `iss` says, or an `issuer_id`) whose claims match `claims` stand for the client.
+
+    A `*` in a pattern stands for characters other than `:` and `/`; docs/how-to/let-a-program-in.md has the rules.
+    Sessions are within `scope`, if there is one, and live for `token_lifetime` at the most.
+    """
+
+    role: ClientId
+    issuer: _Words
+    claims: dict[str, BoundClaim]
+    client_id: ClientId
+    scope: Annotated[str, msgspec.Meta(max_length=8192)] = ""
+    token_lifetime: timedelta | None = None
+
+
+class IssuerRoleView(Answer):
+    """An issuer role."""
+
+    role: str
+    issuer_id: str
+    claims: Mapping[str, Any]
+    client_id: str
+    created_at: datetime
+    scope: str | UnsetType = UNSET
+    token_lifetime: timedelta | UnsetType = UNSET
+
+
+class IssuerRoleList(Answer):
+    """Every issuer role."""
+
+    items: list[IssuerRoleView]
+    next_cursor: str | None
+
+
+@operation(
+    "POST",
+    "/api/v1/issuers",
+    permission=Permission.CLIENTS_MANAGE,
+    request=AddIssuerRequest,
+    status=201,
+    checked_upfront=True,
+    slow=True,
+)
+def add_issuer(service: Service, call: Call, request: AddIssuerRequest) -> IssuerView:
+    """Trust an issuer to say who programs are, as far as roles take its word. Its keys are read now."""
+    if (request.jwks is None) == (request.jwks_uri is None):
+        raise ValidationFailed("jwks, jwks_uri: give one of them.")
+    now = service.clock()
+    if request.jwks_uri is not None:
+        keys = jwks.served(service.fetch_jwks(request.jwks_uri))
+    else:
+        keys = jwks.given(request.jwks or {})
+    made = Issuer(
+        issuer_id=secrets.token_hex(12),
+        issuer=request.issuer,
+        audience=request.audience,
+        jwks=issuers.stored(keys),
+        jwks_uri=request.jwks_uri or "",
+        fetched_at=now if request.jwks_uri is not None else None,
+        created_at=now,
+    )
+    with service.change(call) as change:
+        for each in change.matching(Issuer, issuer=request.issuer):
+            if each.audience == request.audience:
+                raise AlreadyExists(f"This issuer is trusted for that audience already: {each.issuer_id}.")
+        change.insert(made)
+        call.target = made.issuer_id
+    return _issuer_view(made)
+
+
+@operation("GET", "/api/v1/issuers", permission=Permission.CLIENTS_READ, checked_upfront=True)
+def list_issuers(service: Service, call: Call, request: EmptyRequest) -> IssuerList:
+    """List the trusted issuers."""
+    with service.vault.read() as snapshot:
+        found = snapshot.matching(Issuer, order_by="created_at")
+    return IssuerList(items=[_issuer_view(each) for each in found], next_cursor=None)
+
+
+@operation("DELETE", "/api/v1/issuers/<issuer_id>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
+def delete_issuer(service: Service, call: Call, request: EmptyRequest, issuer_id: str) -> IssuerView:
+    """Trust an issuer no more; its roles and what came by them end, on every worker, before this answers."""
+    with service.change(call) as change:
+        found = {each.issuer_id: each for each in change.matching(Issuer)}
+        if issuer_id not in found:
+            raise NotFound("There is no such issuer.")
+        call.target = issuer_id
+        issuers.end_issuer(change, found[issuer_id])
+    return _issuer_view(found[issuer_id])
+
+
+@operation(
+    "POST",
+    "/api/v1/issuer-roles",
+    permission=Permission.CLIENTS_MANAGE,
+    request=AddIssuerRoleRequest,
+    status=201,
+    checked_upfront=True,
+)
+def add_issuer_role(service: Service, call: Call, request: AddIssuerRoleRequest) -> IssuerRoleView:
+    """Let programs that an issuer vouches for come as a client."""
+    if request.role in set(Role):
+        raise ValidationFailed("role: admin, user and auditor are roles of clients; choose another name.")
+    bound_claims(request.claims)
+    if request.token_lifetime is not None and not _SHORTEST <= request.token_lifetime <= _LONGEST:
+        raise ValidationFailed("token_lifetime: from PT1M to P1D.")
+    words = sessions.scope_words(request.scope)
+    with service.change(call) as change:
+        issuer = _issuer_named(change, request.issuer)
+        clients.get(change, request.client_id)
+        if change.find(IssuerRole, request.role) is not None:
+            raise AlreadyExists(f"There is an issuer role {request.role} already.")
+        made = IssuerRole(
+            role=request.role,
+            issuer_id=issuer.issuer_id,
+            claims=dict(request.claims),
+            client_id=request.client_id,
+            scope=words,
+            token_lifetime=request.token_lifetime,
+            created_at=service.clock(),
+        )
+        change.insert(made)
+        call.target = made.role
+    return _role_view(made)
+
+
+@operation("GET", "/api/v1/issuer-roles", permission=Permission.CLIENTS_READ, checked_upfront=True)
+def list_issuer_roles(service: Service, call: Call, request: EmptyRequest) -> IssuerRoleList:
+    """List the roles that take tokens of issuers."""
+    with service.vault.read() as snapshot:
+        found = snapshot.matching(IssuerRole, order_by="role")
+    return IssuerRoleList(items=[_role_view(each) for each in found], next_cursor=None)
+
+
+@operation("DELETE", "/api/v1/issuer-roles/<role>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
+def delete_issuer_role(service: Service, call: Call, request: EmptyRequest, role: str) -> IssuerRoleView:
+    """Take a role away; what came by it ends, on every worker, before this answers."""
+    with service.change(call) as change:
+        found = {each.role: each for each in change.matching(IssuerRole)}
+        if role not in found:
+            raise NotFound("There is no such issuer role.")
+        call.target = role
+        issuers.end_role(change, found[role])
+    return _role_view(found[role])
+
+
+def _issuer_named(snapshot: Snapshot, name: str) -> Issuer:
+    """The issuer of that id or `iss`. Raises NotFound, and ValidationFailed where there are several."""
+    found = [each for each in snapshot.matching(Issuer) if name in (each.issuer_id, each.issuer)]
+    if not found:
+        raise NotFound("There is no such issuer. POST /api/v1/issuers first.")
+    if len(found) > 1:
+        ids = ", ".join(each.issuer_id for each in found)
+        raise ValidationFailed(f"issuer: trusted for several audiences; give an issuer_id of {ids}.")
+    return found[0]
+
+
+def _issuer_view(issuer: Issuer) -> IssuerView:
+    return IssuerView(
+        issuer_id=issuer.issuer_id,
+        issuer=issuer.issuer,
+        audience=issuer.audience,
+        kids=sorted(issuers.keys_of(issuer)),
+        created_at=issuer.created_at,
+        jwks_uri=issuer.jwks_uri or UNSET,
+        fetched_at=issuer.fetched_at or UNSET,
+    )
+
+
+def _role_view(role: IssuerRole) -> IssuerRoleView:
+    return IssuerRoleView(
+        role=role.role,
+        issuer_id=role.issuer_id,
+        claims=role.claims,
+        client_id=role.client_id,
+        created_at=role.created_at,
+        scope=" ".join(sorted(role.scope)) or UNSET,
+        token_lifetime=role.token_lifetime or UNSET,
+    )

@@ -1,0 +1,236 @@
+"""What policy says about a request, and what it would say about those of the last days after a change of grants."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+
+from kms.access import callers, clients, decision, policy
+from kms.access import explain as explaining
+from kms.access.decision import Circumstances
+from kms.access.model import Caller, Effect, Grant
+from kms.access.policy import Permission
+from kms.audit.entry import SUCCESS, timestamp
+from kms.audit.spool import lines
+from kms.errors import NotFound
+from kms.keys.ids import ClientId
+from kms.keys.model import Key
+from kms.operations.accounts.grants import CreateGrantRequest, grant_of, owner_of
+from kms.operations.core.declare import OPERATIONS, Answer, Request, operation
+from kms.operations.core.service import Call, Service
+from kms.operations.core.types import Moment
+from kms.operations.system.monitoring import readable
+from kms.vault import names
+from kms.vault.rows import OutboxEntry
+from kms.vault.transaction import Snapshot
+
+_MOST_BYTES = 256 << 20
+_LONGEST = timedelta(days=400)
+_WHAT_POLICY_REFUSED = frozenset({"permission-denied", "not-found", "insufficient-user-authentication"})
+GrantId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+
+
+class ExplainRequest(Request):
+    """A request to explain: as whom, what, with which key, and in which circumstances.
+
+    Left out are the caller itself, its own address and second factor, and now. `action` is what AWS calls it, where
+    the key has a policy of AWS; `second_factor_age` is in seconds.
+    """
+
+    permission: Permission
+    key_id: Annotated[str, msgspec.Meta(max_length=256)]
+    client_id: ClientId | None = None
+    associated_data: bytes | None = None
+    source: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    second_factor_age: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    at: Moment | None = None
+    action: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z]*\Z")] = ""
+
+
+class ReasonView(Answer):
+    """One rule: its name, what it would do, whether it is about this request, and why or why not."""
+
+    rule: str
+    effect: Effect
+    matches: bool
+    why: str
+
+
+class ExplainAnswer(Answer):
+    """Whether it is allowed, and every rule that was looked at."""
+
+    allowed: bool
+    because: list[ReasonView]
+
+
+class SimulateRequest(Request):
+    """Grants to add and to remove, in thought only, and how far to look back."""
+
+    add: Annotated[list[CreateGrantRequest], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
+    remove: Annotated[list[GrantId], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
+    since: timedelta = timedelta(days=30)
+
+
+class ChangedUse(Answer):
+    """What a client did, or was refused, `uses` times, and what policy says of it before and after."""
+
+    client_id: str
+    permission: Permission
+    key_id: str
+    before: bool
+    after: bool
+    uses: int
+
+
+class SimulateAnswer(Answer):
+    """What would change among what was done since `seen_since`, as far back as the audit log here goes."""
+
+    changed: list[ChangedUse]
+    entries: int
+    seen_since: datetime | None
+
+
+@operation(
+    "POST",
+    "/api/v1/policy/explain",
+    permission=Permission.KEYS_READ,
+    request=ExplainRequest,
+    example={"permission": "keys:encrypt", "key_id": "orders"},
+)
+def explain_policy(service: Service, call: Call, request: ExplainRequest) -> ExplainAnswer:
+    """Say whether a client may do something with a key, and every rule that was looked at.
+
+    Clients ask about themselves, owners about their keys, administrators and auditors about everything.
+    """
+    asking, at = call.known_caller, service.circumstances(call)
+    with service.vault.read() as snapshot:
+        key = snapshot.key_named(request.key_id)
+        if key is None or not decision.may_see_key(asking, key, at):
+            raise decision.no_such_key(request.key_id)
+        call.key_id = key.key_id
+        asked_about = request.client_id or asking.client_id
+        if asked_about != asking.client_id and key.owner != asking.client_id:
+            policy.require(asking, Permission.CLIENTS_READ)
+        client = clients.get(snapshot, asked_about)
+        found = asking if asked_about == asking.client_id else callers.of(snapshot, client)
+    now = request.at or at.now
+    if request.second_factor_age is not None:
+        found = replace(found, second_factor_at=now - timedelta(seconds=request.second_factor_age))
+    at = Circumstances(request.source or at.source, now, request.action, at.account)
+    told = explaining.explain(found, request.permission, key, at, request.associated_data)
+    return ExplainAnswer(allowed=told.allowed, because=[ReasonView(**asdict(each)) for each in told.because])
+
+
+@operation(
+    "POST",
+    "/api/v1/policy/simulate",
+    permission=Permission.AUDIT_READ,
+    request=SimulateRequest,
+    checked_upfront=True,
+    slow=True,
+)
+def simulate_policy(service: Service, call: Call, request: SimulateRequest) -> SimulateAnswer:
+    """Say what would change among what was really done, if grants were added and removed. Nothing is changed.
+
+    It knows the uses that were carried out on this node, and all changes. A second factor counts as given just then,
+    and a message as one that a grant admits.
+    """
+    now = service.clock()
+    uses, seen_since, entries = _uses(service, now - min(request.since, _LONGEST))
+    with service.vault.read() as snapshot:
+        added = [grant_of(each, owner_of(each, call.known_caller), now) for each in request.add]
+        missing = [each for each in request.remove if snapshot.find(Grant, each) is None]
+        if missing:
+            raise NotFound(f"remove: there is no grant {missing[0]}.")
+        changed = _changed(_World(service, snapshot, added, frozenset(request.remove), now), uses)
+    return SimulateAnswer(changed=changed, entries=entries, seen_since=seen_since)
+
+
+@dataclass(frozen=True)
+class _Use:
+    """Something that was done or refused."""
+
+    client_id: str
+    permission: Permission
+    key_id: str
+    source: str
+
+
+def _uses(service: Service, since: datetime) -> tuple[Counter[_Use], datetime | None, int]:
+    """What was done with keys since then, how often; when the first of it was; and how many entries were read."""
+    begins, counted, first, entries = timestamp(since), Counter[_Use](), None, 0
+    for entry in readable(_lines(service, _MOST_BYTES)):
+        if entry.time < begins:
+            continue
+        entries += 1
+        first = min(first or entry.time, entry.time)
+        declared = OPERATIONS.get(entry.operation)
+        if declared is None or declared.permission is None or entry.key_id is None or entry.client_id is None:
+            continue
+        if entry.outcome == SUCCESS or entry.outcome in _WHAT_POLICY_REFUSED:
+            times = max(1, entry.items or 1)
+            counted[_Use(entry.client_id, declared.permission, entry.key_id, entry.source)] += times
+    return counted, datetime.fromisoformat(first) if first else None, entries
+
+
+def _lines(service: Service, most_bytes: int) -> Iterator[bytes]:
+    with service.vault.read() as snapshot:
+        for row in snapshot.matching(OutboxEntry):
+            yield row.entry.encode()
+    yield from lines(service.settings.audit_dir, most_bytes)
+
+
+class _World:
+    """Callers and keys as they are, and callers as they would be."""
+
+    def __init__(
+        self, service: Service, snapshot: Snapshot, added: Sequence[Grant], removed: frozenset[str], now: datetime
+    ) -> None:
+        self._snapshot, self._added, self._removed, self._now = snapshot, added, removed, now
+        self._account = service.settings.aws_account_id
+        self._callers: dict[str, tuple[Caller, Caller] | None] = {}
+        self._keys: dict[str, Key | None] = {}
+
+    def decided(self, use: _Use) -> tuple[bool, bool] | None:
+        """What policy says of a use before and after; None where the client or the key is not there any more."""
+        if use.client_id not in self._callers:
+            self._callers[use.client_id] = self._pair(use.client_id)
+        if use.key_id not in self._keys:
+            self._keys[use.key_id] = self._snapshot.key_by_id(use.key_id)
+        pair, key = self._callers[use.client_id], self._keys[use.key_id]
+        if pair is None or key is None:
+            return None
+        at = Circumstances(use.source, self._now, "", self._account)
+        before, after = (decision.decide(caller, use.permission, key, at) for caller in pair)
+        return before.allowed or bool(before.allowing), after.allowed or bool(after.allowing)
+
+    def _pair(self, client_id: str) -> tuple[Caller, Caller] | None:
+        client = clients.find(self._snapshot, client_id)
+        if client is None:
+            return None
+        before = replace(callers.of(self._snapshot, client), second_factor_at=self._now)
+        subjects = {
+            names.of_client(client_id),
+            *map(names.of_role, before.roles),
+            *map(names.of_group, before.groups),
+        }
+        kept = tuple(grant for grant in before.grants if grant.grant_id not in self._removed)
+        more = tuple(grant for grant in self._added if grant.subject in subjects)
+        return before, replace(before, grants=kept + more)
+
+
+def _changed(world: _World, uses: Counter[_Use]) -> list[ChangedUse]:
+    found: Counter[tuple[str, Permission, str, bool, bool]] = Counter()
+    for use, times in uses.items():
+        decided = world.decided(use)
+        if decided is not None and decided[0] != decided[1]:
+            found[use.client_id, use.permission, use.key_id, *decided] += times
+    return [
+        ChangedUse(client_id=who, permission=what, key_id=key_id, before=before, after=after, uses=times)
+        for (who, what, key_id, before, after), times in sorted(found.items())
+    ]
