@@ -11,9 +11,9 @@ from datetime import datetime
 class Asked:
     """Somebody wants to do something with a key: all of it that stays the same from one message to the next.
 
-    `action` is AWS's name without `kms:`. `principals` are our words for the caller: `client:ID`, `role:admin` (`user`,
-    `auditor`) and, for a session that came by a role of an issuer, `issuer-role:NAME`. `is_owner` says that the key is
-    the caller's own. `source` is the address of the caller, None where it has none.
+    `action` is AWS's name without `kms:`. `principals` are our words for the caller: `client:ID`, `role:admin`
+    (`user`, `auditor`) and, for a session that came by a role of an issuer, `issuer-role:NAME`. `is_owner` says that
+    the key is the caller's own. `source` is the address of the caller, None where it has none.
 
     The rest is for CreateGrant (and for RevokeGrant and ListGrants, as far as there is any): AWS's names of the
     operations that are granted, the ARNs of who gets the grant and who may retire it, and whether the grant asks for

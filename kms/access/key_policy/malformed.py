@@ -10,5 +10,6 @@ class Malformed(ValueError):
     """A key policy that cannot be read or cannot be enforced; `reason` is a sentence, in AWS's words where known."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        printable = reason.encode("ascii", "backslashreplace").decode()  # JSON can hold what UTF-8 cannot
+        super().__init__(printable)
+        self.reason = printable

@@ -12,8 +12,10 @@ ARN_PARTS = 6
 
 
 def like(pattern: str) -> Test:
-    """The test for texts that match the whole `pattern`; letters count as they are. It takes no more than linear steps
-    for each part of the pattern, whatever the text."""
+    """The test for texts that match the whole `pattern`; letters count as they are.
+
+    It takes a number of steps that is linear in the text for each part of the pattern, whatever the text is.
+    """
     if "*" not in pattern and "?" not in pattern:
         return pattern.__eq__
     first, *others = (_literal(part) for part in re.sub(r"\*+", "*", pattern).split("*"))

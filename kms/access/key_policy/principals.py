@@ -12,7 +12,8 @@ from kms.access.key_policy.malformed import INVALID_PRINCIPALS, Malformed
 _ACCOUNT = re.compile(r"[0-9]{12}", re.ASCII)
 _ROOT = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):root", re.ASCII)
 _NAMED = re.compile(
-    r"arn:aws:iam::(?P<account>[0-9]{12}):(?P<kind>user|role)/(?P<path>(?:[!-~]+/)*)(?P<name>[\w+=,.@-]+)", re.ASCII
+    r"arn:aws:iam::(?P<account>[0-9]{12}):(?P<kind>user|role)/(?P<path>(?:[\w+=,.@-]+/)*)(?P<name>[\w+=,.@-]+)",
+    re.ASCII,
 )
 _SESSION = re.compile(
     r"arn:aws:sts::(?P<account>[0-9]{12}):assumed-role/(?P<name>[\w+=,.@-]+)/(?P<session>[\w+=,.@-]+)", re.ASCII
@@ -62,7 +63,11 @@ def principals_of(given: object, account: str, *, but: bool = False) -> Principa
     """The principals that stand in a document of an account. Raises Malformed."""
     if given == "*":
         return Principals(everybody=True, but=but)
-    if not isinstance(given, dict) or not given or not given.keys() <= {"AWS", "Service", "Federated", "CanonicalUser"}:
+    if (
+        not isinstance(given, dict)
+        or not given
+        or not given.keys() <= {"AWS", "Service", "Federated", "CanonicalUser"}
+    ):
         raise Malformed(INVALID_PRINCIPALS)
     texts = {kind: _texts(value) for kind, value in given.items()}
     everybody = whole = False
@@ -78,8 +83,9 @@ def principals_of(given: object, account: str, *, but: bool = False) -> Principa
 
 
 def _texts(value: object) -> list[str]:
-    texts = value if isinstance(value, list) else [value]
-    if not texts or not all(type(each) is str and each for each in texts):
+    given = value if isinstance(value, list) else [value]
+    texts = [each for each in given if type(each) is str and each]
+    if not texts or len(texts) != len(given):
         raise Malformed(INVALID_PRINCIPALS)
     return texts
 
