@@ -58,8 +58,8 @@ def _reasons(
     for statement, is_met in key_rules.statements(caller, permission, key, at, associated_data):
         effect = Effect(statement.effect)
         does = "denies" if effect is Effect.DENY else "allows"
-        why = f"It {does} this." if is_met else "It is about others, about other actions, or under other conditions."
-        yield Reason(f'key policy statement "{statement.name}"', effect, is_met, why)
+        told = f"It {does} this." if is_met else "It is about others, about other actions, or under other conditions."
+        yield Reason(f'key policy statement "{statement.name}"', effect, is_met, told)
     for grant in caller.grants:
         if grant.owner not in (key.owner, EVERY_OWNER):
             continue  # it is never about this key, and none of its owner's business

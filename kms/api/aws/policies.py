@@ -1,4 +1,4 @@
-"""Key policies in the AWS dialect. One that cannot be enforced is refused as malformed, so that nobody relies on it."""
+"""Key policies in the AWS dialect. One that cannot be enforced is refused as malformed: nobody is to rely on it."""
 
 from __future__ import annotations
 

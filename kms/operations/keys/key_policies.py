@@ -25,7 +25,7 @@ def require_policy(service: Service, snapshot: Snapshot, text: str, owner: str, 
 
 
 def require_valid_policy(service: Service, snapshot: Snapshot, text: str, owner: str, key_id: str | None) -> None:
-    """As `require_policy`, for a request whose member `policy` this is; none is always good. Raises ValidationFailed."""
+    """As `require_policy`, for the member `policy` of a request, which may be empty. Raises ValidationFailed."""
     if text:
         try:
             require_policy(service, snapshot, text, owner, key_id)

@@ -19,7 +19,7 @@ from kms.crypto.registry import key_type
 from kms.errors import Refusal, ValidationFailed
 from kms.keys.cryptoperiod import next_rotation
 from kms.keys.ids import ClientId, KeyId
-from kms.keys.model import Usage
+from kms.keys.model import Key, Usage
 from kms.operations.core.declare import MOST_ITEMS, Answer, EmptyRequest, Request, operation
 from kms.operations.core.key_access import VersionNumber, authorized_key
 from kms.operations.core.service import Call, Service
