@@ -8,8 +8,11 @@ from kms import __version__
 from kms.cli.access_keys import access_key
 from kms.cli.audit import audit
 from kms.cli.clients import client
+from kms.cli.grants import grant
+from kms.cli.groups import group
+from kms.cli.issuers import issuer
 from kms.cli.keys import key
-from kms.cli.session import login, logout
+from kms.cli.session import login, logout, whoami
 from kms.cli.vault import vault
 
 
@@ -22,7 +25,7 @@ def main() -> None:
     """
 
 
-for command in (login, logout, client, key, access_key, audit, vault):
+for command in (login, logout, whoami, client, group, issuer, key, grant, access_key, audit, vault):
     main.add_command(command)
 
 __all__ = ["main"]

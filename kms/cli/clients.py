@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from kms.cli import remote, show
+from kms.cli import credentials, remote, show
 
 _PATH = ("api", "v1", "clients")
 
 
 @click.group()
 def client() -> None:
-    """Manage clients; for administrators."""
+    """Manage clients, for administrators; and what proves yourself."""
 
 
 @client.command()
@@ -30,7 +28,7 @@ def create(client_id: str, roles: tuple[str, ...]) -> None:
 @show.json_option
 def list_(*, as_json: bool) -> None:
     """List clients."""
-    show.table(_pages(), "client_id", "roles", "status", "created_at", as_json=as_json)
+    show.table(remote.pages(*_PATH), "client_id", "roles", "status", "created_at", as_json=as_json)
 
 
 @client.command()
@@ -75,12 +73,13 @@ def delete(client_id: str) -> None:
     show.document(remote.call("DELETE", *_PATH, client_id))
 
 
-def _pages() -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    cursor = None
-    while True:
-        page = remote.call("GET", *_PATH, cursor=cursor)
-        items += page["items"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return items
+for command in (
+    credentials.add_key,
+    credentials.keys,
+    credentials.remove_key,
+    credentials.remove_certificate,
+    credentials.sessions,
+    credentials.end_session,
+    credentials.credentials,
+):
+    client.add_command(command)

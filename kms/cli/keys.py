@@ -22,14 +22,7 @@ def key() -> None:
 @show.json_option
 def list_(*, owner: str | None, as_json: bool) -> None:
     """List the keys that you may see."""
-    items: list[dict[str, object]] = []
-    cursor = None
-    while True:
-        page = remote.call("GET", *_PATH, owner=owner, cursor=cursor)
-        items += page["items"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+    items = remote.pages(*_PATH, owner=owner)
     show.table(items, "key_id", "type", "state", "latest_version", "expires_at", as_json=as_json)
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import ssl
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -21,22 +22,33 @@ from kms.files import private_bytes, private_directory, write_private
 _TIMEOUT_SECONDS = 60
 
 
-class Refused(click.ClickException):
-    """The service said no. `retry_after` is in seconds, where it said when to come again."""
+_LOG_IN_AGAIN = (
+    "This needs a second factor that was given a short while ago. Log in again (`python -m kms login`), then run "
+    "this command again."
+)
 
-    def __init__(self, detail: str, retry_after: int | None) -> None:
+
+class Refused(click.ClickException):
+    """The service said no. `retry_after` is in seconds, where it said when to come again; `problem` the kind."""
+
+    def __init__(self, detail: str, retry_after: int | None, problem: str = "") -> None:
         is_said = retry_after is None or f"in {retry_after} s" in detail
         again = "" if is_said else f" Try again in {retry_after} s."
-        super().__init__(detail + again)
+        super().__init__(_LOG_IN_AGAIN if problem == "insufficient-user-authentication" else detail + again)
         self.retry_after = retry_after
+        self.problem = problem
 
 
 class Session(msgspec.Struct, frozen=True):
-    """What `login` keeps: where the service is, which CA it is checked with, and the token."""
+    """What `login` keeps: where the service is, which CA it is checked with, the token, and what it is good for."""
 
     url: str
     ca_cert: str | None
     token: str
+    client_id: str = ""
+    session_id: str = ""
+    expires_at: datetime | None = None
+    scope: str = ""
 
 
 def directory() -> Path:
@@ -58,6 +70,14 @@ def save(session: Session) -> Path:
     except StartError as error:
         raise click.ClickException(str(error)) from None
     return home / "curlrc"
+
+
+def save_token(path: Path, token: str) -> None:
+    """Write `token`, and nothing else, into a file that only its owner can read."""
+    try:
+        write_private(path, token.encode())
+    except StartError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def save_section(path: Path, section: str, values: dict[str, str]) -> None:
@@ -105,6 +125,18 @@ def call(method: str, *segments: str, body: Any = None, **query: Any) -> Any:
     return request(session.url, session.ca_cert, method, path, {"Authorization": f"Bearer {session.token}"}, body)
 
 
+def pages(*segments: str, **query: Any) -> list[dict[str, Any]]:
+    """The items of a list, of all its pages. Raises ClickException with the service's own sentence."""
+    items: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = call("GET", *segments, cursor=cursor, **query)
+        items += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return items
+
+
 def request(url: str, ca_cert: str | None, method: str, path: str, headers: dict[str, str], body: Any = None) -> Any:
     """One HTTPS request. Raises Refused, and ClickException where there is no answer."""
     parts = urlsplit(url)
@@ -134,5 +166,6 @@ def request(url: str, ca_cert: str | None, method: str, path: str, headers: dict
         raise click.ClickException(f"{url} answered {response.status} with something that is not JSON.") from None
     if response.status >= http.HTTPStatus.BAD_REQUEST:
         wait = response.getheader("Retry-After", "")
-        raise Refused(decoded.get("detail", response.reason), int(wait) if wait.isdecimal() else None)
+        problem = str(decoded.get("type", "")).removeprefix("/problems/")
+        raise Refused(decoded.get("detail", response.reason), int(wait) if wait.isdecimal() else None, problem)
     return decoded

@@ -41,4 +41,6 @@ def qr_code(uri: str) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, dict):
+        return json.dumps(value)
     return " ".join(value) if isinstance(value, list) else str(value)

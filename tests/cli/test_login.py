@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from joserfc.jwk import ECKey
 
-from kms.cli import main
+from helpers.tokens import new_key, private_pem, public_jwk
+from kms.access import jwt
+from kms.access.verification_key import public_key_from_jwk
+from kms.cli import assertion, main
 
 NOWHERE = ["--url", "https://localhost:1"]
 
@@ -33,3 +39,46 @@ def test_a_file_that_holds_no_credentials_is_refused_in_a_sentence(content: str)
     done = CliRunner().invoke(main, ["login", *NOWHERE, "--credentials", "file"])
     assert done.exit_code == 1
     assert done.output == "Error: file is not a file of credentials that can be read.\n"
+
+
+def test_login_by_a_key_asks_for_its_passphrase_and_never_shows_it() -> None:
+    subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "Ed25519", "-aes256", "-pass", "pass:hidden words", "-out", "app.key"],
+        check=True,
+        capture_output=True,
+    )
+    arguments = ["login", *NOWHERE, "--key", "app.key", "--client-id", "app"]
+    done = CliRunner().invoke(main, arguments, input="hidden words\n")
+    assert "Passphrase of app.key" in done.output
+    assert "hidden words" not in done.output
+    assert "cannot be reached" in done.output  # so it was signed
+    assert "not that of app.key" in CliRunner().invoke(main, arguments, input="others\n").output
+
+
+@pytest.mark.parametrize("alg", ["ES256", "ES384", "ES512", "EdDSA", "PS256"])
+def test_what_a_key_signs_is_what_the_service_takes(alg: str) -> None:
+    key = new_key(alg)
+    Path("app.key").write_bytes(private_pem(key))
+    token = assertion.signed(Path("app.key"), "app", "https://kms.example")
+    public = public_key_from_jwk(public_jwk(key))
+    header = jwt.peek(token)
+    claims = jwt.verify(header, public, jwt.CLIENT_ALGORITHMS)
+    assert header.kid == public.kid
+    assert (claims.issuer, claims.subject) == ("app", "app")
+    assert jwt.audiences(claims) == {"https://kms.example"}
+    assert jwt.require_times(claims, datetime.now(UTC), timedelta(minutes=5), timedelta())
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "not a private key"),
+        (b"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n", "not a private key"),
+        (private_pem(ECKey.generate_key("secp256k1")), "must be on P-256"),
+    ],
+)
+def test_a_file_that_holds_no_usable_key_is_refused_in_a_sentence(content: bytes, told: str) -> None:
+    Path("app.key").write_bytes(content)
+    done = CliRunner().invoke(main, ["login", *NOWHERE, "--key", "app.key", "--client-id", "app"])
+    assert done.exit_code == 1
+    assert told in done.output

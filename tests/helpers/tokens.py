@@ -33,6 +33,13 @@ def public_jwk(key: Key) -> dict[str, Any]:
     return dict(key.as_dict(private=False))
 
 
+def private_pem(key: Key) -> bytes:
+    """The private half of a key as PEM, in PKCS#8."""
+    private: Any = key.private_key  # type: ignore[attr-defined]
+    form = serialization.PrivateFormat.PKCS8
+    return bytes(private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+
+
 def public_pem(key: Key) -> str:
     """The public half of a key as PEM."""
     public: Any = key.public_key  # type: ignore[attr-defined]

@@ -309,7 +309,7 @@ def test_what_does_not_fit_is_refused(service: Running, vault: hvac.Client, toke
     garbage = service.curl("POST", f"/v1/transit/encrypt/{name}", None, "-d", "{", token=token)
     assert garbage.json == {"errors": ["error parsing JSON"]}
     assert service.curl("POST", f"/v1/transit/encrypt/{name}", {}, token="").status == 403
-    long = ["-d", json.dumps({"password": "x" * 5000})]
+    long = ["-d", json.dumps({"password": "x" * 25_000})]
     assert service.curl("POST", "/v1/auth/userpass/login/x", None, *long, token="").status == 413
     with pytest.raises(InvalidRequest):
         key(vault, "neither", convergent_encryption=True)

@@ -1,0 +1,116 @@
+"""`client …`: what proves a client, and the sessions that came of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kms.access.verification_key import require_public
+from kms.cli import remote, show
+from kms.errors import ValidationFailed
+
+_CLIENTS = ("api", "v1", "clients")
+
+
+@click.command("add-key")
+@click.argument("client_id")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--expires-at", help="After this moment it proves nothing, such as 2030-01-01T00:00:00Z.")
+def add_key(client_id: str, file: Path, expires_at: str | None) -> None:
+    """Let whoever has the private half of the public key in FILE (PEM or JWK) log in as the client."""
+    body = _public_key(file) | ({"expires_at": expires_at} if expires_at else {})
+    show.document(remote.call("POST", *_CLIENTS, client_id, "public-keys", body=body))
+
+
+@click.command("keys")
+@click.argument("client_id", required=False)
+@show.json_option
+def keys(client_id: str | None, *, as_json: bool) -> None:
+    """List the public keys by which a client logs in; yours, if no other is named."""
+    found = remote.pages(*_CLIENTS, _client(client_id), "public-keys")
+    show.table(found, "kid", "algorithm", "created_at", "expires_at", as_json=as_json)
+
+
+@click.command("remove-key")
+@click.argument("client_id")
+@click.argument("kid")
+def remove_key(client_id: str, kid: str) -> None:
+    """End a public key and what was proven with it, on every worker and node, before this returns."""
+    show.document(remote.call("DELETE", *_CLIENTS, client_id, "public-keys", kid))
+
+
+@click.command("remove-certificate")
+@click.argument("client_id")
+@click.argument("thumbprint")
+def remove_certificate(client_id: str, thumbprint: str) -> None:
+    """Take a certificate no more, and end what was proven with it. THUMBPRINT is the SHA-256 of its DER, in hex."""
+    show.document(remote.call("DELETE", *_CLIENTS, client_id, "certificates", thumbprint))
+
+
+@click.command("sessions")
+@click.argument("client_id", required=False)
+@show.json_option
+def sessions(client_id: str | None, *, as_json: bool) -> None:
+    """List the sessions of a client; yours, if no other is named."""
+    found = remote.pages(*_CLIENTS, _client(client_id), "sessions")
+    columns = "session_id", "credential", "subject", "scope", "issued_at", "expires_at"
+    show.table(found, *columns, as_json=as_json)
+
+
+@click.command("end-session")
+@click.argument("client_id")
+@click.argument("session_id", required=False)
+@click.option("--all", "every", is_flag=True, help="All of them, and the access keys, too.")
+def end_session(client_id: str, session_id: str | None, *, every: bool) -> None:
+    """End a session and those that it made of itself, on every worker and node, before this returns."""
+    if every == (session_id is not None):
+        raise click.UsageError("Give one of SESSION_ID and --all.")
+    chosen = () if session_id is None else (session_id,)
+    show.document(remote.call("DELETE", *_CLIENTS, client_id, "sessions", *chosen))
+
+
+@click.command("credentials")
+@click.argument("client_id", required=False)
+@show.json_option
+def credentials(client_id: str | None, *, as_json: bool) -> None:
+    """List what proves a client; yours, if no other is named."""
+    found = remote.pages(*_CLIENTS, _client(client_id), "credentials")
+    show.table(found, "credential", "scope", "created_at", "expires_at", "remaining", as_json=as_json)
+
+
+def _client(named: str | None) -> str:
+    client_id = named or remote.current().client_id
+    if not client_id:
+        raise click.ClickException("Name the client, or log in again so that it is known who you are.")
+    return client_id
+
+
+def _public_key(file: Path) -> dict[str, Any]:
+    """What to send for the public key in `file`. Raises ClickException, above all for a private one."""
+    try:
+        text = file.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        raise click.ClickException(f"{file} is not a file in PEM, or a JWK, that can be read.") from None
+    private = click.ClickException(
+        f"{file} has a private key in it, which stays with the program. It was not sent. Give the public half, as "
+        f"`openssl pkey -in {file} -pubout` writes it."
+    )
+    if "PRIVATE KEY" in text:
+        raise private
+    if "-----BEGIN PUBLIC KEY-----" in text:
+        return {"public_key": text}
+    try:
+        jwk = json.loads(text)
+        members = dict(jwk)
+    except (ValueError, TypeError):
+        members = {}
+    if "kty" not in members:
+        raise click.ClickException(f"{file} is neither PEM with `BEGIN PUBLIC KEY` nor a JWK.")
+    try:
+        require_public(members)
+    except ValidationFailed:
+        raise private from None
+    return {"jwk": members}

@@ -1,0 +1,86 @@
+"""`grant`: what others may do with one's keys, and what nobody may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kms.cli import remote, show
+from kms.cli.pairs import pair
+
+_PATH = ("api", "v1", "grants")
+
+
+@click.group()
+def grant() -> None:
+    """Let others use your keys, see what is granted, take it back."""
+
+
+@grant.command()
+@click.argument("subject")
+@click.argument("permissions", nargs=-1, required=True, metavar="PERMISSION...")
+@click.option("--key", "key_pattern", required=True, help="A key id, or the beginning of some and *.")
+@click.option("--deny", is_flag=True, help="Forbid it, whatever else allows it; for administrators.")
+@click.option("--owner", help="Whose keys it is about.  [default: yours; everybody's with --deny]")
+@click.option("--source", multiple=True, help="Only from this network, such as 10.0.0.0/8.")
+@click.option("--not-before", help="In force from this moment on, such as 2030-01-01T00:00:00Z.")
+@click.option("--not-after", help="In force until this moment.")
+@click.option("--second-factor-within", help="Only if a person gave a second factor no longer ago, such as PT5M.")
+@click.option("--context", multiple=True, metavar="NAME=VALUE", help="What the encryption context must have in it.")
+@click.option("--context-exact", is_flag=True, help="And no others.")
+@click.option("--name", help="A repeated request of that name gives the same grant again.")
+def create(
+    subject: str,
+    permissions: tuple[str, ...],
+    *,
+    key_pattern: str,
+    deny: bool,
+    owner: str | None,
+    source: tuple[str, ...],
+    not_before: str | None,
+    not_after: str | None,
+    second_factor_within: str | None,
+    context: tuple[str, ...],
+    context_exact: bool,
+    name: str | None,
+) -> None:
+    """Let SUBJECT (client:NAME, group:NAME or role:NAME) do what each PERMISSION says with the keys that --key names.
+
+    For example: grant create group:billing keys:encrypt keys:decrypt --key 'invoices-*'
+    """
+    if context_exact and not context:
+        raise click.UsageError("--context-exact goes with --context.")
+    conditions = {
+        "source": list(source) or None,
+        "not_before": not_before,
+        "not_after": not_after,
+        "second_factor_within": second_factor_within,
+    }
+    given = {member: value for member, value in conditions.items() if value is not None}
+    members = dict(pair(each, "--context") for each in context) or None
+    optional = {
+        "effect": "deny" if deny else None,
+        "owner": owner,
+        "conditions": given or None,
+        "context_equals" if context_exact else "context_subset": members,
+        "name": name,
+    }
+    body: dict[str, Any] = {"subject": subject, "permissions": list(permissions), "key_pattern": key_pattern}
+    body |= {member: value for member, value in optional.items() if value is not None}
+    show.document(remote.call("POST", *_PATH, body=body))
+
+
+@grant.command("list")
+@show.json_option
+def list_(*, as_json: bool) -> None:
+    """List the grants that you gave, hold or may give back; administrators see those that deny, too."""
+    columns = "grant_id", "effect", "owner", "subject", "permissions", "key_pattern", "conditions"
+    show.table(remote.pages(*_PATH), *columns, as_json=as_json)
+
+
+@grant.command()
+@click.argument("grant_id")
+def delete(grant_id: str) -> None:
+    """Take a grant back, on every worker and node, before this returns."""
+    show.document(remote.call("DELETE", *_PATH, grant_id))

@@ -1,0 +1,66 @@
+"""`group`: clients that grants name together."""
+
+from __future__ import annotations
+
+import click
+
+from kms.cli import remote, show
+
+_PATH = ("api", "v1", "groups")
+
+
+@click.group()
+def group() -> None:
+    """Say which clients are a team; for administrators. `group:NAME` is then the subject of a grant."""
+
+
+@group.command()
+@click.argument("name")
+@click.option("--member", "members", multiple=True, help="A client that is in it. [default: those who are]")
+@click.option("--nobody", is_flag=True, help="Nobody is in it from now on.")
+@click.option("--description", help="What it is for.")
+def put(name: str, *, members: tuple[str, ...], nobody: bool, description: str | None) -> None:
+    """Make a group, or say anew who is in it: the --member given, and nobody else."""
+    if members and nobody:
+        raise click.UsageError("--member and --nobody do not go together.")
+    given = {"members": list(members) if members or nobody else None, "description": description}
+    body = {name: value for name, value in given.items() if value is not None}
+    show.document(remote.call("PUT", *_PATH, name, body=body))
+
+
+@group.command("list")
+@show.json_option
+def list_(*, as_json: bool) -> None:
+    """List groups and who is in them."""
+    show.table(remote.pages(*_PATH), "group", "members", "description", "created_at", as_json=as_json)
+
+
+@group.command("show")
+@click.argument("name")
+def show_(name: str) -> None:
+    """Show who is in a group."""
+    show.document(remote.call("GET", *_PATH, name))
+
+
+@group.command()
+@click.argument("name")
+@click.confirmation_option(prompt="Remove this group and every grant to it?")
+def delete(name: str) -> None:
+    """Remove a group with the grants to it; its members stay clients."""
+    show.document(remote.call("DELETE", *_PATH, name))
+
+
+@group.command()
+@click.argument("name")
+@click.argument("client_id")
+def add(name: str, client_id: str) -> None:
+    """Take a client into a group."""
+    show.document(remote.call("PUT", *_PATH, name, "members", client_id))
+
+
+@group.command()
+@click.argument("name")
+@click.argument("client_id")
+def remove(name: str, client_id: str) -> None:
+    """Take a client out of a group, on every worker and node, before this returns."""
+    show.document(remote.call("DELETE", *_PATH, name, "members", client_id))

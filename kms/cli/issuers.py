@@ -1,0 +1,121 @@
+"""`issuer`: platforms whose tokens let programs in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kms.cli import remote, show
+from kms.cli.pairs import pair
+
+_ISSUERS = ("api", "v1", "issuers")
+_ROLES = ("api", "v1", "issuer-roles")
+
+
+@click.group()
+def issuer() -> None:
+    """Let in programs for which a platform vouches, such as Kubernetes or a CI system; for administrators."""
+
+
+@issuer.command()
+@click.argument("name", metavar="ISSUER")
+@click.option("--audience", required=True, help="What `aud` of its tokens says for this service.")
+@click.option("--jwks", type=click.Path(path_type=Path), help="A file with its JWK set.")
+@click.option("--jwks-uri", help="Where the service fetches it; its setting KMS_JWKS_HOSTS names the host.")
+def add(name: str, audience: str, jwks: Path | None, jwks_uri: str | None) -> None:
+    """Trust an issuer, as far as roles take its word. ISSUER is what `iss` of its tokens says, exactly."""
+    if (jwks is None) == (jwks_uri is None):
+        raise click.UsageError("Give one of --jwks and --jwks-uri.")
+    keys = {"jwks_uri": jwks_uri} if jwks is None else {"jwks": _json_of(jwks)}
+    show.document(remote.call("POST", *_ISSUERS, body={"issuer": name, "audience": audience, **keys}))
+
+
+@issuer.command("list")
+@show.json_option
+def list_(*, as_json: bool) -> None:
+    """List the trusted issuers."""
+    columns = "issuer_id", "issuer", "audience", "kids", "jwks_uri", "fetched_at"
+    show.table(remote.pages(*_ISSUERS), *columns, as_json=as_json)
+
+
+@issuer.command()
+@click.argument("name", metavar="ISSUER")
+@click.confirmation_option(prompt="Its roles, and the sessions that came by them, end too. Remove it?")
+def remove(name: str) -> None:
+    """Trust an issuer no more; its roles and what came by them end before this returns."""
+    found = [each["issuer_id"] for each in remote.pages(*_ISSUERS) if name in (each["issuer"], each["issuer_id"])]
+    if len(found) > 1:
+        raise click.ClickException(f"It is trusted for several audiences. Name one by its id: {', '.join(found)}.")
+    show.document(remote.call("DELETE", *_ISSUERS, *(found or [name])))
+
+
+@issuer.command("add-role")
+@click.argument("role")
+@click.option("--issuer", "issuer_name", required=True, help="What `iss` says, or an id as `issuer list` shows it.")
+@click.option(
+    "--claim",
+    "claims",
+    multiple=True,
+    metavar="NAME=PATTERN",
+    help="What the token has to say; a name that comes twice has two patterns, of which one must match.",
+)
+@click.option("--claim-json", "values", multiple=True, metavar="NAME=VALUE", help="true, false, or a number.")
+@click.option("--client", "client_id", required=True, help="As whom the programs come.")
+@click.option("--scope", default="", help="What they may do of that, such as 'keys:encrypt@orders-*'.")
+@click.option("--token-lifetime", help="How long their sessions live at most, such as PT10M.")
+def add_role(
+    role: str,
+    issuer_name: str,
+    claims: tuple[str, ...],
+    values: tuple[str, ...],
+    client_id: str,
+    scope: str,
+    token_lifetime: str | None,
+) -> None:
+    """Let programs in as a client whose tokens say all that the --claim options ask for."""
+    body = {"role": role, "issuer": issuer_name, "claims": _claims(claims, values), "client_id": client_id}
+    optional = {"scope": scope or None, "token_lifetime": token_lifetime}
+    body |= {name: value for name, value in optional.items() if value is not None}
+    show.document(remote.call("POST", *_ROLES, body=body))
+
+
+@issuer.command()
+@show.json_option
+def roles(*, as_json: bool) -> None:
+    """List the roles that take tokens of issuers."""
+    columns = "role", "issuer_id", "client_id", "claims", "scope", "token_lifetime"
+    show.table(remote.pages(*_ROLES), *columns, as_json=as_json)
+
+
+@issuer.command("remove-role")
+@click.argument("role")
+@click.confirmation_option(prompt="The sessions that came by this role end, too. Remove it?")
+def remove_role(role: str) -> None:
+    """Take a role away; what came by it ends before this returns."""
+    show.document(remote.call("DELETE", *_ROLES, role))
+
+
+def _claims(patterns: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]:
+    """What a role is bound to: patterns, of which a name can have several, and other values."""
+    given: dict[str, Any] = {}
+    for name, pattern in (pair(each, "--claim") for each in patterns):
+        given.setdefault(name, []).append(pattern)
+    bound = {name: each if len(each) > 1 else each[0] for name, each in given.items()}
+    for name, value in (pair(each, "--claim-json") for each in values):
+        if name in bound:
+            raise click.BadParameter(f"{name} is bound twice.", param_hint="--claim-json")
+        try:
+            bound[name] = json.loads(value)
+        except ValueError:
+            raise click.BadParameter(f"{value} is not JSON.", param_hint="--claim-json") from None
+    return bound
+
+
+def _json_of(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise click.ClickException(f"{path} is not a JWK set that can be read.") from None
