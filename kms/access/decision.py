@@ -183,7 +183,8 @@ def in_force(grant: Grant, caller: Caller, at: Circumstances) -> tuple[bool, dat
     until = grant.not_after or FOR_EVER
     if grant.second_factor_within is not None:
         if not step_up.is_fresh(caller, grant.second_factor_within, at.now):
-            return False, FOR_EVER
+            begins = step_up.counts_from(caller)
+            return False, begins if begins is not None and at.now < begins else FOR_EVER
         assert caller.second_factor_at is not None
         until = min(until, caller.second_factor_at + grant.second_factor_within)
     return True, until
