@@ -158,6 +158,8 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
     """Whether `caller` may know that the key exists: anything that it may do with it is enough, short of a denial."""
     if caller.scope is not None and not caller.scope.covers(key.key_id):
         return False
+    if not caller.grants:
+        return by_role(caller, Permission.KEYS_READ, key.owner)
     covering = [grant for grant in caller.grants if grant.covers(key.owner, key.key_id)]
     for grant in covering:
         is_hidden = grant.effect is Effect.DENY and Permission.KEYS_READ in grant.permissions
@@ -198,7 +200,8 @@ def in_force(grant: Grant, caller: Caller, at: Circumstances) -> tuple[bool, dat
     until = grant.not_after or FOR_EVER
     if grant.second_factor_within is not None:
         if not step_up.is_fresh(caller, grant.second_factor_within, at.now):
-            return False, FOR_EVER
+            begins = step_up.counts_from(caller)
+            return False, begins if begins is not None and at.now < begins else FOR_EVER
         assert caller.second_factor_at is not None
         until = min(until, caller.second_factor_at + grant.second_factor_within)
     return True, until
