@@ -158,7 +158,7 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
     """Whether `caller` may know that the key exists: anything that it may do with it is enough, short of a denial."""
     if caller.scope is not None and not caller.scope.covers(key.key_id):
         return False
-    if not caller.grants:
+    if not (caller.grants or key.policy):
         return by_role(caller, Permission.KEYS_READ, key.owner)
     covering = [grant for grant in caller.grants if grant.covers(key.owner, key.key_id)]
     for grant in covering:
