@@ -81,6 +81,14 @@ def credentials(client_id: str | None, *, as_json: bool) -> None:
     show.table(found, "credential", "scope", "created_at", "expires_at", "remaining", as_json=as_json)
 
 
+@click.command("end-credentials")
+@click.argument("client_id")
+@click.confirmation_option(prompt="Everything but secret, second factor and recovery codes ends. Go on?")
+def end_credentials(client_id: str) -> None:
+    """End the public keys, access keys, issuer roles and sessions of a client, before this returns."""
+    show.document(remote.call("DELETE", *_CLIENTS, client_id, "credentials"))
+
+
 def _client(named: str | None) -> str:
     client_id = named or remote.current().client_id
     if not client_id:
