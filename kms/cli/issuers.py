@@ -49,7 +49,9 @@ def remove(name: str) -> None:
     found = [each["issuer_id"] for each in remote.pages(*_ISSUERS) if name in (each["issuer"], each["issuer_id"])]
     if len(found) > 1:
         raise click.ClickException(f"It is trusted for several audiences. Name one by its id: {', '.join(found)}.")
-    show.document(remote.call("DELETE", *_ISSUERS, *(found or [name])))
+    if not found:
+        raise click.ClickException(f"There is no issuer {name}; `issuer list` shows those that are trusted.")
+    show.document(remote.call("DELETE", *_ISSUERS, *found))
 
 
 @issuer.command("add-role")

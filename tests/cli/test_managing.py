@@ -146,7 +146,7 @@ def test_issuers_and_roles(kms: Kms) -> None:
     assert "several audiences" in kms("issuer", "remove", issuer.issuer, "--yes", code=1)[0]
     kms("issuer", "remove", added[0], "--yes")
     kms("issuer", "remove", issuer.issuer, "--yes")
-    assert "no such issuer" in kms("issuer", "remove", issuer.issuer, "--yes", code=1)[0]
+    assert "There is no issuer" in kms("issuer", "remove", issuer.issuer, "--yes", code=1)[0]
 
 
 def test_groups(kms: Kms) -> None:
