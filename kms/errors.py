@@ -77,6 +77,11 @@ class AuthenticationFailed(Refusal):
 
     problem, status, title = "authentication-failed", 401, "Authentication failed"
 
+    def __init__(self, detail: str, *, retry_after: int | None = None, claim: str = "") -> None:
+        """`claim`: which claim of a token it is about, whose signature was right."""
+        super().__init__(detail, retry_after=retry_after)
+        self.claim = claim
+
 
 class MfaRequired(Refusal):
     """The request carries a client id and secret and no second factor.

@@ -65,13 +65,14 @@ def mint(
     scope: frozenset[str] = frozenset(),
     with_session_token: bool = False,
     needs_second_factor: bool = False,
+    bears: str = "",
 ) -> Minted:
-    """Make an access key for `caller`, as narrow as `scope` says."""
+    """Make an access key for `caller`, as narrow as `scope` says; its session token has `bears` in it, to be read."""
     client_id = caller.client_id
     prefix = "ASIA" if with_session_token else "AKIA"  # by these, tools tell the two kinds apart
     access_key_id = prefix + base64.b32encode(os.urandom(10)).decode()
     secret = base64.b64encode(os.urandom(30)).decode()  # 40 characters, as many tools expect
-    session_token = secrets.token_urlsafe(32) if with_session_token else None
+    session_token = f"{secrets.token_urlsafe(32)}{'.' if bears else ''}{bears}" if with_session_token else None
     record = AccessKey(
         access_key_id=access_key_id,
         client_id=client_id,
@@ -87,6 +88,11 @@ def mint(
     )
     change.insert(record)
     return Minted(record, secret, session_token)
+
+
+def borne_by(session_token: str) -> str:
+    """What a session token bears, which was found to be the right one; nothing where it bears nothing."""
+    return session_token.partition(".")[2]
 
 
 def is_access_key_id(text: str) -> bool:

@@ -85,6 +85,24 @@ class Authenticator:
             raise outcome
         return callers.standing(self._memory, outcome, epoch)
 
+    def confirm(self, caller: Caller, totp_code: str, source: str) -> Caller:
+        """`caller`, proven by an access key, with the second factor of a person who gives this code now.
+
+        As `authenticate`: the code is accepted once, failures count, and a lock holds. Raises AuthenticationFailed,
+        RateLimited, Unavailable.
+        """
+        presented = Credentials(caller.client_id, "", totp_code=totp_code)
+        with self._vault.change() as change:
+            now = self._clock()
+            known = clients.find(change, caller.client_id)
+            known_hash = known.secret_hash if known else None  # the signature has proven as much as the secret would
+            outcome = lockout.require_unlocked(change, caller.client_id, source, now) or self._attempt(
+                change, presented, source, known_hash, now
+            )
+        if isinstance(outcome, Refusal):  # after the change, which keeps the count
+            raise outcome
+        return replace(caller, second_factor_at=now)
+
     def _attempt(
         self, change: Change, presented: Credentials, source: str, proven_hash: str | None, now: datetime
     ) -> Caller | Refusal:

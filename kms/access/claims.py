@@ -51,7 +51,7 @@ class BoundClaims:
         """Raise Refused, with `verified` true and the name of the claim, unless all of them match."""
         for name, path, bound in self._bound:
             if not _satisfies(path, _at(claims.members, path), bound):
-                raise Refused(f"The role asks for another {name} than the token has.", verified=True)
+                raise Refused(f"The role asks for another {name} than the token has.", verified=True, claim=name)
 
 
 def bound_claims(given: Mapping[str, BoundValue]) -> BoundClaims:

@@ -17,7 +17,7 @@ import structlog
 from kms.access import jwks, sessions
 from kms.access.jwt import Header
 from kms.access.verification_key import VerificationKey
-from kms.errors import Refusal
+from kms.errors import Refusal, Unavailable
 from kms.vault import names, tables
 from kms.vault.change import Change
 from kms.vault.records import stored_in
@@ -98,7 +98,7 @@ def refresh(vault: Vault, issuer_id: str, now: datetime, fetch: Fetch) -> None:
             return
         change.replace(issuer, replace(issuer, fetched_at=now))
     try:
-        served = stored(jwks.served(fetch(issuer.jwks_uri)))
+        served = stored(served_keys(fetch(issuer.jwks_uri)))
     except Refusal as refusal:
         structlog.get_logger().warning("the keys of an issuer stay as they were", reason=refusal.detail)
         return
@@ -106,6 +106,14 @@ def refresh(vault: Vault, issuer_id: str, now: datetime, fetch: Fetch) -> None:
         issuer = change.find(Issuer, issuer_id)
         if issuer is not None and issuer.jwks != served:
             change.replace(issuer, replace(issuer, jwks=served))
+
+
+def served_keys(document: bytes) -> jwks.Keys:
+    """The keys in what an issuer serves, one at least. Raises Unavailable."""
+    keys = jwks.served(document)
+    if not keys:
+        raise Unavailable("The issuer serves no key that verifies signatures.", retry_after=60)
+    return keys
 
 
 def is_fresh(issuer: Issuer, now: datetime) -> bool:

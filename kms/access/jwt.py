@@ -39,12 +39,13 @@ class Refused(Exception):
     """A token that is not accepted.
 
     `reason` is a sentence for people. Only where `verified` is true has the caller shown that the token was signed
-    by the key; to everybody else the reason is not told.
+    by the key; to everybody else the reason is not told. `claim` is the one that is the reason, where one is.
     """
 
-    def __init__(self, reason: str, *, verified: bool = False) -> None:
+    def __init__(self, reason: str, *, verified: bool = False, claim: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.claim = claim
         self.verified = verified
 
 
@@ -156,13 +157,13 @@ def require_times(claims: Claims, now: datetime, longest: timedelta | None, leew
     if expires is None:
         _refuse("The claim exp is missing.")
     if expires <= at - slack:
-        _refuse("The token has expired (exp).")
+        _refuse("The token has expired (exp).", claim="exp")
     if longest is not None and expires > at + longest.total_seconds() + slack:
         _refuse(f"The token must expire within {longest.total_seconds():.0f} seconds (exp).")
     for name in ("nbf", "iat"):
         moment = _moment(claims, name)
         if moment is not None and moment > at + slack:
-            _refuse(f"The claim {name} is in the future; are the clocks right?")
+            _refuse(f"The claim {name} is in the future; are the clocks right?", claim=name)
     return datetime.fromtimestamp(expires, UTC)
 
 
@@ -171,7 +172,7 @@ def audiences(claims: Claims) -> frozenset[str]:
     given = claims.members.get("aud")
     each = given if isinstance(given, list) else [given]
     if not each or not all(isinstance(audience, str) and audience for audience in each):
-        _refuse("The claim aud must be a string or an array of strings, and not empty.")
+        _refuse("The claim aud must be a string or an array of strings, and not empty.", claim="aud")
     return frozenset(each)
 
 
@@ -185,8 +186,8 @@ def _moment(claims: Claims, name: str) -> int | float | None:
     return value
 
 
-def _refuse(reason: str) -> Never:
-    raise Refused(reason, verified=True)
+def _refuse(reason: str, claim: str = "") -> Never:
+    raise Refused(reason, verified=True, claim=claim)
 
 
 def _is_type(typ: object) -> bool:

@@ -140,7 +140,7 @@ class Programs:
             assert role is not None
             assert issuer is not None  # without them there is no key, and nothing is verified
             if given.claims.issuer != issuer.issuer:
-                raise AuthenticationFailed(f"iss is not {issuer.issuer}.")
+                raise AuthenticationFailed(f"iss is not {issuer.issuer}.", claim="iss")
             jwt.require_times(given.claims, now, None, _LEEWAY)
             _require_audience(given.claims, frozenset({issuer.audience}))
             claims.bound_claims(role.claims).require(given.claims)
@@ -191,7 +191,7 @@ class Programs:
             try:
                 return callers.standing(self._memory, prove(snapshot, now), epoch)
             except jwt.Refused as refused:
-                raise AuthenticationFailed(refused.reason) from None
+                raise AuthenticationFailed(refused.reason, claim=refused.claim) from None
             except _NotProven:
                 pass
         with self._vault.change() as change:
@@ -263,4 +263,4 @@ def _once(keys: DerivedKeys, client_id: str, token_id: str, until: datetime) -> 
 
 def _require_audience(given: jwt.Claims, wanted: frozenset[str]) -> None:
     if not jwt.audiences(given) & wanted:
-        raise AuthenticationFailed(f"aud must be {' or '.join(sorted(wanted))}, or have it in it.")
+        raise AuthenticationFailed(f"aud must be {' or '.join(sorted(wanted))}, or have it in it.", claim="aud")

@@ -120,23 +120,30 @@ def id_of(token_hash: bytes) -> str:
 
 def end(change: Change, *tokens: Token) -> None:
     """End sessions and those that they made of themselves."""
-    for token in tokens:
-        end(change, *change.matching(Token, parent=token.token_hash))
-        if change.find(Token, token.token_hash) is not None:  # an ancestor in `tokens` may have taken it along
-            change.delete(token)
+    ending = {token.token_hash: token for token in tokens}
+    made = list(tokens)
+    while made:
+        children = [child for token in made for child in change.matching(Token, parent=token.token_hash)]
+        made = [child for child in children if child.token_hash not in ending]
+        ending.update((child.token_hash, child) for child in made)
+    change.delete(*ending.values())
 
 
 def end_made_with(change: Change, credential: str, client_id: str) -> None:
-    """End every session and access key of a client that a credential has proven."""
-    change.delete(*change.matching(Token, client_id=client_id, credential=credential))
-    for key in change.matching(AccessKey, client_id=client_id, credential=credential):
-        end_access_key(change, key)
+    """End every session and access key of a client that a credential has proven, and what these have proven."""
+    waiting = [credential]
+    while waiting:
+        proven_by = waiting.pop()
+        change.delete(*change.matching(Token, client_id=client_id, credential=proven_by))
+        keys = change.matching(AccessKey, client_id=client_id, credential=proven_by)
+        change.delete(*keys)
+        waiting += map(credential_of, keys)
 
 
 def end_access_key(change: Change, key: AccessKey) -> None:
     """End an access key, and what was proven with it."""
-    end_made_with(change, credential_of(key), key.client_id)
     change.delete(key)
+    end_made_with(change, credential_of(key), key.client_id)
 
 
 def credential_of(key: AccessKey) -> str:

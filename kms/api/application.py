@@ -22,6 +22,7 @@ from kms.access.ratelimit import RateClass, identity, limited, storage_uri
 from kms.api import openapi, problems, reference, requests, token_endpoint
 from kms.api.admission import Admission
 from kms.api.aws.middleware import AwsMiddleware
+from kms.api.aws.sts_door import StsMiddleware
 from kms.api.cursors import Cursors
 from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, security_headers
@@ -78,9 +79,8 @@ def create_flask_app(service: Service) -> Flask:
     _route(app, "home", "GET", "/", public(hooks.home))
     _route(app, "docs", "GET", "/docs", public(hooks.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(hooks.problem))
-    dialects = AwsMiddleware(
-        TransitMiddleware(cast(WsgiApp, app.wsgi_app), service, hooks.admission), service, hooks.admission
-    )
+    transit = TransitMiddleware(cast(WsgiApp, app.wsgi_app), service, hooks.admission)
+    dialects = AwsMiddleware(StsMiddleware(transit, service, hooks.admission), service, hooks.admission)
     fast_path = FastPathMiddleware(dialects, service, hooks.admission)
     app.wsgi_app = with_origin(fast_path, service)  # type: ignore[assignment,method-assign]  # Flask's own hook
     return app

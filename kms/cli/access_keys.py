@@ -18,11 +18,14 @@ def access_key() -> None:
 
 @access_key.command()
 @click.option("--expires-in", type=int, help="Seconds.  [default: as long as the service allows]")
+@click.option("--needs-second-factor", is_flag=True, help="It only asks STS for keys that end soon, with a code.")
 @click.option("--profile", help="Write it into ~/.aws under this name, in place of showing it.")
 @click.option("--region", default="us-east-1", show_default=True, help="The region of the profile.")
-def create(expires_in: int | None, profile: str | None, region: str) -> None:
+def create(expires_in: int | None, profile: str | None, region: str, *, needs_second_factor: bool) -> None:
     """Make an access key of your own and show it, once."""
-    body = {} if expires_in is None else {"expires_in": expires_in}
+    body: dict[str, int] = {} if expires_in is None else {"expires_in": expires_in}
+    if needs_second_factor:
+        body["needs_second_factor"] = True
     answer = remote.call("POST", *_PATH, body=body)
     if profile is None:
         show.document(answer)

@@ -18,7 +18,6 @@ ALIAS_PATTERN = rf"(?:{KEY_ID_PATTERN}|[a-z0-9-]{{1,32}}:alias/[A-Za-z0-9/_-]{{1
 _FLAT_SUFFIXES = frozenset({"symmetric", "rsa", "ecc", "dh", "session"})
 
 ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID_PATTERN}\Z")]
-GroupName = ClientId
 KeyId = Annotated[str, msgspec.Meta(pattern=rf"^{KEY_ID_PATTERN}\Z")]
 
 

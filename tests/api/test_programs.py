@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +26,9 @@ from helpers.tokens import (
 from kms.access import policy
 from kms.access.model import Role
 from kms.access.policy import Permission
+from kms.api import examples
 from kms.errors import AuthenticationFailed, PermissionDenied
+from kms.operations import OPERATIONS, FromAnswerOf
 
 PAY = {"sub": "system:serviceaccount:prod:pay-*"}
 GRANT = {"subject": "role:user", "permission": "keys:encrypt", "key_pattern": "*"}
@@ -281,6 +285,61 @@ def test_a_narrow_session_does_what_its_scope_says(shared_world: World) -> None:
     assert child.post("/auth/logout").status_code == 200
     assert grandchild.post("/api/v1/keys/orders-1/encrypt", plain).status_code == 401
     assert owner.post("/api/v1/keys/orders-1/encrypt", plain).status_code == 200
+
+
+def test_a_narrow_session_does_nothing_else(shared_world: World) -> None:
+    """Every operation there is, in a session of an administrator that may only scrape."""
+    owner = with_person(shared_world, "boss", Role.ADMIN, Role.AUDITOR)
+    owner.post("/generate_symmetric_key")
+    narrow = session(shared_world, exchanged(shared_world, owner, scope="metrics:read"), "boss")
+    values = {"key_id": "boss_symmetric", "client_id": "boss", "version": "1", "alias": "x", "group": "g"}
+    for operation in OPERATIONS.values():
+        if operation.name in {"metrics", "issue_token", "end_session"}:
+            continue
+        path = re.sub(r"<(?:int:)?(\w+)>", lambda found: values.get(found[1], "0" * 24), operation.path)
+        request = examples.request_of(operation)
+        body = {name: each for name, each in (request or {}).items() if not isinstance(each, FromAnswerOf)}
+        answer = narrow.http.open(path, method=operation.method, json=body, headers=narrow.headers)
+        is_empty = answer.status_code == 200 and answer.json == {"items": [], "next_cursor": None}
+        assert is_empty or answer.status_code in (403, 404, 422), (operation.name, answer.text)
+    assert narrow.get("/metrics").status_code == 200
+    assert owner.get("/api/v1/keys/boss_symmetric").json["state"] == "active"
+
+
+def test_a_narrow_session_lets_nobody_in(shared_world: World) -> None:
+    owner = with_person(shared_world, "no-doors")
+    narrow = session(shared_world, exchanged(shared_world, owner, scope="sessions:manage"), "no-doors")
+    answer = narrow.post("/api/v1/clients/no-doors/public-keys", {"jwk": public_jwk(new_key())})
+    assert answer.status_code == 403
+
+
+def test_an_access_key_does_not_make_itself_live_on(world: World) -> None:
+    owner = with_person(world, "rolling")
+    first = owner.post("/api/v1/access-keys", {"expires_in": 600}).json
+    caller = world.service.programs.by_access_key(first["access_key_id"], first["secret_access_key"], "192.0.2.1")
+    with world.service.vault.change() as change:
+        token, record = world.service.authenticator.issue(change, caller)
+    program = Api(world.http, {"Authorization": f"Bearer {token}"}, "rolling")
+    assert record.expires_at == caller.expires_at
+    second = program.post("/api/v1/access-keys", {})
+    assert second.json["expires_at"] <= first["expires_at"]
+    assert world.service.clock() + timedelta(hours=1) > record.expires_at
+    assert owner.delete(f"/api/v1/access-keys/{first['access_key_id']}").status_code == 200
+    assert owner.get("/api/v1/access-keys").json["items"] == []
+    assert program.get("/api/v1/keys").status_code == 401
+
+
+def test_a_long_line_of_children_ends_with_the_first(world: World) -> None:
+    owner = with_person(world, "ancestor")
+    caller = world.service.authenticator.session(owner.headers["Authorization"].removeprefix("Bearer "))
+    for _ in range(1200):
+        with world.service.vault.change() as change:
+            token, record = world.service.authenticator.issue(change, caller)
+        caller = replace(caller, token=record)
+    last = Api(world.http, {"Authorization": f"Bearer {token}"}, "ancestor")
+    assert last.get("/api/v1/keys").status_code == 200
+    assert owner.post("/auth/logout").status_code == 200
+    assert last.get("/api/v1/keys").status_code == 401
 
 
 def test_a_child_ends_no_later_than_its_parent(world: World) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import getpass
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import certifi
+import pyotp
 import pytest
 from aws_cryptographic_material_providers.mpl import AwsCryptographicMaterialProviders
 from aws_cryptographic_material_providers.mpl import models as mpl
@@ -29,6 +35,7 @@ from helpers.aws_client import REGION, Account, Kms
 from helpers.running import Running, Start
 from helpers.shell import blocks, run
 from helpers.support import unb64
+from helpers.tokens import PlatformIssuer
 
 SOPS = "github.com/getsops/sops/v3/cmd/sops@v3.13.3"
 CONTEXT = {"tenant": "7", "purpose": "invoices"}
@@ -176,6 +183,80 @@ def test_the_cli_opens_the_data_key_that_it_was_given(aws: Aws, kms: Kms) -> Non
     blob = aws.file("data-key", unb64(made["CiphertextBlob"]))
     opened = aws("decrypt", key_id=key, ciphertext_blob=blob, encryption_context=context)
     assert opened["Plaintext"] == made["Plaintext"]
+
+
+def test_a_pod_needs_three_variables(service: Running, environ: dict[str, str], tmp_path: Path) -> None:
+    """AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ENDPOINT_URL, for the CLI and for boto3."""
+    issuer, admin = PlatformIssuer(), service.login(service.admin)
+    service.enrol("pod")
+    trusted = {"issuer": issuer.issuer, "audience": issuer.audience, "jwks": issuer.jwks}
+    assert service.curl("POST", "/api/v1/issuers", trusted, token=admin).status == 201
+    subject = "system:serviceaccount:prod:pod"
+    role = {"role": "pod", "issuer": issuer.issuer, "claims": {"sub": subject}, "client_id": "pod"}
+    assert service.curl("POST", "/api/v1/issuer-roles", role, token=admin).status == 201
+    (tmp_path / "token").write_text(issuer.token(subject))
+    found = {name: value for name, value in environ.items() if "ACCESS_KEY" not in name and "ENDPOINT" not in name}
+    found |= {
+        "AWS_ROLE_ARN": "arn:aws:iam::000000000000:role/pod",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+        "AWS_ENDPOINT_URL": service.url,
+        "HOME": str(tmp_path),
+    }
+    aws = Program(("aws",), found, tmp_path)
+    identity = json.loads(aws("sts", "get-caller-identity"))
+    assert identity["Arn"].startswith("arn:aws:sts::000000000000:assumed-role/pod/")
+    key = json.loads(aws("kms", "create-key"))["KeyMetadata"]["KeyId"]
+    program = (
+        "import boto3; kms = boto3.client('kms'); "
+        f"sealed = kms.encrypt(KeyId='{key}', Plaintext=b'x')['CiphertextBlob']; "
+        "print(kms.decrypt(CiphertextBlob=sealed)['Plaintext'].decode())"
+    )
+    boto = Program((sys.executable, "-c"), found, tmp_path)
+    assert boto(program) == "x\n"
+    assert service.curl("DELETE", "/api/v1/issuer-roles/pod", token=admin).status == 200
+    assert "UnrecognizedClientException" in aws.refusal("kms", "list-keys")[1]  # under the keys that it has kept
+    assert "InvalidIdentityToken" in boto.refusal(program)[1]
+
+
+def test_the_cli_asks_for_the_code_of_a_profile(service: Running, environ: dict[str, str]) -> None:
+    """`mfa_serial` in a profile, as the page has it; the access key that lives long does nothing without a code."""
+    made = service.enrol(getpass.getuser())
+    (service.folder / "me.json").write_text(json.dumps(made))
+    run(service, "python -m kms login --credentials me.json")
+    (script,) = blocks("docs/how-to/aws-clients.md", "With a code of the authenticator app")
+    run(service, script)
+    found = {name: value for name, value in environ.items() if "ACCESS_KEY" not in name}
+    found["AWS_ENDPOINT_URL"] = service.url
+    aws = Program(("aws",), found, service.folder)
+    assert "needs a second factor" in aws.refusal("kms", "list-keys", "--profile", "long")[1]
+    code = pyotp.TOTP(made["totp_secret"]).at(time.time() + 30)  # that of now has logged in
+    printed = at_a_terminal(["aws", "kms", "create-key", "--profile", "me"], found, "MFA code", code)
+    assert '"KeyState": "Enabled"' in printed, printed
+
+
+def at_a_terminal(command: list[str], environ: dict[str, str], prompt: str, answer: str) -> str:
+    """What a program prints that asks for something and is given the answer."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command, env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        printed, is_answered = b"", False
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # how Linux says that nobody has the other end open
+                break
+            if not part:
+                break
+            printed += part
+            if not is_answered and prompt.encode() in printed:
+                os.write(ours, f"{answer}\n".encode())
+                is_answered = True
+        assert process.wait() == 0, printed
+    os.close(ours)
+    return printed.decode()
 
 
 def test_the_cli_signs_what_openssl_verifies(aws: Aws, kms: Kms) -> None:

@@ -34,6 +34,7 @@ from kms.api.aws.names import Names
 from kms.api.aws.proof import Proofs
 from kms.api.aws.request import ACTIONS, Action, AwsRequest
 from kms.api.aws.shapes import decoded
+from kms.api.aws.sts import needs_second_factor
 from kms.api.fast_path import Environ, StartResponse, WsgiApp
 from kms.api.faults import long_request_id, recorded_fault
 from kms.api.headers import security_headers
@@ -95,6 +96,8 @@ class AwsMiddleware:
     def _answer(self, action: Action | None, call: Call, environ: Environ) -> bytes:
         signer, signed, body = self._proofs.proven(call, environ)
         call.caller = signer.caller
+        if signer.key.needs_second_factor:
+            raise needs_second_factor(self._names(signed.region), signer.key)
         if action is None:
             if _KEY_STORES.search(environ["HTTP_X_AMZ_TARGET"]):
                 raise Fault("UnsupportedOperationException", "There are no custom key stores here.")

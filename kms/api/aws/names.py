@@ -42,6 +42,10 @@ class Names:
         """The ARN of a client, as a user of the account."""
         return f"arn:aws:iam::{self.account}:user/{client_id}"
 
+    def mfa_arn(self, client_id: str) -> str:
+        """The ARN of the second factor of a client: AWS's serial number of it."""
+        return f"arn:aws:iam::{self.account}:mfa/{client_id}"
+
     def role_arn(self, role: str) -> str:
         """The ARN of a role, which stands for every client that has it."""
         return f"arn:aws:iam::{self.account}:role/{role}"

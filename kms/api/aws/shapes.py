@@ -57,13 +57,16 @@ def decoded(kind: type[Any], body: bytes) -> Any:
         try:
             return _decoder(kind).decode(body)  # type: ignore[arg-type]  # every class is hashable
         except msgspec.ValidationError:
-            return _converted(kind, msgspec.json.decode(body))
+            return converted(kind, msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Fault("SerializationException", "The body is not a JSON object.", problem="malformed-request") from None
 
 
-def _converted(kind: type[Any], given: Any) -> Any:
-    """The request that a body is which is not one as it stands: with members that are null, or that do not fit."""
+def converted(kind: type[Any], given: Any) -> Any:
+    """The request that a body is which is not one as it stands: with members that are null, or that do not fit.
+
+    Raises Fault: ValidationException or SerializationException.
+    """
     shape = inspect.type_info(kind)
     given = _without_nulls(given, shape)
     if violations := list(_violations(given, shape, "")):

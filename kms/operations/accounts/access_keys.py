@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from kms.access import access_keys, policy, sessions
 from kms.access.access_keys import AccessKey
+from kms.access.model import SECRET
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.errors import Conflict, NotFound, ValidationFailed
@@ -73,7 +74,10 @@ class AccessKeyList(Answer):
     example={"expires_in": 3600},
 )
 def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequest) -> AccessKeyAnswer:
-    """Make an access key for programs that sign their requests as AWS's do; its expiry is fixed now."""
+    """Make an access key for programs that sign their requests as AWS's do; its expiry is fixed now.
+
+    In a session that a program proved, it ends no later than the session.
+    """
     caller, settings = call.known_caller, service.settings
     longest = settings.mfa_access_key_lifetime if request.needs_second_factor else settings.access_key_lifetime
     narrowed = sessions.narrowed_scope(caller, frozenset(request.scope.split()))
@@ -85,14 +89,20 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
     if lifetime > longest:
         raise ValidationFailed(f"expires_in: at most {int(longest.total_seconds())} seconds.")
     now = service.clock()
+    expires_at = now + lifetime
+    if caller.credential != SECRET and caller.expires_at is not None:
+        expires_at = min(expires_at, caller.expires_at)  # no program may make itself live on
     with service.change(call) as change:
-        if len(change.matching(AccessKey, client_id=call.known_caller.client_id)) >= _MOST:
+        # Those with a session token are as many as sessions: STS gives one to each program that asks.
+        held = change.matching(AccessKey, client_id=caller.client_id)
+        lasting = sum(each.session_token_hash is None for each in held)
+        if lasting >= _MOST and not request.with_session_token:
             raise Conflict(f"There are {_MOST} access keys of this client. Delete some first.")
         minted = access_keys.mint(
             change,
             caller,
             now,
-            now + lifetime,
+            expires_at,
             scope=narrowed.words if narrowed is not None else frozenset(),
             with_session_token=request.with_session_token,
             needs_second_factor=request.needs_second_factor,

@@ -107,7 +107,7 @@ def add_issuer(service: Service, call: Call, request: AddIssuerRequest) -> Issue
         raise ValidationFailed("jwks, jwks_uri: give one of them.")
     now = service.clock()
     if request.jwks_uri is not None:
-        keys = jwks.served(service.fetch_jwks(request.jwks_uri))
+        keys = issuers.served_keys(service.fetch_jwks(request.jwks_uri))
     else:
         keys = jwks.given(request.jwks or {})
     made = Issuer(

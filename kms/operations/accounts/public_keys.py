@@ -13,7 +13,7 @@ from kms.access import clients, policy, public_keys, step_up
 from kms.access.policy import Permission
 from kms.access.public_keys import PublicKey
 from kms.access.verification_key import VerificationKey, public_key_from_jwk, public_key_from_pem
-from kms.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
+from kms.errors import AlreadyExists, Conflict, NotFound, PermissionDenied, ValidationFailed
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
@@ -70,6 +70,8 @@ def add_public_key(service: Service, call: Call, request: AddPublicKeyRequest, c
     own = client_id == caller.client_id
     policy.require(caller, Permission.SESSIONS_MANAGE if own else Permission.CLIENTS_MANAGE)
     if own:
+        if caller.scope is not None:
+            raise PermissionDenied("A narrowed session lets nobody in: that would be more than it may itself.")
         step_up.require(caller, _FACTOR_WITHIN, now)
     key = _key(request)
     if request.expires_at is not None and request.expires_at <= now:

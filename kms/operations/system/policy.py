@@ -25,8 +25,9 @@ from kms.operations.core.declare import OPERATIONS, Answer, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
 from kms.operations.system.monitoring import readable
-from kms.vault import names
-from kms.vault.rows import OutboxEntry
+from kms.vault import names, tables
+from kms.vault.records import microseconds
+from kms.vault.rows import LastUse, OutboxEntry
 from kms.vault.transaction import Snapshot
 
 _MOST_BYTES = 256 << 20
@@ -88,11 +89,16 @@ class ChangedUse(Answer):
 
 
 class SimulateAnswer(Answer):
-    """What would change among what was done since `seen_since`, as far back as the audit log here goes."""
+    """What would change among what was done since `seen_since`, as far back as the audit log here goes.
+
+    `unseen` are keys that were used in that time, and last by a request that is not in this log: on another node, or
+    it was moved away.
+    """
 
     changed: list[ChangedUse]
     entries: int
     seen_since: datetime | None
+    unseen: list[str]
 
 
 @operation(
@@ -141,14 +147,20 @@ def simulate_policy(service: Service, call: Call, request: SimulateRequest) -> S
     and a message as one that a grant admits.
     """
     now = service.clock()
-    uses, seen_since, entries = _uses(service, now - min(request.since, _LONGEST))
+    since = now - min(request.since, _LONGEST)
     with service.vault.read() as snapshot:
+        last = snapshot.select(LastUse, tables.last_uses.c.used_at >= microseconds(since))
+    elsewhere = {each.request_id: each.key_uid for each in last}
+    uses, seen_since, entries = _uses(service, since, elsewhere)
+    with service.vault.read() as snapshot:
+        keys = [snapshot.find(Key, uid) for uid in set(elsewhere.values())]
         added = [grant_of(each, owner_of(each, call.known_caller), now) for each in request.add]
         missing = [each for each in request.remove if snapshot.find(Grant, each) is None]
         if missing:
             raise NotFound(f"remove: there is no grant {missing[0]}.")
         changed = _changed(_World(service, snapshot, added, frozenset(request.remove), now), uses)
-    return SimulateAnswer(changed=changed, entries=entries, seen_since=seen_since)
+    unseen = sorted(key.key_id for key in keys if key is not None)
+    return SimulateAnswer(changed=changed, entries=entries, seen_since=seen_since, unseen=unseen)
 
 
 @dataclass(frozen=True)
@@ -161,13 +173,19 @@ class _Use:
     source: str
 
 
-def _uses(service: Service, since: datetime) -> tuple[Counter[_Use], datetime | None, int]:
-    """What was done with keys since then, how often; when the first of it was; and how many entries were read."""
+def _uses(
+    service: Service, since: datetime, elsewhere: dict[str, bytes]
+) -> tuple[Counter[_Use], datetime | None, int]:
+    """What was done with keys since then, how often; when the first of it was; and how many entries were read.
+
+    Requests that are found are taken out of `elsewhere`.
+    """
     begins, counted, first, entries = timestamp(since), Counter[_Use](), None, 0
     for entry in readable(_lines(service, _MOST_BYTES)):
         if entry.time < begins:
             continue
         entries += 1
+        elsewhere.pop(entry.request_id, None)
         first = min(first or entry.time, entry.time)
         declared = OPERATIONS.get(entry.operation)
         if declared is None or declared.permission is None or entry.key_id is None or entry.client_id is None:
