@@ -34,7 +34,7 @@ def keys(client_id: str | None, *, as_json: bool) -> None:
     show.table(found, "kid", "algorithm", "created_at", "expires_at", as_json=as_json)
 
 
-@click.command("remove-key")
+@click.command("remove-key", context_settings={"ignore_unknown_options": True})  # a thumbprint can begin with -
 @click.argument("client_id")
 @click.argument("kid")
 def remove_key(client_id: str, kid: str) -> None:

@@ -88,6 +88,8 @@ def test_keys_of_a_client(kms: Kms, served: tuple[str, str]) -> None:
     assert "not logged in" in kms("whoami", code=1)[0]
     (removed,) = kms("client", "remove-key", "alice", added["kid"], by="admin")
     assert removed["kid"] == added["kid"]
+    for kid in ("-UsLeHbDXMfDQr9CicdzHlryLirTLh9Zl3oB-toT22g", "--sLeHbDXMfDQr9CicdzHlryLirTLh9Zl3oB-toT22g"):
+        assert "no such public key" in kms("client", "remove-key", "alice", kid, code=1)[0]
     assert "not valid" in kms(*log_in, code=1)[0]
     assert "--key goes without" in kms(*log_in, "--recovery", code=2)[0]
 

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from helpers.oidc_issuer import OidcIssuer, serving
 from helpers.running import Answer, Running, Start
@@ -177,7 +181,6 @@ def test_what_the_pod_mounts_is_what_the_role_and_the_lines_name() -> None:
     assert re.findall("path: (.*)", manifest) == ["token", "ca.crt"]
 
 
-@pytest.mark.skipif(not (ROOT / "kms/api/aws/sts.py").exists(), reason="there is no STS yet")
 def test_an_aws_sdk_logs_in_by_itself(pods: World) -> None:
     assert pods.paste(*blocks(PAGE, "With an AWS SDK")) == "b'hello'\n"
 
@@ -225,11 +228,34 @@ def test_a_job_signs_without_a_secret(world: World, job: dict[str, str]) -> None
         assert "The role asks for another re" in (world.folder / "session").read_text()
 
 
+def aws_client(pods: World) -> Any:
+    """An AWS client with the keys that STS gives to the pod."""
+    where = {
+        "region_name": "us-east-1",
+        "endpoint_url": pods.service.url,
+        "verify": str(pods.folder / "server.crt"),
+    }
+    given = boto3.client("sts", config=Config(signature_version=UNSIGNED), **where).assume_role_with_web_identity(
+        RoleArn="arn:aws:iam::000000000000:role/pay-pods",
+        RoleSessionName="pod",
+        WebIdentityToken=(pods.folder / "pod" / "token").read_text(),
+    )["Credentials"]
+    return boto3.client(
+        "kms",
+        aws_access_key_id=given["AccessKeyId"],
+        aws_secret_access_key=given["SecretAccessKey"],
+        aws_session_token=given["SessionToken"],
+        **where,
+    )
+
+
 def test_the_end_of_a_role_and_of_an_issuer_holds_at_once(pods: World, job: dict[str, str]) -> None:
     *_, in_the_job = blocks(PAGE, "From a CI job")
     *_, in_the_pod = blocks(PAGE, "From Kubernetes")
     on_branch(pods, "refs/heads/main")
     pods.service.environ |= job
+    aws = aws_client(pods)
+    assert aws.list_keys()["Keys"]
     for way, end in (
         (in_the_pod, "issuer remove-role pay-pods --yes"),
         (in_the_job, f"issuer remove {pods.ci.url} --yes"),
@@ -240,6 +266,8 @@ def test_the_end_of_a_role_and_of_an_issuer_holds_at_once(pods: World, job: dict
         assert pods.status("header") == 401
         assert run_to_its_end(pods, way).returncode != 0
         assert "The credentials are not valid." in (pods.folder / "session").read_text()
+    with pytest.raises(ClientError, match="UnrecognizedClientException"):
+        aws.list_keys()
     assert pods.kms("issuer roles") == []
     assert [each["issuer"] for each in pods.kms("issuer list")] == [CLUSTER]
 
@@ -270,3 +298,12 @@ def test_a_pattern_takes_what_the_page_says() -> None:
             claims.bound_claims({"ref": bound})
             assert [each for each in takes if not claims.matches(bound, each)] == []
             assert [each for each in does_not if claims.matches(bound, each)] == []
+
+
+def test_what_the_page_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        page, _, anchor = target.partition("#")
+        path = (ROOT / PAGE).parent / page if page else ROOT / PAGE
+        headings = re.findall("^#+ (.*)$", path.read_text(), re.MULTILINE)
+        anchors = {re.sub("[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in anchors, target
