@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.running import Start
+from helpers.tokens import PlatformIssuer
 
 PROGRAMS = Path(__file__).parents[1] / "clients" / "go"
 _NEEDED = (1, 26)
@@ -30,10 +31,18 @@ def test_the_clients_of_go(start: Start, tmp_path: Path) -> None:
     service = start("--workers", "2", "--rate-limit", "off")
     token = service.user("gopher")
     access = service.curl("POST", "/api/v1/access-keys", {}, token=token).json
+    issuer = PlatformIssuer()
+    admin = service.login(service.admin)
+    trusted = {"issuer": issuer.issuer, "audience": issuer.audience, "jwks": issuer.jwks}
+    role = {"role": "pods", "issuer": issuer.issuer, "claims": {"sub": "system:serviceaccount:ns:app"}}
+    service.curl("POST", "/api/v1/issuers", trusted, token=admin)
+    service.curl("POST", "/api/v1/issuer-roles", {**role, "client_id": "gopher"}, token=admin)
+    (tmp_path / "token").write_text(issuer.token("system:serviceaccount:ns:app"))
     certificate = str(service.folder / "server.crt")
     environ = os.environ | {
         "VAULT_ADDR": service.url,
         "VAULT_TOKEN": token,
+        "POD_TOKEN": str(tmp_path / "token"),
         "VAULT_CACERT": certificate,
         "AWS_ENDPOINT_URL": service.url,
         "AWS_CA_BUNDLE": certificate,

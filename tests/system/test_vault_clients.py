@@ -17,6 +17,7 @@ from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 from helpers.running import Running, Start
 from helpers.shell import blocks, run
 from helpers.support import b64, unb64
+from helpers.tokens import PlatformIssuer
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,54 @@ def client_of(service: Running, token: str) -> hvac.Client:
 @pytest.fixture(scope="module")
 def token(service: Running) -> str:
     return service.user("vera")
+
+
+@pytest.fixture(scope="module")
+def admin(service: Running) -> str:
+    return service.login(service.admin)
+
+
+@pytest.fixture(scope="module")
+def issuer(service: Running, admin: str, token: str) -> PlatformIssuer:
+    """An issuer whose tokens for `ci` let programs in as vera."""
+    made = PlatformIssuer()
+    trusted = {"issuer": made.issuer, "audience": made.audience, "jwks": made.jwks}
+    assert service.curl("POST", "/api/v1/issuers", trusted, token=admin).status == 201
+    role = {"role": "ci", "issuer": made.issuer, "claims": {"sub": "system:serviceaccount:ns:ci-*"}}
+    assert service.curl("POST", "/api/v1/issuer-roles", {**role, "client_id": "vera"}, token=admin).status == 201
+    return made
+
+
+@pytest.mark.parametrize("way", ["approle", "kubernetes", "jwt"])
+def test_programs_log_in_and_their_end_holds_at_once(
+    service: Running, token: str, admin: str, issuer: PlatformIssuer, way: str
+) -> None:
+    program, path = client_of(service, ""), ""
+    if way == "approle":
+        access = service.curl("POST", "/api/v1/access-keys", {}, token=token).json
+        path = f"/api/v1/access-keys/{access['access_key_id']}"
+        program.auth.approle.login(role_id=access["access_key_id"], secret_id=access["secret_access_key"])
+    elif way == "kubernetes":
+        program.auth.kubernetes.login(role="ci", jwt=issuer.token("system:serviceaccount:ns:ci-7"))
+    else:
+        answer = program.auth.jwt.jwt_login(role="ci", jwt=issuer.token("system:serviceaccount:ns:ci-7"))
+        program.token = answer["auth"]["client_token"]
+    assert program.is_authenticated()
+    key(program, f"by-{way}")
+    child = program.auth.token.create(policies=[f"keys:encrypt@by-{way}"], ttl="5m")["auth"]
+    assert child["lease_duration"] == 300
+    narrow = client_of(service, child["client_token"])
+    assert narrow.secrets.transit.encrypt_data(name=f"by-{way}", plaintext=b64(b"x"))["data"]["ciphertext"]
+    with pytest.raises(Forbidden):
+        key(narrow, "another")
+    assert program.auth.token.lookup_accessor(child["accessor"])["data"]["orphan"] is False
+    program.auth.token.revoke_accessor(child["accessor"])
+    assert not narrow.is_authenticated()
+    if way == "approle":
+        assert service.curl("DELETE", path, token=token).status == 200
+    else:
+        program.auth.token.revoke_self()
+    assert not program.is_authenticated()
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +358,7 @@ def test_what_does_not_fit_is_refused(service: Running, vault: hvac.Client, toke
     garbage = service.curl("POST", f"/v1/transit/encrypt/{name}", None, "-d", "{", token=token)
     assert garbage.json == {"errors": ["error parsing JSON"]}
     assert service.curl("POST", f"/v1/transit/encrypt/{name}", {}, token="").status == 403
-    long = ["-d", json.dumps({"password": "x" * 5000})]
+    long = ["-d", json.dumps({"password": "x" * 25_000})]
     assert service.curl("POST", "/v1/auth/userpass/login/x", None, *long, token="").status == 413
     with pytest.raises(InvalidRequest):
         key(vault, "neither", convergent_encryption=True)

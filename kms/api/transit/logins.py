@@ -1,26 +1,26 @@
-"""Logins and a caller's own token in the Vault dialect."""
+"""The ways to log in of the Vault dialect: people by userpass, programs by jwt, kubernetes, approle and cert."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from kms.access.authentication import Credentials
-from kms.access.model import Token
+from kms.access.model import Caller
 from kms.access.ratelimit import RateClass
 from kms.api.transit.answers import Fault
 from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import READ, WRITE, Body, Done, route
-from kms.errors import MfaRequired
+from kms.api.transit.tokens import issued
+from kms.errors import AuthenticationFailed, MfaRequired
 from kms.operations.accounts.sessions import TokenRequest
-from kms.operations.core.declare import EmptyRequest
 
-_POLICIES = ["default"]
+_LONGEST_SECRET = 1024
+_SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
-class LoginBody(Body, kw_only=True):
+class UserpassBody(Body, kw_only=True):
     """A client's secret and the code of its authenticator app."""
 
     password: str
@@ -28,103 +28,94 @@ class LoginBody(Body, kw_only=True):
     passcode: str | None = None
 
 
-class TokenBody(Body, kw_only=True):
-    """Which token."""
+class JwtBody(Body, kw_only=True):
+    """A platform's token, and the issuer role that takes it."""
 
-    token: str = ""
+    jwt: str
+    role: str = ""
 
 
-@route(WRITE, "auth/userpass/login/<client_id>", LoginBody, RateClass.AUTHENTICATE, is_public=True)
-def login(transit: TransitRequest, body: LoginBody, client_id: str) -> Done:
+class AppRoleBody(Body, kw_only=True):
+    """An access key and its secret."""
+
+    role_id: str
+    secret_id: str = ""
+
+
+class CertBody(Body, kw_only=True):
+    """The client that the certificate of the connection names; any where it is left out."""
+
+    name: str = ""
+
+
+@route(WRITE, "auth/userpass/login/<client_id>", UserpassBody, RateClass.AUTHENTICATE, is_public=True)
+def login(transit: TransitRequest, body: UserpassBody, client_id: str) -> Done:
     """Give out a session token for a secret and a second factor."""
-    service, call = transit.service, transit.call
     code = body.totp or body.passcode
     if code is None:
         raise MfaRequired("Add totp with the code of the authenticator app.")
-    presented = Credentials(client_id, body.password[:1024], totp_code=code[:1024])
+    presented = Credentials(client_id, body.password[:_LONGEST_SECRET], totp_code=code[:_LONGEST_SECRET])
     with transit.slow() if presented.is_passphrase else nullcontext():
-        call.caller = service.authenticate(presented, call.source)
-    answer = transit.run("issue_token", TokenRequest())
-    issued = service.authenticator.session(answer.access_token)
-    assert issued.token is not None
-    auth = {
-        "client_token": answer.access_token,
-        "accessor": _accessor(issued.token),
-        "policies": _POLICIES,
-        "token_policies": _POLICIES,
-        "identity_policies": [],
-        "metadata": {"username": client_id},
-        "lease_duration": answer.expires_in,
-        "renewable": False,
-        "entity_id": client_id,
-        "token_type": "service",
-        "orphan": True,
-        "mfa_requirement": None,
-        "num_uses": 0,
-    }
-    return Done(auth=auth)
+        transit.call.caller = transit.service.authenticate(presented, transit.call.source)
+    return issued(transit, TokenRequest(), {"username": client_id})
 
 
-@route(READ, "auth/token/lookup-self")
-def lookup_self(transit: TransitRequest, body: Body) -> Any:
-    """Show what the token is."""
-    token = transit.call.known_caller.token
-    assert token is not None  # there is no other way in
-    lifetime = int((token.expires_at - token.issued_at).total_seconds())
-    left = int((token.expires_at - transit.service.clock()).total_seconds())
-    return {
-        "accessor": _accessor(token),
-        "creation_time": int(token.issued_at.timestamp()),
-        "creation_ttl": lifetime,
-        "display_name": f"userpass-{token.client_id}",
-        "entity_id": token.client_id,
-        "expire_time": _rfc3339(token.expires_at),
-        "explicit_max_ttl": lifetime,
-        "id": transit.token,
-        "identity_policies": [],
-        "issue_time": _rfc3339(token.issued_at),
-        "meta": {"username": token.client_id},
-        "num_uses": 0,
-        "orphan": True,
-        "path": f"auth/userpass/login/{token.client_id}",
-        "policies": _POLICIES,
-        "renewable": False,
-        "ttl": max(left, 0),
-        "type": "service",
-    }
+@route(WRITE, "auth/jwt/login", JwtBody, RateClass.AUTHENTICATE, is_public=True)
+def jwt_login(transit: TransitRequest, body: JwtBody) -> Done:
+    """Give out a session token for a platform's token."""
+    _by_platform_token(transit, body)
+    return issued(transit, TokenRequest(), {"role": body.role})
 
 
-@route(WRITE, "auth/token/lookup", TokenBody)
-def lookup(transit: TransitRequest, body: TokenBody) -> Any:
-    """Show what the token is, which must be the one that asks."""
-    _require_own(transit, body)
-    return lookup_self(transit, Body())
+@route(WRITE, "auth/kubernetes/login", JwtBody, RateClass.AUTHENTICATE, is_public=True)
+def kubernetes_login(transit: TransitRequest, body: JwtBody) -> Done:
+    """Give out a session token for the token of a service account."""
+    subject = _by_platform_token(transit, body).subject.rpartition(" ")[2]
+    named = subject.removeprefix(_SERVICE_ACCOUNT).split(":") if subject.startswith(_SERVICE_ACCOUNT) else []
+    metadata = {"role": body.role}
+    if len(named) == 2:  # a namespace and a name
+        metadata |= {"service_account_namespace": named[0], "service_account_name": named[1]}
+    return issued(transit, TokenRequest(), metadata)
 
 
-@route(WRITE, "auth/token/renew-self")
-@route(WRITE, "auth/token/renew", TokenBody)
-def renew(transit: TransitRequest, body: Body) -> Any:
-    """Refuse: the end of a token is fixed when it is issued."""
-    _require_own(transit, body)
-    raise Fault("lease is not renewable")
+@route(WRITE, "auth/approle/login", AppRoleBody, RateClass.AUTHENTICATE, is_public=True)
+def approle_login(transit: TransitRequest, body: AppRoleBody) -> Done:
+    """Give out a session token for an access key, which is the `role_id`, and its secret, the `secret_id`."""
+    role_id, secret_id = body.role_id[:_LONGEST_SECRET], body.secret_id[:_LONGEST_SECRET]
+    _prove(transit, lambda: transit.service.programs.by_access_key(role_id, secret_id, transit.call.source))
+    return issued(transit, TokenRequest(), {"role_name": role_id})
 
 
-@route(WRITE, "auth/token/revoke-self")
-def revoke_self(transit: TransitRequest, body: Body) -> Done:
-    """End the session, on every worker, before this answers."""
-    transit.run("end_session", EmptyRequest())
-    return Done(status=204)
+@route(WRITE, "auth/cert/login", CertBody, RateClass.AUTHENTICATE, is_public=True)
+def cert_login(transit: TransitRequest, body: CertBody) -> Done:
+    """Give out a session token for the certificate of the connection."""
+    presented = transit.certificate
+    if presented is None:
+        raise Fault("client certificate must be supplied", problem="authentication-failed")
+    leaf, chain = presented
+    named = body.name or None
+    caller = _prove(transit, lambda: transit.service.programs.by_certificate(named, leaf, chain, transit.call.source))
+    return issued(transit, TokenRequest(), {"cert_name": caller.client_id, "common_name": caller.client_id})
 
 
-def _require_own(transit: TransitRequest, body: Body) -> None:
-    if isinstance(body, TokenBody) and body.token not in ("", transit.token):
-        raise Fault("permission denied", status=403, problem="permission-denied")
+@route(READ, "auth/approle/role/<role>/role-id")
+@route(WRITE, "auth/approle/role/<role>/secret-id")
+def approle_role(transit: TransitRequest, body: Body, role: str) -> Any:
+    """Say where they come from: an access key is a role_id, and its secret the secret_id."""
+    raise Fault("role_id and secret_id are an access key and its secret here: POST /api/v1/access-keys makes them")
 
 
-def _accessor(token: Token) -> str:
-    """A name of the token that opens nothing."""
-    return sha256(token.token_hash).hexdigest()[:24]
+def _by_platform_token(transit: TransitRequest, body: JwtBody) -> Caller:
+    if not body.role:
+        raise Fault("missing role")
+    programs, source = transit.service.programs, transit.call.source
+    return _prove(transit, lambda: programs.by_platform_token(body.jwt, body.role, source))
 
 
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _prove(transit: TransitRequest, proof: Callable[[], Caller]) -> Caller:
+    """The caller that a proof gives, who goes on. As with Vault, what does not prove anybody is a bad request."""
+    try:
+        transit.call.caller = caller = transit.service.counted(proof)
+    except AuthenticationFailed as refusal:
+        raise Fault(refusal.detail, problem=refusal.problem) from None
+    return caller

@@ -13,6 +13,7 @@ from kms.api.transit import types
 from kms.api.transit.answers import Fault
 from kms.api.transit.request import TransitRequest
 from kms.api.transit.routes import DELETE, LIST, READ, WRITE, Body, Done, route
+from kms.api.transit.units import seconds
 from kms.errors import AlreadyExists, NotFound
 from kms.keys.model import Origin
 from kms.operations.core.declare import EmptyRequest
@@ -286,14 +287,8 @@ def _rfc3339(moment: datetime) -> str:
 
 
 def _period(given: str | int) -> timedelta | None:
-    """A duration as Vault takes it: seconds, or a number with s, m, h or d. Raises Fault."""
-    text = str(given).strip()
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    unit = units.get(text[-1:], 1)
-    number = text[:-1] if text[-1:] in units else text
-    if not (number.isascii() and number.isdecimal()) or len(number) > 9:
-        raise Fault("auto_rotate_period must be a number of seconds, or such as 720h")
-    seconds = int(number) * unit
-    if 0 < seconds < 3600:
+    """How often a key is to rotate, None for never. Raises Fault."""
+    period = seconds(given, "auto_rotate_period")
+    if 0 < period < 3600:
         raise Fault("auto rotate period must be 0 to disable or at least an hour")
-    return timedelta(seconds=seconds) if seconds else None
+    return timedelta(seconds=period) if period else None

@@ -25,6 +25,7 @@ from kms.api.admission import Admission
 from kms.api.fast_path import Environ, StartResponse, WsgiApp
 from kms.api.faults import long_request_id, recorded_fault
 from kms.api.headers import JSON, security_headers
+from kms.api.origin import presented_certificate
 from kms.api.transit import (  # noqa: F401  # they fill the table
     encrypting,
     logins,
@@ -32,6 +33,7 @@ from kms.api.transit import (  # noqa: F401  # they fill the table
     mounting,
     signing,
     system,
+    tokens,
     transferring,
 )
 from kms.api.transit.answers import Fault, envelope, fault_of
@@ -43,7 +45,7 @@ from kms.operations import Call, Service
 _PREFIX = "/v1/"
 _LONGEST_PATH = 512
 _METHODS = frozenset({*READ, *WRITE, *LIST, *DELETE})
-_LONGEST_PUBLIC = 4096
+_LONGEST_PUBLIC = 20_480  # a platform's token, and what goes with it
 _TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})  # as Go's programs write it
 _NO_KEY = "encryption key not found"
 _ROOT_NAMESPACE = frozenset({"", "root"})
@@ -109,7 +111,10 @@ class TransitMiddleware:
             raise Fault(f"unsupported path or method: {path[:80]}", status=404, problem="not-found")
         route, variables, prefix = routed
         self.service.rate_limits.hit(route.rate_class, identity(call.caller, call.source))
-        transit, stream = TransitRequest(self.service, call, self.admission, prefix, token), environ["wsgi.input"]
+        transit, stream = (
+            TransitRequest(self.service, call, self.admission, prefix, token, presented_certificate(environ)),
+            environ["wsgi.input"],
+        )
         if call.caller is None:
             body = self._public_body(route, call, length, stream)
             answer = route.function(transit, body, **variables)

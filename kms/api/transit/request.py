@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kms.api.dialect import DialectRequest
+from kms.api.origin import PresentedCertificate
 
 
 @dataclass
@@ -13,6 +14,7 @@ class TransitRequest(DialectRequest):
 
     prefix: str = ""
     token: str = field(default="", repr=False)
+    certificate: PresentedCertificate | None = None
 
     def key_id(self, name: str) -> str:
         """The id of the key that has this name in the mount."""

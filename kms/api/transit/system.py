@@ -99,7 +99,14 @@ def key_status(transit: TransitRequest, body: Body) -> Any:
 @route(READ, "sys/auth")
 def auth_methods(transit: TransitRequest, body: Body) -> Done:
     """The ways to log in."""
-    methods = {"token/": "tokens of sessions", "userpass/": "a client's secret and the code of its authenticator app"}
+    methods = {
+        "approle/": "an access key and its secret",
+        "cert/": "a client certificate",
+        "jwt/": "tokens of trusted issuers",
+        "kubernetes/": "tokens of service accounts",
+        "token/": "tokens of sessions",
+        "userpass/": "a client's secret and the code of its authenticator app",
+    }
     return listed(
         transit, {path: mounted(path.rstrip("/"), path, description) for path, description in methods.items()}
     )

@@ -15,6 +15,9 @@ from kms.errors import Refusal, ValidationFailed
 from kms.operations import BatchItems
 
 _CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/_=\r\n-]*)")
+_SPAN = re.compile(r"(?:[0-9]{1,9}[smhd])+|[0-9]{1,9}", re.ASCII)
+_PART = re.compile(r"([0-9]+)([smhd]?)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LINE_BREAKS = {ord("\r"): None, ord("\n"): None}
 
 
@@ -41,6 +44,14 @@ class UseBody(Unit, kw_only=True):
     convergent_encryption: bool = False
     bits: int = 256
     partial_failure_response_code: int | None = None
+
+
+def seconds(given: str | int, member: str) -> int:
+    """A duration as Vault takes it: seconds, or numbers with s, m, h or d such as `1h30m`. Raises Fault."""
+    text = str(given).strip()
+    if _SPAN.fullmatch(text) is None:
+        raise Fault(f"{member} must be a number of seconds, or such as 720h")
+    return sum(int(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
 
 
 def units(body: UseBody) -> Sequence[Unit]:
