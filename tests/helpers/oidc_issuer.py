@@ -25,7 +25,7 @@ class OidcIssuer(PlatformIssuer):
     """An issuer that serves its keys, and a token for the job that it runs, as CI systems do.
 
     `ca` is the certificate by which clients trust it. Whoever shows `request_token` at `/token` gets a token for the
-    audience asked for, with the claims in `job`, `sub` among them.
+    audience asked for, with the claims in `job`, `sub` among them. While it `is_down` it answers 503.
     """
 
     alg: str = "RS256"
@@ -34,6 +34,8 @@ class OidcIssuer(PlatformIssuer):
     url: str = ""
     request_token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     job: dict[str, Any] = field(default_factory=dict)
+    is_down: bool = False
+    answers: int = 0
 
     @property
     def host(self) -> str:
@@ -42,6 +44,9 @@ class OidcIssuer(PlatformIssuer):
 
     def answer(self, target: str, authorization: str) -> tuple[int, Any]:
         """Status and JSON of the answer to a GET."""
+        self.answers += 1
+        if self.is_down:
+            return 503, {}
         parts = urlsplit(target)
         if parts.path == "/.well-known/openid-configuration":
             return 200, {
