@@ -97,3 +97,27 @@ def test_an_issuer_that_does_not_answer_keeps_its_keys(world: World, clock: Stee
     refresh_issuers(world.service, clock())
     assert kids(world) == ["first"]
     assert log_in(world, token(world, issuer)) == 200
+
+
+def test_an_operator_gives_other_keys_and_roles_and_sessions_go_on(
+    world: World, clock: SteeredClock, issuer: OidcIssuer
+) -> None:
+    old = token(world, issuer)
+    form = {"grant_type": JWT_BEARER, "assertion": old, "role": "pay"}
+    session = {"Authorization": f"Bearer {world.http.post('/auth/token', data=form).json['access_token']}"}
+    issuer.key, issuer.kid = new_key("RS256"), "second"
+    (shown,) = world.admin.get("/api/v1/issuers").json["items"]
+    path = f"/api/v1/issuers/{shown['issuer_id']}"
+    assert world.admin.patch(path, {}).status_code == 422
+    assert world.admin.patch(path, {"jwks": {"keys": []}}).status_code == 422
+    assert world.user("somebody").patch(path, {"jwks": issuer.jwks}).status_code == 403
+    assert world.admin.patch("/api/v1/issuers/none", {"jwks": issuer.jwks}).status_code == 404
+    assert world.admin.patch(path, {"jwks": issuer.jwks}).json["kids"] == ["second"]
+    assert log_in(world, old) == 401
+    assert log_in(world, token(world, issuer)) == 200
+    assert world.http.get("/api/v1/keys", headers=session).status_code == 200
+    clock.advance(seconds=61)
+    issuer.kid = "third"
+    refresh_issuers(world.service, clock())
+    assert kids(world) == ["second"]  # nothing is fetched any more
+    assert world.admin.patch(path, {"jwks_uri": f"{issuer.url}/.well-known/jwks"}).json["kids"] == ["third"]

@@ -147,6 +147,10 @@ def test_issuers_and_roles(kms: Kms) -> None:
     assert kms("issuer", "remove-role", "pay", "--yes")[0]["role"] == "pay"
     assert "several audiences" in kms("issuer", "remove", issuer.issuer, "--yes", code=1)[0]
     kms("issuer", "remove", added[0], "--yes")
+    issuer.kid = "k2"
+    Path("keys.json").write_text(json.dumps(issuer.jwks))
+    assert kms("issuer", "set-keys", issuer.issuer, "--jwks", "keys.json")[0]["kids"] == ["k2"]
+    assert [each["kids"] for each in kms("issuer", "list")] == [["k2"]]
     kms("issuer", "remove", issuer.issuer, "--yes")
     assert "There is no issuer" in kms("issuer", "remove", issuer.issuer, "--yes", code=1)[0]
 
