@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from kms.access.decision import Circumstances, Decision, decide, denial, no_such_key
+from kms.access.circumstances import Circumstances
+from kms.access.decision import Decision, decide, denial, no_such_key
 from kms.access.model import Caller
 from kms.access.policy import Permission
 from kms.crypto.mac import code_key

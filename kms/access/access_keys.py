@@ -16,9 +16,11 @@ from kms.access.model import SECRET, Caller
 from kms.secret import Secret
 from kms.vault import names, tables
 from kms.vault.change import Change
-from kms.vault.records import stored_in
+from kms.vault.records import microseconds, stored_in
 from kms.vault.sealing import DerivedKeys, SealBroken
+from kms.vault.transaction import Snapshot
 
+_MOST_SHOWN = 1000
 _FORM = re.compile(r"[A-Z0-9]{20}")
 
 
@@ -88,6 +90,22 @@ def mint(
     )
     change.insert(record)
     return Minted(record, secret, session_token)
+
+
+def in_force(snapshot: Snapshot, client_id: str, now: datetime) -> list[AccessKey]:
+    """The access keys of a client that have not expired, the oldest first; of very many the newest thousand."""
+    column = tables.access_keys.c
+    own, good = column.client_id == client_id, column.expires_at > microseconds(now)
+    found = snapshot.select(AccessKey, own, good, order_by=column.created_at.desc(), limit=_MOST_SHOWN)
+    return found[::-1]
+
+
+def lasting(change: Change, client_id: str, most: int) -> int:
+    """How many access keys without a session token a client has, counted up to `most`."""
+    column = tables.access_keys.c
+    return len(
+        change.select(AccessKey, column.client_id == client_id, column.session_token_hash.is_(None), limit=most)
+    )
 
 
 def borne_by(session_token: str) -> str:

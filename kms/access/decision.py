@@ -15,24 +15,15 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
-from kms.access import step_up
+from kms.access import key_rules, step_up
+from kms.access.circumstances import Circumstances
 from kms.access.model import Caller, ContextRule, Effect, Grant
-from kms.access.policy import BOUND_BY_CONTEXT, Permission, by_role
+from kms.access.policy import BOUND_BY_CONTEXT, GRANTED_BY_ADMINISTRATORS, Permission, by_role
 from kms.errors import InsufficientUserAuthentication, NotFound, PermissionDenied
 from kms.keys.model import Key
 
 FOR_EVER = datetime.max.replace(tzinfo=UTC)
 _SOURCES_REMEMBERED = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What comes with a request beside its caller: the address, the time, what it is called, and AWS's account id."""
-
-    source: str
-    now: datetime
-    action: str = ""
-    account: str = ""
 
 
 class Rule(Protocol):
@@ -67,13 +58,18 @@ class Decision:
 
 
 _DENIED = Decision(allowed=False)
+_SOMEBODY_ELSE = ""  # no client has this id
+_BY_POLICY = frozenset(Permission) - GRANTED_BY_ADMINISTRATORS
+"""What the key policy of a key may allow others than its owner, where AWS has an action for it."""
 
 
 def decide(caller: Caller, permission: Permission, key: Key, at: Circumstances) -> Decision:
     """Whether `caller` may do this with `key`."""
     if caller.scope is not None and not caller.scope.allows_on_key(permission, key.key_id):
         return _DENIED
-    until, allowing = FOR_EVER, []
+    until: datetime = FOR_EVER
+    allowing: list[Rule] = []
+    is_granted = False
     for grant in caller.grants:
         if permission not in grant.permissions or not grant.covers(key.owner, key.key_id):
             continue
@@ -83,10 +79,24 @@ def decide(caller: Caller, permission: Permission, key: Key, at: Circumstances) 
             return Decision(allowed=False, until=until)
         if holds:
             allowing.append(grant)
-    allowed = by_role(caller, permission, key.owner) or any(
-        permission not in BOUND_BY_CONTEXT or grant.context_rule is ContextRule.NONE for grant in allowing
-    )
-    return Decision(allowed, until, () if allowed else tuple(allowing))
+            is_granted = is_granted or _is_for_any_message(grant, permission)
+    says = key_rules.said(caller, permission, key, at) if key.policy else None
+    if says is None:
+        allowed = is_granted or by_role(caller, permission, key.owner)
+        return Decision(allowed, until, () if allowed else tuple(allowing))
+    until = min(until, says.until)
+    if says.denies:
+        return Decision(allowed=False, until=until)
+    allowed = is_granted or by_role(caller, permission, _SOMEBODY_ELSE)
+    # What AWS leaves to the account is the owner's here: ownership allows what the policy allows its owner.
+    if by_role(caller, permission, key.owner) if key.owner == caller.client_id else permission in _BY_POLICY:
+        allowed = allowed or says.allows
+        allowing += says.allowing
+    return Decision(allowed, until, () if allowed else tuple(allowing), says.denying)
+
+
+def _is_for_any_message(grant: Grant, permission: Permission) -> bool:
+    return permission not in BOUND_BY_CONTEXT or grant.context_rule is ContextRule.NONE
 
 
 def allows(
@@ -148,14 +158,23 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
     """Whether `caller` may know that the key exists: anything that it may do with it is enough, short of a denial."""
     if caller.scope is not None and not caller.scope.covers(key.key_id):
         return False
+    if not caller.grants:
+        return by_role(caller, Permission.KEYS_READ, key.owner)
     covering = [grant for grant in caller.grants if grant.covers(key.owner, key.key_id)]
     for grant in covering:
         is_hidden = grant.effect is Effect.DENY and Permission.KEYS_READ in grant.permissions
         if is_hidden and in_force(grant, caller, at)[0]:
             return False
-    if by_role(caller, Permission.KEYS_READ, key.owner):
+    if key.policy and (says := key_rules.said(caller, Permission.KEYS_READ, key, _read(at))) and says.denies:
+        return False
+    if by_role(caller, Permission.KEYS_READ, key.owner) or (key.policy and key_rules.names(caller, key, at)):
         return True
     return any(grant.effect is Effect.ALLOW for grant in covering)
+
+
+def _read(at: Circumstances) -> Circumstances:
+    """The same circumstances of a request to see the key."""
+    return Circumstances(at.source, at.now, "DescribeKey", at.account)
 
 
 def no_such_key(key_id: str) -> NotFound:
@@ -181,7 +200,8 @@ def in_force(grant: Grant, caller: Caller, at: Circumstances) -> tuple[bool, dat
     until = grant.not_after or FOR_EVER
     if grant.second_factor_within is not None:
         if not step_up.is_fresh(caller, grant.second_factor_within, at.now):
-            return False, FOR_EVER
+            begins = step_up.counts_from(caller)
+            return False, begins if begins is not None and at.now < begins else FOR_EVER
         assert caller.second_factor_at is not None
         until = min(until, caller.second_factor_at + grant.second_factor_within)
     return True, until

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kms.access import decision, step_up
-from kms.access.decision import Circumstances
+from kms.access import decision, key_rules, step_up
+from kms.access.circumstances import Circumstances
 from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant
 from kms.access.policy import BOUND_BY_CONTEXT, Permission, by_role
 from kms.keys.model import Key
@@ -54,7 +54,12 @@ def _reasons(
         inside = caller.scope.allows_on_key(permission, key.key_id)
         words = " ".join(sorted(caller.scope.words))
         yield Reason("scope", Effect.DENY, not inside, f"The session is narrowed to {words}.")
-    yield from _of_roles(caller, permission, key)
+    yield from _of_roles(caller, permission, key, at)
+    for statement, is_met in key_rules.statements(caller, permission, key, at, associated_data):
+        effect = Effect(statement.effect)
+        does = "denies" if effect is Effect.DENY else "allows"
+        told = f"It {does} this." if is_met else "It is about others, about other actions, or under other conditions."
+        yield Reason(f'key policy statement "{statement.name}"', effect, is_met, told)
     for grant in caller.grants:
         if grant.owner not in (key.owner, EVERY_OWNER):
             continue  # it is never about this key, and none of its owner's business
@@ -64,11 +69,15 @@ def _reasons(
         yield Reason(f"grant {grant.grant_id}", grant.effect, why is None, why or told)
 
 
-def _of_roles(caller: Caller, permission: Permission, key: Key) -> Iterator[Reason]:
+def _of_roles(caller: Caller, permission: Permission, key: Key, at: Circumstances) -> Iterator[Reason]:
     for role in sorted(caller.roles):
         alone = Caller(caller.client_id, frozenset({role}), ())
         own = key.owner == caller.client_id
         allows = by_role(alone, permission, key.owner)
+        if own and allows and not by_role(alone, permission, "") and key_rules.parsed(key, at) is not None:
+            why = "The key has a policy, which says what its owner may do."
+            yield Reason(f"role {role}", Effect.ALLOW, False, why)
+            continue
         whose = "its own keys" if own else "keys of others"
         may = "may" if allows else "may not"
         yield Reason(

@@ -15,8 +15,13 @@ def is_fresh(caller: Caller, within: timedelta, now: datetime) -> bool:
 
     One that was given well in the future was given by a clock that was ahead, and does not count.
     """
-    given_at = caller.second_factor_at
-    return given_at is not None and given_at - _CLOCKS_DIFFER_BY <= now < given_at + within
+    given_at, begins = caller.second_factor_at, counts_from(caller)
+    return given_at is not None and begins is not None and begins <= now < given_at + within
+
+
+def counts_from(caller: Caller) -> datetime | None:
+    """From when the second factor of `caller` counts; None without one."""
+    return caller.second_factor_at - _CLOCKS_DIFFER_BY if caller.second_factor_at is not None else None
 
 
 def require(caller: Caller, within: timedelta, now: datetime) -> None:

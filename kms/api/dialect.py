@@ -41,7 +41,7 @@ class DialectRequest:
 
     def run(self, operation: str, request: Request | BatchItems, **path: str) -> Any:
         """Carry out one of the operations. Raises Refusal."""
-        call = Call(operation, self.call.source, self.call.request_id, self.call.caller)
+        call = Call(operation, self.call.source, self.call.request_id, self.call.caller, action=self.call.action)
         declared = OPERATIONS[operation]
         try:
             if not declared.slow:

@@ -86,7 +86,9 @@ def concerns(rule: Rule, asked: Asked) -> bool:
     if rule.ends is not None and not asked.now < rule.ends:
         return False
     if rule.factor_within is not None:
-        return asked.factor_at is not None and asked.now - asked.factor_at < rule.factor_within
+        if asked.factor_at is None:
+            return False
+        return timedelta(minutes=-5) <= asked.now - asked.factor_at < rule.factor_within
     return True
 
 

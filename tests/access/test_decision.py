@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kms.access import scope
-from kms.access.decision import FOR_EVER, Circumstances, allows, decide, may_see_key
+from kms.access.circumstances import Circumstances
+from kms.access.decision import FOR_EVER, allows, decide, may_see_key
 from kms.access.encryption_context import associated_data_of
 from kms.access.explain import explain
 from kms.access.model import Caller, ContextRule, Effect, Grant, Role

@@ -18,6 +18,7 @@ from helpers.support import Api, SteeredClock, Template, World, settings_for
 from helpers.tokens import PlatformIssuer
 from helpers.wsgi import answer_of, called, environ_of, signed
 from kms.access.model import Role
+from kms.operations.accounts import access_keys as access_keys_of_clients
 
 ACCOUNT = "000000000000"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/"
@@ -351,3 +352,17 @@ def test_what_nobody_signed_is_limited(template: Template, tmp_path: Path, clock
         assert [b"Throttling" in content for _, content in answers] == [False, False, True]
     finally:
         service.close()
+
+
+def test_keys_for_tokens_take_no_place_of_lasting_ones(
+    world: World, clock: SteeredClock, issuer: PlatformIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_keys_of_clients, "_MOST", 2)
+    given = [by_token(world, issuer.token(SUBJECT, clock().timestamp()))["Credentials"] for _ in range(4)]
+    pay = world.login("pay")
+    assert [pay.post("/api/v1/access-keys", {}).status_code for _ in range(3)] == [201, 201, 409]
+    listed = {each["access_key_id"] for each in pay.get("/api/v1/access-keys").json["items"]}
+    assert len(listed) == 6
+    assert {each["AccessKeyId"] for each in given} < listed
+    names = {each["credential"] for each in pay.get("/api/v1/clients/pay/credentials").json["items"]}
+    assert {f"access-key:{each}" for each in listed} <= names

@@ -128,7 +128,7 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
     retiring = _subject(aws, given.retiring_principal, key.owner) if given.retiring_principal else None
     if retiring is not None and not retiring.startswith("client:"):
         raise _no_principal()
-    if aws.call.known_caller.client_id != key.owner:
+    if aws.call.known_caller.client_id != key.owner and not key.policy:
         raise aws.denied(key.key_id)
     aws.require_enabled(key)
     if given.dry_run:
@@ -136,6 +136,7 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
     request = CreateGrantRequest(
         subject=_subject(aws, given.grantee_principal, key.owner),
         key_pattern=key.key_id,
+        owner=key.owner,
         permissions=frozenset(PERMISSIONS[each] for each in given.operations if each != _RETIRE),
         context_equals=constraints.encryption_context_equals,
         context_subset=constraints.encryption_context_subset,

@@ -94,7 +94,7 @@ def create_key(aws: AwsRequest, given: CreateKeyInput) -> Mapping[str, Any]:
     if given.custom_key_store_id or given.xks_key_id or given.origin not in ("AWS_KMS", "EXTERNAL"):
         raise Fault("UnsupportedOperationException", f"Keys of origin {given.origin} are not made here.")
     if given.policy is not None:
-        policies.require_ownership(aws, given.policy, aws.call.known_caller.client_id)
+        policies.require_enforceable(aws, given.policy, aws.call.known_caller.client_id, None)
     native = specs.TYPES.get(spec)
     if native is None:
         raise Fault("UnsupportedOperationException", f"KeySpec {spec} is not supported")

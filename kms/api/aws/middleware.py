@@ -96,6 +96,7 @@ class AwsMiddleware:
     def _answer(self, action: Action | None, call: Call, environ: Environ) -> bytes:
         signer, signed, body = self._proofs.proven(call, environ)
         call.caller = signer.caller
+        call.action = action.name if action is not None else ""
         if signer.key.needs_second_factor:
             raise needs_second_factor(self._names(signed.region), signer.key)
         if action is None:

@@ -1,25 +1,24 @@
-"""Key policies in the AWS dialect: what ownership gives every key, in whatever words, and nothing else.
-
-A document that says anything else is refused as malformed, so that nobody believes in what is not enforced.
-"""
+"""Key policies in the AWS dialect. One that cannot be enforced is refused as malformed: nobody is to rely on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from kms.access import key_policy
+from kms.access.key_policy import Malformed
 from kms.api.aws.faults import Fault
 from kms.api.aws.request import AwsRequest, action
 from kms.api.aws.shapes import ItemLimit, KeyInput, Marker, truncated
 from kms.keys.model import Key
 from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.key_policies import require_policy
 from kms.operations.keys.manage import UpdateKeyRequest
 
 _NAME = "default"
-_LONGEST = 32_768
 Policy = Annotated[str, Meta(min_length=1, max_length=131_072, pattern=r"^[\t\n\r -\xff]+\Z")]
 PolicyName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^\w+\Z")]
 
@@ -44,23 +43,9 @@ class ListKeyPoliciesInput(KeyInput, kw_only=True):
     marker: Marker | None = None
 
 
-class _Statement(msgspec.Struct, rename="pascal", forbid_unknown_fields=True, kw_only=True):
-    sid: str = ""
-    effect: Literal["Allow"]
-    principal: dict[Literal["AWS"], str | list[str]]
-    action: str | list[str]
-    resource: str | list[str] = "*"
-
-
-class _Document(msgspec.Struct, rename="pascal", forbid_unknown_fields=True, kw_only=True):
-    version: Literal["2012-10-17", "2008-10-17"] = "2008-10-17"
-    id: str = ""
-    statement: list[_Statement] | _Statement
-
-
 @action("GetKeyPolicy", GetKeyPolicyInput)
 def get_key_policy(aws: AwsRequest, given: GetKeyPolicyInput) -> Mapping[str, Any]:
-    """Show the policy that the owner of the key has by owning it."""
+    """Show the policy of a key: as it was put, or what owning it says."""
     _require_default(given.policy_name)
     key = aws.key_without_alias(given.key_id)
     aws.run("get_key", EmptyRequest(), key_id=key.key_id)
@@ -69,10 +54,10 @@ def get_key_policy(aws: AwsRequest, given: GetKeyPolicyInput) -> Mapping[str, An
 
 @action("PutKeyPolicy", PutKeyPolicyInput)
 def put_key_policy(aws: AwsRequest, given: PutKeyPolicyInput) -> None:
-    """Keep a policy that says what ownership says; refuse every other."""
+    """Keep a policy that can be enforced, byte for byte; one that would lock its owner out is refused, always."""
     _require_default(given.policy_name)
     key = aws.key_without_alias(given.key_id)
-    require_ownership(aws, given.policy, key.owner)
+    require_enforceable(aws, given.policy, key.owner, key.key_id)
     aws.run("update_key", UpdateKeyRequest(policy=given.policy), key_id=key.key_id)
 
 
@@ -86,46 +71,43 @@ def list_key_policies(aws: AwsRequest, given: ListKeyPoliciesInput) -> Mapping[s
 
 def document_of(aws: AwsRequest, key: Key) -> str:
     """The policy of a key, as it was put, or as AWS's own first one is."""
-    if key.policy:
-        return key.policy
-    statement = _Statement(
-        sid="The owner may do everything",
-        effect="Allow",
-        principal={"AWS": aws.names.client_arn(key.owner)},
-        action="kms:*",
-    )
-    document = _Document(version="2012-10-17", id="key-default-1", statement=[statement])
+    return key.policy or _default(aws, aws.names.client_arn(key.owner))
+
+
+def _default(aws: AwsRequest, principal: str) -> str:
+    statement = {
+        "Sid": "The owner may do everything",
+        "Effect": "Allow",
+        "Principal": {"AWS": principal},
+        "Action": "kms:*",
+        "Resource": "*",
+    }
+    document = {"Version": "2012-10-17", "Id": "key-default-1", "Statement": [statement]}
     return msgspec.json.encode(document).decode()
 
 
-def require_ownership(aws: AwsRequest, policy: str, owner: str) -> None:
-    """Raise Fault unless `policy` lets `owner`, or the account as a whole, do everything, and nobody else."""
-    if len(policy) > _LONGEST:
-        raise Fault("LimitExceededException", f"A key policy has at most {_LONGEST} characters.")
+def require_enforceable(aws: AwsRequest, text: str, owner: str, key_id: str | None) -> None:
+    """Raise Fault unless a key of `owner` may have this policy."""
+    if len(text) > key_policy.LONGEST:
+        raise Fault("LimitExceededException", f"A key policy has at most {key_policy.LONGEST} characters.")
     try:
-        document = msgspec.json.decode(policy, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(str(error).partition(" - at")[0]) from None
-    statements = document.statement if isinstance(document.statement, list) else [document.statement]
-    mine = {aws.names.client_arn(owner), aws.names.account_arn, aws.names.account}
-    for statement in statements:
-        principals = _batch(statement.principal.get("AWS", []))
-        if not principals or not set(principals) <= mine:
-            raise _malformed("the owner of a key is its only principal; grant its use to others instead")
-        if _batch(statement.action) != ["kms:*"] or _batch(statement.resource) != ["*"]:
-            raise _malformed('Action must be "kms:*" and Resource "*"')
-    if not statements:
-        raise _malformed("it has no statement")
+        with aws.service.vault.read() as snapshot:
+            require_policy(aws.service, snapshot, text, owner, key_id)
+    except Malformed as malformed:
+        raise Fault("MalformedPolicyDocumentException", malformed.reason) from None
 
 
-def _batch(given: str | list[str]) -> list[str]:
-    return given if isinstance(given, list) else [given]
+def require_same(aws: AwsRequest, text: str, key: Key) -> None:
+    """Raise Fault unless a replica is to have the policy that its key has: it is one key."""
+    require_enforceable(aws, text, key.owner, key.key_id)
+    if _meaning(text) not in (_meaning(document_of(aws, key)), _meaning(_default(aws, aws.names.account_arn))):
+        raise Fault("UnsupportedOperationException", "A replica has the policy of its primary key here.")
+
+
+def _meaning(text: str) -> object:
+    return msgspec.json.decode(text)
 
 
 def _require_default(name: str) -> None:
     if name != _NAME:
         raise Fault("NotFoundException", "No such policy exists", problem="not-found")
-
-
-def _malformed(why: str) -> Fault:
-    return Fault("MalformedPolicyDocumentException", f"This policy cannot be enforced here: {why}.")

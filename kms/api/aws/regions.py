@@ -14,7 +14,7 @@ from msgspec import Meta, field
 from kms.api.aws.faults import Fault
 from kms.api.aws.managing import metadata
 from kms.api.aws.names import no_such_key
-from kms.api.aws.policies import Policy, document_of, require_ownership
+from kms.api.aws.policies import Policy, document_of, require_same
 from kms.api.aws.request import AwsRequest, action
 from kms.api.aws.shapes import Description, KeyInput
 from kms.api.aws.tagging import Tag, labels_of
@@ -47,7 +47,7 @@ def replicate_key(aws: AwsRequest, given: ReplicateKeyInput) -> Mapping[str, Any
     """Show a key in one more region."""
     key = _primary(aws, given.key_id)
     if given.policy is not None:
-        require_ownership(aws, given.policy, key.owner)
+        require_same(aws, given.policy, key)
     labels = labels_of(given.tags)
     there = aws.in_region(given.replica_region)
     request = SetRegionsRequest(add=given.replica_region, add_labels=labels, description=given.description or "")

@@ -16,7 +16,6 @@ from kms.access.ratelimit import RateClass
 from kms.errors import Conflict, NotFound, ValidationFailed
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
-from kms.vault import tables
 
 _MOST = 100
 
@@ -94,9 +93,7 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
         expires_at = min(expires_at, caller.expires_at)  # no program may make itself live on
     with service.change(call) as change:
         # Those with a session token are as many as sessions: STS gives one to each program that asks.
-        held = change.matching(AccessKey, client_id=caller.client_id)
-        lasting = sum(each.session_token_hash is None for each in held)
-        if lasting >= _MOST and not request.with_session_token:
+        if not request.with_session_token and access_keys.lasting(change, caller.client_id, _MOST) >= _MOST:
             raise Conflict(f"There are {_MOST} access keys of this client. Delete some first.")
         minted = access_keys.mint(
             change,
@@ -118,13 +115,10 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
 
 @operation("GET", "/api/v1/access-keys", permission=Permission.SESSIONS_MANAGE, checked_upfront=True)
 def list_access_keys(service: Service, call: Call, request: EmptyRequest) -> AccessKeyList:
-    """List the caller's access keys."""
-    column = tables.access_keys.c
+    """List the caller's access keys; of very many the newest thousand."""
     with service.vault.read() as snapshot:
-        own = column.client_id == call.known_caller.client_id
-        found = snapshot.select(AccessKey, own, order_by=column.created_at)
-    now = service.clock()
-    return AccessKeyList(items=[_view(each) for each in found if each.expires_at > now], next_cursor=None)
+        found = access_keys.in_force(snapshot, call.known_caller.client_id, service.clock())
+    return AccessKeyList(items=[_view(each) for each in found], next_cursor=None)
 
 
 @operation(

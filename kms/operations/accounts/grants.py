@@ -19,6 +19,7 @@ from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Ro
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
+from kms.operations.accounts.granters import AskedGrant, require_granter
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
@@ -116,7 +117,10 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     if request.effect is Effect.DENY:
         _require_deniable(caller, permissions, request)
     else:
-        _require_grantable(caller, permissions, owner)
+        _require_grantable(caller, permissions)
+        if permissions - policy.GRANTED_BY_ADMINISTRATORS:
+            with service.vault.read() as snapshot:
+                require_granter(service, snapshot, call, _asked(request, permissions, owner))
     grant = grant_of(request, owner, service.clock())
     with service.change(call) as change:
         for subject in filter(None, (request.subject, request.retired_by)):
@@ -205,15 +209,28 @@ def may_take_back(caller: Caller, grant: Grant) -> bool:
     return retires or caller.client_id == grant.owner or Role.ADMIN in caller.roles
 
 
-def _require_grantable(caller: Caller, permissions: AbstractSet[Permission], owner: str) -> None:
-    """Raise where `caller` may not grant this on keys of `owner`: ValidationFailed or PermissionDenied."""
+def _asked(request: CreateGrantRequest, permissions: AbstractSet[Permission], owner: str) -> AskedGrant:
+    constraint = "EncryptionContextEquals" if request.context_equals is not None else None
+    if request.context_subset is not None:
+        constraint = "EncryptionContextSubset"
+    return AskedGrant(
+        owner,
+        request.key_pattern,
+        permissions,
+        request.subject,
+        request.retired_by,
+        request.aws_operations,
+        constraint,
+    )
+
+
+def _require_grantable(caller: Caller, permissions: AbstractSet[Permission]) -> None:
+    """Raise where nobody, or only an administrator, may grant this: ValidationFailed or PermissionDenied."""
     for_administrators = permissions & policy.GRANTED_BY_ADMINISTRATORS
     if not permissions or permissions - policy.GRANTABLE - for_administrators:
         raise ValidationFailed(f"permission: must be one of {', '.join(sorted(policy.GRANTABLE))}.")
     if for_administrators and Role.ADMIN not in caller.roles:
         raise PermissionDenied(f"Only an administrator grants {', '.join(sorted(for_administrators))}.")
-    if permissions - for_administrators and owner != caller.client_id:
-        raise PermissionDenied("Only their owner grants the use of keys.")
 
 
 def _require_deniable(caller: Caller, permissions: AbstractSet[Permission], request: CreateGrantRequest) -> None:

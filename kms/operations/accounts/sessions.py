@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import clients, issuers, policy, public_keys, sessions
+from kms.access import access_keys, clients, issuers, policy, public_keys, sessions
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
 from kms.access.model import Client, RecoveryCode, Token
@@ -216,7 +216,7 @@ def list_credentials(service: Service, call: Call, request: EmptyRequest, client
         client = clients.get(snapshot, client_id)
         codes = snapshot.matching(RecoveryCode, client_id=client_id)
         keys = snapshot.matching(PublicKey, client_id=client_id, order_by="created_at")
-        signing = snapshot.matching(AccessKey, client_id=client_id, order_by="created_at")
+        signing = access_keys.in_force(snapshot, client_id, service.clock())
         roles = snapshot.matching(IssuerRole, client_id=client_id, order_by="created_at")
     call.target = client_id
     return CredentialList(items=_credentials(client, codes, keys, signing, roles, service.clock()), next_cursor=None)

@@ -14,7 +14,7 @@ import msgspec
 from kms.access import jwks_fetch
 from kms.access.authentication import Authenticator, Credentials
 from kms.access.certificates import ClientRoots
-from kms.access.decision import Circumstances
+from kms.access.circumstances import Circumstances
 from kms.access.model import Caller
 from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits

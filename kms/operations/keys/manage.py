@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kms.access import policy
-from kms.access.decision import require_create
+from kms.access.decision import require_create, require_on_key
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyMaterial
@@ -19,13 +19,14 @@ from kms.crypto.registry import key_type
 from kms.errors import Refusal, ValidationFailed
 from kms.keys.cryptoperiod import next_rotation
 from kms.keys.ids import ClientId, KeyId
-from kms.keys.model import Usage
+from kms.keys.model import Key, Usage
 from kms.operations.core.declare import MOST_ITEMS, Answer, EmptyRequest, Request, operation
 from kms.operations.core.key_access import VersionNumber, authorized_key
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Cursor, KeyTypeName, Limit, Moment, Region
 from kms.operations.keys import key_factory
 from kms.operations.keys.key_factory import KeySpec
+from kms.operations.keys.key_policies import require_valid_policy
 from kms.operations.keys.views import KeyView, VersionView, shown, version_view, view_of
 from kms.vault.change import Change
 
@@ -171,6 +172,7 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
     """Change what a key does by itself, what it is called, or from which version on it works."""
     with service.change(call) as change:
         key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id)
+        _require_more(service, change, call, key, request)
         given = {name: value for name in request.__struct_fields__ if (value := getattr(request, name)) is not UNSET}
         labels = {**given.get("labels", key.labels), **given.pop("add_labels")}
         removed = given.pop("remove_labels")
@@ -196,12 +198,25 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
         return shown(service, change, after)
 
 
+def _require_more(service: Service, change: Change, call: Call, key: Key, request: UpdateKeyRequest) -> None:
+    """Raise where an update changes what the key's policy may keep from those who may only describe the key."""
+    at = service.circumstances(call)
+    if request.policy is not UNSET:
+        require_on_key(call.known_caller, Permission.KEYS_UPDATE, key, replace(at, action="PutKeyPolicy"))
+        require_valid_policy(service, change, request.policy, key.owner, key.key_id)
+    if request.exportable is not UNSET:
+        require_on_key(call.known_caller, Permission.KEYS_UPDATE, key, replace(at, action="Export"))
+
+
 def spec_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:
     """What the request asks for, if the caller may have it. Raises PermissionDenied, ValidationFailed, …"""
     caller = call.known_caller
     owner = request.owner or caller.client_id
     policy.require(caller, Permission.KEYS_CREATE, owner)
     require_create(caller, owner, request.key_id, service.circumstances(call))
+    if request.policy:
+        with service.vault.read() as snapshot:
+            require_valid_policy(service, snapshot, request.policy, owner, request.key_id)
     _require_periods(request.cryptoperiod, request.rotation_period)
     return KeySpec(
         type=key_type(request.type),

@@ -12,7 +12,7 @@ import msgspec
 
 from kms.access import callers, clients, decision, policy
 from kms.access import explain as explaining
-from kms.access.decision import Circumstances
+from kms.access.circumstances import Circumstances
 from kms.access.model import Caller, Effect, Grant
 from kms.access.policy import Permission
 from kms.audit.entry import SUCCESS, timestamp

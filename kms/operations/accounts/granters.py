@@ -1,0 +1,68 @@
+"""Who may give grants on a key: its owner, unless the key's policy keeps that from it, and whom the policy lets."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from kms.access import scope
+from kms.access.circumstances import Circumstances
+from kms.access.decision import allows, require_on_key
+from kms.access.policy import Permission
+from kms.errors import PermissionDenied
+from kms.keys.model import Key
+from kms.operations.core.service import Call, Service
+from kms.vault import tables
+from kms.vault.transaction import Snapshot
+
+
+@dataclass(frozen=True)
+class AskedGrant:
+    """A grant that somebody asks for, as far as a key's policy looks at it. `operations` and `constraint` are AWS's."""
+
+    owner: str
+    key_pattern: str
+    permissions: AbstractSet[Permission]
+    subject: str
+    retired_by: str | None
+    operations: frozenset[str]
+    constraint: str | None
+
+
+def require_granter(service: Service, snapshot: Snapshot, call: Call, asked: AskedGrant) -> None:
+    """Return if the caller may give that grant. Nobody gives by a policy what it may not do itself.
+
+    Raises PermissionDenied, NotFound.
+    """
+    caller = call.known_caller
+    at = _circumstances(service, call, asked)
+    column = tables.keys.c
+    own = snapshot.select(Key, column.owner == asked.owner, column.policy != "")
+    concerned = [key for key in own if scope.matches(asked.key_pattern, key.key_id)]
+    if asked.owner == caller.client_id:
+        for key in concerned:
+            require_on_key(caller, Permission.GRANTS_MANAGE, key, at)
+        return
+    is_one = [key.key_id for key in concerned] == [asked.key_pattern]
+    if not is_one or not allows(caller, Permission.GRANTS_MANAGE, concerned[0], at):
+        raise PermissionDenied("Only their owner grants the use of keys.")
+    for permission in sorted(asked.permissions):
+        require_on_key(caller, permission, concerned[0], replace(service.circumstances(call), action=permission))
+
+
+def _circumstances(service: Service, call: Call, asked: AskedGrant) -> Circumstances:
+    account = service.settings.aws_account_id
+    return replace(
+        service.circumstances(call),
+        action="CreateGrant",
+        grant_operations=asked.operations,
+        grantee=_arn(account, asked.subject),
+        retiring=_arn(account, asked.retired_by) if asked.retired_by else None,
+        grant_constraint=asked.constraint,
+    )
+
+
+def _arn(account: str, subject: str) -> str:
+    """The ARN of a subject, as the AWS dialect has it."""
+    kind, _, name = subject.partition(":")
+    return f"arn:aws:iam::{account}:{'user' if kind == 'client' else kind}/{name}"
