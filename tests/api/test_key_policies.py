@@ -282,7 +282,6 @@ def test_grants_are_given_by_whom_the_policy_lets(world: World, alice: Someone, 
 
 
 def test_the_statement_that_decided_is_named(alice: Someone, bob: Someone) -> None:
-    outside_condition = {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}
     key = key_of(
         alice,
         allow(user("bob"), "kms:Encrypt", Sid="Bob encrypts"),

@@ -186,3 +186,20 @@ def test_grants(kms: Kms) -> None:
     (denied,) = kms(*grant, "--deny", by="admin")
     assert (denied["effect"], denied["owner"]) == ("deny", "*")
     kms("grant", "delete", denied["grant_id"])
+
+
+def test_policy_explains_itself_and_is_tried_first(kms: Kms) -> None:
+    kms("key", "create", "ledger", by="alice")
+    (told,) = kms("policy", "explain", "ledger", "keys:encrypt", "--client", "bob", "--json")
+    assert told["allowed"] is False
+    (made,) = kms("grant", "create", "client:bob", "keys:encrypt", "--key", "ledger", "--source", "10.0.0.0/8")
+    asks = ("policy", "explain", "ledger", "keys:encrypt", "--client", "bob")
+    assert kms(*asks, "--source", "10.1.1.1", "--json")[0]["allowed"] is True
+    shown = kms(*asks, "--source", "192.0.2.1")
+    assert f"grant {made['grant_id']}" in {each["rule"] for each in shown if isinstance(each, dict)}
+    assert "NAME=VALUE" in kms(*asks, "--context", "wrong", code=2)[0]
+    Path("change.json").write_text(json.dumps({"remove": [made["grant_id"]]}))
+    (tried,) = kms("policy", "simulate", "change.json", "--json", by="admin")
+    assert tried["changed"] == []
+    Path("change.json").write_text("no JSON")
+    assert "cannot be read" in kms("policy", "simulate", "change.json", code=1)[0]
