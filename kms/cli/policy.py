@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def explain(
     body = {"key_id": key_id, "permission": permission}
     body |= {name: value for name, value in given.items() if value is not None}
     answer = remote.call("POST", *_PATH, "explain", body=body)
-    if as_json:
+    if as_json or not sys.stdout.isatty():
         show.document(answer)
         return
     show.table(answer["because"], "rule", "effect", "matches", "why", as_json=False)
@@ -75,7 +76,7 @@ def simulate(file: Path, since: str, *, as_json: bool) -> None:
     if not isinstance(change, dict):
         raise click.ClickException(f'{file} must be {{"add": [grant …], "remove": [id …]}}.')
     answer = remote.call("POST", *_PATH, "simulate", body={**change, "since": since})
-    if as_json:
+    if as_json or not sys.stdout.isatty():
         show.document(answer)
         return
     columns = ("client_id", "permission", "key_id", "before", "after", "uses")

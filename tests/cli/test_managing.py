@@ -195,11 +195,11 @@ def test_policy_explains_itself_and_is_tried_first(kms: Kms) -> None:
     (made,) = kms("grant", "create", "client:bob", "keys:encrypt", "--key", "ledger", "--source", "10.0.0.0/8")
     asks = ("policy", "explain", "ledger", "keys:encrypt", "--client", "bob")
     assert kms(*asks, "--source", "10.1.1.1", "--json")[0]["allowed"] is True
-    shown = kms(*asks, "--source", "192.0.2.1")
-    assert f"grant {made['grant_id']}" in {each["rule"] for each in shown if isinstance(each, dict)}
+    (shown,) = kms(*asks, "--source", "192.0.2.1")
+    assert f"grant {made['grant_id']}" in {each["rule"] for each in shown["because"]}
     assert "NAME=VALUE" in kms(*asks, "--context", "wrong", code=2)[0]
     Path("change.json").write_text(json.dumps({"remove": [made["grant_id"]]}))
     (tried,) = kms("policy", "simulate", "change.json", "--json", by="admin")
     assert tried["changed"] == []
     Path("change.json").write_text("no JSON")
-    assert "cannot be read" in kms("policy", "simulate", "change.json", code=1)[0]
+    assert "can be read" in kms("policy", "simulate", "change.json", code=1)[0]
