@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from kms.access import key_policy
+from kms.access import key_policy, step_up
 from kms.access.circumstances import Circumstances
 from kms.access.encryption_context import context_of
 from kms.access.key_policy import Asked, KeyPolicy, Malformed, Statement
@@ -83,7 +83,8 @@ def names(caller: Caller, key: Key, at: Circumstances) -> bool:
     policy = parsed(key, at)
     asked = _asked("DescribeKey", caller, key, at)
     return policy is not None and any(
-        each.effect == "allow" and each.principals.include(asked, deny=False) for each in policy.statements
+        each.effect == "allow" and each.is_about(key.key_id) and each.principals.include(asked, deny=False)
+        for each in policy.statements
     )
 
 
@@ -94,9 +95,10 @@ def statements(
     policy = parsed(key, at)
     asked = [_asked(action, caller, key, at) for action in _actions(permission, at)]
     moment = _moment(caller, at)
+    data = associated_data if permission in BOUND_BY_CONTEXT else None
     for each in policy.statements if policy is not None else ():
         concerned = any(each.concerns(one) for one in asked)
-        yield each, concerned and _is_met(each, moment, permission, associated_data)
+        yield each, concerned and _is_met(each, moment, permission, data)
 
 
 def _said_of(policy: KeyPolicy, asked: Asked, caller: Caller, permission: Permission, at: Circumstances) -> Said:
@@ -143,8 +145,8 @@ def _is_about_moment(statement: Statement) -> bool:
 
 
 def _moment(caller: Caller, at: Circumstances) -> key_policy.Circumstances:
-    given_at = caller.second_factor_at
-    age = (at.now - given_at).total_seconds() if given_at is not None else None
+    given_at, begins = caller.second_factor_at, step_up.counts_from(caller)
+    age = (at.now - given_at).total_seconds() if given_at and begins and begins <= at.now else None
     is_session = not (caller.access_key_id or "").startswith("AKIA")
     return key_policy.Circumstances(None, at.now, age, is_session)
 
