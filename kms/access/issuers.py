@@ -103,9 +103,9 @@ def refresh(vault: Vault, issuer_id: str, now: datetime, fetch: Fetch) -> None:
         structlog.get_logger().warning("the keys of an issuer stay as they were", reason=refusal.detail)
         return
     with vault.change() as change:
-        issuer = change.find(Issuer, issuer_id)
-        if issuer is not None and issuer.jwks != served:
-            change.replace(issuer, replace(issuer, jwks=served))
+        now_there = change.find(Issuer, issuer_id)
+        if now_there is not None and now_there.jwks_uri == issuer.jwks_uri and now_there.jwks != served:
+            change.replace(now_there, replace(now_there, jwks=served))
 
 
 def served_keys(document: bytes) -> jwks.Keys:

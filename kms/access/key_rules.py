@@ -15,7 +15,8 @@ from kms.access.model import Caller
 from kms.access.policy import BOUND_BY_CONTEXT, Permission
 from kms.keys.model import Key
 
-_FOR_EVER, _NOT_AT_ALL = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
+_FOR_EVER = datetime.max.replace(tzinfo=UTC)
+_AT_ONCE = datetime.min.replace(tzinfo=UTC)  # what it said is over at once, whichever way a clock is set
 _RE_ENCRYPT = {
     Permission.KEYS_DECRYPT: ("ReEncryptFrom",),
     Permission.KEYS_ENCRYPT: ("ReEncryptTo",),
@@ -118,7 +119,7 @@ def _said_of(policy: KeyPolicy, asked: Asked, caller: Caller, permission: Permis
         allows=rules.allowed_by is not None or any(each.effect == "allow" for each in now),
         denying=tuple(rule for rule in bound if rule.statement.effect == "deny"),
         allowing=tuple(rule for rule in bound if rule.statement.effect == "allow"),
-        until=_NOT_AT_ALL if depends_on_moment else _FOR_EVER,
+        until=_AT_ONCE if depends_on_moment else _FOR_EVER,
     )
 
 

@@ -24,10 +24,14 @@ class Lifetimes:
     metrics: timedelta
 
     def longest(self, caller: Caller, narrowed: Scope | None) -> timedelta:
-        """How long a session of `caller` with that scope may live."""
-        if narrowed is not None and narrowed.is_metrics_only:
-            return max(self.metrics, self.session)
-        return min(caller.token_lifetime or self.session, self.session)
+        """How long a session of `caller` with that scope may live.
+
+        One by a platform's token never lives long: that token is short, and the program gets another.
+        """
+        longest = self.session
+        if narrowed is not None and narrowed.is_metrics_only and not caller.issuer_role:
+            longest = max(self.metrics, self.session)
+        return min(caller.token_lifetime or longest, longest)
 
 
 def issue(

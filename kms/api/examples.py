@@ -36,6 +36,7 @@ _REQUESTS: dict[str, Mapping[str, Any]] = {
     "put_group": {"members": ["user1"], "description": "Who looks after orders"},
     "add_public_key": {"jwk": _JWK},
     "add_issuer": {"issuer": "https://localhost/ci", "audience": "kms", "jwks": {"keys": [_JWK]}},
+    "update_issuer": {"jwks": {"keys": [_JWK]}},
     "add_issuer_role": {
         "role": "ci",
         "issuer": "https://localhost/ci",

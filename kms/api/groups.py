@@ -87,9 +87,9 @@ _CHOSEN = (
     _group(
         "Let programs in",
         "A program proves itself by a key of its own or by a token of its platform, and its sessions end with that.",
-        "add_public_key list_public_keys add_issuer list_issuers add_issuer_role list_issuer_roles list_sessions "
-        "list_credentials delete_public_key end_certificate delete_issuer_role delete_issuer end_one_session "
-        "end_every_session end_every_credential delete_client",
+        "add_public_key list_public_keys add_issuer list_issuers update_issuer add_issuer_role list_issuer_roles "
+        "list_sessions list_credentials delete_public_key end_certificate delete_issuer_role delete_issuer "
+        "end_one_session end_every_session end_every_credential delete_client",
     ),
     _group(
         "Programs of AWS and Vault",

@@ -12,6 +12,7 @@ from kms.cli.grants import grant
 from kms.cli.groups import group
 from kms.cli.issuers import issuer
 from kms.cli.keys import key
+from kms.cli.policy import policy
 from kms.cli.session import login, logout, whoami
 from kms.cli.vault import vault
 
@@ -25,7 +26,7 @@ def main() -> None:
     """
 
 
-for command in (login, logout, whoami, client, group, issuer, key, grant, access_key, audit, vault):
+for command in (login, logout, whoami, client, group, issuer, key, grant, policy, access_key, audit, vault):
     main.add_command(command)
 
 __all__ = ["main"]

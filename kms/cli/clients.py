@@ -81,5 +81,6 @@ for command in (
     credentials.sessions,
     credentials.end_session,
     credentials.credentials,
+    credentials.end_credentials,
 ):
     client.add_command(command)

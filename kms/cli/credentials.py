@@ -34,7 +34,7 @@ def keys(client_id: str | None, *, as_json: bool) -> None:
     show.table(found, "kid", "algorithm", "created_at", "expires_at", as_json=as_json)
 
 
-@click.command("remove-key")
+@click.command("remove-key", context_settings={"ignore_unknown_options": True})  # a thumbprint can begin with -
 @click.argument("client_id")
 @click.argument("kid")
 def remove_key(client_id: str, kid: str) -> None:
@@ -79,6 +79,14 @@ def credentials(client_id: str | None, *, as_json: bool) -> None:
     """List what proves a client; yours, if no other is named."""
     found = remote.pages(*_CLIENTS, _client(client_id), "credentials")
     show.table(found, "credential", "scope", "created_at", "expires_at", "remaining", as_json=as_json)
+
+
+@click.command("end-credentials")
+@click.argument("client_id")
+@click.confirmation_option(prompt="Everything but secret, second factor and recovery codes ends. Go on?")
+def end_credentials(client_id: str) -> None:
+    """End the public keys, access keys, issuer roles and sessions of a client, before this returns."""
+    show.document(remote.call("DELETE", *_CLIENTS, client_id, "credentials"))
 
 
 def _client(named: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ _ISSUERS = ("api", "v1", "issuers")
 _ROLES = ("api", "v1", "issuer-roles")
 
 
+def _with_keys(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--jwks", type=click.Path(path_type=Path), help="A file with its JWK set."),
+        click.option("--jwks-uri", help="Where the service fetches it; its setting KMS_JWKS_HOSTS names the host."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group()
 def issuer() -> None:
     """Let in programs for which a platform vouches, such as Kubernetes or a CI system; for administrators."""
@@ -23,14 +33,20 @@ def issuer() -> None:
 @issuer.command()
 @click.argument("name", metavar="ISSUER")
 @click.option("--audience", required=True, help="What `aud` of its tokens says for this service.")
-@click.option("--jwks", type=click.Path(path_type=Path), help="A file with its JWK set.")
-@click.option("--jwks-uri", help="Where the service fetches it; its setting KMS_JWKS_HOSTS names the host.")
+@_with_keys
 def add(name: str, audience: str, jwks: Path | None, jwks_uri: str | None) -> None:
     """Trust an issuer, as far as roles take its word. ISSUER is what `iss` of its tokens says, exactly."""
-    if (jwks is None) == (jwks_uri is None):
-        raise click.UsageError("Give one of --jwks and --jwks-uri.")
-    keys = {"jwks_uri": jwks_uri} if jwks is None else {"jwks": _json_of(jwks)}
-    show.document(remote.call("POST", *_ISSUERS, body={"issuer": name, "audience": audience, **keys}))
+    body = {"issuer": name, "audience": audience, **_keys(jwks, jwks_uri)}
+    show.document(remote.call("POST", *_ISSUERS, body=body))
+
+
+@issuer.command("set-keys")
+@click.argument("name", metavar="ISSUER")
+@_with_keys
+def set_keys(name: str, jwks: Path | None, jwks_uri: str | None) -> None:
+    """Take other keys for an issuer in place of those that it had; its roles and their sessions go on."""
+    body = _keys(jwks, jwks_uri)
+    show.document(remote.call("PATCH", *_ISSUERS, _id_of(name), body=body))
 
 
 @issuer.command("list")
@@ -46,10 +62,7 @@ def list_(*, as_json: bool) -> None:
 @click.confirmation_option(prompt="Its roles, and the sessions that came by them, end too. Remove it?")
 def remove(name: str) -> None:
     """Trust an issuer no more; its roles and what came by them end before this returns."""
-    found = [each["issuer_id"] for each in remote.pages(*_ISSUERS) if name in (each["issuer"], each["issuer_id"])]
-    if len(found) > 1:
-        raise click.ClickException(f"It is trusted for several audiences. Name one by its id: {', '.join(found)}.")
-    show.document(remote.call("DELETE", *_ISSUERS, *(found or [name])))
+    show.document(remote.call("DELETE", *_ISSUERS, _id_of(name)))
 
 
 @issuer.command("add-role")
@@ -96,6 +109,22 @@ def roles(*, as_json: bool) -> None:
 def remove_role(role: str) -> None:
     """Take a role away; what came by it ends before this returns."""
     show.document(remote.call("DELETE", *_ROLES, role))
+
+
+def _id_of(name: str) -> str:
+    """The id of the issuer of that id or `iss`. Raises ClickException unless there is one."""
+    found = [each["issuer_id"] for each in remote.pages(*_ISSUERS) if name in (each["issuer"], each["issuer_id"])]
+    if len(found) > 1:
+        raise click.ClickException(f"It is trusted for several audiences. Name one by its id: {', '.join(found)}.")
+    if not found:
+        raise click.ClickException(f"There is no issuer {name}; `issuer list` shows those that are trusted.")
+    return str(found[0])
+
+
+def _keys(jwks: Path | None, jwks_uri: str | None) -> dict[str, Any]:
+    if (jwks is None) == (jwks_uri is None):
+        raise click.UsageError("Give one of --jwks and --jwks-uri.")
+    return {"jwks_uri": jwks_uri} if jwks is None else {"jwks": _json_of(jwks)}
 
 
 def _claims(patterns: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]:

@@ -208,6 +208,19 @@ def test_a_platform_s_token_lets_a_program_in(shared_world: World, issuer: Platf
     assert ("issuer-role:pay", shown["subject"]) in {(each.get("credential"), each.get("subject")) for each in logins}
 
 
+@pytest.mark.parametrize(("lifetime", "seconds"), [({"token_lifetime": "PT10M"}, 600), ({}, 3600)])
+def test_a_platform_s_token_never_makes_a_session_that_lives_long(
+    shared_world: World, issuer: PlatformIssuer, lifetime: dict[str, str], seconds: int
+) -> None:
+    name = f"scrape-{seconds}"
+    role = {"role": name, "issuer": issuer.issuer, "claims": PAY, "client_id": "pay", "scope": "metrics:read"}
+    assert shared_world.admin.post("/api/v1/issuer-roles", role | lifetime).status_code == 201
+    token = issuer.token(SUBJECT, now(shared_world))
+    assert by_token(shared_world, token, name).json["expires_in"] == seconds
+    assert by_token(shared_world, token, name, expires_in="86400").status_code == 422
+    shared_world.admin.delete(f"/api/v1/issuer-roles/{name}")
+
+
 @pytest.mark.parametrize(
     "claims",
     [

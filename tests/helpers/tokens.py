@@ -68,14 +68,15 @@ class PlatformIssuer:
     audience: str = "kms"
     key: Key = field(default_factory=new_key)
     kid: str = "k1"
+    alg: str = "ES256"
 
     @property
     def jwks(self) -> dict[str, Any]:
         """Its JWK set."""
-        return {"keys": [public_jwk(self.key) | {"kid": self.kid, "alg": "ES256", "use": "sig"}]}
+        return {"keys": [public_jwk(self.key) | {"kid": self.kid, "alg": self.alg, "use": "sig"}]}
 
     def token(self, subject: str, now: float | None = None, **claims: Any) -> str:
         """A token for a subject; the claims given replace those of a good one."""
         at = time.time() if now is None else now
         good = {"iss": self.issuer, "aud": self.audience, "sub": subject, "exp": at + 600, "iat": at}
-        return signed(self.key, {k: v for k, v in (good | claims).items() if v is not None}, kid=self.kid)
+        return signed(self.key, {k: v for k, v in (good | claims).items() if v is not None}, self.alg, kid=self.kid)

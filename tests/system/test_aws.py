@@ -308,13 +308,9 @@ def test_policies(kms: Kms) -> None:
     assert kms.key(Policy=json.dumps({"Version": "2012-10-17", "Statement": [root]}))
     for wrong in (
         {**statement, "Effect": "Deny"},
-        {**statement, "Principal": "*"},
-        {
-            **statement,
-            "Principal": {"AWS": ["arn:aws:iam::000000000000:user/amy", "arn:aws:iam::000000000000:user/x"]},
-        },
-        {**statement, "Action": "kms:Encrypt"},
-        {**statement, "Condition": {"Bool": {"aws:SecureTransport": "true"}}},
+        {**statement, "Principal": {"AWS": "arn:aws:iam::000000000000:user/nobody-of-that-name"}},
+        {**statement, "Action": "kms:Encrypt"},  # nobody could change it again
+        {**statement, "Condition": {"StringEquals": {"aws:PrincipalOrgID": "o-1"}}},
     ):
         document = json.dumps({"Version": "2012-10-17", "Statement": [wrong]})
         for call, given in (("put_key_policy", {"KeyId": key}), ("create_key", {})):

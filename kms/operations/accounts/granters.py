@@ -18,7 +18,7 @@ from kms.vault.transaction import Snapshot
 
 @dataclass(frozen=True)
 class AskedGrant:
-    """A grant that somebody asks for, as far as a key's policy looks at it. `operations` and `constraint` are AWS's."""
+    """A grant as a key's policy looks at it. `operations` and `constraint` are AWS's words."""
 
     owner: str
     key_pattern: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -27,7 +28,14 @@ Url = Annotated[str, msgspec.Meta(max_length=1024)]
 BoundClaim = str | bool | int | float | list[str]
 
 
-class AddIssuerRequest(Request):
+class IssuerKeysRequest(Request):
+    """The keys of an issuer: `jwks`, a JWK set, or from where they are fetched, `jwks_uri`."""
+
+    jwks: dict[str, Any] | None = None
+    jwks_uri: Url | None = None
+
+
+class AddIssuerRequest(IssuerKeysRequest, kw_only=True):
     """`issuer` and `audience` are what `iss` and `aud` of its tokens say, character by character.
 
     Its keys are `jwks`, a JWK set, or are fetched from `jwks_uri`, whose host the setting `KMS_JWKS_HOSTS` names.
@@ -35,8 +43,6 @@ class AddIssuerRequest(Request):
 
     issuer: _Words
     audience: _Words
-    jwks: dict[str, Any] | None = None
-    jwks_uri: Url | None = None
 
 
 class IssuerView(Answer):
@@ -103,22 +109,8 @@ class IssuerRoleList(Answer):
 )
 def add_issuer(service: Service, call: Call, request: AddIssuerRequest) -> IssuerView:
     """Trust an issuer to say who programs are, as far as roles take its word. Its keys are read now."""
-    if (request.jwks is None) == (request.jwks_uri is None):
-        raise ValidationFailed("jwks, jwks_uri: give one of them.")
-    now = service.clock()
-    if request.jwks_uri is not None:
-        keys = issuers.served_keys(service.fetch_jwks(request.jwks_uri))
-    else:
-        keys = jwks.given(request.jwks or {})
-    made = Issuer(
-        issuer_id=secrets.token_hex(12),
-        issuer=request.issuer,
-        audience=request.audience,
-        jwks=issuers.stored(keys),
-        jwks_uri=request.jwks_uri or "",
-        fetched_at=now if request.jwks_uri is not None else None,
-        created_at=now,
-    )
+    issuer_id, now = secrets.token_hex(12), service.clock()
+    made = _with_keys(service, request, Issuer(issuer_id, request.issuer, request.audience, "", "", None, now))
     with service.change(call) as change:
         for each in change.matching(Issuer, issuer=request.issuer):
             if each.audience == request.audience:
@@ -136,16 +128,33 @@ def list_issuers(service: Service, call: Call, request: EmptyRequest) -> IssuerL
     return IssuerList(items=[_issuer_view(each) for each in found], next_cursor=None)
 
 
+@operation(
+    "PATCH",
+    "/api/v1/issuers/<issuer_id>",
+    permission=Permission.CLIENTS_MANAGE,
+    request=IssuerKeysRequest,
+    checked_upfront=True,
+    slow=True,
+)
+def update_issuer(service: Service, call: Call, request: IssuerKeysRequest, issuer_id: str) -> IssuerView:
+    """Take other keys for an issuer in place of those that it had; its roles and their sessions go on."""
+    with service.vault.read() as snapshot:
+        after = _with_keys(service, request, _issuer_of_id(snapshot, issuer_id))
+    with service.change(call) as change:
+        before = _issuer_of_id(change, issuer_id)
+        call.target = issuer_id
+        change.replace(before, after)
+    return _issuer_view(after)
+
+
 @operation("DELETE", "/api/v1/issuers/<issuer_id>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
 def delete_issuer(service: Service, call: Call, request: EmptyRequest, issuer_id: str) -> IssuerView:
     """Trust an issuer no more; its roles and what came by them end, on every worker, before this answers."""
     with service.change(call) as change:
-        found = {each.issuer_id: each for each in change.matching(Issuer)}
-        if issuer_id not in found:
-            raise NotFound("There is no such issuer.")
+        found = _issuer_of_id(change, issuer_id)
         call.target = issuer_id
-        issuers.end_issuer(change, found[issuer_id])
-    return _issuer_view(found[issuer_id])
+        issuers.end_issuer(change, found)
+    return _issuer_view(found)
 
 
 @operation(
@@ -201,6 +210,25 @@ def delete_issuer_role(service: Service, call: Call, request: EmptyRequest, role
         call.target = role
         issuers.end_role(change, found[role])
     return _role_view(found[role])
+
+
+def _with_keys(service: Service, request: IssuerKeysRequest, issuer: Issuer) -> Issuer:
+    """`issuer` with the keys that a request gives, or names a place for. Raises ValidationFailed, Unavailable."""
+    if (request.jwks is None) == (request.jwks_uri is None):
+        raise ValidationFailed("jwks, jwks_uri: give one of them.")
+    if request.jwks_uri is None:
+        keys = issuers.stored(jwks.given(request.jwks or {}))
+        return replace(issuer, jwks=keys, jwks_uri="", fetched_at=None)
+    keys = issuers.stored(issuers.served_keys(service.fetch_jwks(request.jwks_uri)))
+    return replace(issuer, jwks=keys, jwks_uri=request.jwks_uri, fetched_at=service.clock())
+
+
+def _issuer_of_id(snapshot: Snapshot, issuer_id: str) -> Issuer:
+    """Raises NotFound."""
+    found = {each.issuer_id: each for each in snapshot.matching(Issuer)}
+    if issuer_id not in found:
+        raise NotFound("There is no such issuer.")
+    return found[issuer_id]
 
 
 def _issuer_named(snapshot: Snapshot, name: str) -> Issuer:
