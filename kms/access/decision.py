@@ -169,10 +169,9 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
         is_hidden = grant.effect is Effect.DENY and Permission.KEYS_READ in grant.permissions
         if is_hidden and in_force(grant, caller, at)[0]:
             return False
-    if key.policy and key.owner != caller.client_id:  # its owner must be able to change the policy
-        says = key_rules.said(caller, Permission.KEYS_READ, key, _read(at))
-        if says is not None and says.denies:
-            return False
+    is_own = key.owner == caller.client_id  # who must be able to change the policy
+    if key.policy and not is_own and key_rules.denies(caller, Permission.KEYS_READ, key, _read(at)):
+        return False
     if by_role(caller, Permission.KEYS_READ, key.owner) or (key.policy and key_rules.names(caller, key, at)):
         return True
     return any(grant.effect is Effect.ALLOW for grant in covering)

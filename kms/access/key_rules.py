@@ -22,6 +22,8 @@ _RE_ENCRYPT = {
     Permission.KEYS_ENCRYPT: ("ReEncryptTo",),
 }
 """AWS's ReEncrypt is two actions on two keys."""
+_OF_NO_KEY = frozenset({"ListKeys", "ListAliases", "ListRetirableGrants"})
+"""AWS's actions that look at many keys, each of which is described."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,12 @@ def parsed(key: Key, at: Circumstances) -> KeyPolicy | None:
         return key_policy.parse(key.policy, at.account)
     except Malformed:
         return None
+
+
+def denies(caller: Caller, permission: Permission, key: Key, at: Circumstances) -> bool:
+    """Whether the policy of `key` denies this to `caller`, also where nothing else asks about the key."""
+    says = said(caller, permission, key, at)
+    return says is not None and says.denies
 
 
 def names(caller: Caller, key: Key, at: Circumstances) -> bool:
@@ -173,6 +181,6 @@ def _actions(permission: Permission, at: Circumstances) -> tuple[str, ...]:
     """AWS's actions that a request is: the one that it names there, or those that ours is."""
     if at.action == "ReEncrypt" and permission in _RE_ENCRYPT:
         return _RE_ENCRYPT[permission]
-    if at.action in EVERY and not at.action.startswith("List"):
+    if at.action in EVERY - _OF_NO_KEY:
         return (at.action,)
     return key_policy.actions_for(at.action, permission)
