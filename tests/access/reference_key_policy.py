@@ -12,7 +12,8 @@ from typing import Any
 
 from kms.access.key_policy import Asked, Circumstances
 
-OURS = {"Wrap", "Unwrap", "Derive", "Seal", "Open", "Export", "ExportPlaintext", "Recover"}
+OURS = {"Wrap", "Unwrap", "Derive", "Seal", "Open", "Export", "ExportPlaintext", "Recover", "Compromise",
+        "Configure", "Destroy"}  # fmt: skip
 
 
 UNKNOWN: dict[str, str] = {}

@@ -118,3 +118,51 @@ def test_who_is_denied_it_neither_ends_nor_lists_grants(world: World) -> None:
     alice.put_key_policy(KeyId=key, Policy=json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING]}))
     assert len(api.get("/api/v1/grants").json["items"]) == 1
     assert refusal(alice, "revoke_grant", KeyId=key, GrantId=made) == ""
+
+
+def test_over_rest_each_member_of_an_update_is_the_action_that_it_is_with_aws(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    bob = world.user("bob")
+    for member, action in (
+        ({"labels": {"a": "b"}}, "TagResource"),
+        ({"add_labels": {"a": "b"}}, "TagResource"),
+        ({"remove_labels": ["a"]}, "UntagResource"),
+        ({"description": "d"}, "UpdateKeyDescription"),
+        ({"rotation_period": "P90D"}, "EnableKeyRotation"),
+        ({"rotation_period": None}, "DisableKeyRotation"),
+        ({"min_protect_version": 1}, "Con*"),
+    ):
+        deny = {"Effect": "Deny", "Principal": "*", "Action": f"kms:{action}"}
+        path = f"/api/v1/keys/{prepared(alice, '', {}, deny)}"
+        assert api.patch(path, member).status_code == 403, member
+        assert api.patch(path, {"policy": ""}).status_code == 200
+        assert api.patch(path, member).status_code == 200, member
+    put = {"Effect": "Allow", "Principal": {"AWS": BOB}, "Action": ["kms:PutKeyPolicy", "kms:UpdateKeyDescription"]}
+    path = f"/api/v1/keys/{prepared(alice, '', {}, put)}"
+    assert bob.patch(path, {"min_protect_version": 1}).status_code == 403
+    assert bob.patch(path, {"policy": "", "labels": {}}).status_code == 403
+    assert bob.patch(path, {"policy": ""}).status_code == 200
+    assert bob.patch(path, {"policy": ""}).status_code == 404
+
+
+def test_what_cannot_be_undone_is_not_in_what_aws_can_undo(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    bob = world.user("bob")
+    actions = ["kms:DisableKey", "kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion", "kms:EnableKey", "kms:*Key*"]
+    key = prepared(alice, "", {}, {"Effect": "Allow", "Principal": {"AWS": BOB}, "Action": actions})
+    path = f"/api/v1/keys/{key}"
+    assert bob.post(f"{path}/suspend", {}).status_code == 200
+    assert bob.post(f"{path}/resume", {}).status_code == 200
+    compromised: dict[str, str] = {}
+    assert bob.post(f"{path}/revoke", compromised).status_code == 403
+    assert bob.post(f"{path}/versions/1/destroy", {}).status_code == 403
+    assert bob.post(f"{path}/trim", {"oldest_version": 1}).status_code == 403
+    assert bob.delete(path).status_code == 200
+    assert bob.post(f"{path}/cancel-deletion", {}).status_code == 200
+    deny = {"Effect": "Deny", "Principal": "*", "Action": ["kms:DisableKey", "kms:ScheduleKeyDeletion"]}
+    kept = f"/api/v1/keys/{prepared(alice, '', {}, deny)}"
+    for by in (api, world.admin):
+        assert by.post(f"{kept}/revoke", compromised).status_code == 403
+        assert by.post(f"{kept}/versions/1/destroy", {}).status_code == 403
