@@ -88,11 +88,15 @@ def decide(caller: Caller, permission: Permission, key: Key, at: Circumstances) 
     if says.denies:
         return Decision(allowed=False, until=until)
     allowed = is_granted or by_role(caller, permission, _SOMEBODY_ELSE)
-    # What AWS leaves to the account is the owner's here: ownership allows what the policy allows its owner.
-    if by_role(caller, permission, key.owner) if key.owner == caller.client_id else permission in _BY_POLICY:
+    if can_be_allowed_by_policy(caller, permission, key):
         allowed = allowed or says.allows
         allowing += says.allowing
     return Decision(allowed, until, () if allowed else tuple(allowing), says.denying)
+
+
+def can_be_allowed_by_policy(caller: Caller, permission: Permission, key: Key) -> bool:
+    """Whether a statement that allows this has a say: an owner needs a role with which it may do it, too."""
+    return by_role(caller, permission, key.owner) if key.owner == caller.client_id else permission in _BY_POLICY
 
 
 def _is_for_any_message(grant: Grant, permission: Permission) -> bool:
@@ -165,7 +169,8 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
         is_hidden = grant.effect is Effect.DENY and Permission.KEYS_READ in grant.permissions
         if is_hidden and in_force(grant, caller, at)[0]:
             return False
-    if key.policy and (says := key_rules.said(caller, Permission.KEYS_READ, key, _read(at))) and says.denies:
+    is_own = key.owner == caller.client_id  # who must be able to change the policy
+    if key.policy and not is_own and key_rules.denies(caller, Permission.KEYS_READ, key, _read(at)):
         return False
     if by_role(caller, Permission.KEYS_READ, key.owner) or (key.policy and key_rules.names(caller, key, at)):
         return True

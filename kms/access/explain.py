@@ -40,7 +40,8 @@ def explain(
     made = decision.decide(caller, permission, key, at)
     allowed = made.allowed if associated_data is None and made.is_for_any_message else made.admits(associated_data)
     found = list(_reasons(caller, permission, key, at, associated_data))
-    if not any(reason.matches for reason in found):
+    effect = Effect.ALLOW if allowed else Effect.DENY
+    if not any(reason.matches and reason.effect is effect for reason in found):
         found.append(
             Reason("default", Effect.DENY, matches=True, why="Nothing allows it, and what is not allowed is denied.")
         )
@@ -55,11 +56,7 @@ def _reasons(
         words = " ".join(sorted(caller.scope.words))
         yield Reason("scope", Effect.DENY, not inside, f"The session is narrowed to {words}.")
     yield from _of_roles(caller, permission, key, at)
-    for statement, is_met in key_rules.statements(caller, permission, key, at, associated_data):
-        effect = Effect(statement.effect)
-        does = "denies" if effect is Effect.DENY else "allows"
-        told = f"It {does} this." if is_met else "It is about others, about other actions, or under other conditions."
-        yield Reason(f'key policy statement "{statement.name}"', effect, is_met, told)
+    yield from _of_key_policy(caller, permission, key, at, associated_data)
     for grant in caller.grants:
         if grant.owner not in (key.owner, EVERY_OWNER):
             continue  # it is never about this key, and none of its owner's business
@@ -83,6 +80,22 @@ def _of_roles(caller: Caller, permission: Permission, key: Key, at: Circumstance
         yield Reason(
             f"role {role}", Effect.ALLOW, allows, f"A client with the role {role} {may} do this with {whose}."
         )
+
+
+def _of_key_policy(
+    caller: Caller, permission: Permission, key: Key, at: Circumstances, associated_data: bytes | None
+) -> Iterator[Reason]:
+    can_allow = decision.can_be_allowed_by_policy(caller, permission, key)
+    for statement, is_met in key_rules.statements(caller, permission, key, at, associated_data):
+        name = f'"{statement.sid}"' if statement.sid else str(statement.index + 1)
+        effect = Effect(statement.effect)
+        if effect is Effect.ALLOW and not can_allow:
+            is_met, told = False, f"No key policy can allow {caller.client_id} {permission} on this key."
+        elif is_met:
+            told = "It denies this." if effect is Effect.DENY else "It allows this."
+        else:
+            told = "It is about others, about other actions, or under other conditions."
+        yield Reason(f"key policy statement {name}", effect, is_met, told)
 
 
 def _mismatch(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from kms.access import key_policy
+from kms.access import key_policy, step_up
 from kms.access.circumstances import Circumstances
 from kms.access.encryption_context import context_of
 from kms.access.key_policy import Asked, KeyPolicy, Malformed, Statement
@@ -22,6 +22,8 @@ _RE_ENCRYPT = {
     Permission.KEYS_ENCRYPT: ("ReEncryptTo",),
 }
 """AWS's ReEncrypt is two actions on two keys."""
+_OF_NO_KEY = frozenset({"ListKeys", "ListAliases", "ListRetirableGrants"})
+"""AWS's actions that look at many keys, each of which is described."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,19 @@ def parsed(key: Key, at: Circumstances) -> KeyPolicy | None:
         return None
 
 
+def denies(caller: Caller, permission: Permission, key: Key, at: Circumstances) -> bool:
+    """Whether the policy of `key` denies this to `caller`, also where nothing else asks about the key."""
+    says = said(caller, permission, key, at)
+    return says is not None and says.denies
+
+
 def names(caller: Caller, key: Key, at: Circumstances) -> bool:
     """Whether a statement of the key's policy that allows something is about `caller`."""
     policy = parsed(key, at)
     asked = _asked("DescribeKey", caller, key, at)
     return policy is not None and any(
-        each.effect == "allow" and each.principals.include(asked, deny=False) for each in policy.statements
+        each.effect == "allow" and each.is_about(key.key_id) and each.principals.include(asked, deny=False)
+        for each in policy.statements
     )
 
 
@@ -95,9 +104,10 @@ def statements(
     policy = parsed(key, at)
     asked = [_asked(action, caller, key, at) for action in _actions(permission, at)]
     moment = _moment(caller, at)
+    data = associated_data if permission in BOUND_BY_CONTEXT else None
     for each in policy.statements if policy is not None else ():
         concerned = any(each.concerns(one) for one in asked)
-        yield each, concerned and _is_met(each, moment, permission, associated_data)
+        yield each, concerned and _is_met(each, moment, permission, data)
 
 
 def _said_of(policy: KeyPolicy, asked: Asked, caller: Caller, permission: Permission, at: Circumstances) -> Said:
@@ -144,8 +154,8 @@ def _is_about_moment(statement: Statement) -> bool:
 
 
 def _moment(caller: Caller, at: Circumstances) -> key_policy.Circumstances:
-    given_at = caller.second_factor_at
-    age = (at.now - given_at).total_seconds() if given_at is not None else None
+    given_at, begins = caller.second_factor_at, step_up.counts_from(caller)
+    age = (at.now - given_at).total_seconds() if given_at and begins and begins <= at.now else None
     is_session = not (caller.access_key_id or "").startswith("AKIA")
     return key_policy.Circumstances(None, at.now, age, is_session)
 
@@ -171,6 +181,6 @@ def _actions(permission: Permission, at: Circumstances) -> tuple[str, ...]:
     """AWS's actions that a request is: the one that it names there, or those that ours is."""
     if at.action == "ReEncrypt" and permission in _RE_ENCRYPT:
         return _RE_ENCRYPT[permission]
-    if at.action in EVERY and not at.action.startswith("List"):
+    if at.action in EVERY - _OF_NO_KEY:
         return (at.action,)
     return key_policy.actions_for(at.action, permission)

@@ -132,7 +132,7 @@ class Key:
     below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for. `region` is
     the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones, each
     with a description and labels of its own.
-    `policy` is how an AWS client wrote down what ownership says anyway. `former_id` is the id that a deleted key gave
+    `policy` is a key policy of AWS, empty where ownership says it all. `former_id` is the id that a deleted key gave
     up, under which its material was sealed; empty for all others. `exportable_later` says that the owner may still
     make it exportable, as with Vault.
     """

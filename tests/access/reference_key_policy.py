@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from datetime import datetime
 from typing import Any
 
 from kms.access.key_policy import Asked, Circumstances
 
-OURS = {"Wrap", "Unwrap", "Derive", "Seal", "Open", "Export", "ExportPlaintext", "Recover"}
+OURS = {"Wrap", "Unwrap", "Derive", "Seal", "Open", "Export", "ExportPlaintext", "Recover", "Compromise",
+        "Configure", "Destroy"}  # fmt: skip
+
+
+UNKNOWN: dict[str, str] = {}
+"""The encryption context of a message that is not known. What denies for some is then taken to be about it."""
 
 
 def decide(text: str, account: str, asked: Asked, now: Circumstances) -> str | None:
@@ -46,9 +52,17 @@ def _applies(statement: dict[str, Any], account: str, asked: Asked, now: Circums
     resources = _list(statement.get("Resource", "*"))
     if not any(each == "*" or _same_key(each, account, asked.key_id) for each in resources):
         return False
+    conditions = statement.get("Condition", {})
+    if now.context is UNKNOWN and "kms:EncryptionContext" in json.dumps(conditions):
+        if not deny:
+            return False
+        conditions = {
+            operator: {key: value for key, value in keys.items() if "SourceIp" in key}
+            for operator, keys in conditions.items()
+        }
     return all(
         _met(operator, key, _list(values), account, asked, now, deny)
-        for operator, keys in statement.get("Condition", {}).items()
+        for operator, keys in conditions.items()
         for key, values in keys.items()
     )
 
@@ -124,6 +138,8 @@ def _test(operator: str, wanted: str, value: str) -> bool:
         return len(other) == 6 and (wanted == "*" or all(map(glob, one, other)))
     if kind == "IpAddress":
         return ipaddress.ip_address(value) in ipaddress.ip_network(wanted, strict=False)
+    if kind == "DateLessThan":
+        return datetime.fromisoformat(value) < datetime.fromisoformat(wanted)
     if kind == "NumericLessThan":
         return float(value) < float(wanted)
     if kind == "NumericGreaterThanEquals":
@@ -146,6 +162,7 @@ def _values(key: str, account: str, asked: Asked, now: Circumstances) -> list[st
         "kms:calleraccount": account,
         "kms:granteeprincipal": asked.grantee,
         "aws:securetransport": "true",
+        "aws:currenttime": now.now.isoformat() if now.now is not None else None,
     }
     several: dict[str, Any] = {
         "kms:encryptioncontextkeys": context,

@@ -7,6 +7,22 @@ import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from access import reference_key_policy
+
+from kms.access import key_policy
+
+ACCOUNT = "111122223333"
+AWS_ACTIONS = {
+    "keys:encrypt": ["Encrypt"],
+    "keys:decrypt": ["Decrypt"],
+    "keys:rewrap": ["ReEncryptFrom", "ReEncryptTo"],
+    "keys:wrap": ["Wrap"],
+    "keys:recover": ["Recover"],
+    "keys:read": ["DescribeKey"],
+    "keys:rotate": ["RotateKeyOnDemand"],
+    "keys:delete": ["ScheduleKeyDeletion"],
+}
+
 ADMIN_ON_ANY = {"keys:create", "keys:read", "keys:rotate", "keys:revoke", "keys:delete"}
 AUDITOR_ON_ANY = {"keys:read"}
 OWNER_MAY = {
@@ -49,6 +65,7 @@ class Asked:
     source: str
     now: datetime
     factor_at: datetime | None
+    policy: str = ""
 
 
 def is_allowed(asked: Asked, rules: list[Rule]) -> bool:
@@ -60,13 +77,44 @@ def is_allowed(asked: Asked, rules: list[Rule]) -> bool:
     about_it = [rule for rule in rules if concerns(rule, asked)]
     if any(rule.denies for rule in about_it):
         return False
-    if asked.owner == asked.client and asked.roles & {"admin", "user"} and asked.permission in OWNER_MAY:
+    said = policy_says(asked)
+    if "deny" in said:
+        return False
+    is_own = asked.owner == asked.client and asked.roles & {"admin", "user"} and asked.permission in OWNER_MAY
+    if is_own and (not asked.policy or said == {"allow"}):
+        return True
+    if asked.owner != asked.client and said == {"allow"} and asked.permission != "keys:recover":
         return True
     if "admin" in asked.roles and asked.permission in ADMIN_ON_ANY:
         return True
     if "auditor" in asked.roles and asked.permission in AUDITOR_ON_ANY:
         return True
     return any(suits(rule, asked) for rule in about_it)
+
+
+def policy_says(asked: Asked) -> set[str | None]:
+    """What the key policy says of each action that this is with AWS; nothing where there is no policy."""
+    if not asked.policy:
+        return set()
+    factor_age = None
+    if asked.factor_at is not None and asked.factor_at - timedelta(minutes=5) <= asked.now:
+        factor_age = (asked.now - asked.factor_at).total_seconds()
+    context: dict[str, str] = dict()  # noqa: C408  # another object than UNKNOWN
+    if asked.permission in {"keys:encrypt", "keys:decrypt"}:
+        context = reference_key_policy.UNKNOWN if asked.context is None else asked.context
+    if asked.permission == "keys:rewrap":
+        context = reference_key_policy.UNKNOWN
+    now = key_policy.Circumstances(context, asked.now, factor_age)
+    who = frozenset({f"client:{asked.client}", *(f"role:{role}" for role in asked.roles)})
+    return {
+        reference_key_policy.decide(
+            asked.policy,
+            ACCOUNT,
+            key_policy.Asked(action, who, asked.owner == asked.client, asked.key, asked.source),
+            now,
+        )
+        for action in AWS_ACTIONS[asked.permission]
+    }
 
 
 def concerns(rule: Rule, asked: Asked) -> bool:

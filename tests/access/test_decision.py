@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -23,11 +24,41 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 CLIENTS = ["alice", "bob"]
 KEYS = ["orders-1", "orders-2", "o", "pay"]
 PATTERNS = ["orders-1", "orders-*", "o*", "*", "pay"]
-PERMISSIONS = ["keys:encrypt", "keys:decrypt", "keys:read", "keys:rotate", "keys:delete"]
+PERMISSIONS = sorted(reference.AWS_ACTIONS)
 SOURCES = ["10.0.0.1", "10.1.0.1", "2001:db8::1"]
 NETWORKS = ["10.0.0.0/8", "10.0.0.0/24", "10.0.0.1/32", "2001:db8::/32"]
 CONTEXTS: list[dict[str, str]] = [{}, {"app": "x"}, {"app": "x", "env": "p"}, {"app": "y"}]
 moments = st.sampled_from([NOW + timedelta(minutes=minutes) for minutes in (-20, -1, 0, 1, 20)])
+
+ARNS = [f"arn:aws:iam::{reference.ACCOUNT}:{each}" for each in ("root", "user/alice", "user/bob", "role/auditor")]
+ACTIONS = ["kms:*", "kms:Encrypt", "kms:*crypt", "kms:ReEncrypt*", "kms:ReEncryptTo", "kms:Describe*", "kms:R*"]
+CONDITIONS: list[dict[str, dict[str, object]]] = [
+    {},
+    {},
+    {"StringEquals": {"kms:EncryptionContext:app": "x"}},
+    {"StringNotEquals": {"kms:EncryptionContext:app": "x"}},
+    {"StringEquals": {"kms:EncryptionContext:app": "x"}, "Bool": {"aws:MultiFactorAuthPresent": "true"}},
+    {"Null": {"kms:EncryptionContext:env": "true"}},
+    {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}},
+    {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/24"}},
+    {"Bool": {"aws:MultiFactorAuthPresent": "false"}},
+    {"NumericLessThan": {"aws:MultiFactorAuthAge": "120"}},
+    {"DateLessThan": {"aws:CurrentTime": NOW.isoformat()}},
+    {"StringEquals": {"kms:ViaService": "s3.eu-central-1.amazonaws.com"}},
+]
+statements = st.fixed_dictionaries(
+    {
+        "Effect": st.sampled_from(["Allow", "Allow", "Deny"]),
+        "Principal": st.just("*")
+        | st.lists(st.sampled_from(ARNS), min_size=1, max_size=2).map(lambda some: {"AWS": some}),
+        "Action": st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=2),
+        "Condition": st.sampled_from(CONDITIONS),
+        "Resource": st.sampled_from(["*", "*", f"arn:aws:kms:eu:{reference.ACCOUNT}:key/o*"]),
+    }
+)
+documents = st.just("") | st.lists(statements, min_size=1, max_size=3).map(
+    lambda some: json.dumps({"Version": "2012-10-17", "Statement": some})
+)
 
 rules = st.builds(
     reference.Rule,
@@ -57,6 +88,7 @@ questions = st.builds(
     source=st.sampled_from(SOURCES),
     now=moments,
     factor_at=st.none() | moments.map(lambda moment: min(moment, NOW)),
+    policy=documents,
 )
 
 
@@ -106,7 +138,25 @@ def caller_of(asked: reference.Asked, given_rules: list[reference.Rule]) -> Call
 def key_of(asked: reference.Asked) -> Key:
     """The key that is asked about."""
     usages = frozenset({Usage.ENCRYPT, Usage.DECRYPT})
-    return Key(b"u" * 16, asked.key, "aes-256-gcm", asked.owner, usages, False, timedelta(1), None, None, 1, NOW)
+    return Key(
+        b"u" * 16,
+        asked.key,
+        "aes-256-gcm",
+        asked.owner,
+        usages,
+        False,
+        timedelta(1),
+        None,
+        None,
+        1,
+        NOW,
+        policy=asked.policy,
+    )
+
+
+def circumstances(asked: reference.Asked) -> Circumstances:
+    """The rest of the question."""
+    return Circumstances(asked.source, asked.now, "", reference.ACCOUNT)
 
 
 def data_of(asked: reference.Asked) -> bytes | None:
@@ -118,7 +168,7 @@ def data_of(asked: reference.Asked) -> bytes | None:
 @given(st.lists(rules, max_size=5).map(lambda some: list(map(as_made, some))), questions)
 def test_it_agrees_with_the_obvious_one(given_rules: list[reference.Rule], asked: reference.Asked) -> None:
     caller, key = caller_of(asked, given_rules), key_of(asked)
-    at = Circumstances(asked.source, asked.now)
+    at = circumstances(asked)
     permission = Permission(asked.permission)
     expected = reference.is_allowed(asked, given_rules)
     assert allows(caller, permission, key, at, data_of(asked)) == expected
@@ -134,7 +184,7 @@ def test_a_decision_holds_as_long_as_it_says(
     given_rules: list[reference.Rule], asked: reference.Asked, later: datetime
 ) -> None:
     caller, key, permission = caller_of(asked, given_rules), key_of(asked), Permission(asked.permission)
-    made = decide(caller, permission, key, Circumstances(asked.source, asked.now))
+    made = decide(caller, permission, key, circumstances(asked))
     if asked.now <= later < made.until:
         again = replace(asked, now=later)
         assert made.admits(data_of(asked)) == reference.is_allowed(again, given_rules)
@@ -143,7 +193,7 @@ def test_a_decision_holds_as_long_as_it_says(
 @given(questions, st.lists(rules, max_size=3).map(lambda some: list(map(as_made, some))))
 @settings(max_examples=200, deadline=None)
 def test_what_may_be_read_may_be_seen(asked: reference.Asked, given_rules: list[reference.Rule]) -> None:
-    caller, key, at = caller_of(asked, given_rules), key_of(asked), Circumstances(asked.source, asked.now)
+    caller, key, at = caller_of(asked, given_rules), key_of(asked), circumstances(asked)
     if allows(caller, Permission.KEYS_READ, key, at):
         assert may_see_key(caller, key, at)
 
@@ -174,3 +224,67 @@ def test_an_address_that_is_not_known_is_never_let_in_and_always_kept_out() -> N
     outside = replace(inside, denies=True, owner="*")
     assert not allows(caller_of(mine, [outside]), Permission.KEYS_ENCRYPT, key_of(mine), at)
     assert decide(caller_of(mine, []), Permission.KEYS_ENCRYPT, key_of(mine), at).until == FOR_EVER
+
+
+def policy_of(*given: dict[str, object]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": list(given)})
+
+
+EVERYBODY_EVERYTHING: dict[str, object] = {"Effect": "Allow", "Principal": "*", "Action": "kms:*"}
+ALICE = reference.Asked(
+    "alice", frozenset({"user"}), frozenset(), None, "keys:read", "pay", "alice", None, "10.0.0.1", NOW, None
+)
+
+
+def test_whom_a_key_policy_names_sees_the_key_and_no_deny_hides_it_from_its_owner() -> None:
+    hidden = {"Effect": "Deny", "Principal": "*", "Action": "kms:DescribeKey"}
+    elsewhere = {**EVERYBODY_EVERYTHING, "Resource": f"arn:aws:kms:eu:{reference.ACCOUNT}:key/other"}
+    bob = replace(ALICE, client="bob")
+    for asked, document, sees in (
+        (bob, "", False),
+        (bob, policy_of(EVERYBODY_EVERYTHING), True),
+        (bob, policy_of(elsewhere), False),
+        (bob, policy_of(EVERYBODY_EVERYTHING, hidden), False),
+        (ALICE, policy_of(EVERYBODY_EVERYTHING, hidden), True),
+    ):
+        key = key_of(replace(asked, policy=document))
+        assert may_see_key(caller_of(asked, []), key, circumstances(asked)) is sees
+
+
+def test_a_key_policy_gives_nobody_what_only_administrators_or_a_role_give() -> None:
+    for asked in (
+        replace(ALICE, permission="keys:recover"),
+        replace(ALICE, permission="keys:recover", client="bob"),
+        replace(ALICE, permission="keys:wrap", client="bob"),
+        replace(ALICE, permission="keys:encrypt", roles=frozenset({"auditor"})),
+    ):
+        key, caller = key_of(replace(asked, policy=policy_of(EVERYBODY_EVERYTHING))), caller_of(asked, [])
+        assert not allows(caller, Permission(asked.permission), key, circumstances(asked))
+        told = explain(caller, Permission(asked.permission), key, circumstances(asked))
+        assert [each.rule for each in told.because if each.matches] == ["default"]
+
+
+def test_a_second_factor_from_a_clock_that_is_ahead_does_not_count_for_a_key_policy() -> None:
+    fresh = {**EVERYBODY_EVERYTHING, "Condition": {"NumericLessThan": {"aws:MultiFactorAuthAge": "300"}}}
+    for minutes, counts in ((-1, True), (3, True), (10, False), (-5, False)):
+        asked = replace(ALICE, factor_at=NOW + timedelta(minutes=minutes), policy=policy_of(fresh), client="bob")
+        assert allows(caller_of(asked, []), Permission.KEYS_READ, key_of(asked), circumstances(asked)) is counts
+
+
+def test_the_explanation_names_the_statement_that_decided_and_what_ownership_is_not_left() -> None:
+    deny = {"Sid": "Not today", "Effect": "Deny", "Principal": "*", "Action": "kms:Encrypt"}
+    encrypt = replace(ALICE, permission="keys:encrypt")
+
+    def told(document: str) -> dict[str, bool]:
+        found = explain(caller_of(ALICE, []), Permission.KEYS_ENCRYPT, key_of(replace(encrypt, policy=document)),
+                        circumstances(ALICE))  # fmt: skip
+        return {each.rule: each.matches for each in found.because}
+
+    assert told(policy_of(EVERYBODY_EVERYTHING, deny)) == {
+        "role user": False,
+        "key policy statement 1": True,
+        'key policy statement "Not today"': True,
+    }
+    only_bob = {**EVERYBODY_EVERYTHING, "Principal": {"AWS": ARNS[2]}}
+    assert told(policy_of(only_bob)) == {"role user": False, "key policy statement 1": False, "default": True}
+    assert told("") == {"role user": True}

@@ -25,7 +25,10 @@ _OF_AWS = frozenset({
 })  # fmt: skip
 """The actions that a policy of AWS's can name."""
 
-OWNER_ONLY = frozenset({"Wrap", "Unwrap", "Derive", "Seal", "Open", "Export", "ExportPlaintext", "Recover"})
+OWNER_ONLY = frozenset({
+    "Compromise", "Configure", "Derive", "Destroy", "Export", "ExportPlaintext", "Open", "Recover", "Seal", "Unwrap",
+    "Wrap",
+})  # fmt: skip
 """What AWS has no action for. Only wildcards mean it, and an Allow gives it to nobody but the owner of the key."""
 
 EVERY = _OF_AWS | OWNER_ONLY
@@ -60,6 +63,8 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
 """Which actions each permission on a key is, where the operation does not say it better. Permissions that are about
 no key are not here."""
 
+_COMPROMISE = ("DisableKey", "Compromise")
+_DESTROY = ("ScheduleKeyDeletion", "Destroy")
 _OF_OPERATION: Mapping[str, tuple[str, ...]] = {
     "cancel_deletion": ("CancelKeyDeletion",),
     "data_key": ("GenerateDataKey",),
@@ -74,11 +79,24 @@ _OF_OPERATION: Mapping[str, tuple[str, ...]] = {
     "list_aliases": ("ListAliases",),
     "list_grants": ("ListGrants",),
     "list_versions": ("ListKeyRotations",),
+    "destroy_version": _DESTROY,
     "resume_key": ("EnableKey",),
-    "set_alias": ("UpdateAlias",),
-    "set_regions": ("ReplicateKey",),
+    "revoke_key": _COMPROMISE,
+    "revoke_key_versions": _COMPROMISE,
+    "revoke_named_key": _COMPROMISE,
+    "set_alias": ("CreateAlias", "UpdateAlias"),
+    "set_regions": (
+        "ReplicateKey",
+        "ScheduleKeyDeletion",
+        "TagResource",
+        "UntagResource",
+        "UpdateKeyDescription",
+        "UpdatePrimaryRegion",
+    ),
+    "trim_key": _DESTROY,
 }
-"""Operations that are other actions than their permission. A request of the AWS dialect is the action it names."""
+"""Operations that are other actions than their permission, each as many as it could be. What cannot be undone is more
+than what AWS calls nearly so. A request of the AWS dialect is the action it names."""
 
 
 def actions_for(operation: str, permission: str) -> tuple[str, ...]:

@@ -155,6 +155,7 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
 def list_grants(aws: AwsRequest, given: ListGrantsInput) -> Mapping[str, Any]:
     """List the grants of a key that the caller gave or holds."""
     key = aws.key_without_alias(given.key_id)
+    aws.require_no_denial(key)
     _require_no_services(given.grantee_service_principal)
     subject = _subject(aws, given.grantee_principal, key.owner) if given.grantee_principal else None
     found = [

@@ -63,6 +63,7 @@ class DeleteImportedKeyMaterialInput(KeyInput, kw_only=True):
 def get_parameters_for_import(aws: AwsRequest, given: GetParametersForImportInput) -> Mapping[str, Any]:
     """Give a public key under which the material of this key can come, once, within a day."""
     key = _external(aws, given.key_id)
+    aws.require_no_denial(key)
     aws.require_no_deletion(key)
     algorithm, bits = _ALGORITHMS.get(given.wrapping_algorithm), _BITS.get(given.wrapping_key_spec)
     if algorithm is None or bits is None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from kms.access import key_rules
+from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
 from kms.api.aws.faults import Fault
@@ -64,6 +66,12 @@ class AwsRequest(DialectRequest):
             return super().run(operation, request, **path)
         except PermissionDenied:
             raise self.denied(path.get("key_id")) from None
+
+    def require_no_denial(self, key: Key) -> None:
+        """Raise Fault where the key's policy denies this action, which no operation on the key is part of."""
+        at = self.service.circumstances(self.call)
+        if key_rules.denies(self.call.known_caller, Permission.KEYS_READ, key, at):
+            raise self.denied(key.key_id)
 
     def denied(self, key_id: str | None) -> Fault:
         """The fault of what the caller may not do, with the key of that id or at all."""

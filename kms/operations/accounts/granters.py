@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from kms.access import scope
+from kms.access import key_rules
 from kms.access.circumstances import Circumstances
 from kms.access.decision import allows, require_on_key
+from kms.access.model import Effect, Grant
 from kms.access.policy import Permission
 from kms.errors import PermissionDenied
 from kms.keys.model import Key
@@ -36,9 +37,7 @@ def require_granter(service: Service, snapshot: Snapshot, call: Call, asked: Ask
     """
     caller = call.known_caller
     at = _circumstances(service, call, asked)
-    column = tables.keys.c
-    own = snapshot.select(Key, column.owner == asked.owner, column.policy != "")
-    concerned = [key for key in own if scope.matches(asked.key_pattern, key.key_id)]
+    concerned = _concerned(snapshot, asked.owner, asked.key_pattern)
     if asked.owner == caller.client_id:
         for key in concerned:
             require_on_key(caller, Permission.GRANTS_MANAGE, key, at)
@@ -48,6 +47,21 @@ def require_granter(service: Service, snapshot: Snapshot, call: Call, asked: Ask
         raise PermissionDenied("Only their owner grants the use of keys.")
     for permission in sorted(asked.permissions):
         require_on_key(caller, permission, concerned[0], replace(service.circumstances(call), action=permission))
+
+
+def is_denied(service: Service, snapshot: Snapshot, call: Call, grant: Grant) -> bool:
+    """Whether the policy of a key that a grant is about keeps the caller from listing it, or from ending it."""
+    caller, at = call.known_caller, service.circumstances(call)
+    keys = _concerned(snapshot, grant.owner, grant.key_pattern) if grant.effect is Effect.ALLOW else []
+    return any(key_rules.denies(caller, Permission.GRANTS_MANAGE, key, at) for key in keys)
+
+
+def _concerned(snapshot: Snapshot, owner: str, key_pattern: str) -> list[Key]:
+    """The keys with a policy that a grant of that owner is about."""
+    column = tables.keys.c
+    begins, is_prefix = key_pattern.removesuffix("*"), key_pattern.endswith("*")
+    named = column.key_id.startswith(begins, autoescape=True) if is_prefix else column.key_id == key_pattern
+    return snapshot.select(Key, column.owner == owner, column.policy != "", named)
 
 
 def _circumstances(service: Service, call: Call, asked: AskedGrant) -> Circumstances:

@@ -19,7 +19,7 @@ from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Ro
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
-from kms.operations.accounts.granters import AskedGrant, require_granter
+from kms.operations.accounts.granters import AskedGrant, is_denied, require_granter
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
@@ -184,6 +184,8 @@ def list_grants(service: Service, call: Call, request: EmptyRequest) -> GrantLis
         own.append(column.effect == Effect.DENY)
     with service.vault.read() as snapshot:
         found = snapshot.select(Grant, or_(*own), order_by=column.created_at)
+        if not call.action:  # in the dialect of AWS it is one key's that are listed, and others that are ended
+            found = [grant for grant in found if not is_denied(service, snapshot, call, grant)]
     return GrantList(items=[_view(grant) for grant in found], next_cursor=None)
 
 
@@ -196,6 +198,8 @@ def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: 
         if grant is None or not may_take_back(caller, grant):
             raise NotFound("There is no such grant.")
         call.target = grant.subject
+        if is_denied(service, change, call, grant):
+            raise PermissionDenied("The policy of its key keeps you from ending this grant.")
         change.delete(grant)
     return _view(grant)
 

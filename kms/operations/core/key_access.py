@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -66,12 +67,19 @@ def key_operation(
     )
 
 
-def authorized_key(service: Service, snapshot: Snapshot, call: Call, permission: Permission, name: str) -> Key:
-    """The key of that id or alias, if the caller may do this with it. Raises NotFound or PermissionDenied."""
+def authorized_key(
+    service: Service, snapshot: Snapshot, call: Call, permission: Permission, name: str, *actions: str
+) -> Key:
+    """The key of that id or alias, if the caller may do this with it. Raises NotFound or PermissionDenied.
+
+    `actions` are all that it is in the words of AWS, where it is not always the same.
+    """
     key = snapshot.key_named(name)
     if key is None:
         raise decision.no_such_key(name)
-    decision.require_on_key(call.known_caller, permission, key, service.circumstances(call), asked_as=name)
+    at = service.circumstances(call)
+    for each in actions or (at.action,):
+        decision.require_on_key(call.known_caller, permission, key, replace(at, action=each), asked_as=name)
     call.key_id = key.key_id
     return key
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from kms.access import policy
-from kms.access.decision import require_create, require_on_key
+from kms.access.decision import require_create
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyMaterial
@@ -19,7 +19,7 @@ from kms.crypto.registry import key_type
 from kms.errors import Refusal, ValidationFailed
 from kms.keys.cryptoperiod import next_rotation
 from kms.keys.ids import ClientId, KeyId
-from kms.keys.model import Key, Usage
+from kms.keys.model import Usage
 from kms.operations.core.declare import MOST_ITEMS, Answer, EmptyRequest, Request, operation
 from kms.operations.core.key_access import VersionNumber, authorized_key
 from kms.operations.core.service import Call, Service
@@ -45,8 +45,8 @@ class CreateKeyRequest(Request):
     `usages` are all that the type can have by default, `owner` the caller. `cryptoperiod` is how long a version
     protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D. A key that is
     not `exportable` never becomes so, unless it is made `exportable_later`. `region` is
-    the AWS region in which the AWS dialect shows the key, that of the settings where it is empty. `policy` is kept
-    for AWS clients, and of no effect.
+    the AWS region in which the AWS dialect shows the key, that of the settings where it is empty. `policy` is a key
+    policy of AWS (docs/reference/aws.md); an empty one leaves the key to its owner.
     """
 
     type: KeyTypeName = "xaes-256-gcm"
@@ -76,8 +76,8 @@ class UpdateKeyRequest(Request):
 
     `labels` takes the place of all, `add_labels` and `remove_labels` change some.
     Versions below `min_process_version` are refused everything, those below `min_protect_version` protection.
-    `exportable` can become true where the key was made `exportable_later`, and never false again. `policy` is kept
-    for AWS clients, and of no effect.
+    `exportable` can become true where the key was made `exportable_later`, and never false again. `policy` is a key
+    policy of AWS (docs/reference/aws.md); an empty one leaves the key to its owner.
     """
 
     exportable: bool | UnsetType = UNSET
@@ -171,8 +171,9 @@ def list_versions(service: Service, call: Call, request: ListVersionsRequest, ke
 def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: str) -> KeyView:
     """Change what a key does by itself, what it is called, or from which version on it works."""
     with service.change(call) as change:
-        key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id)
-        _require_more(service, change, call, key, request)
+        key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id, *_actions(request))
+        if request.policy is not UNSET:
+            require_valid_policy(service, change, request.policy, key.owner, key.key_id)
         given = {name: value for name in request.__struct_fields__ if (value := getattr(request, name)) is not UNSET}
         labels = {**given.get("labels", key.labels), **given.pop("add_labels")}
         removed = given.pop("remove_labels")
@@ -198,14 +199,21 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
         return shown(service, change, after)
 
 
-def _require_more(service: Service, change: Change, call: Call, key: Key, request: UpdateKeyRequest) -> None:
-    """Raise where an update changes what the key's policy may keep from those who may only describe the key."""
-    at = service.circumstances(call)
-    if request.policy is not UNSET:
-        require_on_key(call.known_caller, Permission.KEYS_UPDATE, key, replace(at, action="PutKeyPolicy"))
-        require_valid_policy(service, change, request.policy, key.owner, key.key_id)
-    if request.exportable is not UNSET:
-        require_on_key(call.known_caller, Permission.KEYS_UPDATE, key, replace(at, action="Export"))
+def _actions(request: UpdateKeyRequest) -> list[str]:
+    """What an update is in the words of AWS, each of which a key's policy may keep from somebody."""
+    given = {name for name in request.__struct_fields__ if getattr(request, name) is not UNSET}
+    given -= {name for name in ("add_labels", "remove_labels") if not getattr(request, name)}
+    is_rotation_ended = request.rotation_period is None
+    of_members = {
+        "add_labels": {"TagResource"},
+        "description": {"UpdateKeyDescription"},
+        "exportable": {"Export"},
+        "labels": {"TagResource", "UntagResource"},
+        "policy": {"PutKeyPolicy"},
+        "remove_labels": {"UntagResource"},
+        "rotation_period": {"DisableKeyRotation" if is_rotation_ended else "EnableKeyRotation"},
+    }
+    return sorted(set().union(*(of_members.get(name, {"Configure"}) for name in given)))
 
 
 def spec_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:

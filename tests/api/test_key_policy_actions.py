@@ -1,0 +1,168 @@
+"""Every action of AWS on a key is one that a key policy takes away, and gives, by its name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from helpers.aws_in_process import client
+from helpers.support import World
+
+ACCOUNT = "000000000000"
+ALICE, BOB = (f"arn:aws:iam::{ACCOUNT}:user/{name}" for name in ("alice", "bob"))
+EVERYTHING = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*"}
+SIGN = {"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY"}
+MAC = {"KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC"}
+EXTERNAL = {"Origin": "EXTERNAL"}
+WRAPPING = {"WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"}
+
+CALLS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "CancelKeyDeletion": ({}, "cancel_key_deletion", {}),
+    "CreateAlias": ({}, "create_alias", {"AliasName": "alias/a"}),
+    "CreateGrant": ({}, "create_grant", {"GranteePrincipal": ALICE, "Operations": ["Encrypt"]}),
+    "DeleteImportedKeyMaterial": (EXTERNAL, "delete_imported_key_material", {}),
+    "DescribeKey": ({}, "describe_key", {}),
+    "DisableKey": ({}, "disable_key", {}),
+    "DisableKeyRotation": ({}, "disable_key_rotation", {}),
+    "EnableKey": ({}, "enable_key", {}),
+    "EnableKeyRotation": ({}, "enable_key_rotation", {}),
+    "Encrypt": ({}, "encrypt", {"Plaintext": b"x"}),
+    "GenerateDataKey": ({}, "generate_data_key", {"KeySpec": "AES_256"}),
+    "GenerateDataKeyPair": ({}, "generate_data_key_pair", {"KeyPairSpec": "ECC_NIST_P256"}),
+    "GenerateDataKeyPairWithoutPlaintext": (
+        {}, "generate_data_key_pair_without_plaintext", {"KeyPairSpec": "ECC_NIST_P256"},
+    ),
+    "GenerateDataKeyWithoutPlaintext": ({}, "generate_data_key_without_plaintext", {"KeySpec": "AES_256"}),
+    "GenerateMac": (MAC, "generate_mac", {"Message": b"x", "MacAlgorithm": "HMAC_SHA_256"}),
+    "GetKeyPolicy": ({}, "get_key_policy", {}),
+    "GetKeyRotationStatus": ({}, "get_key_rotation_status", {}),
+    "GetParametersForImport": (EXTERNAL, "get_parameters_for_import", WRAPPING),
+    "GetPublicKey": (SIGN, "get_public_key", {}),
+    "ListGrants": ({}, "list_grants", {}),
+    "ListKeyPolicies": ({}, "list_key_policies", {}),
+    "ListKeyRotations": ({}, "list_key_rotations", {}),
+    "ListResourceTags": ({}, "list_resource_tags", {}),
+    "ReplicateKey": ({"MultiRegion": True}, "replicate_key", {"ReplicaRegion": "eu-west-1"}),
+    "RotateKeyOnDemand": ({}, "rotate_key_on_demand", {}),
+    "ScheduleKeyDeletion": ({}, "schedule_key_deletion", {}),
+    "Sign": (SIGN, "sign", {"Message": b"x", "SigningAlgorithm": "ECDSA_SHA_256"}),
+    "TagResource": ({}, "tag_resource", {"Tags": [{"TagKey": "a", "TagValue": "b"}]}),
+    "UntagResource": ({}, "untag_resource", {"TagKeys": ["a"]}),
+    "UpdateKeyDescription": ({}, "update_key_description", {"Description": "d"}),
+    "Verify": (SIGN, "verify", {"Message": b"x", "SigningAlgorithm": "ECDSA_SHA_256", "Signature": b"x" * 70}),
+    "VerifyMac": (MAC, "verify_mac", {"Message": b"x", "MacAlgorithm": "HMAC_SHA_256", "Mac": b"x" * 32}),
+}  # fmt: skip
+NEEDS = {"CreateGrant": ["Encrypt"]}  # nobody gives what it does not have
+
+
+def refusal(kms: Any, name: str, **given: Any) -> str:
+    """The code of the refusal, or nothing."""
+    try:
+        getattr(kms, name)(**given)
+    except ClientError as refused:
+        return str(refused.response["Error"]["Code"])
+    return ""
+
+
+def prepared(alice: Any, action: str, made_as: dict[str, Any], *statements: dict[str, Any]) -> str:
+    """A key of alice with a policy of which `statements` are a part, in a state for `action`."""
+    key = str(alice.create_key(**made_as)["KeyMetadata"]["KeyId"])
+    alice.put_key_policy(
+        KeyId=key, Policy=json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING, *statements]})
+    )
+    if action == "CancelKeyDeletion":
+        alice.schedule_key_deletion(KeyId=key)
+    return key
+
+
+def test_the_owner_is_denied_each_action_by_its_name(world: World) -> None:
+    alice = client(world, "kms", world.user("alice").post("/api/v1/access-keys", {}).json)
+    free = {}
+    for action, (made_as, name, given) in CALLS.items():
+        key = prepared(alice, action, made_as, {"Effect": "Deny", "Principal": "*", "Action": f"kms:{action}"})
+        member = "TargetKeyId" if name == "create_alias" else "KeyId"
+        if (code := refusal(alice, name, **{member: key}, **given)) != "AccessDeniedException":
+            free[action] = code
+    assert free == {}
+
+
+def test_another_gets_each_action_by_its_name(world: World) -> None:
+    alice = client(world, "kms", world.user("alice").post("/api/v1/access-keys", {}).json)
+    bob = client(world, "kms", world.user("bob").post("/api/v1/access-keys", {}).json)
+    kept = {}
+    for action, (made_as, name, given) in CALLS.items():
+        actions = [f"kms:{each}" for each in (action, *NEEDS.get(action, ()))]
+        key = prepared(alice, action, made_as, {"Effect": "Allow", "Principal": {"AWS": BOB}, "Action": actions})
+        member = "TargetKeyId" if name == "create_alias" else "KeyId"
+        code = refusal(bob, name, **{member: key}, **given)
+        if code in ("AccessDeniedException", "NotFoundException") or "Internal" in code:
+            kept[action] = code
+    assert kept == {}
+
+
+def test_who_is_denied_it_neither_ends_nor_lists_grants(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    world.user("bob")
+    key = prepared(alice, "", {})
+    made = alice.create_grant(KeyId=key, GranteePrincipal=BOB, Operations=["Encrypt"])["GrantId"]
+    deny = {"Effect": "Deny", "Principal": "*", "Action": ["kms:RevokeGrant", "kms:ListGrants"]}
+    document = {"Version": "2012-10-17", "Statement": [EVERYTHING, deny]}
+    alice.put_key_policy(KeyId=key, Policy=json.dumps(document))
+    assert refusal(alice, "revoke_grant", KeyId=key, GrantId=made) == "AccessDeniedException"
+    assert api.delete(f"/api/v1/grants/{made}").status_code == 403
+    assert world.admin.delete(f"/api/v1/grants/{made}").status_code == 403
+    assert api.get("/api/v1/grants").json["items"] == []
+    alice.put_key_policy(KeyId=key, Policy=json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING]}))
+    assert len(api.get("/api/v1/grants").json["items"]) == 1
+    assert refusal(alice, "revoke_grant", KeyId=key, GrantId=made) == ""
+
+
+def test_over_rest_each_member_of_an_update_is_the_action_that_it_is_with_aws(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    bob = world.user("bob")
+    for member, action in (
+        ({"labels": {"a": "b"}}, "TagResource"),
+        ({"add_labels": {"a": "b"}}, "TagResource"),
+        ({"remove_labels": ["a"]}, "UntagResource"),
+        ({"description": "d"}, "UpdateKeyDescription"),
+        ({"rotation_period": "P90D"}, "EnableKeyRotation"),
+        ({"rotation_period": None}, "DisableKeyRotation"),
+        ({"min_protect_version": 1}, "Con*"),
+    ):
+        deny = {"Effect": "Deny", "Principal": "*", "Action": f"kms:{action}"}
+        path = f"/api/v1/keys/{prepared(alice, '', {}, deny)}"
+        assert api.patch(path, member).status_code == 403, member
+        assert api.patch(path, {"policy": ""}).status_code == 200
+        assert api.patch(path, member).status_code == 200, member
+    put = {"Effect": "Allow", "Principal": {"AWS": BOB}, "Action": ["kms:PutKeyPolicy", "kms:UpdateKeyDescription"]}
+    path = f"/api/v1/keys/{prepared(alice, '', {}, put)}"
+    assert bob.patch(path, {"min_protect_version": 1}).status_code == 403
+    assert bob.patch(path, {"policy": "", "labels": {}}).status_code == 403
+    assert bob.patch(path, {"policy": ""}).status_code == 200
+    assert bob.patch(path, {"policy": ""}).status_code == 404
+
+
+def test_what_cannot_be_undone_is_not_in_what_aws_can_undo(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    bob = world.user("bob")
+    actions = ["kms:DisableKey", "kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion", "kms:EnableKey", "kms:*Key*"]
+    key = prepared(alice, "", {}, {"Effect": "Allow", "Principal": {"AWS": BOB}, "Action": actions})
+    path = f"/api/v1/keys/{key}"
+    assert bob.post(f"{path}/suspend", {}).status_code == 200
+    assert bob.post(f"{path}/resume", {}).status_code == 200
+    compromised: dict[str, str] = {}
+    assert bob.post(f"{path}/revoke", compromised).status_code == 403
+    assert bob.post(f"{path}/versions/1/destroy", {}).status_code == 403
+    assert bob.post(f"{path}/trim", {"oldest_version": 1}).status_code == 403
+    assert bob.delete(path).status_code == 200
+    assert bob.post(f"{path}/cancel-deletion", {}).status_code == 200
+    deny = {"Effect": "Deny", "Principal": "*", "Action": ["kms:DisableKey", "kms:ScheduleKeyDeletion"]}
+    kept = f"/api/v1/keys/{prepared(alice, '', {}, deny)}"
+    for by in (api, world.admin):
+        assert by.post(f"{kept}/revoke", compromised).status_code == 403
+        assert by.post(f"{kept}/versions/1/destroy", {}).status_code == 403
