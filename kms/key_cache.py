@@ -290,12 +290,20 @@ def _names_of(key: Key, name: str) -> Names:
 
 
 def require_admitted(
-    found: Authorization, caller: Caller, permission: Permission, items: Sequence[Any], at: Circumstances
+    found: Authorization,
+    caller: Caller,
+    permission: Permission,
+    items: Sequence[Any],
+    circumstances: Callable[[], Circumstances],
 ) -> None:
     """Return if the decision in an authorization admits every message.
 
-    Messages that could not be read are refusals and passed over. Raises PermissionDenied, NotFound.
+    Messages that could not be read are refusals and passed over. `circumstances` are of the request, which a refusal
+    looks at. Raises PermissionDenied, NotFound.
     """
-    read = (item for item in items if not isinstance(item, Refusal))
-    if not items or not all(found.decision.admits(item.associated_data) for item in read):
-        raise denial(caller, permission, found.key, at)
+    admits = found.decision.admits
+    for item in items:
+        if not isinstance(item, Refusal) and not admits(item.associated_data):
+            raise denial(caller, permission, found.key, circumstances())
+    if not items:
+        raise denial(caller, permission, found.key, circumstances())

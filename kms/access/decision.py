@@ -9,7 +9,7 @@ A decision holds for any message unless rules about encryption contexts have a s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -24,6 +24,7 @@ from kms.keys.model import Key
 
 FOR_EVER = datetime.max.replace(tzinfo=UTC)
 _SOURCES_REMEMBERED = 4096
+_ANSWERS_REMEMBERED, _LONGEST_REMEMBERED = 256, 512
 
 
 class Rule(Protocol):
@@ -44,6 +45,7 @@ class Decision:
     until: datetime = FOR_EVER
     allowing: tuple[Rule, ...] = ()
     denying: tuple[Rule, ...] = ()
+    _answers: dict[bytes | None, bool] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_for_any_message(self) -> bool:
@@ -52,6 +54,16 @@ class Decision:
 
     def admits(self, associated_data: bytes | None) -> bool:
         """Whether a message bound to `associated_data` may be protected or processed."""
+        known = self._answers.get(associated_data)  # programs use the same few contexts again and again
+        if known is None:
+            known = self._admits(associated_data)
+            if associated_data is None or len(associated_data) <= _LONGEST_REMEMBERED:
+                if len(self._answers) >= _ANSWERS_REMEMBERED:
+                    self._answers.clear()
+                self._answers[associated_data] = known
+        return known
+
+    def _admits(self, associated_data: bytes | None) -> bool:
         if any(rule.admits(associated_data) for rule in self.denying):
             return False
         return self.allowed or any(rule.admits(associated_data) for rule in self.allowing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -112,7 +113,7 @@ def _authorized(
         action=call.action or call.operation,
     )
     if not found.decision.is_for_any_message:
-        require_admitted(found, call.known_caller, permission, items, service.circumstances(call))
+        require_admitted(found, call.known_caller, permission, items, partial(service.circumstances, call))
     key = found.key
     call.key_id = key.key_id
     if usage is not None and found.version <= key.latest_version:
@@ -142,7 +143,9 @@ def key_to_protect(
     found = service.key_cache.authorize(
         caller, wanted, name, now, usage, source=call.source, action=call.action or call.operation
     )
-    if found.loaded is None or found.is_limited or found.loaded.message_limit is not None:
+    if found.is_limited:
+        require_admitted(found, caller, wanted, items, partial(service.circumstances, call))
+    if found.loaded is None or found.loaded.message_limit is not None:
         found = _counted(service, call, wanted, name, items, usage, count)
     assert found.loaded is not None
     call.key_id, call.version = found.key.key_id, found.version
