@@ -166,3 +166,31 @@ def test_what_cannot_be_undone_is_not_in_what_aws_can_undo(world: World) -> None
     for by in (api, world.admin):
         assert by.post(f"{kept}/revoke", compromised).status_code == 403
         assert by.post(f"{kept}/versions/1/destroy", {}).status_code == 403
+
+
+def test_whom_a_policy_lets_sees_and_ends_the_grants_on_its_key(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    of_bob = world.user("bob")
+    bob = client(world, "kms", of_bob.post("/api/v1/access-keys", {}).json)
+    world.user("carol")
+    to = {"GranteePrincipal": f"arn:aws:iam::{ACCOUNT}:user/carol", "Operations": ["Encrypt"]}
+    allow = {"Effect": "Allow", "Principal": {"AWS": BOB}}
+    creates = {**allow, "Action": ["kms:CreateGrant", "kms:Encrypt"]}
+    handles = {**allow, "Action": ["kms:*Grant*", "kms:Encrypt"]}
+    key, other = prepared(alice, "", {}, handles), prepared(alice, "", {}, creates)
+    made = bob.create_grant(KeyId=key, **to)["GrantId"]
+    elsewhere = bob.create_grant(KeyId=other, **to)["GrantId"]
+    wide = api.post(
+        "/api/v1/grants", {"subject": "client:carol", "permission": "keys:read", "key_pattern": "*", "owner": "alice"}
+    ).json["grant_id"]
+    assert [each["GrantId"] for each in bob.list_grants(KeyId=key)["Grants"]] == [made]
+    assert [each["grant_id"] for each in of_bob.get(f"/api/v1/grants?key_id={key}").json["items"]] == [made]
+    assert bob.list_grants(KeyId=other)["Grants"] == of_bob.get("/api/v1/grants").json["items"] == []
+    assert of_bob.get("/api/v1/grants?key_id=unknown").status_code == 404
+    assert refusal(bob, "revoke_grant", KeyId=other, GrantId=elsewhere) == "NotFoundException"
+    for kept in (elsewhere, wide):
+        assert of_bob.delete(f"/api/v1/grants/{kept}").status_code == 404
+    assert refusal(bob, "revoke_grant", KeyId=key, GrantId=made) == ""
+    again = bob.create_grant(KeyId=key, **to)["GrantId"]
+    assert of_bob.delete(f"/api/v1/grants/{again}").status_code == 200

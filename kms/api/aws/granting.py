@@ -16,7 +16,7 @@ from kms.api.aws.request import AwsRequest, action, seconds, would_succeed
 from kms.api.aws.shapes import GrantTokens, Input, ItemLimit, KeyInput, KeyName, Marker, truncated
 from kms.errors import NotFound
 from kms.keys.model import Key
-from kms.operations.accounts.grants import Context, CreateGrantRequest, GrantView
+from kms.operations.accounts.grants import Context, CreateGrantRequest, GrantView, ListGrantsRequest
 from kms.operations.core.declare import EmptyRequest
 
 P = Permission
@@ -153,14 +153,14 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
 
 @action("ListGrants", ListGrantsInput)
 def list_grants(aws: AwsRequest, given: ListGrantsInput) -> Mapping[str, Any]:
-    """List the grants of a key that the caller gave or holds."""
+    """List the grants of a key: all where its policy says so, else those that the caller gave or holds."""
     key = aws.key_without_alias(given.key_id)
     aws.require_no_denial(key)
     _require_no_services(given.grantee_service_principal)
     subject = _subject(aws, given.grantee_principal, key.owner) if given.grantee_principal else None
     found = [
         grant
-        for grant in _grants(aws)
+        for grant in _grants(aws, key)
         if _covers(grant, key) and given.grant_id in (None, grant.grant_id) and subject in (None, grant.subject)
     ]
     return _page(aws, found, given.limit, given.marker, key)
@@ -181,7 +181,8 @@ def revoke_grant(aws: AwsRequest, given: RevokeGrantInput) -> None:
     """Take a grant back; it is in force nowhere when this answers."""
     key = aws.key_without_alias(given.key_id)
     grant = _grant(aws, given.grant_id, key)
-    if grant.owner != aws.call.known_caller.client_id and Role.ADMIN not in aws.call.known_caller.roles:
+    is_holder = grant.owner != aws.call.known_caller.client_id and Role.ADMIN not in aws.call.known_caller.roles
+    if is_holder and not aws.allows(Permission.GRANTS_MANAGE, key):
         raise aws.denied(key.key_id)
     _end(aws, grant.grant_id, dry_run=given.dry_run)
 
@@ -258,13 +259,13 @@ def _no_principal() -> Fault:
     return Fault("InvalidArnException", "That principal is no client and no role of this service.")
 
 
-def _grants(aws: AwsRequest) -> list[GrantView]:
-    found = aws.run("list_grants", EmptyRequest()).items
+def _grants(aws: AwsRequest, key: Key | None = None) -> list[GrantView]:
+    found = aws.run("list_grants", ListGrantsRequest(key_id=key.key_id if key is not None else None)).items
     return sorted(found, key=lambda grant: str(grant.grant_id))
 
 
 def _grant(aws: AwsRequest, grant_id: str, key: Key | None = None) -> GrantView:
-    for grant in _grants(aws):
+    for grant in _grants(aws, key):
         if grant.grant_id == grant_id and (key is None or _covers(grant, key)):
             return grant
     raise _no_grant(grant_id)

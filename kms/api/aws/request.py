@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from kms.access import key_rules
+from kms.access import decision, key_rules
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
@@ -72,6 +72,10 @@ class AwsRequest(DialectRequest):
         at = self.service.circumstances(self.call)
         if key_rules.denies(self.call.known_caller, Permission.KEYS_READ, key, at):
             raise self.denied(key.key_id)
+
+    def allows(self, permission: Permission, key: Key) -> bool:
+        """Whether the caller may do this with the key."""
+        return decision.allows(self.call.known_caller, permission, key, self.service.circumstances(self.call))
 
     def denied(self, key_id: str | None) -> Fault:
         """The fault of what the caller may not do, with the key of that id or at all."""

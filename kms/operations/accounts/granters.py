@@ -56,6 +56,15 @@ def is_denied(service: Service, snapshot: Snapshot, call: Call, grant: Grant) ->
     return any(key_rules.denies(caller, Permission.GRANTS_MANAGE, key, at) for key in keys)
 
 
+def lets_handle(service: Service, snapshot: Snapshot, call: Call, grant: Grant) -> bool:
+    """Whether the policy of the one key that a grant of another is about lets the caller list it, or end it."""
+    keys = _concerned(snapshot, grant.owner, grant.key_pattern) if grant.effect is Effect.ALLOW else []
+    at = service.circumstances(call)
+    return [key.key_id for key in keys] == [grant.key_pattern] and allows(
+        call.known_caller, Permission.GRANTS_MANAGE, keys[0], at
+    )
+
+
 def _concerned(snapshot: Snapshot, owner: str, key_pattern: str) -> list[Key]:
     """The keys with a policy that a grant of that owner is about."""
     column = tables.keys.c

@@ -15,16 +15,18 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import or_
 
 from kms.access import clients, groups, policy
+from kms.access.decision import may_see_key, no_such_key
 from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Role
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
-from kms.operations.accounts.granters import AskedGrant, is_denied, require_granter
+from kms.operations.accounts.granters import AskedGrant, is_denied, lets_handle, require_granter
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
 from kms.vault import names, tables
 from kms.vault.change import Change
+from kms.vault.transaction import Snapshot
 
 KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_ID_PATTERN})?\*)\Z")]
 Context = Annotated[dict[str, str], msgspec.Meta(max_length=8)]
@@ -75,6 +77,12 @@ class CreateGrantRequest(Request):
     aws_operations: frozenset[AwsWord] = frozenset()
 
 
+class ListGrantsRequest(Request):
+    """With `key_id` those on that key alone; also of others, as far as the key's policy lets the caller list them."""
+
+    key_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+
+
 class GrantView(Answer):
     """A grant; it reaches only keys of `owner` (`*`: everybody's). `permission` is the first of its `permissions`."""
 
@@ -118,11 +126,10 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
         _require_deniable(caller, permissions, request)
     else:
         _require_grantable(caller, permissions)
-        if permissions - policy.GRANTED_BY_ADMINISTRATORS:
-            with service.vault.read() as snapshot:
-                require_granter(service, snapshot, call, _asked(request, permissions, owner))
     grant = grant_of(request, owner, service.clock())
     with service.change(call) as change:
+        if request.effect is Effect.ALLOW and permissions - policy.GRANTED_BY_ADMINISTRATORS:
+            require_granter(service, change, call, _asked(request, permissions, owner))
         for subject in filter(None, (request.subject, request.retired_by)):
             kind, _, name = subject.partition(":")
             if kind == "client":
@@ -172,8 +179,10 @@ def grant_of(request: CreateGrantRequest, owner: str, now: datetime) -> Grant:
     )
 
 
-@operation("GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
-def list_grants(service: Service, call: Call, request: EmptyRequest) -> GrantList:
+@operation(
+    "GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, request=ListGrantsRequest, checked_upfront=True
+)
+def list_grants(service: Service, call: Call, request: ListGrantsRequest) -> GrantList:
     """List the grants that the caller has given, holds, or may retire; for administrators those that deny, too."""
     caller = call.known_caller
     me = names.of_client(caller.client_id)
@@ -184,18 +193,35 @@ def list_grants(service: Service, call: Call, request: EmptyRequest) -> GrantLis
         own.append(column.effect == Effect.DENY)
     with service.vault.read() as snapshot:
         found = snapshot.select(Grant, or_(*own), order_by=column.created_at)
+        if request.key_id is not None:
+            found = _on_key(service, snapshot, call, found, request.key_id)
         if not call.action:  # in the dialect of AWS it is one key's that are listed, and others that are ended
             found = [grant for grant in found if not is_denied(service, snapshot, call, grant)]
     return GrantList(items=[_view(grant) for grant in found], next_cursor=None)
 
 
+def _on_key(service: Service, snapshot: Snapshot, call: Call, own: list[Grant], key_id: str) -> list[Grant]:
+    """Those on a key, with the grants of others on it that its policy lets the caller see. Raises NotFound."""
+    key = snapshot.key_named(key_id)
+    if key is None or not may_see_key(call.known_caller, key, service.circumstances(call)):
+        raise no_such_key(key_id)
+    found = {grant.grant_id: grant for grant in own if grant.covers(key.owner, key.key_id)}
+    for grant in snapshot.matching(Grant, owner=key.owner, key_pattern=key.key_id) if key.policy else ():
+        if lets_handle(service, snapshot, call, grant):
+            found[grant.grant_id] = grant
+    return sorted(found.values(), key=lambda grant: grant.created_at)
+
+
 @operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
 def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: str) -> GrantView:
-    """Take back a grant of one's own, or give one back where it says so; administrators can take back any."""
+    """Take back a grant of one's own, or give one back where it says so; administrators can take back any.
+
+    A key policy can keep from it whomever it names, and let others end the grants on its key.
+    """
     caller = call.known_caller
     with service.change(call) as change:
         grant = change.find(Grant, grant_id) if re.fullmatch("[0-9a-f]{32}", grant_id) else None
-        if grant is None or not may_take_back(caller, grant):
+        if grant is None or not (may_take_back(caller, grant) or lets_handle(service, change, call, grant)):
             raise NotFound("There is no such grant.")
         call.target = grant.subject
         if is_denied(service, change, call, grant):
