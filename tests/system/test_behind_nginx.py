@@ -26,7 +26,7 @@ from helpers.authority import Issued, issue
 from helpers.running import Running, process_of, wait_until
 from helpers.shell import ROOT, blocks
 from helpers.support import free_port
-from kms.access.certificates import client_of, read_roots
+from kms.access.certificates import client_of, read_roots, thumbprint
 
 PAGE = "docs/how-to/behind-a-proxy.md"
 SHOWING = ROOT / "tests" / "helpers" / "showing_origin.py"
@@ -158,6 +158,28 @@ def test_nginx_passes_a_certificate_on(behind: Running) -> None:
     assert (stranger.status, "SSL certificate error" in stranger.text) == (400, True)
 
 
+def _logs_in_until_it_is_ended(service: Running, administered: Running, *options: str) -> None:
+    """A certificate makes a session at both token endpoints, and its end holds at once."""
+    admin = administered.login(administered.admin)
+    administered.curl("POST", "/api/v1/clients", {"client_id": "pay-api"}, token=admin)
+    form = ["-d", "client_id=pay-api"]
+    native = service.curl("POST", "/auth/token", None, *options, *form, token="")
+    assert native.status == 200, native.text
+    vault = service.curl("POST", "/v1/auth/cert/login", {"name": "pay-api"}, *options, token="")
+    tokens = [native.json["access_token"], vault.json["auth"]["client_token"]]
+    assert {service.curl("GET", "/api/v1/keys", token=each).status for each in tokens} == {200}
+    other = service.curl("POST", "/auth/token", None, *options, "-d", "client_id=admin", token="")
+    assert other.status == 401
+    path = f"/api/v1/clients/pay-api/certificates/{thumbprint(CLIENT.der)}"
+    assert administered.curl("DELETE", path, token=admin).status == 200
+    assert {service.curl("GET", "/api/v1/keys", token=each).status for each in tokens} == {401}
+    assert service.curl("POST", "/auth/token", None, *options, *form, token="").status == 401
+
+
+def test_a_certificate_logs_in_through_nginx(behind: Running, direct: Running) -> None:
+    _logs_in_until_it_is_ended(behind, direct, *_write(behind.folder, "client", CLIENT))
+
+
 def test_requests_of_every_size(behind: Running) -> None:
     """The largest that the service takes reaches it and is no file on its way; larger ones do not."""
     largest = 3 << 19
@@ -183,7 +205,7 @@ def _connections(port: int) -> list[str]:
 
 
 def test_the_certificates_that_the_page_makes(behind: Running) -> None:
-    make, _ = blocks(PAGE, "Client certificates")
+    make, *_ = blocks(PAGE, "Client certificates")
     folder = behind.folder / "made"
     folder.mkdir()
     subprocess.run(["bash", "-euc", make], cwd=folder, check=True, capture_output=True)
@@ -252,6 +274,10 @@ def test_a_connection_that_takes_up_another_brings_all_its_certificates(gunicorn
 def test_gunicorn_does_not_take_the_proxy_s_certificate_for_a_client_s(gunicorn: Running) -> None:
     client = _write(gunicorn.folder, "proxy", CLIENT)
     assert _shown(gunicorn, *client, "-H", "X-Forwarded-For: 203.0.113.9")["certificates"] == []
+
+
+def test_a_certificate_logs_in_under_gunicorn(gunicorn: Running) -> None:
+    _logs_in_until_it_is_ended(gunicorn, gunicorn, *ELSEWHERE, *_write(gunicorn.folder, "client", CLIENT))
 
 
 def test_gunicorn_takes_another_ca_while_it_runs(gunicorn: Running) -> None:

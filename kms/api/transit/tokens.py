@@ -254,7 +254,7 @@ def _shown(transit: TransitRequest, token: Token, itself: str) -> dict[str, Any]
         "id": itself,
         "identity_policies": [],
         "issue_time": _rfc3339(token.issued_at),
-        "meta": {"username": token.client_id, "credential": token.credential},
+        "meta": {"username": token.client_id},
         "num_uses": 0,
         "orphan": token.parent is None,
         "path": path if token.parent is None else "auth/token/create",
