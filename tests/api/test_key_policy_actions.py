@@ -194,3 +194,33 @@ def test_whom_a_policy_lets_sees_and_ends_the_grants_on_its_key(world: World) ->
     assert refusal(bob, "revoke_grant", KeyId=key, GrantId=made) == ""
     again = bob.create_grant(KeyId=key, **to)["GrantId"]
     assert of_bob.delete(f"/api/v1/grants/{again}").status_code == 200
+
+
+def test_conditions_of_create_grant_look_at_the_grant_and_a_dry_run_at_everything(world: World) -> None:
+    alice = client(world, "kms", world.user("alice").post("/api/v1/access-keys", {}).json)
+    bob = client(world, "kms", world.user("bob").post("/api/v1/access-keys", {}).json)
+    world.user("carol")
+    carol = f"arn:aws:iam::{ACCOUNT}:user/carol"
+    allow = {"Effect": "Allow", "Principal": {"AWS": BOB}}
+    to_carol = {"StringEquals": {"kms:GranteePrincipal": carol}}
+    subset = {"StringEquals": {"kms:GrantConstraintType": "EncryptionContextSubset"}}
+    for condition in (to_carol, {**to_carol, "Bool": {"kms:GrantIsForAWSResource": "false"}}):
+        create = {**allow, "Action": "kms:CreateGrant", "Condition": condition}
+        key = prepared(alice, "", {}, create, {**allow, "Action": "kms:Encrypt"})
+        for grantee, expected in ((carol, ""), (BOB, "AccessDeniedException")):
+            give = {"KeyId": key, "GranteePrincipal": grantee, "Operations": ["Encrypt"]}
+            assert refusal(bob, "create_grant", **give, DryRun=True) == (expected or "DryRunOperationException")
+            assert refusal(bob, "create_grant", **give) == expected
+        assert refusal(
+            bob, "create_grant", KeyId=key, GranteePrincipal=carol, Operations=["Decrypt"], DryRun=True
+        ) == ("AccessDeniedException")
+    deny = {**allow, "Effect": "Deny", "Principal": "*", "Action": "kms:CreateGrant", "Condition": {
+        "StringNotEquals": {"kms:GranteePrincipal": carol}}}  # fmt: skip
+    create = {**allow, "Action": "kms:CreateGrant", "Condition": subset}
+    key = prepared(alice, "", {}, deny, create, {**allow, "Action": "kms:Encrypt"})
+    give = {"KeyId": key, "Operations": ["Encrypt"]}
+    assert refusal(alice, "create_grant", **give, GranteePrincipal=BOB) == "AccessDeniedException"
+    assert refusal(alice, "create_grant", **give, GranteePrincipal=carol) == ""
+    assert refusal(bob, "create_grant", **give, GranteePrincipal=carol) == "AccessDeniedException"
+    context = {"EncryptionContextSubset": {"a": "b"}}
+    assert refusal(bob, "create_grant", **give, GranteePrincipal=carol, Constraints=context) == ""

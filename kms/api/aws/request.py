@@ -128,10 +128,16 @@ class AwsRequest(DialectRequest):
             arn = self.names.key_arn(key.key_id)
             raise Fault("KMSInvalidStateException", f"{arn} is pending deletion.", problem="key-state")
 
-    def require_enabled(self, key: Key) -> None:
-        """Raise Fault for a key that is disabled, waits for its material, or awaits its deletion."""
+    def require_enabled(self, key: Key, view: KeyView | None = None) -> None:
+        """Raise Fault for a key that is disabled, waits for its material, or awaits its deletion.
+
+        The `view` is given where it is more than DescribeKey that lets the caller know it.
+        """
         self.require_no_deletion(key)
-        if self.view_with_material(key).state is ShownState.SUSPENDED:
+        found = view or self.view(key)
+        if found.pending_import:
+            raise self.pending_import(key)
+        if found.state is ShownState.SUSPENDED:
             raise self.disabled(key)
 
     def disabled(self, key: Key) -> Fault:

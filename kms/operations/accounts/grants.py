@@ -15,12 +15,11 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import or_
 
 from kms.access import clients, groups, policy
-from kms.access.decision import may_see_key, no_such_key
 from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Role
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
-from kms.operations.accounts.granters import AskedGrant, is_denied, lets_handle, require_granter
+from kms.operations.accounts.granters import AskedGrant, is_denied, lets_handle, on_key, require_granter
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
@@ -121,15 +120,14 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
     caller = call.known_caller
     owner = owner_of(request, caller)
-    permissions = request.permissions | ({request.permission} if request.permission else set())
+    permissions = _permissions(request)
     if request.effect is Effect.DENY:
         _require_deniable(caller, permissions, request)
     else:
         _require_grantable(caller, permissions)
     grant = grant_of(request, owner, service.clock())
     with service.change(call) as change:
-        if request.effect is Effect.ALLOW and permissions - policy.GRANTED_BY_ADMINISTRATORS:
-            require_granter(service, change, call, _asked(request, permissions, owner))
+        require_may_give(service, change, call, request)
         for subject in filter(None, (request.subject, request.retired_by)):
             kind, _, name = subject.partition(":")
             if kind == "client":
@@ -147,6 +145,17 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     return _view(same or grant)
 
 
+def require_may_give(service: Service, snapshot: Snapshot, call: Call, request: CreateGrantRequest) -> None:
+    """Return if the caller may give what owners can. Raises PermissionDenied, NotFound."""
+    permissions = _permissions(request) - policy.GRANTED_BY_ADMINISTRATORS
+    if request.effect is Effect.ALLOW and permissions:
+        require_granter(service, snapshot, call, _asked(request, permissions, owner_of(request, call.known_caller)))
+
+
+def _permissions(request: CreateGrantRequest) -> frozenset[Permission]:
+    return request.permissions | ({request.permission} if request.permission else set())
+
+
 def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
     """Whose keys a grant is about that the caller asks for."""
     return request.owner or (EVERY_OWNER if request.effect is Effect.DENY else caller.client_id)
@@ -154,7 +163,7 @@ def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
 
 def grant_of(request: CreateGrantRequest, owner: str, now: datetime) -> Grant:
     """The grant that a request is for, on keys of `owner`. Raises ValidationFailed."""
-    permissions = request.permissions | ({request.permission} if request.permission else set())
+    permissions = _permissions(request)
     conditions = _conditions(request)
     rule, context = _context(request, permissions)
     first, *more = sorted(permissions)
@@ -194,22 +203,10 @@ def list_grants(service: Service, call: Call, request: ListGrantsRequest) -> Gra
     with service.vault.read() as snapshot:
         found = snapshot.select(Grant, or_(*own), order_by=column.created_at)
         if request.key_id is not None:
-            found = _on_key(service, snapshot, call, found, request.key_id)
+            found = on_key(service, snapshot, call, found, request.key_id)
         if not call.action:  # in the dialect of AWS it is one key's that are listed, and others that are ended
             found = [grant for grant in found if not is_denied(service, snapshot, call, grant)]
     return GrantList(items=[_view(grant) for grant in found], next_cursor=None)
-
-
-def _on_key(service: Service, snapshot: Snapshot, call: Call, own: list[Grant], key_id: str) -> list[Grant]:
-    """Those on a key, with the grants of others on it that its policy lets the caller see. Raises NotFound."""
-    key = snapshot.key_named(key_id)
-    if key is None or not may_see_key(call.known_caller, key, service.circumstances(call)):
-        raise no_such_key(key_id)
-    found = {grant.grant_id: grant for grant in own if grant.covers(key.owner, key.key_id)}
-    for grant in snapshot.matching(Grant, owner=key.owner, key_pattern=key.key_id) if key.policy else ():
-        if lets_handle(service, snapshot, call, grant):
-            found[grant.grant_id] = grant
-    return sorted(found.values(), key=lambda grant: grant.created_at)
 
 
 @operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
