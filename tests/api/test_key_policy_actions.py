@@ -224,3 +224,19 @@ def test_conditions_of_create_grant_look_at_the_grant_and_a_dry_run_at_everythin
     assert refusal(bob, "create_grant", **give, GranteePrincipal=carol) == "AccessDeniedException"
     context = {"EncryptionContextSubset": {"a": "b"}}
     assert refusal(bob, "create_grant", **give, GranteePrincipal=carol, Constraints=context) == ""
+
+
+def test_a_simulation_knows_which_action_was_carried_out(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    bob = world.user("bob")
+    allow = {"Effect": "Allow", "Principal": {"AWS": BOB}, "Action": "kms:GenerateDataKey"}
+    key = prepared(alice, "", {}, allow)
+    body = {"subject": "client:bob", "permission": "keys:encrypt", "key_pattern": key}
+    made = api.post("/api/v1/grants", body).json["grant_id"]
+    assert bob.post(f"/api/v1/keys/{key}/data-key", {}).status_code == 200
+    assert bob.post(f"/api/v1/keys/{key}/encrypt", {"plaintext": ""}).status_code == 200
+    told = world.admin.post("/api/v1/policy/simulate", {"remove": [made], "since": "P1D"}).json["changed"]
+    assert [(each["client_id"], each["before"], each["after"], each["uses"]) for each in told] == [
+        ("bob", True, False, 1)
+    ]
