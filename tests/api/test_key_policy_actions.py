@@ -166,3 +166,77 @@ def test_what_cannot_be_undone_is_not_in_what_aws_can_undo(world: World) -> None
     for by in (api, world.admin):
         assert by.post(f"{kept}/revoke", compromised).status_code == 403
         assert by.post(f"{kept}/versions/1/destroy", {}).status_code == 403
+
+
+def test_whom_a_policy_lets_sees_and_ends_the_grants_on_its_key(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    of_bob = world.user("bob")
+    bob = client(world, "kms", of_bob.post("/api/v1/access-keys", {}).json)
+    world.user("carol")
+    to = {"GranteePrincipal": f"arn:aws:iam::{ACCOUNT}:user/carol", "Operations": ["Encrypt"]}
+    allow = {"Effect": "Allow", "Principal": {"AWS": BOB}}
+    creates = {**allow, "Action": ["kms:CreateGrant", "kms:Encrypt"]}
+    handles = {**allow, "Action": ["kms:*Grant*", "kms:Encrypt"]}
+    key, other = prepared(alice, "", {}, handles), prepared(alice, "", {}, creates)
+    made = bob.create_grant(KeyId=key, **to)["GrantId"]
+    elsewhere = bob.create_grant(KeyId=other, **to)["GrantId"]
+    wide = api.post(
+        "/api/v1/grants", {"subject": "client:carol", "permission": "keys:read", "key_pattern": "*", "owner": "alice"}
+    ).json["grant_id"]
+    assert [each["GrantId"] for each in bob.list_grants(KeyId=key)["Grants"]] == [made]
+    assert [each["grant_id"] for each in of_bob.get(f"/api/v1/grants?key_id={key}").json["items"]] == [made]
+    assert bob.list_grants(KeyId=other)["Grants"] == of_bob.get("/api/v1/grants").json["items"] == []
+    assert of_bob.get("/api/v1/grants?key_id=unknown").status_code == 404
+    assert refusal(bob, "revoke_grant", KeyId=other, GrantId=elsewhere) == "NotFoundException"
+    for kept in (elsewhere, wide):
+        assert of_bob.delete(f"/api/v1/grants/{kept}").status_code == 404
+    assert refusal(bob, "revoke_grant", KeyId=key, GrantId=made) == ""
+    again = bob.create_grant(KeyId=key, **to)["GrantId"]
+    assert of_bob.delete(f"/api/v1/grants/{again}").status_code == 200
+
+
+def test_conditions_of_create_grant_look_at_the_grant_and_a_dry_run_at_everything(world: World) -> None:
+    alice = client(world, "kms", world.user("alice").post("/api/v1/access-keys", {}).json)
+    bob = client(world, "kms", world.user("bob").post("/api/v1/access-keys", {}).json)
+    world.user("carol")
+    carol = f"arn:aws:iam::{ACCOUNT}:user/carol"
+    allow = {"Effect": "Allow", "Principal": {"AWS": BOB}}
+    to_carol = {"StringEquals": {"kms:GranteePrincipal": carol}}
+    subset = {"StringEquals": {"kms:GrantConstraintType": "EncryptionContextSubset"}}
+    for condition in (to_carol, {**to_carol, "Bool": {"kms:GrantIsForAWSResource": "false"}}):
+        create = {**allow, "Action": "kms:CreateGrant", "Condition": condition}
+        key = prepared(alice, "", {}, create, {**allow, "Action": "kms:Encrypt"})
+        for grantee, expected in ((carol, ""), (BOB, "AccessDeniedException")):
+            give = {"KeyId": key, "GranteePrincipal": grantee, "Operations": ["Encrypt"]}
+            assert refusal(bob, "create_grant", **give, DryRun=True) == (expected or "DryRunOperationException")
+            assert refusal(bob, "create_grant", **give) == expected
+        assert refusal(
+            bob, "create_grant", KeyId=key, GranteePrincipal=carol, Operations=["Decrypt"], DryRun=True
+        ) == ("AccessDeniedException")
+    deny = {**allow, "Effect": "Deny", "Principal": "*", "Action": "kms:CreateGrant", "Condition": {
+        "StringNotEquals": {"kms:GranteePrincipal": carol}}}  # fmt: skip
+    create = {**allow, "Action": "kms:CreateGrant", "Condition": subset}
+    key = prepared(alice, "", {}, deny, create, {**allow, "Action": "kms:Encrypt"})
+    give = {"KeyId": key, "Operations": ["Encrypt"]}
+    assert refusal(alice, "create_grant", **give, GranteePrincipal=BOB) == "AccessDeniedException"
+    assert refusal(alice, "create_grant", **give, GranteePrincipal=carol) == ""
+    assert refusal(bob, "create_grant", **give, GranteePrincipal=carol) == "AccessDeniedException"
+    context = {"EncryptionContextSubset": {"a": "b"}}
+    assert refusal(bob, "create_grant", **give, GranteePrincipal=carol, Constraints=context) == ""
+
+
+def test_a_simulation_knows_which_action_was_carried_out(world: World) -> None:
+    api = world.user("alice")
+    alice = client(world, "kms", api.post("/api/v1/access-keys", {}).json)
+    bob = world.user("bob")
+    allow = {"Effect": "Allow", "Principal": {"AWS": BOB}, "Action": "kms:GenerateDataKey"}
+    key = prepared(alice, "", {}, allow)
+    body = {"subject": "client:bob", "permission": "keys:encrypt", "key_pattern": key}
+    made = api.post("/api/v1/grants", body).json["grant_id"]
+    assert bob.post(f"/api/v1/keys/{key}/data-key", {}).status_code == 200
+    assert bob.post(f"/api/v1/keys/{key}/encrypt", {"plaintext": ""}).status_code == 200
+    told = world.admin.post("/api/v1/policy/simulate", {"remove": [made], "since": "P1D"}).json["changed"]
+    assert [(each["client_id"], each["before"], each["after"], each["uses"]) for each in told] == [
+        ("bob", True, False, 1)
+    ]

@@ -14,10 +14,11 @@ from kms.api.aws import specs
 from kms.api.aws.faults import Fault
 from kms.api.aws.request import AwsRequest, action, seconds, would_succeed
 from kms.api.aws.shapes import GrantTokens, Input, ItemLimit, KeyInput, KeyName, Marker, truncated
-from kms.errors import NotFound
+from kms.errors import NotFound, PermissionDenied
 from kms.keys.model import Key
-from kms.operations.accounts.grants import Context, CreateGrantRequest, GrantView
+from kms.operations.accounts.grants import Context, CreateGrantRequest, GrantView, ListGrantsRequest, require_may_give
 from kms.operations.core.declare import EmptyRequest
+from kms.operations.keys.views import shown
 
 P = Permission
 PERMISSIONS: dict[str, Permission] = {
@@ -128,11 +129,6 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
     retiring = _subject(aws, given.retiring_principal, key.owner) if given.retiring_principal else None
     if retiring is not None and not retiring.startswith("client:"):
         raise _no_principal()
-    if aws.call.known_caller.client_id != key.owner and not key.policy:
-        raise aws.denied(key.key_id)
-    aws.require_enabled(key)
-    if given.dry_run:
-        raise would_succeed()
     request = CreateGrantRequest(
         subject=_subject(aws, given.grantee_principal, key.owner),
         key_pattern=key.key_id,
@@ -144,6 +140,15 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
         name=given.name or "",
         aws_operations=frozenset(given.operations),
     )
+    with aws.service.vault.read() as snapshot:
+        try:
+            require_may_give(aws.service, snapshot, aws.call, request)
+        except PermissionDenied:
+            raise aws.denied(key.key_id) from None
+        view = shown(aws.service, snapshot, key)
+    aws.require_enabled(key, view)
+    if given.dry_run:
+        raise would_succeed()
     try:
         made: GrantView = aws.run("create_grant", request)
     except NotFound:
@@ -153,14 +158,14 @@ def create_grant(aws: AwsRequest, given: CreateGrantInput) -> Mapping[str, Any]:
 
 @action("ListGrants", ListGrantsInput)
 def list_grants(aws: AwsRequest, given: ListGrantsInput) -> Mapping[str, Any]:
-    """List the grants of a key that the caller gave or holds."""
+    """List the grants of a key: all where its policy says so, else those that the caller gave or holds."""
     key = aws.key_without_alias(given.key_id)
     aws.require_no_denial(key)
     _require_no_services(given.grantee_service_principal)
     subject = _subject(aws, given.grantee_principal, key.owner) if given.grantee_principal else None
     found = [
         grant
-        for grant in _grants(aws)
+        for grant in _grants(aws, key)
         if _covers(grant, key) and given.grant_id in (None, grant.grant_id) and subject in (None, grant.subject)
     ]
     return _page(aws, found, given.limit, given.marker, key)
@@ -180,8 +185,10 @@ def list_retirable_grants(aws: AwsRequest, given: ListRetirableGrantsInput) -> M
 def revoke_grant(aws: AwsRequest, given: RevokeGrantInput) -> None:
     """Take a grant back; it is in force nowhere when this answers."""
     key = aws.key_without_alias(given.key_id)
+    aws.require_no_denial(key)
     grant = _grant(aws, given.grant_id, key)
-    if grant.owner != aws.call.known_caller.client_id and Role.ADMIN not in aws.call.known_caller.roles:
+    is_holder = grant.owner != aws.call.known_caller.client_id and Role.ADMIN not in aws.call.known_caller.roles
+    if is_holder and not aws.allows(Permission.GRANTS_MANAGE, key):
         raise aws.denied(key.key_id)
     _end(aws, grant.grant_id, dry_run=given.dry_run)
 
@@ -258,13 +265,13 @@ def _no_principal() -> Fault:
     return Fault("InvalidArnException", "That principal is no client and no role of this service.")
 
 
-def _grants(aws: AwsRequest) -> list[GrantView]:
-    found = aws.run("list_grants", EmptyRequest()).items
+def _grants(aws: AwsRequest, key: Key | None = None) -> list[GrantView]:
+    found = aws.run("list_grants", ListGrantsRequest(key_id=key.key_id if key is not None else None)).items
     return sorted(found, key=lambda grant: str(grant.grant_id))
 
 
 def _grant(aws: AwsRequest, grant_id: str, key: Key | None = None) -> GrantView:
-    for grant in _grants(aws):
+    for grant in _grants(aws, key):
         if grant.grant_id == grant_id and (key is None or _covers(grant, key)):
             return grant
     raise _no_grant(grant_id)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from kms.access import key_rules
+from kms.access import decision, key_rules
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
@@ -73,6 +73,10 @@ class AwsRequest(DialectRequest):
         if key_rules.denies(self.call.known_caller, Permission.KEYS_READ, key, at):
             raise self.denied(key.key_id)
 
+    def allows(self, permission: Permission, key: Key) -> bool:
+        """Whether the caller may do this with the key."""
+        return decision.allows(self.call.known_caller, permission, key, self.service.circumstances(self.call))
+
     def denied(self, key_id: str | None) -> Fault:
         """The fault of what the caller may not do, with the key of that id or at all."""
         user = self.names.client_arn(self.call.known_caller.client_id)
@@ -124,10 +128,16 @@ class AwsRequest(DialectRequest):
             arn = self.names.key_arn(key.key_id)
             raise Fault("KMSInvalidStateException", f"{arn} is pending deletion.", problem="key-state")
 
-    def require_enabled(self, key: Key) -> None:
-        """Raise Fault for a key that is disabled, waits for its material, or awaits its deletion."""
+    def require_enabled(self, key: Key, view: KeyView | None = None) -> None:
+        """Raise Fault for a key that is disabled, waits for its material, or awaits its deletion.
+
+        The `view` is given where it is more than DescribeKey that lets the caller know it.
+        """
         self.require_no_deletion(key)
-        if self.view_with_material(key).state is ShownState.SUSPENDED:
+        found = view or self.view(key)
+        if found.pending_import:
+            raise self.pending_import(key)
+        if found.state is ShownState.SUSPENDED:
             raise self.disabled(key)
 
     def disabled(self, key: Key) -> Fault:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kms.access import key_rules
 from kms.access.circumstances import Circumstances
-from kms.access.decision import allows, require_on_key
+from kms.access.decision import allows, may_see_key, no_such_key, require_on_key
 from kms.access.model import Effect, Grant
 from kms.access.policy import Permission
 from kms.errors import PermissionDenied
@@ -54,6 +54,27 @@ def is_denied(service: Service, snapshot: Snapshot, call: Call, grant: Grant) ->
     caller, at = call.known_caller, service.circumstances(call)
     keys = _concerned(snapshot, grant.owner, grant.key_pattern) if grant.effect is Effect.ALLOW else []
     return any(key_rules.denies(caller, Permission.GRANTS_MANAGE, key, at) for key in keys)
+
+
+def lets_handle(service: Service, snapshot: Snapshot, call: Call, grant: Grant) -> bool:
+    """Whether the policy of the one key that a grant of another is about lets the caller list it, or end it."""
+    keys = _concerned(snapshot, grant.owner, grant.key_pattern) if grant.effect is Effect.ALLOW else []
+    at = service.circumstances(call)
+    return [key.key_id for key in keys] == [grant.key_pattern] and allows(
+        call.known_caller, Permission.GRANTS_MANAGE, keys[0], at
+    )
+
+
+def on_key(service: Service, snapshot: Snapshot, call: Call, own: list[Grant], key_id: str) -> list[Grant]:
+    """Those on a key, with the grants of others on it that its policy lets the caller see. Raises NotFound."""
+    key = snapshot.key_named(key_id)
+    if key is None or not may_see_key(call.known_caller, key, service.circumstances(call)):
+        raise no_such_key(key_id)
+    found = {grant.grant_id: grant for grant in own if grant.covers(key.owner, key.key_id)}
+    for grant in snapshot.matching(Grant, owner=key.owner, key_pattern=key.key_id) if key.policy else ():
+        if lets_handle(service, snapshot, call, grant):
+            found[grant.grant_id] = grant
+    return sorted(found.values(), key=lambda grant: grant.created_at)
 
 
 def _concerned(snapshot: Snapshot, owner: str, key_pattern: str) -> list[Key]:

@@ -19,12 +19,13 @@ from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Ro
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
-from kms.operations.accounts.granters import AskedGrant, is_denied, require_granter
+from kms.operations.accounts.granters import AskedGrant, is_denied, lets_handle, on_key, require_granter
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
 from kms.vault import names, tables
 from kms.vault.change import Change
+from kms.vault.transaction import Snapshot
 
 KeyPattern = Annotated[str, msgspec.Meta(pattern=rf"^({KEY_ID_PATTERN}|(?:{KEY_ID_PATTERN})?\*)\Z")]
 Context = Annotated[dict[str, str], msgspec.Meta(max_length=8)]
@@ -75,6 +76,12 @@ class CreateGrantRequest(Request):
     aws_operations: frozenset[AwsWord] = frozenset()
 
 
+class ListGrantsRequest(Request):
+    """With `key_id` those on that key alone; also of others, as far as the key's policy lets the caller list them."""
+
+    key_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+
+
 class GrantView(Answer):
     """A grant; it reaches only keys of `owner` (`*`: everybody's). `permission` is the first of its `permissions`."""
 
@@ -113,16 +120,14 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
     caller = call.known_caller
     owner = owner_of(request, caller)
-    permissions = request.permissions | ({request.permission} if request.permission else set())
+    permissions = _permissions(request)
     if request.effect is Effect.DENY:
         _require_deniable(caller, permissions, request)
     else:
         _require_grantable(caller, permissions)
-        if permissions - policy.GRANTED_BY_ADMINISTRATORS:
-            with service.vault.read() as snapshot:
-                require_granter(service, snapshot, call, _asked(request, permissions, owner))
     grant = grant_of(request, owner, service.clock())
     with service.change(call) as change:
+        require_may_give(service, change, call, request)
         for subject in filter(None, (request.subject, request.retired_by)):
             kind, _, name = subject.partition(":")
             if kind == "client":
@@ -140,6 +145,17 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     return _view(same or grant)
 
 
+def require_may_give(service: Service, snapshot: Snapshot, call: Call, request: CreateGrantRequest) -> None:
+    """Return if the caller may give what owners can. Raises PermissionDenied, NotFound."""
+    permissions = _permissions(request) - policy.GRANTED_BY_ADMINISTRATORS
+    if request.effect is Effect.ALLOW and permissions:
+        require_granter(service, snapshot, call, _asked(request, permissions, owner_of(request, call.known_caller)))
+
+
+def _permissions(request: CreateGrantRequest) -> frozenset[Permission]:
+    return request.permissions | ({request.permission} if request.permission else set())
+
+
 def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
     """Whose keys a grant is about that the caller asks for."""
     return request.owner or (EVERY_OWNER if request.effect is Effect.DENY else caller.client_id)
@@ -147,7 +163,7 @@ def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
 
 def grant_of(request: CreateGrantRequest, owner: str, now: datetime) -> Grant:
     """The grant that a request is for, on keys of `owner`. Raises ValidationFailed."""
-    permissions = request.permissions | ({request.permission} if request.permission else set())
+    permissions = _permissions(request)
     conditions = _conditions(request)
     rule, context = _context(request, permissions)
     first, *more = sorted(permissions)
@@ -172,8 +188,10 @@ def grant_of(request: CreateGrantRequest, owner: str, now: datetime) -> Grant:
     )
 
 
-@operation("GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
-def list_grants(service: Service, call: Call, request: EmptyRequest) -> GrantList:
+@operation(
+    "GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, request=ListGrantsRequest, checked_upfront=True
+)
+def list_grants(service: Service, call: Call, request: ListGrantsRequest) -> GrantList:
     """List the grants that the caller has given, holds, or may retire; for administrators those that deny, too."""
     caller = call.known_caller
     me = names.of_client(caller.client_id)
@@ -184,6 +202,8 @@ def list_grants(service: Service, call: Call, request: EmptyRequest) -> GrantLis
         own.append(column.effect == Effect.DENY)
     with service.vault.read() as snapshot:
         found = snapshot.select(Grant, or_(*own), order_by=column.created_at)
+        if request.key_id is not None:
+            found = on_key(service, snapshot, call, found, request.key_id)
         if not call.action:  # in the dialect of AWS it is one key's that are listed, and others that are ended
             found = [grant for grant in found if not is_denied(service, snapshot, call, grant)]
     return GrantList(items=[_view(grant) for grant in found], next_cursor=None)
@@ -191,11 +211,14 @@ def list_grants(service: Service, call: Call, request: EmptyRequest) -> GrantLis
 
 @operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
 def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: str) -> GrantView:
-    """Take back a grant of one's own, or give one back where it says so; administrators can take back any."""
+    """Take back a grant of one's own, or give one back where it says so; administrators can take back any.
+
+    A key policy can keep from it whomever it names, and let others end the grants on its key.
+    """
     caller = call.known_caller
     with service.change(call) as change:
         grant = change.find(Grant, grant_id) if re.fullmatch("[0-9a-f]{32}", grant_id) else None
-        if grant is None or not may_take_back(caller, grant):
+        if grant is None or not (may_take_back(caller, grant) or lets_handle(service, change, call, grant)):
             raise NotFound("There is no such grant.")
         call.target = grant.subject
         if is_denied(service, change, call, grant):
