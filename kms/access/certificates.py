@@ -89,6 +89,11 @@ def thumbprint(certificate: bytes) -> str:
     return sha256(certificate).hexdigest()
 
 
+def ends_at(leaf: bytes) -> datetime:
+    """Until when a certificate, in DER, that `client_of` took is valid."""
+    return x509.load_der_x509_certificate(leaf).not_valid_after_utc
+
+
 def client_of(leaf: bytes, chain: Sequence[bytes], roots: Sequence[x509.Certificate], now: datetime) -> str:
     """The id of the client that a certificate names, if one of `roots` vouches for it at `now`.
 
