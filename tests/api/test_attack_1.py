@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyotp
 import pytest
 from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from joserfc.jwk import ECKey
 
 from helpers.authority import Issued, issue
@@ -175,3 +177,42 @@ def test_a_program_makes_its_client_no_new_credentials(world: World, clock: Stee
     program = Api(world.http, {"Authorization": f"Bearer {answer.json['access_token']}"}, "amy")
     answer = program.post(f"/api/v1/clients/amy/{way}", {})
     assert answer.status_code == 401, answer.text
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def twin_of(leaf: Issued) -> bytes:
+    """The same certificate in other bytes: beside an ECDSA signature (r, s), (r, n - s) is good, and easily made."""
+    r, s = decode_dss_signature(leaf.certificate.signature)
+    signature = encode_dss_signature(r, P256_ORDER - s)
+    bits = b"\x03" + bytes([len(signature) + 1]) + b"\0" + signature
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
+    content = leaf.certificate.tbs_certificate_bytes + algorithm + bits
+    return b"\x30\x82" + len(content).to_bytes(2, "big") + content
+
+
+def by_certificate(world: World, leaf: bytes, client_id: str = "pay") -> Any:
+    header = {"Client-Cert": f":{base64.b64encode(leaf).decode()}:", "X-Forwarded-For": "192.0.2.7"}
+    return world.http.post("/auth/token", data={"client_id": client_id}, headers=header)
+
+
+def test_an_ended_certificate_does_not_come_back_in_other_bytes(guarded: World, authority: Issued) -> None:
+    guarded.enrol("pay")
+    leaf = authority.issue("pay")
+    path = f"/api/v1/clients/pay/certificates/{sha256(leaf.der).hexdigest()}"
+    assert by_certificate(guarded, leaf.der).status_code == 200
+    assert guarded.admin.delete(path).status_code == 200
+    assert by_certificate(guarded, leaf.der).status_code == 401
+    assert by_certificate(guarded, twin_of(leaf)).status_code == 401
+
+
+def test_the_end_of_a_certificate_ends_what_it_proved_in_other_bytes(guarded: World, authority: Issued) -> None:
+    guarded.enrol("pay")
+    leaf = authority.issue("pay")
+    answer = by_certificate(guarded, twin_of(leaf))
+    if answer.status_code == 401:
+        return
+    program = Api(guarded.http, {"Authorization": f"Bearer {answer.json['access_token']}"}, "pay")
+    guarded.admin.delete(f"/api/v1/clients/pay/certificates/{sha256(leaf.der).hexdigest()}")
+    assert program.get("/api/v1/keys").status_code == 401
