@@ -119,10 +119,13 @@ class Programs:
         """The credential that a certificate of the client is. Raises AuthenticationFailed for any other."""
         if self._client_of(leaf, chain, now) != client_id:
             raise AuthenticationFailed("The certificate names another client.")
-        thumbprint = certificates.thumbprint(leaf)
-        if snapshot.find(EndedCertificate, client_id, thumbprint) is not None:
+        try:
+            forms = certificates.thumbprints(leaf)
+        except certificates.NotAccepted as refused:
+            raise AuthenticationFailed(str(refused)) from None
+        if any(snapshot.find(EndedCertificate, client_id, each) is not None for each in forms):
             raise AuthenticationFailed("This certificate was ended.")
-        return public_keys.CERTIFICATE + thumbprint
+        return public_keys.CERTIFICATE + certificates.thumbprint(leaf)
 
     def _client_of(self, leaf: bytes, chain: Sequence[bytes], now: datetime) -> str:
         try:
