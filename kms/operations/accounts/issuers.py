@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import clients, issuers, jwks, sessions
+from kms.access import clients, issuers, jwks, sessions, step_up
 from kms.access.claims import bound_claims
 from kms.access.issuers import Issuer, IssuerRole
 from kms.access.model import Role
 from kms.access.policy import Permission
-from kms.errors import AlreadyExists, NotFound, PermissionDenied, ValidationFailed
+from kms.errors import AlreadyExists, NotFound, ValidationFailed
 from kms.keys.ids import ClientId
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -172,9 +172,7 @@ def add_issuer_role(service: Service, call: Call, request: AddIssuerRoleRequest)
     bound_claims(request.claims)
     if request.token_lifetime is not None and not _SHORTEST <= request.token_lifetime <= _LONGEST:
         raise ValidationFailed("token_lifetime: from PT1M to P1D.")
-    caller = call.known_caller
-    if caller.scope is not None and request.client_id == caller.client_id:
-        raise PermissionDenied("A narrowed session lets nobody in: that would be more than it may itself.")
+    step_up.require_to_let_in(call.known_caller, request.client_id, service.clock())
     words = sessions.scope_words(request.scope)
     with service.change(call) as change:
         issuer = _issuer_named(change, request.issuer)
