@@ -216,3 +216,12 @@ def test_the_end_of_a_certificate_ends_what_it_proved_in_other_bytes(guarded: Wo
     program = Api(guarded.http, {"Authorization": f"Bearer {answer.json['access_token']}"}, "pay")
     guarded.admin.delete(f"/api/v1/clients/pay/certificates/{sha256(leaf.der).hexdigest()}")
     assert program.get("/api/v1/keys").status_code == 401
+
+
+def test_a_narrowed_session_gives_no_other_keys_to_an_issuer_of_its_client(world: World) -> None:
+    amy = person(world, "amy", Role.ADMIN)
+    assert role_for_oneself(world, amy).status_code == 201
+    issuer = world.admin.get("/api/v1/issuers").json["items"][0]["issuer_id"]
+    narrow = narrower(world, amy, "clients:manage")
+    answer = narrow.patch(f"/api/v1/issuers/{issuer}", {"jwks": PlatformIssuer().jwks})
+    assert answer.status_code == 403, answer.text

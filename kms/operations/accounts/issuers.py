@@ -143,6 +143,8 @@ def update_issuer(service: Service, call: Call, request: IssuerKeysRequest, issu
     with service.change(call) as change:
         before = _issuer_of_id(change, issuer_id)
         call.target = issuer_id
+        for role in change.matching(IssuerRole, issuer_id=issuer_id):
+            step_up.require_to_let_in(call.known_caller, role.client_id, service.clock())
         change.replace(before, after)
     return _issuer_view(after)
 
