@@ -15,6 +15,7 @@ import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.x509.oid import ExtensionOID, NameOID
 from cryptography.x509.verification import (
     Criticality,
@@ -34,6 +35,12 @@ LONGEST_CERTIFICATE = 1 << 14
 LONGEST_CHAIN = 4
 _SMALLEST_RSA_BITS = 2048
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_ORDERS = (
+    0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+    (1 << 521) - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7,
+)
+"""How many points the groups of these have (FIPS 186-5); a CA's signature is of one of them."""
 
 
 class NotAccepted(Exception):
@@ -87,6 +94,43 @@ def _is_ca(certificate: x509.Certificate) -> bool:
 def thumbprint(certificate: bytes) -> str:
     """By what a certificate, in DER, is named: its SHA-256 in hexadecimal."""
     return sha256(certificate).hexdigest()
+
+
+def thumbprints(leaf: bytes) -> frozenset[str]:
+    """The thumbprints of every certificate, in DER, that is as good as `leaf` and was signed together with it.
+
+    Where (r, s) is an ECDSA signature so is (r, n - s), which anybody can make of it without a key. Raises
+    NotAccepted for what is not written as DER has it, which would be another way to come to other bytes.
+    """
+    certificate = x509.load_der_x509_certificate(leaf)
+    signed, signature = certificate.tbs_certificate_bytes, certificate.signature
+    algorithm = leaf[leaf.index(signed) + len(signed) : len(leaf) - len(_bits(signature))]
+    found = {signature}
+    if isinstance(certificate.signature_algorithm_parameters, ec.ECDSA):
+        r, s = decode_dss_signature(signature)
+        found.update(encode_dss_signature(r, order - s) for order in _ORDERS if 0 < s < order)
+    forms = {_der(0x30, signed + algorithm + _bits(each)) for each in found}
+    if leaf not in forms:
+        raise NotAccepted("the certificate is not in DER")
+    return frozenset(map(thumbprint, forms))
+
+
+def _bits(content: bytes) -> bytes:
+    return _der(0x03, b"\0" + content)
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    """A value in DER (X.690, section 8.1)."""
+    length = len(content)
+    if length < 0x80:
+        return bytes([tag, length]) + content
+    written = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(written)]) + written + content
+
+
+def ends_at(leaf: bytes) -> datetime:
+    """Until when a certificate, in DER, that `client_of` took is valid."""
+    return x509.load_der_x509_certificate(leaf).not_valid_after_utc
 
 
 def client_of(leaf: bytes, chain: Sequence[bytes], roots: Sequence[x509.Certificate], now: datetime) -> str:

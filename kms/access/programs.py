@@ -83,9 +83,14 @@ class Programs:
             credential = public_keys.credential_of(given.key.kid)
             if header.x5c is not None:
                 credential = self._certified(snapshot, client_id, header.x5c[0], header.x5c[1:], now)
+                expires_at: datetime | None = certificates.ends_at(header.x5c[0])
+            else:
+                registered = snapshot.find(PublicKey, client_id, given.key.kid)
+                expires_at = registered.expires_at if registered is not None else now
             return replace(
                 callers.enabled(snapshot, client_id),
                 credential=credential,
+                expires_at=expires_at,
                 consumes=_once(snapshot.derived_keys, client_id, given.claims.token_id, ends_at + 2 * _LEEWAY),
             )
 
@@ -102,7 +107,9 @@ class Programs:
             if client_id not in (None, named):
                 raise AuthenticationFailed("The certificate names another client.")
             credential = self._certified(snapshot, named, leaf, chain, now)
-            return replace(callers.enabled(snapshot, named), credential=credential)
+            return replace(
+                callers.enabled(snapshot, named), credential=credential, expires_at=certificates.ends_at(leaf)
+            )
 
         return self._proven(client_id or certificates.thumbprint(leaf), source, prove)
 
@@ -112,10 +119,13 @@ class Programs:
         """The credential that a certificate of the client is. Raises AuthenticationFailed for any other."""
         if self._client_of(leaf, chain, now) != client_id:
             raise AuthenticationFailed("The certificate names another client.")
-        thumbprint = certificates.thumbprint(leaf)
-        if snapshot.find(EndedCertificate, client_id, thumbprint) is not None:
+        try:
+            forms = certificates.thumbprints(leaf)
+        except certificates.NotAccepted as refused:
+            raise AuthenticationFailed(str(refused)) from None
+        if any(snapshot.find(EndedCertificate, client_id, each) is not None for each in forms):
             raise AuthenticationFailed("This certificate was ended.")
-        return public_keys.CERTIFICATE + thumbprint
+        return public_keys.CERTIFICATE + certificates.thumbprint(leaf)
 
     def _client_of(self, leaf: bytes, chain: Sequence[bytes], now: datetime) -> str:
         try:

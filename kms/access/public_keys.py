@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from kms.access import sessions
+from kms.access.access_keys import AccessKey
+from kms.access.model import Token
 from kms.vault import names, tables
 from kms.vault.change import Change
 from kms.vault.records import stored_in
@@ -57,7 +59,14 @@ def end(change: Change, key: PublicKey) -> None:
 
 
 def end_certificate(change: Change, client_id: str, thumbprint: str, now: datetime) -> None:
-    """Take a certificate for a client no more, and end what was proven with it."""
-    sessions.end_made_with(change, CERTIFICATE + thumbprint, client_id)
+    """Take a certificate for a client no more, and end what was proven with it.
+
+    The same certificate has other thumbprints too, which cannot be told from this one. So everything ends that
+    certificates have proven for the client; the programs that hold others log in again.
+    """
+    proven = {each.credential for each in change.matching(Token, client_id=client_id)}
+    proven |= {each.credential for each in change.matching(AccessKey, client_id=client_id)}
+    for credential in filter(lambda each: each.startswith(CERTIFICATE), sorted(proven)):
+        sessions.end_made_with(change, credential, client_id)
     if change.find(EndedCertificate, client_id, thumbprint) is None:
         change.insert(EndedCertificate(client_id, thumbprint, now))

@@ -45,6 +45,10 @@ class Scope:
         """Whether any of its words is about this key."""
         return any(matches(pattern, key_id) for _, pattern in self.pairs)
 
+    def allows_on_all(self, permission: str, key_pattern: str) -> bool:
+        """Whether it has a word for the permission that is about every key which `key_pattern` may match."""
+        return any(permission == each and _within(key_pattern, pattern) for each, pattern in self.pairs)
+
     def within(self, other: Scope) -> bool:
         """Whether every word of it is within one of `other`."""
         return all(

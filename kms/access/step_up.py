@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from kms.access.model import Caller
-from kms.errors import InsufficientUserAuthentication
+from kms.access.model import SECRET, Caller
+from kms.errors import InsufficientUserAuthentication, PermissionDenied
 
 _CLOCKS_DIFFER_BY = timedelta(minutes=5)
+_TO_LET_IN = timedelta(minutes=5)
 
 
 def is_fresh(caller: Caller, within: timedelta, now: datetime) -> bool:
@@ -28,3 +29,17 @@ def require(caller: Caller, within: timedelta, now: datetime) -> None:
     """Raise InsufficientUserAuthentication unless it `is_fresh`."""
     if not is_fresh(caller, within, now):
         raise InsufficientUserAuthentication(within)
+
+
+def require_to_let_in(caller: Caller, client_id: str, now: datetime) -> None:
+    """Return if `caller` may make what logs `client_id` in, as far as that is itself.
+
+    Raises PermissionDenied for a narrowed session, which would get more than it may, and
+    InsufficientUserAuthentication for a program without a person who confirms it.
+    """
+    if client_id != caller.client_id:
+        return
+    if caller.scope is not None:
+        raise PermissionDenied("A narrowed session lets nobody in: that would be more than it may itself.")
+    if caller.credential != SECRET:
+        require(caller, _TO_LET_IN, now)

@@ -75,7 +75,7 @@ class AccessKeyList(Answer):
 def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequest) -> AccessKeyAnswer:
     """Make an access key for programs that sign their requests as AWS's do; its expiry is fixed now.
 
-    In a session that a program proved, it ends no later than the session.
+    In a session that a program proved, or that another session made, it ends no later than the session.
     """
     caller, settings = call.known_caller, service.settings
     longest = settings.mfa_access_key_lifetime if request.needs_second_factor else settings.access_key_lifetime
@@ -89,7 +89,8 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
         raise ValidationFailed(f"expires_in: at most {int(longest.total_seconds())} seconds.")
     now = service.clock()
     expires_at = now + lifetime
-    if caller.credential != SECRET and caller.expires_at is not None:
+    is_child = caller.token is not None and caller.token.parent is not None
+    if (is_child or caller.credential != SECRET) and caller.expires_at is not None:
         expires_at = min(expires_at, caller.expires_at)  # no program may make itself live on
     with service.change(call) as change:
         # Those with a session token are as many as sessions: STS gives one to each program that asks.

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import clients, policy
+from kms.access import clients, policy, step_up
 from kms.access.model import Client, ClientStatus, Role
 from kms.access.policy import Permission
 from kms.keys.ids import ClientId
@@ -158,6 +158,7 @@ def delete_client(service: Service, call: Call, request: EmptyRequest, client_id
 )
 def reset_client_totp(service: Service, call: Call, request: EmptyRequest, client_id: str) -> SecondFactorAnswer:
     """Give a client a new TOTP secret and new recovery codes; its sessions end."""
+    step_up.require_to_let_in(call.known_caller, client_id, service.clock())
     made = _with_client(service, call, client_id, clients.reset_second_factor)
     return SecondFactorAnswer(
         client_id=client_id,

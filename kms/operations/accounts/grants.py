@@ -121,6 +121,7 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     caller = call.known_caller
     owner = owner_of(request, caller)
     permissions = _permissions(request)
+    _require_in_scope(caller, request, permissions)
     if request.effect is Effect.DENY:
         _require_deniable(caller, permissions, request)
     else:
@@ -154,6 +155,14 @@ def require_may_give(service: Service, snapshot: Snapshot, call: Call, request: 
 
 def _permissions(request: CreateGrantRequest) -> frozenset[Permission]:
     return request.permissions | ({request.permission} if request.permission else set())
+
+
+def _require_in_scope(caller: Caller, request: CreateGrantRequest, permissions: AbstractSet[Permission]) -> None:
+    """Return unless the caller's narrowed session would give more than it may. Raises PermissionDenied."""
+    needed = {Permission.GRANTS_MANAGE, *(permissions if request.effect is Effect.ALLOW else ())}
+    for permission in sorted(needed):
+        if caller.scope is not None and not caller.scope.allows_on_all(permission, request.key_pattern):
+            raise PermissionDenied(f"The scope of this session does not have {permission} on {request.key_pattern}.")
 
 
 def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
@@ -206,7 +215,7 @@ def list_grants(service: Service, call: Call, request: ListGrantsRequest) -> Gra
             found = on_key(service, snapshot, call, found, request.key_id)
         if not call.action:  # in the dialect of AWS it is one key's that are listed, and others that are ended
             found = [grant for grant in found if not is_denied(service, snapshot, call, grant)]
-    return GrantList(items=[_view(grant) for grant in found], next_cursor=None)
+    return GrantList(items=[_view(grant) for grant in found if _is_in_scope(caller, grant)], next_cursor=None)
 
 
 @operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
@@ -227,8 +236,15 @@ def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: 
     return _view(grant)
 
 
+def _is_in_scope(caller: Caller, grant: Grant) -> bool:
+    """Whether the caller's session may look after grants on every key that this one is about."""
+    return caller.scope is None or caller.scope.allows_on_all(Permission.GRANTS_MANAGE, grant.key_pattern)
+
+
 def may_take_back(caller: Caller, grant: Grant) -> bool:
-    """Whether `caller` may end the grant: who gave it, who may retire it, an administrator."""
+    """Whether `caller` may end the grant: who gave it, who may retire it, an administrator; within its scope."""
+    if not _is_in_scope(caller, grant):
+        return False
     if grant.effect is Effect.DENY:
         return Role.ADMIN in caller.roles
     me = names.of_client(caller.client_id)

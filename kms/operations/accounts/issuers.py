@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import clients, issuers, jwks, sessions
+from kms.access import clients, issuers, jwks, sessions, step_up
 from kms.access.claims import bound_claims
 from kms.access.issuers import Issuer, IssuerRole
 from kms.access.model import Role
@@ -143,6 +143,8 @@ def update_issuer(service: Service, call: Call, request: IssuerKeysRequest, issu
     with service.change(call) as change:
         before = _issuer_of_id(change, issuer_id)
         call.target = issuer_id
+        for role in change.matching(IssuerRole, issuer_id=issuer_id):
+            step_up.require_to_let_in(call.known_caller, role.client_id, service.clock())
         change.replace(before, after)
     return _issuer_view(after)
 
@@ -172,6 +174,7 @@ def add_issuer_role(service: Service, call: Call, request: AddIssuerRoleRequest)
     bound_claims(request.claims)
     if request.token_lifetime is not None and not _SHORTEST <= request.token_lifetime <= _LONGEST:
         raise ValidationFailed("token_lifetime: from PT1M to P1D.")
+    step_up.require_to_let_in(call.known_caller, request.client_id, service.clock())
     words = sessions.scope_words(request.scope)
     with service.change(call) as change:
         issuer = _issuer_named(change, request.issuer)
