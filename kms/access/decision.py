@@ -71,7 +71,7 @@ def decide(caller: Caller, permission: Permission, key: Key, at: Circumstances) 
     allowing: list[Rule] = []
     is_granted = False
     for grant in caller.grants:
-        if permission not in grant.permissions or not grant.covers(key.owner, key.key_id):
+        if permission not in grant.permissions or not is_about(grant, key):
             continue
         holds, changes_at = in_force(grant, caller, at)
         until = min(until, changes_at)
@@ -146,7 +146,7 @@ def denial(
         for grant in caller.grants
         if grant.second_factor_within is not None
         and permission in grant.permissions
-        and grant.covers(key.owner, key.key_id)
+        and is_about(grant, key)
         and not in_force(grant, caller, at)[0]
     ]
     if wanted:
@@ -160,7 +160,7 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
         return False
     if not (caller.grants or key.policy):
         return by_role(caller, Permission.KEYS_READ, key.owner)
-    covering = [grant for grant in caller.grants if grant.covers(key.owner, key.key_id)]
+    covering = [grant for grant in caller.grants if is_about(grant, key)]
     for grant in covering:
         is_hidden = grant.effect is Effect.DENY and Permission.KEYS_READ in grant.permissions
         if is_hidden and in_force(grant, caller, at)[0]:
@@ -175,6 +175,13 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
 def _read(at: Circumstances) -> Circumstances:
     """The same circumstances of a request to see the key."""
     return Circumstances(at.source, at.now, "DescribeKey", at.account)
+
+
+def is_about(grant: Grant, key: Key) -> bool:
+    """Whether `grant` covers the key. A denial also covers one that gave up the id that it is about."""
+    if grant.covers(key.owner, key.key_id):
+        return True
+    return grant.effect is Effect.DENY and bool(key.former_id) and grant.covers(key.owner, key.former_id)
 
 
 def no_such_key(key_id: str) -> NotFound:
