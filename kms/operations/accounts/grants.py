@@ -17,6 +17,7 @@ from sqlalchemy import or_
 from kms.access import clients, groups, policy
 from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Role
 from kms.access.policy import Permission
+from kms.access.scope import Scope
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
 from kms.operations.accounts.granters import AskedGrant, require_granter
@@ -112,6 +113,7 @@ class GrantList(Answer):
 def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> GrantView:
     """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
     caller = call.known_caller
+    _require_in_scope(caller, request.key_pattern)
     owner = owner_of(request, caller)
     permissions = request.permissions | ({request.permission} if request.permission else set())
     if request.effect is Effect.DENY:
@@ -195,9 +197,17 @@ def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: 
         grant = change.find(Grant, grant_id) if re.fullmatch("[0-9a-f]{32}", grant_id) else None
         if grant is None or not may_take_back(caller, grant):
             raise NotFound("There is no such grant.")
+        _require_in_scope(caller, grant.key_pattern)
         call.target = grant.subject
         change.delete(grant)
     return _view(grant)
+
+
+def _require_in_scope(caller: Caller, key_pattern: str) -> None:
+    """Raise PermissionDenied where the scope of the session is not about all keys that the grant is about."""
+    wanted = Scope(((Permission.GRANTS_MANAGE, key_pattern),))
+    if caller.scope is not None and not wanted.within(caller.scope):
+        raise PermissionDenied(f"The scope of this session has no {Permission.GRANTS_MANAGE} on {key_pattern}.")
 
 
 def may_take_back(caller: Caller, grant: Grant) -> bool:
