@@ -13,11 +13,12 @@ import msgspec
 from kms.access import callers, clients, decision, policy
 from kms.access import explain as explaining
 from kms.access.circumstances import Circumstances
+from kms.access.key_policy import ACTIONS
 from kms.access.model import Caller, Effect, Grant
 from kms.access.policy import Permission
 from kms.audit.entry import SUCCESS, timestamp
 from kms.audit.spool import lines
-from kms.errors import NotFound
+from kms.errors import NotFound, ValidationFailed
 from kms.keys.ids import ClientId
 from kms.keys.model import Key
 from kms.operations.accounts.grants import CreateGrantRequest, grant_of, owner_of
@@ -113,6 +114,8 @@ def explain_policy(service: Service, call: Call, request: ExplainRequest) -> Exp
 
     Clients ask about themselves, owners about their keys, administrators and auditors about everything.
     """
+    if request.permission not in ACTIONS:
+        raise ValidationFailed(f"permission: {request.permission} is about no key.")
     asking, at = call.known_caller, service.circumstances(call)
     with service.vault.read() as snapshot:
         key = snapshot.key_named(request.key_id)
