@@ -174,6 +174,7 @@ class _Use:
     permission: Permission
     key_id: str
     source: str
+    operation: str
 
 
 def _uses(
@@ -195,7 +196,7 @@ def _uses(
             continue
         if entry.outcome == SUCCESS or entry.outcome in _WHAT_POLICY_REFUSED:
             times = max(1, entry.items or 1)
-            counted[_Use(entry.client_id, declared.permission, entry.key_id, entry.source)] += times
+            counted[_Use(entry.client_id, declared.permission, entry.key_id, entry.source, entry.operation)] += times
     return counted, datetime.fromisoformat(first) if first else None, entries
 
 
@@ -226,7 +227,7 @@ class _World:
         pair, key = self._callers[use.client_id], self._keys[use.key_id]
         if pair is None or key is None:
             return None
-        at = Circumstances(use.source, self._now, "", self._account)
+        at = Circumstances(use.source, self._now, use.operation, self._account)
         before, after = (decision.decide(caller, use.permission, key, at) for caller in pair)
         return before.allowed or bool(before.allowing), after.allowed or bool(after.allowing)
 
