@@ -22,6 +22,8 @@ _RE_ENCRYPT = {
     Permission.KEYS_ENCRYPT: ("ReEncryptTo",),
 }
 """AWS's ReEncrypt is two actions on two keys."""
+_ABOUT_MANY = frozenset({"ListKeys", "ListAliases", "ListGrants", "ListRetirableGrants"})
+"""Of these each key is asked whether it may be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,6 @@ def _actions(permission: Permission, at: Circumstances) -> tuple[str, ...]:
     """AWS's actions that a request is: the one that it names there, or those that ours is."""
     if at.action == "ReEncrypt" and permission in _RE_ENCRYPT:
         return _RE_ENCRYPT[permission]
-    if at.action in EVERY and not at.action.startswith("List"):
+    if at.action in EVERY and at.action not in _ABOUT_MANY:
         return (at.action,)
     return key_policy.actions_for(at.action, permission)
