@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
-from kms.access import key_rules, step_up
+from kms.access import addresses, key_rules, step_up
 from kms.access.circumstances import Circumstances
 from kms.access.model import Caller, ContextRule, Effect, Grant
 from kms.access.policy import BOUND_BY_CONTEXT, GRANTED_BY_ADMINISTRATORS, Permission, by_role
@@ -215,14 +214,10 @@ def in_force(grant: Grant, caller: Caller, at: Circumstances) -> tuple[bool, dat
 
 
 @lru_cache(maxsize=_SOURCES_REMEMBERED)
-def _address(source: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(source)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+def _address(source: str) -> addresses.Address | None:
+    return addresses.address(source)
 
 
 @lru_cache(maxsize=_SOURCES_REMEMBERED)
-def _networks(words: frozenset[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(map(ip_network, sorted(words)))
+def _networks(words: frozenset[str]) -> tuple[addresses.Network, ...]:
+    return tuple(map(addresses.network, sorted(words)))
