@@ -175,3 +175,22 @@ def test_a_restore_does_not_cancel_a_deletion_that_may_not_be_cancelled(alice: S
     backup = alice.api.post(f"/api/v1/keys/{key}/backup", {}).json["backup"]
     alice.api.delete(f"/api/v1/keys/{key}", {"release_name": True, "waiting_period": "P7D"})
     assert alice.api.post("/api/v1/keys/restore", {"backup": backup}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"at": "0001-01-02T00:00:00Z", "second_factor_age": 10**9},
+        {"at": "9999-12-31T23:59:59Z", "second_factor_age": 0},
+        {"second_factor_age": 10**18},
+    ],
+)
+def test_explaining_strange_moments_is_no_fault(owner: Api, more: dict[str, Any]) -> None:
+    body = {"subject": "client:olga", "permission": "keys:encrypt", "key_pattern": "orders"}
+    owner.post("/api/v1/grants", {**body, "conditions": {"second_factor_within": "PT1H"}})
+    answer = owner.post("/api/v1/policy/explain", {"permission": "keys:encrypt", "key_id": "orders", **more})
+    assert answer.status_code < 500, answer.text
+
+
+def test_simulating_from_the_end_of_time_on_is_no_fault(world: World) -> None:
+    assert world.admin.post("/api/v1/policy/simulate", {"since": "-P9999999D"}).status_code < 500
