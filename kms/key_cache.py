@@ -36,6 +36,7 @@ _AUTHORIZATIONS_CACHED = 20_000
 _CODE_KEYS_CACHED = 1000
 _MOUNTS_CACHED = 1000
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class LoadedVersion:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What was decided about a caller, a key and one of its versions, good until a moment.
+    """What was decided about a caller, a key and one of its versions at the moment `since`, good until another.
 
     The caller may do this with the key: with any message, or where that `is_limited` with those that the `decision`
     admits. `loaded` is the version to do it with; where that cannot be used `refusal` says why.
@@ -70,6 +71,7 @@ class Authorization:
     loaded: LoadedVersion | None = None
     refusal: Refusal | None = None
     until: datetime = _FOR_EVER
+    since: datetime = _LONG_AGO
 
 
 class KeyCache:
@@ -108,7 +110,7 @@ class KeyCache:
         """
         asked = caller, permission, name, usage, version, source, action
         found = self._authorizations.find(asked)
-        if found is not None and now < found.until:
+        if found is not None and found.since <= now < found.until:  # a clock can be set back
             return found
         self._authorizations.forget(asked)
         at = Circumstances(source, now, action, self._account)
@@ -132,13 +134,13 @@ class KeyCache:
         number = key.latest_version if version is None else version
         rests_on = (*_names_of(key, name), *caller.rests_on)
         if usage is None:
-            return Authorization(key, number, made, is_limited, until=made.until), rests_on
+            return Authorization(key, number, made, is_limited, until=made.until, since=now), rests_on
         try:
             loaded = self._usable(key, latest, number, usage, now, since)
         except Refusal as refusal:
             return Authorization(key, number, made, is_limited, refusal=refusal, until=now), rests_on
         until = min(made.until, in_force_until(loaded.version, now))
-        return Authorization(key, number, made, is_limited, loaded, until=until), rests_on
+        return Authorization(key, number, made, is_limited, loaded, until=until, since=now), rests_on
 
     def _usable(
         self,

@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
-from kms.access import key_rules, step_up
+from kms.access import addresses, key_rules, step_up
 from kms.access.circumstances import Circumstances
 from kms.access.model import Caller, ContextRule, Effect, Grant
 from kms.access.policy import BOUND_BY_CONTEXT, GRANTED_BY_ADMINISTRATORS, Permission, by_role
@@ -83,7 +82,7 @@ def decide(caller: Caller, permission: Permission, key: Key, at: Circumstances) 
     allowing: list[Rule] = []
     is_granted = False
     for grant in caller.grants:
-        if permission not in grant.permissions or not grant.covers(key.owner, key.key_id):
+        if permission not in grant.permissions or not is_about(grant, key):
             continue
         holds, changes_at = in_force(grant, caller, at)
         until = min(until, changes_at)
@@ -162,7 +161,7 @@ def denial(
         for grant in caller.grants
         if grant.second_factor_within is not None
         and permission in grant.permissions
-        and grant.covers(key.owner, key.key_id)
+        and is_about(grant, key)
         and not in_force(grant, caller, at)[0]
     ]
     if wanted:
@@ -176,7 +175,7 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
         return False
     if not (caller.grants or key.policy):
         return by_role(caller, Permission.KEYS_READ, key.owner)
-    covering = [grant for grant in caller.grants if grant.covers(key.owner, key.key_id)]
+    covering = [grant for grant in caller.grants if is_about(grant, key)]
     for grant in covering:
         is_hidden = grant.effect is Effect.DENY and Permission.KEYS_READ in grant.permissions
         if is_hidden and in_force(grant, caller, at)[0]:
@@ -192,6 +191,13 @@ def may_see_key(caller: Caller, key: Key, at: Circumstances) -> bool:
 def _read(at: Circumstances) -> Circumstances:
     """The same circumstances of a request to see the key."""
     return Circumstances(at.source, at.now, "DescribeKey", at.account)
+
+
+def is_about(grant: Grant, key: Key) -> bool:
+    """Whether `grant` covers the key. A denial also covers one that gave up the id that it is about."""
+    if grant.covers(key.owner, key.key_id):
+        return True
+    return grant.effect is Effect.DENY and bool(key.former_id) and grant.covers(key.owner, key.former_id)
 
 
 def no_such_key(key_id: str) -> NotFound:
@@ -225,14 +231,10 @@ def in_force(grant: Grant, caller: Caller, at: Circumstances) -> tuple[bool, dat
 
 
 @lru_cache(maxsize=_SOURCES_REMEMBERED)
-def _address(source: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(source)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+def _address(source: str) -> addresses.Address | None:
+    return addresses.address(source)
 
 
 @lru_cache(maxsize=_SOURCES_REMEMBERED)
-def _networks(words: frozenset[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(map(ip_network, sorted(words)))
+def _networks(words: frozenset[str]) -> tuple[addresses.Network, ...]:
+    return tuple(map(addresses.network, sorted(words)))

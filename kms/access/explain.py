@@ -109,7 +109,7 @@ def _mismatch(
     """Why a grant has no say; None where it has."""
     if permission not in grant.permissions:
         return f"It is about {', '.join(sorted(grant.permissions))}."
-    if not grant.covers(key.owner, key.key_id):
+    if not decision.is_about(grant, key):
         return f"It is about {grant.key_pattern}."
     if not decision.in_force(grant, caller, at)[0]:
         return _unmet(grant, caller, at)

@@ -188,6 +188,7 @@ class Programs:
             if found.needs_second_factor or found.session_token_hash is not None:
                 raise AuthenticationFailed("This access key does not log in: it is for requests signed as AWS's are.")
             caller = callers.by_access_key(callers.enabled(snapshot, found.client_id), found)
+            caller = replace(caller, second_factor_at=None)  # the person gave it to make the key, and is not here
             callers.require_in_time(caller, now)
             return caller
 

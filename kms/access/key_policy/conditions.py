@@ -6,7 +6,6 @@ to be absent (nothing here acts for a service of AWS) is as good as any: AWS say
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 
+from kms.access import addresses
 from kms.access.key_policy.asked import Asked, Circumstances
 from kms.access.key_policy.malformed import Malformed
 from kms.access.key_policy.patterns import Test, arn_like, is_arn_pattern, like
@@ -68,6 +68,8 @@ class Condition:
             return self.matches("true" if not values else "false")
         if not values:
             return self.if_absent
+        if self.key.kind is Kind.ADDRESS and None in map(addresses.address, values):
+            return deny  # from where it comes is not known: what allows does not hold, and what denies does
         met = (self.matches(each) is not self.negated for each in values)
         return any(met) if self.over == "any" or (deny and self.over == "") else all(met)
 
@@ -149,19 +151,10 @@ def _truth(text: str) -> Test:
 
 def _network(text: str) -> Test:
     try:
-        network = ipaddress.ip_network(text, strict=False)
+        network = addresses.network(text, strict=False)
     except ValueError:
         raise Malformed(f"{text[:64]!r} is no address or network.") from None
-    return lambda value: (found := _address(value)) is not None and found in network
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address; one of IPv4 that is written in IPv6 is that of IPv4."""
-    try:
-        found = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(found, "ipv4_mapped", None) or found
+    return lambda value: (found := addresses.address(value)) is not None and found in network
 
 
 def _arn(text: str) -> Test:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from kms.access import key_rules
 from kms.access.circumstances import Circumstances
 from kms.access.decision import allows, may_see_key, no_such_key, require_on_key
-from kms.access.model import Effect, Grant
+from kms.access.model import Caller, Effect, Grant
 from kms.access.policy import Permission
 from kms.errors import PermissionDenied
 from kms.keys.model import Key
@@ -28,6 +29,18 @@ class AskedGrant:
     retired_by: str | None
     operations: frozenset[str]
     constraint: str | None
+
+
+def require_in_scope(caller: Caller, key_pattern: str, permissions: Iterable[Permission]) -> None:
+    """Return unless the caller's narrowed session would give more than it may. Raises PermissionDenied."""
+    for permission in sorted({Permission.GRANTS_MANAGE, *permissions}):
+        if caller.scope is not None and not caller.scope.allows_on_all(permission, key_pattern):
+            raise PermissionDenied(f"The scope of this session does not have {permission} on {key_pattern}.")
+
+
+def is_in_scope(caller: Caller, grant: Grant) -> bool:
+    """Whether the caller's session may look after grants on every key that this one is about."""
+    return caller.scope is None or caller.scope.allows_on_all(Permission.GRANTS_MANAGE, grant.key_pattern)
 
 
 def require_granter(service: Service, snapshot: Snapshot, call: Call, asked: AskedGrant) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_network
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, UnsetType
 from sqlalchemy import or_
 
 from kms.access import clients, groups, policy
@@ -19,7 +18,16 @@ from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Ro
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, ClientId
-from kms.operations.accounts.granters import AskedGrant, is_denied, lets_handle, on_key, require_granter
+from kms.operations.accounts.grant_views import GrantView, grant_view
+from kms.operations.accounts.granters import (
+    AskedGrant,
+    is_denied,
+    is_in_scope,
+    lets_handle,
+    on_key,
+    require_granter,
+    require_in_scope,
+)
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
@@ -82,25 +90,6 @@ class ListGrantsRequest(Request):
     key_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
 
 
-class GrantView(Answer):
-    """A grant; it reaches only keys of `owner` (`*`: everybody's). `permission` is the first of its `permissions`."""
-
-    grant_id: str
-    owner: str
-    subject: str
-    permission: str
-    permissions: list[str]
-    key_pattern: str
-    created_at: datetime
-    effect: Effect = Effect.ALLOW
-    conditions: dict[str, Any] | UnsetType = UNSET
-    context_equals: dict[str, str] | UnsetType = UNSET
-    context_subset: dict[str, str] | UnsetType = UNSET
-    retired_by: str | UnsetType = UNSET
-    name: str | UnsetType = UNSET
-    aws_operations: list[str] | UnsetType = UNSET
-
-
 class GrantList(Answer):
     """Grants given, held, and to be retired."""
 
@@ -121,7 +110,7 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
     caller = call.known_caller
     owner = owner_of(request, caller)
     permissions = _permissions(request)
-    _require_in_scope(caller, request, permissions)
+    require_in_scope(caller, request.key_pattern, permissions if request.effect is Effect.ALLOW else ())
     if request.effect is Effect.DENY:
         _require_deniable(caller, permissions, request)
     else:
@@ -143,7 +132,7 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
             change.insert(grant)
         else:
             call.abandoned = True
-    return _view(same or grant)
+    return grant_view(same or grant)
 
 
 def require_may_give(service: Service, snapshot: Snapshot, call: Call, request: CreateGrantRequest) -> None:
@@ -155,14 +144,6 @@ def require_may_give(service: Service, snapshot: Snapshot, call: Call, request: 
 
 def _permissions(request: CreateGrantRequest) -> frozenset[Permission]:
     return request.permissions | ({request.permission} if request.permission else set())
-
-
-def _require_in_scope(caller: Caller, request: CreateGrantRequest, permissions: AbstractSet[Permission]) -> None:
-    """Return unless the caller's narrowed session would give more than it may. Raises PermissionDenied."""
-    needed = {Permission.GRANTS_MANAGE, *(permissions if request.effect is Effect.ALLOW else ())}
-    for permission in sorted(needed):
-        if caller.scope is not None and not caller.scope.allows_on_all(permission, request.key_pattern):
-            raise PermissionDenied(f"The scope of this session does not have {permission} on {request.key_pattern}.")
 
 
 def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
@@ -215,7 +196,7 @@ def list_grants(service: Service, call: Call, request: ListGrantsRequest) -> Gra
             found = on_key(service, snapshot, call, found, request.key_id)
         if not call.action:  # in the dialect of AWS it is one key's that are listed, and others that are ended
             found = [grant for grant in found if not is_denied(service, snapshot, call, grant)]
-    return GrantList(items=[_view(grant) for grant in found if _is_in_scope(caller, grant)], next_cursor=None)
+    return GrantList(items=[grant_view(grant) for grant in found if is_in_scope(caller, grant)], next_cursor=None)
 
 
 @operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
@@ -233,17 +214,12 @@ def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: 
         if is_denied(service, change, call, grant):
             raise PermissionDenied("The policy of its key keeps you from ending this grant.")
         change.delete(grant)
-    return _view(grant)
-
-
-def _is_in_scope(caller: Caller, grant: Grant) -> bool:
-    """Whether the caller's session may look after grants on every key that this one is about."""
-    return caller.scope is None or caller.scope.allows_on_all(Permission.GRANTS_MANAGE, grant.key_pattern)
+    return grant_view(grant)
 
 
 def may_take_back(caller: Caller, grant: Grant) -> bool:
     """Whether `caller` may end the grant: who gave it, who may retire it, an administrator; within its scope."""
-    if not _is_in_scope(caller, grant):
+    if not is_in_scope(caller, grant):
         return False
     if grant.effect is Effect.DENY:
         return Role.ADMIN in caller.roles
@@ -325,33 +301,3 @@ def _same(change: Change, grant: Grant) -> Grant | None:
     given = change.select(Grant, column.owner == grant.owner, column.name == grant.name)
     found = (each for each in given if replace(grant, grant_id=each.grant_id, created_at=each.created_at) == each)
     return next(found, None)
-
-
-def _view(grant: Grant) -> GrantView:
-    has = grant.context_rule
-    return GrantView(
-        grant_id=grant.grant_id,
-        owner=grant.owner,
-        subject=grant.subject,
-        permission=grant.permission,
-        permissions=sorted(grant.permissions),
-        key_pattern=grant.key_pattern,
-        created_at=grant.created_at,
-        effect=grant.effect,
-        conditions=_shown_conditions(grant) or UNSET,
-        context_equals=grant.context if has is ContextRule.EQUALS else UNSET,
-        context_subset=grant.context if has is ContextRule.SUBSET else UNSET,
-        retired_by=grant.retired_by or UNSET,
-        name=grant.name or UNSET,
-        aws_operations=sorted(grant.words) or UNSET,
-    )
-
-
-def _shown_conditions(grant: Grant) -> dict[str, Any]:
-    given = {
-        "source": sorted(grant.source),
-        "not_before": grant.not_before,
-        "not_after": grant.not_after,
-        "second_factor_within": grant.second_factor_within,
-    }
-    return {name: value for name, value in given.items() if value}

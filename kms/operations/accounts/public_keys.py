@@ -123,9 +123,10 @@ class EndedCertificateView(Answer):
 def end_certificate(
     service: Service, call: Call, request: EmptyRequest, client_id: str, thumbprint: str
 ) -> EndedCertificateView:
-    """Take a certificate no more, and end everything that was proven with it, on every worker, before this answers.
+    """Take a certificate no more, and end every session that a certificate proved, on every worker, before this answers.
 
-    It need not have been seen here. The client's other certificates go on.
+    It need not have been seen here. The client's other certificates log in again: of one certificate there can be two
+    forms with different thumbprints, so the sessions of all of them end.
     """
     _require(call, client_id, Permission.CLIENTS_MANAGE)
     if not re.fullmatch("[0-9a-f]{64}", thumbprint):

@@ -13,11 +13,12 @@ import msgspec
 from kms.access import callers, clients, decision, policy
 from kms.access import explain as explaining
 from kms.access.circumstances import Circumstances
+from kms.access.key_policy import ACTIONS
 from kms.access.model import Caller, Effect, Grant
 from kms.access.policy import Permission
 from kms.audit.entry import SUCCESS, timestamp
 from kms.audit.spool import lines
-from kms.errors import NotFound
+from kms.errors import NotFound, ValidationFailed
 from kms.keys.ids import ClientId
 from kms.keys.model import Key
 from kms.operations.accounts.grants import CreateGrantRequest, grant_of, owner_of
@@ -32,6 +33,8 @@ from kms.vault.transaction import Snapshot
 
 _MOST_BYTES = 256 << 20
 _LONGEST = timedelta(days=400)
+_A_CENTURY = 100 * 365 * 86_400
+_YEARS = range(1900, 9900)  # so that what is counted from a moment is one, too
 _WHAT_POLICY_REFUSED = frozenset({"permission-denied", "not-found", "insufficient-user-authentication"})
 GrantId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
@@ -48,7 +51,7 @@ class ExplainRequest(Request):
     client_id: ClientId | None = None
     associated_data: bytes | None = None
     source: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    second_factor_age: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    second_factor_age: Annotated[int, msgspec.Meta(ge=0, le=_A_CENTURY)] | None = None
     at: Moment | None = None
     action: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z]*\Z")] = ""
 
@@ -113,6 +116,10 @@ def explain_policy(service: Service, call: Call, request: ExplainRequest) -> Exp
 
     Clients ask about themselves, owners about their keys, administrators and auditors about everything.
     """
+    if request.permission not in ACTIONS:
+        raise ValidationFailed(f"permission: {request.permission} is about no key.")
+    if request.at is not None and request.at.year not in _YEARS:
+        raise ValidationFailed(f"at: from the year {_YEARS[0]} to {_YEARS[-1]}.")
     asking, at = call.known_caller, service.circumstances(call)
     with service.vault.read() as snapshot:
         key = snapshot.key_named(request.key_id)
@@ -146,6 +153,8 @@ def simulate_policy(service: Service, call: Call, request: SimulateRequest) -> S
     It knows the uses that were carried out on this node, and all changes. A second factor counts as given just then,
     and a message as one that a grant admits.
     """
+    if request.since < timedelta(0):
+        raise ValidationFailed("since: is not negative.")
     now = service.clock()
     since = now - min(request.since, _LONGEST)
     with service.vault.read() as snapshot:

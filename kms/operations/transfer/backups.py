@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from kms.access import clients, policy
-from kms.access.decision import require_create
+from kms.access.decision import require_create, require_on_key
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.crypto.registry import key_type
@@ -99,7 +99,7 @@ def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyVie
     key_type(key.type)
     with service.change(call) as change:
         clients.get(change, key.owner)
-        _make_place(change, key)
+        _make_place(service, call, change, key)
         require_free_name(change, key.key_id, key.owner)
         _insert(change, key, contents)
         revoke_again(change, key, service.clock())
@@ -110,11 +110,11 @@ def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyVie
     return shown_now(service, call)
 
 
-def _make_place(change: Change, key: Key) -> None:
+def _make_place(service: Service, call: Call, change: Change, key: Key) -> None:
     """Remove a deleted key that gave its name back, for it comes back from its backup now.
 
     Raises AlreadyExists where the key is here, or something of it that the backup has not; Conflict after a
-    revocation of what the backup has not.
+    revocation of what the backup has not; and what `require_on_key` does, for this cancels its deletion.
     """
     found = change.find(Key, key.uid)
     if found is not None and (not found.former_id or found.deletion_at is None):
@@ -124,6 +124,8 @@ def _make_place(change: Change, key: Key) -> None:
     if highest_revoked(change, key.uid) > key.latest_version:
         raise Conflict("Later versions of this key were revoked than its backup has. Restore a later backup.")
     if found is not None:
+        at = replace(service.circumstances(call), action="cancel_deletion")
+        require_on_key(call.known_caller, Permission.KEYS_DELETE, found, at)
         remove(change, found)
 
 
