@@ -16,7 +16,8 @@ from kms.api.aws.request import AwsRequest, action, seconds, would_succeed
 from kms.api.aws.shapes import GrantTokens, Input, ItemLimit, KeyInput, KeyName, Marker, truncated
 from kms.errors import NotFound, PermissionDenied
 from kms.keys.model import Key
-from kms.operations.accounts.grants import Context, CreateGrantRequest, GrantView, ListGrantsRequest, require_may_give
+from kms.operations.accounts.grant_views import GrantView
+from kms.operations.accounts.grants import Context, CreateGrantRequest, ListGrantsRequest, require_may_give
 from kms.operations.core.declare import EmptyRequest
 from kms.operations.keys.views import shown
 

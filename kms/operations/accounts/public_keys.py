@@ -123,7 +123,7 @@ class EndedCertificateView(Answer):
 def end_certificate(
     service: Service, call: Call, request: EmptyRequest, client_id: str, thumbprint: str
 ) -> EndedCertificateView:
-    """Take a certificate no more, and end every session that a certificate proved, on every worker, before this answers.
+    """Take a certificate no more, and end every session that a certificate proved, on every worker, at once.
 
     It need not have been seen here. The client's other certificates log in again: of one certificate there can be two
     forms with different thumbprints, so the sessions of all of them end.
