@@ -261,6 +261,8 @@ def test_a_change_is_tried_on_what_was_done(world: World, alice: Api) -> None:
     assert encrypt(bob).status_code == 200  # nothing was changed
     assert alice.post("/api/v1/policy/simulate", {"remove": [made]}).status_code == 403
     assert admin.post("/api/v1/policy/simulate", {"remove": ["0" * 32]}).status_code == 404
+    nothing = {"subject": "role:user", "key_pattern": "*"}
+    assert admin.post("/api/v1/policy/simulate", {"add": [nothing]}).status_code == 422
 
 
 @pytest.fixture

@@ -156,6 +156,8 @@ def grant_of(request: CreateGrantRequest, owner: str, now: datetime) -> Grant:
     permissions = _permissions(request)
     conditions = _conditions(request)
     rule, context = _context(request, permissions)
+    if not permissions:
+        raise ValidationFailed("permission, permissions: give one at least.")
     first, *more = sorted(permissions)
     return Grant(
         grant_id=secrets.token_hex(16),
