@@ -113,13 +113,10 @@ def statements(
 def _said_of(policy: KeyPolicy, asked: Asked, caller: Caller, permission: Permission, at: Circumstances) -> Said:
     rules = policy.rules_for(asked)
     moment = _moment(caller, at)
-    met = [each for each in (*rules.denies, *rules.allows) if _is_met(each, moment, permission, None)]
-    later = (
-        []
-        if permission not in BOUND_BY_CONTEXT
-        else [each for each in (*rules.denies, *rules.allows) if _is_about_context(each)]
-    )
-    depends_on_moment = any(map(_is_about_moment, (*rules.denies, *rules.allows)))
+    conditional = (*rules.denies, *rules.allows)
+    met = [each for each in conditional if _is_met(each, moment, permission, None)]
+    later = [each for each in conditional if permission in BOUND_BY_CONTEXT and _is_about_context(each)]
+    depends_on_moment = any(map(_is_about_moment, conditional))
     now = [each for each in met if each not in later]
     bound = [StatementRule(each, moment) for each in later]
     return Said(
