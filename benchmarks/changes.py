@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.connections import connect, percentiles
+from benchmarks.connections import as_fast_as_they_can, connect
 from benchmarks.programs import Measured, Running, Target
 
 CONNECTIONS = 4
@@ -50,30 +50,14 @@ def kinds(service: Running) -> dict[str, Callable[[], Iterator[_Request]]]:
 
 def measure(service: Running, requests: Callable[[], Iterator[_Request]], seconds: float) -> Measured:
     """Change as fast as `CONNECTIONS` connections of one client can."""
-    durations: list[float] = []
-    errors = 0
     each_of = [requests() for _ in range(CONNECTIONS)]
     first = [next(each) for each in each_of]  # what they need is made before the time begins
-    until = time.perf_counter() + seconds
 
-    def work(mine: Iterator[_Request]) -> None:
-        nonlocal errors
-        connection = connect(service.url, service.folder / "server.crt")
-        for method, path, body in mine:
-            began = time.perf_counter()
-            if began > until:
-                return
-            errors += _change(connection, service.token, method, path, body) >= http.HTTPStatus.BAD_REQUEST
-            durations.append(time.perf_counter() - began)
+    def change(connection: http.client.HTTPConnection, request: _Request) -> bool:
+        return _change(connection, service.token, *request) < http.HTTPStatus.BAD_REQUEST
 
     both = zip(first, each_of, strict=True)
-    threads = [threading.Thread(target=work, args=(itertools.chain([one], rest),)) for one, rest in both]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return Measured(len(durations) / (time.perf_counter() - began), *percentiles(durations), errors)
+    return as_fast_as_they_can(service, [itertools.chain([one], rest) for one, rest in both], change, seconds)
 
 
 def beside_rotations(service: Running, target: Target, core: str, seconds: int) -> tuple[Measured, int]:

@@ -11,8 +11,9 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlparse
 
 import pyotp
@@ -20,6 +21,7 @@ import pyotp
 from benchmarks.programs import Measured, Running, Target
 
 _LOGINS_AT_ONCE = 4
+_Request = TypeVar("_Request")
 
 
 def logins(service: Running, clients: Iterator[tuple[str, str, str]], number: int) -> Measured:
@@ -52,6 +54,36 @@ def logins(service: Running, clients: Iterator[tuple[str, str, str]], number: in
         each.join()
     seconds = time.perf_counter() - began
     return Measured(number / seconds, *percentiles(durations), errors)
+
+
+def as_fast_as_they_can(
+    service: Running,
+    each_of: list[Iterator[_Request]],
+    send: Callable[[http.client.HTTPConnection, _Request], bool],
+    seconds: float,
+) -> Measured:
+    """What one connection for each iterator of requests reaches; `send` says whether a request was answered well."""
+    durations: list[float] = []
+    errors = 0
+    until = time.perf_counter() + seconds
+
+    def work(mine: Iterator[_Request]) -> None:
+        nonlocal errors
+        connection = connect(service.url, service.folder / "server.crt")
+        for request in mine:
+            began = time.perf_counter()
+            if began > until:
+                return
+            errors += not send(connection, request)
+            durations.append(time.perf_counter() - began)
+
+    threads = [threading.Thread(target=work, args=(each,)) for each in each_of]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Measured(len(durations) / (time.perf_counter() - began), *percentiles(durations), errors)
 
 
 def handshakes(url: str, seconds: int, core: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from urllib.parse import urlencode
 from joserfc import jws
 from joserfc.jwk import ECKey
 
-from benchmarks.connections import connect, percentiles
+from benchmarks.connections import as_fast_as_they_can
 from benchmarks.programs import Measured, Running
 
 CONNECTIONS = 4
@@ -64,31 +63,15 @@ def kinds(service: Running) -> dict[str, Callable[[], Iterator[_Request]]]:
 
 def measure(service: Running, requests: Callable[[], Iterator[_Request]], seconds: float) -> Measured:
     """Log in as fast as `CONNECTIONS` connections can."""
-    durations: list[float] = []
-    errors = 0
-    each_of = [requests() for _ in range(CONNECTIONS)]
-    until = time.perf_counter() + seconds
+    return as_fast_as_they_can(service, [requests() for _ in range(CONNECTIONS)], _log_in, seconds)
 
-    def work(mine: Iterator[_Request]) -> None:
-        nonlocal errors
-        connection = connect(service.url, service.folder / "server.crt")
-        for path, kind, body in mine:
-            began = time.perf_counter()
-            if began > until:
-                return
-            connection.request("POST", path, body, {"Content-Type": kind})
-            answer = connection.getresponse()
-            answer.read()
-            errors += answer.status != http.HTTPStatus.OK
-            durations.append(time.perf_counter() - began)
 
-    threads = [threading.Thread(target=work, args=(each,)) for each in each_of]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return Measured(len(durations) / (time.perf_counter() - began), *percentiles(durations), errors)
+def _log_in(connection: http.client.HTTPConnection, request: _Request) -> bool:
+    path, kind, body = request
+    connection.request("POST", path, body, {"Content-Type": kind})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status == http.HTTPStatus.OK
 
 
 def _signed(key: ECKey, claims: dict[str, Any]) -> str:

@@ -15,6 +15,11 @@ def address(text: str) -> Address | None:
         found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    return unmapped(found)
+
+
+def unmapped(found: Address) -> Address:
+    """The address of IPv4 that is written in one of IPv6; any other as it is."""
     return getattr(found, "ipv4_mapped", None) or found
 
 

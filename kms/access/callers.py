@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from kms.access import groups, scope, sessions
 from kms.access.access_keys import AccessKey
@@ -11,6 +11,7 @@ from kms.access.issuers import IssuerRole
 from kms.access.model import Caller, Client, ClientStatus, Grant, Token
 from kms.access.public_keys import CERTIFICATE, KEY, EndedCertificate, PublicKey
 from kms.access.scope import Scope
+from kms.access.step_up import CLOCKS_DIFFER_BY
 from kms.errors import AuthenticationFailed
 from kms.vault import names
 from kms.vault.memory import Memory, Names
@@ -21,7 +22,6 @@ OVER = (
     "This session is over, or its token is not one of this service. "
     "Get a new one: `python -m kms login`, or POST /auth/token with client id and secret (Basic) and X-TOTP."
 )
-_CLOCKS_DIFFER_BY = timedelta(minutes=5)
 _NOTHING = Scope(())
 
 
@@ -50,7 +50,7 @@ def by_token(caller: Caller, token: Token) -> Caller:
     return replace(
         caller,
         token=token,
-        valid_from=token.issued_at - _CLOCKS_DIFFER_BY,
+        valid_from=token.issued_at - CLOCKS_DIFFER_BY,
         expires_at=token.expires_at,
         credential=token.credential,
         subject=token.subject,
@@ -65,7 +65,7 @@ def by_access_key(caller: Caller, key: AccessKey) -> Caller:
     return replace(
         caller,
         access_key_id=key.access_key_id,
-        valid_from=key.created_at - _CLOCKS_DIFFER_BY,
+        valid_from=key.created_at - CLOCKS_DIFFER_BY,
         expires_at=key.expires_at,
         credential=sessions.credential_of(key),
         subject=key.subject,

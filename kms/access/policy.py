@@ -155,6 +155,15 @@ def require(caller: Caller, permission: Permission, owner: str | None = None) ->
     raise PermissionDenied(f"{caller.client_id} may not do this: it needs {permission}.")
 
 
+def require_over(caller: Caller, client_id: str, permission: Permission) -> None:
+    """Return if `caller` may look after what proves the client: its own, or with `permission` anybody's.
+
+    Raises PermissionDenied.
+    """
+    own = client_id == caller.client_id
+    require(caller, Permission.SESSIONS_MANAGE if own else permission)
+
+
 def by_role(caller: Caller, permission: Permission, owner: str | None) -> bool:
     """Whether a role, or owning it, lets `caller` do this with what belongs to `owner` (None: to nobody)."""
     is_own = owner is None or owner == caller.client_id

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from kms.access.model import SECRET, Caller
 from kms.errors import InsufficientUserAuthentication, PermissionDenied
 
-_CLOCKS_DIFFER_BY = timedelta(minutes=5)
+CLOCKS_DIFFER_BY = timedelta(minutes=5)
+"""How far the clocks of the workers may lie apart: what one of them has just noted counts for all."""
 _TO_LET_IN = timedelta(minutes=5)
 
 
@@ -22,13 +23,19 @@ def is_fresh(caller: Caller, within: timedelta, now: datetime) -> bool:
 
 def counts_from(caller: Caller) -> datetime | None:
     """From when the second factor of `caller` counts; None without one."""
-    return caller.second_factor_at - _CLOCKS_DIFFER_BY if caller.second_factor_at is not None else None
+    return caller.second_factor_at - CLOCKS_DIFFER_BY if caller.second_factor_at is not None else None
 
 
 def require(caller: Caller, within: timedelta, now: datetime) -> None:
     """Raise InsufficientUserAuthentication unless it `is_fresh`."""
     if not is_fresh(caller, within, now):
         raise InsufficientUserAuthentication(within)
+
+
+def require_unnarrowed(caller: Caller) -> None:
+    """Raise PermissionDenied for a narrowed session, before it lets somebody in as its client."""
+    if caller.scope is not None:
+        raise PermissionDenied("A narrowed session lets nobody in: that would be more than it may itself.")
 
 
 def require_to_let_in(caller: Caller, client_id: str, now: datetime) -> None:
@@ -39,7 +46,6 @@ def require_to_let_in(caller: Caller, client_id: str, now: datetime) -> None:
     """
     if client_id != caller.client_id:
         return
-    if caller.scope is not None:
-        raise PermissionDenied("A narrowed session lets nobody in: that would be more than it may itself.")
+    require_unnarrowed(caller)
     if caller.credential != SECRET:
         require(caller, _TO_LET_IN, now)

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from kms.access.addresses import Address, unmapped
 
 _LONGEST_NODE = 64
 _LONGEST_CERTIFICATE = 1 << 15  # in base64 or escaped
@@ -41,7 +41,7 @@ def address_of(text: str) -> Address:
     address = (
         ipaddress.IPv6Address(in_brackets) if in_brackets else ipaddress.ip_address(found["v4"] or found["bare"])
     )
-    return getattr(address, "ipv4_mapped", None) or address
+    return unmapped(address)
 
 
 def x_forwarded_for(value: str) -> Iterator[Address]:

@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from kms import errors
+from kms.access.addresses import Address
 from kms.api import forwarded, problems
 from kms.api.fast_path import STATUS, Environ, StartResponse, WsgiApp
-from kms.api.forwarded import Address
 from kms.api.headers import security_headers
 from kms.config import Network
 from kms.operations import Call, Service, new_request_id

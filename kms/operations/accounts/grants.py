@@ -7,13 +7,12 @@ import secrets
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime, timedelta
-from ipaddress import ip_network
 from typing import Annotated
 
 import msgspec
 from sqlalchemy import or_
 
-from kms.access import clients, groups, policy
+from kms.access import addresses, clients, groups, policy
 from kms.access.model import EVERY_OWNER, Caller, ContextRule, Effect, Grant, Role
 from kms.access.policy import Permission
 from kms.errors import NotFound, PermissionDenied, ValidationFailed
@@ -274,7 +273,7 @@ def _conditions(request: CreateGrantRequest) -> Conditions:
     given = request.conditions or Conditions()
     for network in given.source or ():
         try:
-            ip_network(network)
+            addresses.network(network)
         except ValueError as error:
             raise ValidationFailed(f"conditions.source: {error}.") from None
     if given.not_before is not None and given.not_after is not None and given.not_after <= given.not_before:

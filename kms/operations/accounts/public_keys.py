@@ -13,7 +13,7 @@ from kms.access import clients, policy, public_keys, step_up
 from kms.access.policy import Permission
 from kms.access.public_keys import PublicKey
 from kms.access.verification_key import VerificationKey, public_key_from_jwk, public_key_from_pem
-from kms.errors import AlreadyExists, Conflict, NotFound, PermissionDenied, ValidationFailed
+from kms.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
@@ -67,11 +67,9 @@ def add_public_key(service: Service, call: Call, request: AddPublicKeyRequest, c
     for others.
     """
     caller, now = call.known_caller, service.clock()
-    own = client_id == caller.client_id
-    policy.require(caller, Permission.SESSIONS_MANAGE if own else Permission.CLIENTS_MANAGE)
-    if own:
-        if caller.scope is not None:
-            raise PermissionDenied("A narrowed session lets nobody in: that would be more than it may itself.")
+    policy.require_over(caller, client_id, Permission.CLIENTS_MANAGE)
+    if client_id == caller.client_id:
+        step_up.require_unnarrowed(caller)
         step_up.require(caller, _FACTOR_WITHIN, now)
     key = _key(request)
     if request.expires_at is not None and request.expires_at <= now:
@@ -91,7 +89,7 @@ def add_public_key(service: Service, call: Call, request: AddPublicKeyRequest, c
 @operation("GET", "/api/v1/clients/<client_id>/public-keys", permission=Permission.SESSIONS_MANAGE)
 def list_public_keys(service: Service, call: Call, request: EmptyRequest, client_id: str) -> PublicKeyList:
     """List the public keys by which a client logs in."""
-    _require(call, client_id, Permission.CLIENTS_READ)
+    policy.require_over(call.known_caller, client_id, Permission.CLIENTS_READ)
     with service.vault.read() as snapshot:
         call.target = clients.get(snapshot, client_id).client_id
         found = snapshot.matching(PublicKey, client_id=client_id, order_by="created_at")
@@ -101,7 +99,7 @@ def list_public_keys(service: Service, call: Call, request: EmptyRequest, client
 @operation("DELETE", "/api/v1/clients/<client_id>/public-keys/<kid>", permission=Permission.SESSIONS_MANAGE)
 def delete_public_key(service: Service, call: Call, request: EmptyRequest, client_id: str, kid: str) -> PublicKeyView:
     """End a public key and everything that was proven with it, on every worker, before this answers."""
-    _require(call, client_id, Permission.CLIENTS_MANAGE)
+    policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id
         keys = {each.kid: each for each in change.matching(PublicKey, client_id=client_id)}
@@ -128,7 +126,7 @@ def end_certificate(
     It need not have been seen here. The client's other certificates log in again: of one certificate there can be two
     forms with different thumbprints, so the sessions of all of them end.
     """
-    _require(call, client_id, Permission.CLIENTS_MANAGE)
+    policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     if not re.fullmatch("[0-9a-f]{64}", thumbprint):
         raise NotFound("A thumbprint is the SHA-256 of a certificate in DER: 64 hexadecimal digits in lower case.")
     with service.change(call) as change:
@@ -136,11 +134,6 @@ def end_certificate(
         public_keys.end_certificate(change, client_id, thumbprint, service.clock())
         call.credential = public_keys.CERTIFICATE + thumbprint
     return EndedCertificateView(client_id=client_id, thumbprint=thumbprint)
-
-
-def _require(call: Call, client_id: str, permission: Permission) -> None:
-    own = client_id == call.known_caller.client_id
-    policy.require(call.known_caller, Permission.SESSIONS_MANAGE if own else permission)
 
 
 def _key(request: AddPublicKeyRequest) -> VerificationKey:

@@ -171,7 +171,7 @@ def end_session(service: Service, call: Call, request: EmptyRequest) -> LoggedOu
 @operation("GET", "/api/v1/clients/<client_id>/sessions", permission=Permission.SESSIONS_MANAGE)
 def list_sessions(service: Service, call: Call, request: EmptyRequest, client_id: str) -> SessionList:
     """List the sessions of a client: one's own, or as administrator or auditor anybody's."""
-    _require_over(call, client_id, Permission.CLIENTS_READ)
+    policy.require_over(call.known_caller, client_id, Permission.CLIENTS_READ)
     column = tables.tokens.c
     with service.vault.read() as snapshot:
         call.target = clients.get(snapshot, client_id).client_id
@@ -186,7 +186,7 @@ def end_one_session(
     service: Service, call: Call, request: EmptyRequest, client_id: str, session_id: str
 ) -> SessionView:
     """End a session and those that it made of itself, on every worker, before this answers."""
-    _require_over(call, client_id, Permission.CLIENTS_MANAGE)
+    policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         clients.get(change, client_id)
         found = sessions.of_id(change, client_id, session_id)
@@ -200,7 +200,7 @@ def end_one_session(
 @operation("DELETE", "/api/v1/clients/<client_id>/sessions", permission=Permission.SESSIONS_MANAGE)
 def end_every_session(service: Service, call: Call, request: EmptyRequest, client_id: str) -> Ended:
     """End every session and every access key of a client, on every worker, before this answers."""
-    _require_over(call, client_id, Permission.CLIENTS_MANAGE)
+    policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id
         ended, keys = sessions.end_all(change, client_id)
@@ -210,7 +210,7 @@ def end_every_session(service: Service, call: Call, request: EmptyRequest, clien
 @operation("GET", "/api/v1/clients/<client_id>/credentials", permission=Permission.SESSIONS_MANAGE)
 def list_credentials(service: Service, call: Call, request: EmptyRequest, client_id: str) -> CredentialList:
     """List what proves a client, without any secret: one's own, or as administrator or auditor anybody's."""
-    _require_over(call, client_id, Permission.CLIENTS_READ)
+    policy.require_over(call.known_caller, client_id, Permission.CLIENTS_READ)
     with service.vault.read() as snapshot:
         client = clients.get(snapshot, client_id)
         codes = snapshot.matching(RecoveryCode, client_id=client_id)
@@ -224,7 +224,7 @@ def list_credentials(service: Service, call: Call, request: EmptyRequest, client
 @operation("DELETE", "/api/v1/clients/<client_id>/credentials", permission=Permission.SESSIONS_MANAGE)
 def end_every_credential(service: Service, call: Call, request: EmptyRequest, client_id: str) -> Ended:
     """End all that proves a client but secret, second factor and recovery codes, with every session."""
-    _require_over(call, client_id, Permission.CLIENTS_MANAGE)
+    policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id
         others = [
@@ -234,12 +234,6 @@ def end_every_credential(service: Service, call: Call, request: EmptyRequest, cl
         change.delete(*others)
         ended, keys = sessions.end_all(change, client_id)
     return Ended(sessions=ended, access_keys=keys, credentials=len(others))
-
-
-def _require_over(call: Call, client_id: str, permission: Permission) -> None:
-    """Return if the caller may look after what proves the client: itself, or with `permission`."""
-    own = client_id == call.known_caller.client_id
-    policy.require(call.known_caller, Permission.SESSIONS_MANAGE if own else permission)
 
 
 def _view(token: Token) -> SessionView:
