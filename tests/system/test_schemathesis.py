@@ -16,8 +16,8 @@ from kms.operations import OPERATIONS
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXCEPT = ("end_session", "issue_token")  # the one ends the session in use, the other takes another proof
 OF_CLIENTS = ("disable_client", "delete_client", "rotate_client_secret", "reset_client_totp")
-OF_CLIENTS += ("end_every_session", "end_every_credential")
-"""What may end the session in use when it is the turn of `admin`."""
+OF_CLIENTS += ("end_one_session", "end_every_session", "end_every_credential")
+"""What may end the session in use when it is the turn of `admin`, or of that session; tried after the others."""
 
 
 @pytest.fixture
