@@ -139,7 +139,7 @@ def _serve_with_granian(settings: Settings, root_key: Secret) -> bool:
     """Serve until a stop is asked for. Whether every request was answered."""
 
     def open_worker(socket_of_worker: socket.socket) -> listening.Listener:
-        from app import create_app
+        from kms.wsgi import create_app
 
         application = create_app(settings, root_key).wsgi_app  # what Flask itself would call, one call later
         return listening.Listener(settings, socket_of_worker, application)
@@ -164,7 +164,7 @@ def _listening_socket(settings: Settings) -> socket.socket:
 
 
 def _serve_with_flask(settings: Settings, root_key: Secret) -> None:
-    from app import create_app
+    from kms.wsgi import create_app
 
     app = create_app(settings, root_key)
     threading.Thread(target=_announce, args=(settings,), daemon=True).start()

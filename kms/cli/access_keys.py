@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kms.cli import remote, show
+from kms.client import kept_login
 
 _PATH = ("api", "v1", "access-keys")
 
@@ -30,7 +31,7 @@ def create(expires_in: int | None, profile: str | None, region: str, *, needs_se
     if profile is None:
         show.document(answer)
         return
-    session = remote.current()
+    session = kept_login.current()
     for name, section, values in (
         (
             "credentials",
@@ -55,11 +56,10 @@ def create(expires_in: int | None, profile: str | None, region: str, *, needs_se
 
 
 @access_key.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
+def list_() -> None:
     """List your access keys."""
     items = remote.call("GET", *_PATH)["items"]
-    show.table(items, "access_key_id", "created_at", "expires_at", as_json=as_json)
+    show.table(items, "access_key_id", "created_at", "expires_at")
 
 
 @access_key.command()

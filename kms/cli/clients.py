@@ -25,10 +25,9 @@ def create(client_id: str, roles: tuple[str, ...]) -> None:
 
 
 @client.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
+def list_() -> None:
     """List clients."""
-    show.table(remote.pages(*_PATH), "client_id", "roles", "status", "created_at", as_json=as_json)
+    show.table(remote.pages(*_PATH), "client_id", "roles", "status", "created_at")
 
 
 @client.command()

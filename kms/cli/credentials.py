@@ -10,6 +10,7 @@ import click
 
 from kms.access.verification_key import require_public
 from kms.cli import remote, show
+from kms.client import kept_login
 from kms.errors import ValidationFailed
 
 _CLIENTS = ("api", "v1", "clients")
@@ -27,11 +28,10 @@ def add_key(client_id: str, file: Path, expires_at: str | None) -> None:
 
 @click.command("keys")
 @click.argument("client_id", required=False)
-@show.json_option
-def keys(client_id: str | None, *, as_json: bool) -> None:
+def keys(client_id: str | None) -> None:
     """List the public keys by which a client logs in; yours, if no other is named."""
     found = remote.pages(*_CLIENTS, _client(client_id), "public-keys")
-    show.table(found, "kid", "algorithm", "created_at", "expires_at", as_json=as_json)
+    show.table(found, "kid", "algorithm", "created_at", "expires_at")
 
 
 @click.command("remove-key", context_settings={"ignore_unknown_options": True})  # a thumbprint can begin with -
@@ -52,12 +52,11 @@ def remove_certificate(client_id: str, thumbprint: str) -> None:
 
 @click.command("sessions")
 @click.argument("client_id", required=False)
-@show.json_option
-def sessions(client_id: str | None, *, as_json: bool) -> None:
+def sessions(client_id: str | None) -> None:
     """List the sessions of a client; yours, if no other is named."""
     found = remote.pages(*_CLIENTS, _client(client_id), "sessions")
     columns = "session_id", "credential", "subject", "scope", "issued_at", "expires_at"
-    show.table(found, *columns, as_json=as_json)
+    show.table(found, *columns)
 
 
 @click.command("end-session")
@@ -74,11 +73,10 @@ def end_session(client_id: str, session_id: str | None, *, every: bool) -> None:
 
 @click.command("credentials")
 @click.argument("client_id", required=False)
-@show.json_option
-def credentials(client_id: str | None, *, as_json: bool) -> None:
+def credentials(client_id: str | None) -> None:
     """List what proves a client; yours, if no other is named."""
     found = remote.pages(*_CLIENTS, _client(client_id), "credentials")
-    show.table(found, "credential", "scope", "created_at", "expires_at", "remaining", as_json=as_json)
+    show.table(found, "credential", "scope", "created_at", "expires_at", "remaining")
 
 
 @click.command("end-credentials")
@@ -90,7 +88,7 @@ def end_credentials(client_id: str) -> None:
 
 
 def _client(named: str | None) -> str:
-    client_id = named or remote.current().client_id
+    client_id = named or kept_login.current().client_id
     if not client_id:
         raise click.ClickException("Name the client, or log in again so that it is known who you are.")
     return client_id

@@ -72,11 +72,10 @@ def create(
 
 
 @grant.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
+def list_() -> None:
     """List the grants that you gave, hold or may give back; administrators see those that deny, too."""
     columns = "grant_id", "effect", "owner", "subject", "permissions", "key_pattern", "conditions"
-    show.table(remote.pages(*_PATH), *columns, as_json=as_json)
+    show.table(remote.pages(*_PATH), *columns)
 
 
 @grant.command()

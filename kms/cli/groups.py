@@ -29,10 +29,9 @@ def put(name: str, *, members: tuple[str, ...], nobody: bool, description: str |
 
 
 @group.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
+def list_() -> None:
     """List groups and who is in them."""
-    show.table(remote.pages(*_PATH), "group", "members", "description", "created_at", as_json=as_json)
+    show.table(remote.pages(*_PATH), "group", "members", "description", "created_at")
 
 
 @group.command("show")

@@ -50,11 +50,10 @@ def set_keys(name: str, jwks: Path | None, jwks_uri: str | None) -> None:
 
 
 @issuer.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
+def list_() -> None:
     """List the trusted issuers."""
     columns = "issuer_id", "issuer", "audience", "kids", "jwks_uri", "fetched_at"
-    show.table(remote.pages(*_ISSUERS), *columns, as_json=as_json)
+    show.table(remote.pages(*_ISSUERS), *columns)
 
 
 @issuer.command()
@@ -96,11 +95,10 @@ def add_role(
 
 
 @issuer.command()
-@show.json_option
-def roles(*, as_json: bool) -> None:
+def roles() -> None:
     """List the roles that take tokens of issuers."""
     columns = "role", "issuer_id", "client_id", "claims", "scope", "token_lifetime"
-    show.table(remote.pages(*_ROLES), *columns, as_json=as_json)
+    show.table(remote.pages(*_ROLES), *columns)
 
 
 @issuer.command("remove-role")

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from kms.cli import remote, show
+from kms.cli import key_files, remote, show
 from kms.keys.model import RevocationReason
 
 _PATH = ("api", "v1", "keys")
@@ -19,11 +19,10 @@ def key() -> None:
 
 @key.command("list")
 @click.option("--owner", help="Only keys of this client.")
-@show.json_option
-def list_(*, owner: str | None, as_json: bool) -> None:
+def list_(*, owner: str | None) -> None:
     """List the keys that you may see."""
     items = remote.pages(*_PATH, owner=owner)
-    show.table(items, "key_id", "type", "state", "latest_version", "expires_at", as_json=as_json)
+    show.table(items, "key_id", "type", "state", "latest_version", "expires_at")
 
 
 @key.command("show")
@@ -117,3 +116,7 @@ def suspend(key_id: str) -> None:
 def resume(key_id: str) -> None:
     """Lift the hold on a key."""
     show.document(remote.call("POST", *_PATH, key_id, "resume"))
+
+
+for command in (key_files.import_, key_files.export, key_files.backup, key_files.restore):
+    key.add_command(command)
