@@ -14,7 +14,7 @@ from kms.api import openapi
 from kms.api.groups import groups
 from kms.api.requests import alternatives
 from kms.client.operations import ClientOperation, Member
-from kms.operations import Operation, TextAnswer
+from kms.operations import Operation
 
 TABLE = Path(client.__file__).with_name("operations.json")
 _REPEATABLE = USES | {Permission.PRIMITIVES_USE}
@@ -39,7 +39,6 @@ def _described(operation: Operation, group: str) -> ClientOperation:
         example=openapi.example_of(operation),
         repeatable=operation.method in {"GET", "PUT"} or operation.permission in _REPEATABLE,
         takes_items=operation.batch is not None,
-        gives_text=TextAnswer in openapi.answer_types(operation),
     )
 
 

@@ -45,7 +45,7 @@ def description() -> dict[str, Any]:
     """The document; see https://spec.openapis.org/oas/v3.1.1.html."""
     types: list[Any] = [Problem]
     for operation in OPERATIONS.values():
-        types += [operation.request, *([operation.batch] if operation.batch else []), *answer_types(operation)]
+        types += [operation.request, *([operation.batch] if operation.batch else []), *_answer_types(operation)]
     used = list({repr(kind): kind for kind in types if kind is not TextAnswer}.values())
     _, schemas = msgspec.json.schema_components(used, ref_template=_REFERENCE)
     for operation in OPERATIONS.values():
@@ -146,7 +146,7 @@ def _body(operation: Operation) -> dict[str, Any]:
 
 
 def _response(operation: Operation) -> dict[str, Any]:
-    kinds = answer_types(operation)
+    kinds = _answer_types(operation)
     if kinds == (TextAnswer,):
         return {"description": "TextAnswer", "content": {"text/plain": {"schema": {"type": "string"}}}}
     answers = [_reference(kind) for kind in kinds if kind is not TextAnswer]
@@ -166,8 +166,7 @@ def _response(operation: Operation) -> dict[str, Any]:
     return described
 
 
-def answer_types(operation: Operation) -> tuple[Any, ...]:
-    """The types of its answers."""
+def _answer_types(operation: Operation) -> tuple[Any, ...]:
     answer = get_type_hints(operation.function)["return"]
     return get_args(answer) or (answer,)
 

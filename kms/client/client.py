@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -108,8 +108,7 @@ class Client:
         operation gives that.
         """
         answer = self.call_raw(operation, members)
-        declared = operations()[operation]
-        return answer.decode() if declared.gives_text and declared.name == "metrics" else msgspec.json.decode(answer)
+        return answer.decode() if operation == "metrics" else _read(msgspec.json.decode, answer)
 
     def call_raw(self, operation: str, members: Mapping[str, Any]) -> bytes:
         """As `call`, and gives the answer as it came."""
@@ -138,7 +137,7 @@ class Client:
 
     def run(self, use: Use[T]) -> T:
         """Carry out one use of a key."""
-        return use.read(self.call_raw(use.operation, {"key_id": use.key_id, **use.members}))
+        return _read(use.read, self.call_raw(use.operation, {"key_id": use.key_id, **use.members}))
 
     def run_all(self, wanted: Iterable[Use[T]]) -> list[T | Refused]:
         """Carry out many uses, in as few requests as there can be, and give the results in order.
@@ -161,7 +160,7 @@ class Client:
                 except Refused as refused:
                     results.update(dict.fromkeys(some, refused))
                     continue
-                raw = msgspec.json.decode(answer, type=_Batch).items
+                raw = _read(msgspec.json.Decoder(_Batch).decode, answer).items
                 results.update((place, _result(every[place], one)) for place, one in zip(some, raw, strict=True))
         return [results[place] for place in range(len(every))]
 
@@ -231,7 +230,7 @@ class Client:
 
     def random(self, length: int) -> bytes:
         """So many random bytes."""
-        return msgspec.json.decode(self.call_raw("random", {"length": length}), type=_Random).random
+        return _read(msgspec.json.Decoder(_Random).decode, self.call_raw("random", {"length": length})).random
 
     # Keys and their life.
 
@@ -285,7 +284,7 @@ class Client:
         return RevocationList.checked(document, self.connection.public("/.well-known/jwks.json"))
 
     def _key(self, operation: str, members: Mapping[str, Any]) -> Key:
-        return msgspec.json.decode(self.call_raw(operation, members), type=Key)
+        return _read(msgspec.json.Decoder(Key).decode, self.call_raw(operation, members))
 
 
 class _Batch(msgspec.Struct):
@@ -302,4 +301,12 @@ class _Random(msgspec.Struct):
 
 def _result(use: Use[T], raw: msgspec.Raw) -> T | Refused:
     failed = msgspec.json.decode(raw, type=_Failed).error
-    return use.read(bytes(raw)) if failed is None else refusal_of(failed)
+    return _read(use.read, bytes(raw)) if failed is None else refusal_of(failed)
+
+
+def _read(decode: Callable[[bytes], T], answer: bytes) -> T:
+    """What an answer says. Raises KmsError for one that is not of this service, or of a much later release."""
+    try:
+        return decode(answer)
+    except msgspec.DecodeError as error:
+        raise KmsError(f"The answer cannot be read: {error}.") from None

@@ -35,7 +35,6 @@ class ClientOperation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     example: dict[str, Any] | None = None
     repeatable: bool = False
     takes_items: bool = False
-    gives_text: bool = False
 
 
 @cache

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
-from werkzeug.serving import make_server
 
-from helpers.certificates import write_pair
+from helpers import tls_world
 from helpers.shell import objects
 from helpers.support import World
 from helpers.tokens import AUDIENCE, PlatformIssuer, new_key, private_pem, public_pem
@@ -31,14 +29,8 @@ def served(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """The URL of the world, which is served over TLS, and the certificate to trust."""
     for client_id in ("alice", "bob"):
         shared_world.enrol(client_id)
-    folder = tmp_path_factory.mktemp("tls")
-    write_pair(folder)
-    pair = str(folder / "server.crt"), str(folder / "server.key")
-    server = make_server("localhost", 0, shared_world.http.application, threaded=True, ssl_context=pair)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"https://localhost:{server.server_port}", pair[0]
-    server.shutdown()
-    server.server_close()
+    with tls_world.served(shared_world, tmp_path_factory.mktemp("tls")) as made:
+        yield made
 
 
 @pytest.fixture
