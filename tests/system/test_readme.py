@@ -21,7 +21,7 @@ def service(start: Start) -> Running:
 
 
 def test_the_lines_to_try(service: Running) -> None:
-    login, generate, use, decrypt, exchange, any_type, manage, others, one_shot = blocks("README.md", "Try it")
+    login, generate, use, decrypt, exchange, any_type, manage, others, one_shot, files = blocks("README.md", "Try it")
     run(service, login.replace("kms login", "kms login --credentials admin.json"))
     assert [answer["key_id"] for answer in objects(run(service, generate))] == [
         "admin_symmetric", "admin_rsa", "admin_ecc", "admin_dh",
@@ -44,6 +44,7 @@ def test_the_lines_to_try(service: Running) -> None:
     admin = service.admin
     headers = one_shot.replace("X-TOTP: $CODE", f"X-Recovery-Code: {admin['recovery_codes'][0]}")
     assert objects(run(service, headers, SECRET=admin["client_secret"]))[0]["key_id"] == "admin_symmetric"
+    run(service, files)
 
 
 def test_every_endpoint_has_its_line() -> None:
