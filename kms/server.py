@@ -64,6 +64,10 @@ def main(*, debug: bool, **flags: Any) -> None:
     Every flag is also a variable (--data-dir is KMS_DATA_DIR; KMS_X_FILE names a file that holds the value)
     and a member of the TOML file; docs/reference/settings.md lists them all. SIGHUP loads a new certificate,
     SIGTERM lets requests in flight finish.
+
+    \b
+    For example:
+      kms serve --host 0.0.0.0 --data-dir /var/lib/kms
     """
     os.umask(0o077)
     try:

@@ -23,7 +23,12 @@ def access_key() -> None:
 @click.option("--profile", help="Write it into ~/.aws under this name, in place of showing it.")
 @click.option("--region", default="us-east-1", show_default=True, help="The region of the profile.")
 def create(expires_in: int | None, profile: str | None, region: str, *, needs_second_factor: bool) -> None:
-    """Make an access key of your own and show it, once."""
+    """Make an access key of your own and show it, once.
+
+    \b
+    For example:
+      kms access-key create --profile kms
+    """
     body: dict[str, int] = {} if expires_in is None else {"expires_in": expires_in}
     if needs_second_factor:
         body["needs_second_factor"] = True
@@ -57,7 +62,12 @@ def create(expires_in: int | None, profile: str | None, region: str, *, needs_se
 
 @access_key.command("list")
 def list_() -> None:
-    """List your access keys."""
+    """List your access keys.
+
+    \b
+    For example:
+      kms access-key list
+    """
     items = remote.call("GET", *_PATH)["items"]
     show.table(items, "access_key_id", "created_at", "expires_at")
 
@@ -65,5 +75,10 @@ def list_() -> None:
 @access_key.command()
 @click.argument("access_key_id")
 def delete(access_key_id: str) -> None:
-    """End an access key of yours."""
+    """End an access key of yours.
+
+    \b
+    For example:
+      kms access-key delete $ACCESS_KEY_ID
+    """
     show.document(remote.call("DELETE", *_PATH, access_key_id))

@@ -24,6 +24,10 @@ def tail(*, lines: int, follow: bool) -> None:
     """Show the newest entries: all changes, and the uses of keys on the node that answers.
 
     With several nodes each has the uses that it carried out; ask each of them.
+
+    \b
+    For example:
+      kms audit tail --follow
     """
     entries = remote.call("GET", "api", "v1", "audit", "entries", limit=lines)["items"]
     click.echo(

@@ -13,6 +13,7 @@ def completion(context: click.Context, shell: str) -> None:
     """Print what SHELL needs to complete `kms` commands.
 
     \b
+    For example:
     bash:  eval "$(kms completion bash)" in ~/.bashrc
     zsh:   eval "$(kms completion zsh)" in ~/.zshrc
     fish:  kms completion fish > ~/.config/fish/completions/kms.fish

@@ -98,7 +98,12 @@ def rewrap(file: tuple[Path, ...], *, recursive: bool) -> None:
 @click.command()
 @click.argument("file", type=_PATH)
 def inspect(file: Path) -> None:
-    """Show what the header of FILE says: key, version and context. It asks nobody, so nothing of it is proven."""
+    """Show what the header of FILE says: key, version and context. It asks nobody, so nothing of it is proven.
+
+    \b
+    For example:
+      kms inspect dump.sql.kms
+    """
     with _input(file) as source:
         header = read_header(source.read)
     show.document({"key_id": header.key_id, "version": header.version, "context": header.context_pairs})

@@ -83,7 +83,12 @@ def backup(key_id: str, output: Path) -> None:
 @click.command()
 @click.argument("file", type=_IN)
 def restore(file: Path) -> None:
-    """Put a key back that `backup` wrote, where there is none of that name."""
+    """Put a key back that `backup` wrote, where there is none of that name.
+
+    \b
+    For example:
+      kms key restore orders.backup
+    """
     show.document(remote.client().call("restore_key", backup=file.read_bytes()))
 
 

@@ -24,7 +24,12 @@ _VARIABLES = (
 @click.command()
 @click.pass_context
 def man(context: click.Context) -> None:
-    """Print the manual page: kms man | man -l -"""
+    """Print the manual page: kms man | man -l -
+
+    \b
+    For example:
+      kms man | man -l -
+    """
     main = context.find_root().command
     assert isinstance(main, click.Group)
     click.echo("\n".join(_page(main, context.find_root())))

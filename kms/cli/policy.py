@@ -40,7 +40,9 @@ def explain(
 ) -> None:
     """Say whether PERMISSION (such as keys:encrypt) on a key is allowed, and every rule that was looked at.
 
-    For example: policy explain orders keys:decrypt --client shop --source 10.0.0.7
+    \b
+    For example:
+      kms policy explain orders keys:decrypt --client shop --source 10.0.0.7
     """
     given: dict[str, Any] = {
         "client_id": client_id,
@@ -63,7 +65,12 @@ def explain(
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--since", default="P30D", show_default=True, help="How far to look back, as an ISO 8601 duration.")
 def simulate(file: Path, since: str) -> None:
-    """Say what would change if the grants in FILE were added and removed: {"add": [grant …], "remove": [id …]}."""
+    """Say what would change if the grants in FILE were added and removed: {"add": [grant …], "remove": [id …]}.
+
+    \b
+    For example:
+      kms policy simulate change.json --since P30D
+    """
     try:
         change = json.loads(file.read_text())
     except (OSError, ValueError):

@@ -24,7 +24,12 @@ def revocations() -> None:
 
 @revocations.command("list")
 def list_() -> None:
-    """List every revocation that is in force."""
+    """List every revocation that is in force.
+
+    \b
+    For example:
+      kms revocations list
+    """
     found = msgspec.to_builtins(remote.client().revocation_list().revoked_keys)
     show.table(found, "serial", "key_id", "up_to_version", "reason", "revoked_at")
 
@@ -32,7 +37,12 @@ def list_() -> None:
 @revocations.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def fetch(folder: Path) -> None:
-    """Keep the list and the service's public keys in FOLDER, to check keys where there is no network."""
+    """Keep the list and the service's public keys in FOLDER, to check keys where there is no network.
+
+    \b
+    For example:
+      kms revocations fetch lists
+    """
     client = remote.client()
     document = client.call_raw("revocation_list", {})
     jwks = client.connection.public("/.well-known/jwks.json")

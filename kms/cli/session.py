@@ -66,7 +66,9 @@ def login(
 ) -> None:
     """Log in and keep the token for an hour, in a file that only you can read.
 
-    For example: kms login --url https://kms.example.org:8443
+    \b
+    For example:
+      kms login --url https://kms.example.org:8443
     """
     if key is not None and (credentials is not None or recovery):
         raise click.UsageError("--key goes without --credentials and --recovery.")
@@ -143,7 +145,12 @@ def _private_key(file: Path) -> PrivateKeyTypes:
 
 @click.command()
 def logout() -> None:
-    """End the session, here and in the service."""
+    """End the session, here and in the service.
+
+    \b
+    For example:
+      kms logout
+    """
     try:
         remote.call("POST", "auth", "logout")
     finally:
@@ -153,7 +160,12 @@ def logout() -> None:
 
 @click.command()
 def whoami() -> None:
-    """Show as whom you are logged in, by which credential, how narrowly and until when."""
+    """Show as whom you are logged in, by which credential, how narrowly and until when.
+
+    \b
+    For example:
+      kms whoami
+    """
     session = kept_login.current()
     if not session.client_id:
         raise click.ClickException("Log in again so that it is known who you are.")

@@ -12,7 +12,12 @@ from kms.client.errors import KmsError
 
 @click.command()
 def status() -> None:
-    """Show how the service is, and who you are to it. Ends with 7 where it cannot be used."""
+    """Show how the service is, and who you are to it. Ends with 7 where it cannot be used.
+
+    \b
+    For example:
+      kms status
+    """
     kept = kept_login.current()
     found = {"url": kept.url, "ca_cert": kept.ca_cert or "(the system's)", "client_id": kept.client_id}
     if kept.expires_at is not None:

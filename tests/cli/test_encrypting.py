@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -151,7 +153,25 @@ def test_an_overview_and_what_is_said_when_it_is_away(kms: Kms) -> None:
     assert "cannot be reached" in kms("status", code=7)[0]
 
 
-def test_every_command_has_help_and_an_example_where_it_is_not_plain() -> None:
+def commands(group: click.Group, path: str, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    """Every command, but for those that are made from the table of operations."""
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        if not isinstance(found, click.Group):
+            yield f"{path} {name}", found
+        elif name != "call":
+            yield from commands(found, f"{path} {name}", context)
+
+
+def test_every_command_has_help_and_an_example() -> None:
+    found = dict(commands(main, "kms", click.Context(main)))
+    assert len(found) > 60
+    for path, command in found.items():
+        assert f"For example:\n  {path}" in inspect.cleandoc(command.help or "") or path == "kms completion", path
+
+
+def test_the_manual_page() -> None:
     done = subprocess.run([sys.executable, "-m", "kms", "man"], capture_output=True, text=True, check=True, cwd=ROOT)
     for command in ("kms encrypt FILE", "kms key create KEY_ID", "kms revocations check KEY_ID", "kms serve"):
         assert command.replace("-", "\\-") in done.stdout
