@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from kms.cli import remote, show
 from kms.client import kept_login
-from kms.client.connection import Connection, Session
+from kms.client.connection import Connection
 from kms.client.errors import PermissionDenied, Refused
 from kms.client.kept_login import KeptLogin
-from kms.client.logins import Login, PrivateKeyLogin, SecretLogin, read_private_key
+from kms.client.logins import PrivateKeyLogin, SecretLogin, read_private_key
 from kms.files import write_private
 
 _LONGEST_WAIT = 60
@@ -78,18 +78,18 @@ def login(
     connection = Connection(url, ca=trusted, wanted=wanted, patience=0)
     if key is not None:
         client_id = client_id or click.prompt("Client id")
-        session = _session(connection, PrivateKeyLogin(client_id, _private_key(key), (audience or "").rstrip("/")))
+        session = connection.log_in(PrivateKeyLogin(client_id, _private_key(key), (audience or "").rstrip("/")))
     else:
         person = _read(credentials, recovery=recovery) if credentials else _asked_for(client_id, recovery=recovery)
         client_id = person.client_id
         try:
-            session = _session(connection, person.login)
+            session = connection.log_in(person.login)
         except Refused as refused:
             if credentials is None or recovery or not refused.retry_after or refused.retry_after > _LONGEST_WAIT:
                 raise
             click.echo(f"{refused.detail} Waiting.", err=True)  # nobody is there to read a later code off
             time.sleep(refused.retry_after)
-            session = _session(connection, person.login)
+            session = connection.log_in(person.login)
     expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=session.expires_in)
     if token_file is not None:
         write_private(token_file, session.access_token.encode())
@@ -105,10 +105,6 @@ def login(
 class _Person(NamedTuple):
     client_id: str
     login: SecretLogin
-
-
-def _session(connection: Connection, login: Login) -> Session:
-    return connection.log_in(login.proof(connection.url))
 
 
 def _asked_for(client_id: str | None, *, recovery: bool) -> _Person:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from kms.cli.failing import NOT_AUTHENTIC, Failure
 
 _FILE = click.Path(path_type=Path, allow_dash=True, dir_okay=False)
 _MOST_SENT = 512 * 1024
+_DIGEST_INSTEAD = "A longer file can be signed by its digest, with --algorithm such as ES256 or PS256."
 _DIGESTS = {"256": "sha256", "384": "sha384", "512": "sha512"}
 _key = click.option("-k", "--key", "key_id", required=True, help="The key.")
 _algorithm = click.option("--algorithm", help="A JOSE name, such as PS256.  [default: the first of the key's type]")
@@ -96,12 +98,14 @@ def mac(file: Path, key_id: str, check: str | None, version: int | None) -> None
 
 
 def _read(file: Path) -> bytes:
-    if file == Path("-"):
-        return sys.stdin.buffer.read(_MOST_SENT + 1)
     try:
-        return file.read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if file == Path("-") else file.open("rb") as source:
+            content = source.read(_MOST_SENT + 1)
     except FileNotFoundError:
         raise Failure(f"{file} is not there.", 5) from None
+    if len(content) > _MOST_SENT:
+        raise Failure(f"{file} is too long to be sent: at most 512 KiB. {_DIGEST_INSTEAD}")
+    return content
 
 
 def _signed(file: Path, algorithm: str | None) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def _signed(file: Path, algorithm: str | None) -> dict[str, Any]:
     if file != Path("-") and file.exists() and file.stat().st_size > _MOST_SENT:
         name = _DIGESTS.get((algorithm or "")[-3:])
         if name is None or algorithm in {"Ed25519", "Ed448"}:
-            raise Failure(f"{file} is too long to be sent; name an --algorithm that signs a digest, such as ES256.")
+            raise Failure(f"{file} is too long to be sent: at most 512 KiB. {_DIGEST_INSTEAD}")
         with file.open("rb") as source:
             return {"digest": hashlib.file_digest(source, name).digest()}
     return {"message": _read(file)}
