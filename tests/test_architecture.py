@@ -32,6 +32,7 @@ GROUND = {
     "mounted",
     "config",
     "enums",
+    "outgoing",
 }  # what everything may use
 
 
