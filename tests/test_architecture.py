@@ -18,7 +18,7 @@ SOURCES = sorted((ROOT / "kms").rglob("*.py"))
 LEVELS = [
     {"keys"},
     {"vault", "crypto"},
-    {"access", "key_cache", "message_quota", "last_uses", "revocation", "audit", "metrics"},
+    {"access", "key_cache", "message_quota", "last_uses", "revocation", "audit", "metrics", "notices"},
     {"operations"},
     {"api", "server", "cli", "tls", "log", "listening", "renewal", "workers", "__main__"},
 ]

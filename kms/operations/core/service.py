@@ -30,6 +30,8 @@ from kms.keys.cryptoperiod import Cryptoperiods
 from kms.last_uses import LastUses
 from kms.message_quota import MessageQuota
 from kms.metrics import Metrics
+from kms.notices.deliver import Deliveries
+from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.core.key_pool import KeyPool
 from kms.revocation.in_force import RevocationsInForce
@@ -117,10 +119,14 @@ class Service:
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
+        self.notice_targets = targets_of(settings)
         self.publisher = Publisher(vault, self.memory, self.revocations)
         self.rate_limits = RateLimits(settings)
         self.metrics = Metrics(settings.run_dir / "metrics")
         vault.observe = self.metrics.observe_database
+        self.deliveries = Deliveries(
+            vault, clock, self.notice_targets, settings.aws_account_id, self.metrics.count_notice
+        )
         self.spool = Spool(
             settings.audit_dir, fsync=settings.audit_fsync == "always", lost=self.metrics.spools_lost.inc
         )
@@ -170,6 +176,7 @@ class Service:
     def close(self) -> None:
         """Stop answering and let go of the database."""
         self.write_at_the_end()
+        self.deliveries.stop()
         self.memory.stop()
         self.key_pool.close()
         self.spool.close()

@@ -31,6 +31,7 @@ from kms.operations.core.service import Call, Service, new_request_id
 from kms.operations.keys import key_factory
 from kms.operations.keys.state_changes import remove
 from kms.operations.system.checking import check_integrity
+from kms.operations.system.expiring import announce_expiring_keys
 from kms.operations.system.gauges import sample
 from kms.operations.transfer.external import forget_material
 from kms.vault import claims, tables
@@ -58,7 +59,7 @@ class Schedule:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
-            for work in (self.tick, self.check, self.beat, self.learn_keys)
+            for work in (self.tick, self.check, self.beat, self.learn_keys, self.notify)
         ]
 
     def start(self) -> None:
@@ -98,6 +99,11 @@ class Schedule:
         now = self._service.clock()
         if claims.take(self._service.vault, _ISSUERS, now, _ISSUERS_INTERVAL) is not None:
             refresh_issuers(self._service, now)
+
+    def notify(self) -> None:
+        """Tell of keys that expire soon, and begin to send the notices that are due. Raises Refusal."""
+        announce_expiring_keys(self._service, self._service.clock())
+        self._service.deliveries.deliver_due()
 
     def check(self) -> None:
         """Compare the vault with its head if that is due, which may take long. Raises Refusal."""
