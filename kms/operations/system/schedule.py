@@ -59,7 +59,7 @@ class Schedule:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
-            for work in (self.tick, self.check, self.beat, self.learn_keys, self.notify)
+            for work in (self.tick, self.check, self.beat, self.learn_keys, self.notify, self.alarm)
         ]
 
     def start(self) -> None:
@@ -102,8 +102,13 @@ class Schedule:
 
     def notify(self) -> None:
         """Tell of keys that expire soon, and begin to send the notices that are due. Raises Refusal."""
+        self._service.happenings.write()
         announce_expiring_keys(self._service, self._service.clock())
         self._service.deliveries.deliver_due()
+
+    def alarm(self) -> None:
+        """Tell that the service does not work, also where it does not trust its database. Raises Refusal."""
+        self._service.happenings.sound_alarms()
 
     def check(self) -> None:
         """Compare the vault with its head if that is due, which may take long. Raises Refusal."""
@@ -114,7 +119,7 @@ class Schedule:
         wait = _TICK_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311
         while not self._stopping.wait(wait):
             wait = _TICK_SECONDS
-            if self._service.vault.host.distrust is not None:
+            if self._service.vault.host.distrust is not None and work != self.alarm:
                 continue
             try:
                 work()
