@@ -108,6 +108,8 @@ class Mail:
             return Outcome("the mail server did not answer in time")
         except smtplib.SMTPResponseException as error:
             return Outcome(f"the mail server answered {error.smtp_code}")
+        except smtplib.SMTPServerDisconnected:
+            return Outcome("the mail server has hung up")
         except smtplib.SMTPRecipientsRefused:
             return Outcome("the mail server refused the address")
         except smtplib.SMTPException as error:
