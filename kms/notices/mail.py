@@ -6,7 +6,7 @@ import re
 import smtplib
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -78,7 +78,7 @@ class Mail:
     """Mail from `sender` through `server` (None: there is none), to addresses of `domains`."""
 
     server: Server | None
-    password: str | None
+    password: str | None = field(repr=False)
     sender: str
     domains: frozenset[str]
     ca: Path | None = None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from kms.access import scope
 from kms.keys.model import Key
 from kms.notices.model import Delivery, DeliveryState, Event, Notice, NoticeStatus
+from kms.vault import tables
 from kms.vault.change import Change
+from kms.vault.records import microseconds
 from kms.vault.sealing import DerivedKeys
 from kms.vault.transaction import Snapshot
+
+_KEPT = {DeliveryState.DELIVERED: timedelta(days=3), DeliveryState.DEAD: timedelta(days=30)}
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,16 @@ def delivery_of(keys: DerivedKeys, notice: Notice, occurrence: Occurrence) -> De
 
 def _text(part: str | int | bytes) -> str:
     return part.hex() if isinstance(part, bytes) else str(part)
+
+
+def forgotten(change: Change, now: datetime, limit: int) -> list[Delivery]:
+    """Up to `limit` deliveries that nobody will ask about any more: delivered days ago, or dead for a month."""
+    column = tables.notice_outbox.c
+    found: list[Delivery] = []
+    for state, kept in _KEPT.items():
+        old = column.state == state, column.settled_at < microseconds(now - kept)
+        found += change.select(Delivery, *old, limit=limit - len(found))
+    return found
 
 
 def forget(change: Change, notice: Notice) -> None:

@@ -45,7 +45,7 @@ class Inbox:
 
     def authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, given: Any) -> AuthResult:
         self.logins.append(given)
-        return AuthResult(success=given == LoginPassword(b"kms", b"password of kms"))
+        return AuthResult(success=given == LoginPassword(b"kms", b"password of kms"), handled=False)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_the_server_must_be_the_right_one(smtps: Inbox, pair: Path) -> None:
     outcome = through(smtps, None).send("a@example.org", "1", [delivery(key_id="k")], NOW)
     assert "not trusted" in outcome.fault
     outcome = through(smtps, pair, password="wrong").send("a@example.org", "1", [delivery(key_id="k")], NOW)
-    assert outcome.fault in ("the mail server answered 535", "the mail server has hung up")
+    assert outcome.fault == "the mail server answered 535"
     assert smtps.mails == []
 
 

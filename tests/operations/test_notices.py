@@ -22,6 +22,7 @@ from kms.notices.deliver import LEASE, PAUSES
 from kms.notices.model import Delivery, DeliveryState
 from kms.operations import Service
 from kms.operations.system.expiring import announce_expiring_keys
+from kms.operations.system.schedule import remove_old_rows
 from kms.vault import tables
 from kms.vault.checking import wrong_tables
 
@@ -505,6 +506,37 @@ def test_pages_of_deliveries(world: World, receiver: Receiver, clock: SteeredClo
         cursor = f"&cursor={page['next_cursor']}"
     assert len({each["delivery_id"] for each in found}) == len(found) == 5
     assert found[0]["data"]["version"] == 6 or found[1]["data"]["version"] == 6
+
+
+def test_what_was_settled_long_ago_is_removed(world: World, receiver: Receiver, clock: SteeredClock) -> None:
+    alice = world.user("alice")
+    subscribe(alice, receiver)
+    make(alice, "orders")
+    for statuses in ([], [410]):
+        receiver.statuses = statuses
+        alice.post("/api/v1/keys/orders/rotate")
+        send(world, receiver)
+
+    def states_after(days: int) -> list[str]:
+        clock.advance(days=days)
+        remove_old_rows(world.service, clock())
+        with world.service.vault.read() as snapshot:
+            return sorted(each.state for each in snapshot.select(Delivery))
+
+    assert [states_after(days) for days in (2, 2, 27)] == [["dead", "delivered"], ["dead"], []]
+
+
+def test_what_waits_and_what_is_dead_is_in_the_metrics(world: World, receiver: Receiver) -> None:
+    alice = world.user("alice")
+    subscribe(alice, receiver)
+    for key_id in ("a", "b"):
+        make(alice, key_id)
+        alice.post(f"/api/v1/keys/{key_id}/rotate")
+    receiver.statuses = [500]
+    send(world, receiver)
+    text = world.admin.get("/metrics").get_data(as_text=True)
+    assert 'kms_notices{state="waiting"} 2.0' in text
+    assert 'kms_notices{state="dead"} 0.0' in text
 
 
 def test_what_nobody_subscribed_to_is_not_written(world: World, receiver: Receiver) -> None:

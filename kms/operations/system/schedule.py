@@ -27,6 +27,7 @@ from kms.crypto.registry import key_type
 from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion
+from kms.notices import outbox
 from kms.operations.core.service import Call, Service, new_request_id
 from kms.operations.keys import key_factory
 from kms.operations.keys.state_changes import remove
@@ -245,7 +246,7 @@ def refresh_issuers(service: Service, now: datetime) -> None:
 
 
 def remove_old_rows(service: Service, now: datetime) -> None:
-    """Remove expired sessions, access keys, assertions, wrapping keys, failures to log in and material, in slices."""
+    """Remove, in slices, what has expired or was settled long ago, such as sessions, notices and lent material."""
     while _remove_some_old_rows(service, microseconds(now), now):
         time.sleep(_PAUSE_SECONDS)
 
@@ -260,6 +261,7 @@ def _remove_some_old_rows(service: Service, moment: int, now: datetime) -> bool:
             change.select(UsedAssertion, tables.used_assertions.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             change.select(WrappingKey, tables.wrapping_keys.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             lockout.forgotten(change, now, _ROWS_AT_ONCE),
+            outbox.forgotten(change, now, _ROWS_AT_ONCE),
         )
         for rows in old:
             change.delete(*rows)
