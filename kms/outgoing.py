@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from http.client import HTTPException, HTTPResponse
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -28,6 +29,7 @@ Address = IPv4Address | IPv6Address
 
 _LONGEST_HEAD = 65_536
 _LONGEST_URL = 2048
+_CONTEXT_SECONDS = 300  # after that the system's authorities are read again
 _HOST = r"(?P<host>[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
 _NAMED = re.compile(_HOST)
 _URL = re.compile(rf"https://{_HOST}(?P<target>/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)", re.ASCII)
@@ -106,7 +108,7 @@ def exchange(
     """
     deadline = monotonic() + seconds
     try:
-        context = _context(ca, ca_setting)
+        context = tls_context(ca, ca_setting)
         host = place.host.strip("[]")
         with closing(_connect(host, place.port, deadline, admits)) as plain:
             plain.settimeout(_left(deadline))
@@ -131,13 +133,25 @@ def redirects(status: int) -> str:
     return ", and redirects are not followed" if 300 <= status < 400 else ""
 
 
-def _context(ca: Path | None, setting: str) -> ssl.SSLContext:
+def tls_context(ca: Path | None, setting: str) -> ssl.SSLContext:
+    """What certificates are verified by: the system's authorities and those in the PEM file `ca`.
+
+    Reading them takes longer than a request, so they serve for a while. Raises Unreachable, naming the `setting`,
+    where the file cannot be read.
+    """
+    try:
+        status = ca.stat() if ca is not None else None
+        version = (status.st_ino, status.st_mtime_ns, status.st_size) if status is not None else None
+        return _context_made(ca, version, int(monotonic() / _CONTEXT_SECONDS))
+    except OSError:
+        raise Unreachable(f"the file that {setting} names has no certificates that can be read") from None
+
+
+@lru_cache(maxsize=4)
+def _context_made(ca: Path | None, _version: tuple[int, int, int] | None, _period: int) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca is not None:
-        try:
-            context.load_verify_locations(ca)
-        except OSError:
-            raise Unreachable(f"the file that {setting} names has no certificates that can be read") from None
+        context.load_verify_locations(ca)
     return context
 
 

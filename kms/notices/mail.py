@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from kms.errors import StartError, ValidationFailed
 from kms.notices.model import Delivery, Event
 from kms.notices.webhook import Outcome
+from kms.outgoing import Unreachable, tls_context
 
 _SECONDS = 10.0
 _LONGEST = 254  # RFC 5321, section 4.5.3.1, less the brackets
@@ -104,6 +105,8 @@ class Mail:
                 connection.send_message(_message(self.sender, address, message_id, deliveries, at))
         except ssl.SSLCertVerificationError as error:
             return Outcome(f"the certificate of the mail server is not trusted: {error.verify_message}")
+        except Unreachable as fault:
+            return Outcome(fault.reason)
         except TimeoutError:
             return Outcome("the mail server did not answer in time")
         except smtplib.SMTPResponseException as error:
@@ -119,9 +122,7 @@ class Mail:
         return Outcome()
 
     def _connection(self, server: Server) -> smtplib.SMTP:
-        context = ssl.create_default_context()
-        if self.ca is not None:
-            context.load_verify_locations(self.ca)
+        context = tls_context(self.ca, "KMS_NOTICE_CA")
         name = "localhost"  # in EHLO: the name of this machine is nobody's business
         if server.starts_tls:
             connection = smtplib.SMTP(server.host, server.port, local_hostname=name, timeout=_SECONDS)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.event import listens_for
 from standardwebhooks import Webhook
 
 from helpers.certificates import write_pair
@@ -192,6 +193,22 @@ def test_many_keys_that_expire_at_one_moment(world: World, receiver: Receiver, c
         patch.setattr("kms.operations.system.expiring._KEYS_AT_ONCE", 4)
         announce(world)
     assert sorted(each.data["key_id"] for each in send(world, receiver)) == [f"k{number}" for number in range(9)]
+
+
+def test_keys_that_expire_are_found_by_their_index(world: World, clock: SteeredClock) -> None:
+    statements: list[tuple[str, Any]] = []
+
+    @listens_for(world.service.vault.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and "expires_at BETWEEN" in statement:
+            statements.append((statement, parameters))
+
+    announce(world)
+    with world.service.vault.engine.connect() as connection:
+        for statement, parameters in statements:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            assert "USING INDEX ix_key_versions_expires_at" in plan[0][3]
+    assert len(statements) == 6
 
 
 def test_two_nodes_tell_it_once(database_url: str, receiver: Receiver, tmp_path: Path, clock: SteeredClock) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import Select, and_, func, or_, select
 
 from kms.keys.model import KeyState
 from kms.notices import events, outbox
@@ -22,6 +22,7 @@ from kms.operations.core.service import Service
 from kms.vault import tables
 from kms.vault.change import Change
 from kms.vault.records import microseconds
+from kms.vault.transaction import Snapshot
 
 _AHEAD = ((1, 0), (7, 1), (30, 7))
 """How many days ahead, and how many the next notice is: who is late is told the latter alone."""
@@ -35,22 +36,21 @@ _IN_USE = (KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.SUSPENDED)
 
 def announce_expiring_keys(service: Service, now: datetime) -> None:
     """Write what is to be told about keys that expire soon. Raises Refusal."""
-    for days, closer in _AHEAD:
-        while _is_due(service, days, closer, now) and _announce_some(service, days, closer, now):
+    with service.vault.read() as snapshot:
+        due = [(days, closer) for days, closer in _AHEAD if _is_due(snapshot, days, closer, now)]
+    for days, closer in due:
+        while _announce_some(service, days, closer, now):
             time.sleep(_PAUSE_SECONDS)
 
 
-def _is_due(service: Service, days: int, closer: int, now: datetime) -> bool:
+def _is_due(snapshot: Snapshot, days: int, closer: int, now: datetime) -> bool:
     """Whether there is anything to tell, or the mark is so far behind that it has to move on anyway."""
-    with service.vault.read() as snapshot:
-        mark = snapshot.find(ExpiryMark, days)
-        begin = _begin(mark, days, closer, now)
-        if snapshot.connection.execute(_expiring(begin, days, now).limit(1)).first() is not None:
-            return True
+    mark = snapshot.find(ExpiryMark, days)
+    found = snapshot.connection.execute(_expiring(_begin(mark, days, closer, now), days, now).limit(1))
     # At different times, so that the workers do not all do it at once.
     behind = _BEHIND_AT_MOST * random.uniform(1, 2)  # noqa: S311
     end = now + timedelta(days=days)
-    return mark is None or not end - behind < mark.until <= end + _CLOCK_AHEAD
+    return found.first() is not None or mark is None or not end - behind < mark.until <= end + _CLOCK_AHEAD
 
 
 def _announce_some(service: Service, days: int, closer: int, now: datetime) -> bool:
@@ -95,6 +95,7 @@ def _expiring(begin: ExpiryMark, days: int, now: datetime) -> Select[Any]:
     """
     keys, versions = tables.keys.c, tables.key_versions.c
     latest = and_(versions.key_uid == keys.uid, versions.version == keys.latest_version)
+    rotates_at = func.coalesce(keys.next_rotation_at, 0)
     after, end = microseconds(begin.until), microseconds(now + timedelta(days=days))
     return (
         select(versions.key_uid, versions.expires_at)
@@ -104,12 +105,9 @@ def _expiring(begin: ExpiryMark, days: int, now: datetime) -> Select[Any]:
             or_(versions.expires_at > after, versions.key_uid > begin.key_uid),
             versions.created_at < versions.expires_at - days * 86_400_000_000,
             versions.state.in_(_IN_USE),
-            keys.deletion_at.is_(None),
-            or_(
-                keys.next_rotation_at.is_(None),
-                keys.next_rotation_at <= microseconds(now),
-                keys.next_rotation_at > versions.expires_at,
-            ),
+            # By functions, so that nobody takes the indexes of these columns, which most keys are in.
+            func.coalesce(keys.deletion_at, 0) == 0,
+            or_(rotates_at <= microseconds(now), rotates_at > versions.expires_at),
         )
         .order_by(versions.expires_at, versions.key_uid)
     )
