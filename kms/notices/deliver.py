@@ -22,7 +22,7 @@ from kms.access.circumstances import Circumstances
 from kms.access.decision import may_see_key
 from kms.access.model import Caller
 from kms.access.policy import Permission, by_role
-from kms.clock import Clock
+from kms.clock import Clock, steady_seconds
 from kms.errors import AuthenticationFailed, Refusal
 from kms.keys.model import Key
 from kms.notices.model import Channel, Delivery, DeliveryState, Notice, NoticeStatus
@@ -84,8 +84,9 @@ class Deliveries:
     def stop(self) -> None:
         """Begin nothing more, and wait a while for what is being sent."""
         self._stopping.set()
+        ends = steady_seconds() + _SECONDS_TO_END
         for thread in self._threads:
-            thread.join(timeout=_SECONDS_TO_END)
+            thread.join(timeout=max(0.0, ends - steady_seconds()))
 
     def deliver_due(self, *, and_wait: bool = False) -> None:
         """Begin to send everything that is due, and with `and_wait` return when that is done. Raises Refusal."""

@@ -27,7 +27,7 @@ notice_outbox = Table(
     "notice_outbox",
     metadata,
     Column("delivery_id", String(64), primary_key=True),
-    Column("notice_id", String(32), nullable=False, index=True),
+    Column("notice_id", String(32), nullable=False),
     Column("event", String(32), nullable=False),
     Column("key_uid", LargeBinary(16)),
     Column("owner", String(64), nullable=False),
@@ -40,6 +40,7 @@ notice_outbox = Table(
     Column("settled_at", BigInteger, index=True),
     mac(),
     Index("ix_notice_outbox_due", "next_attempt_at", "notice_id"),
+    Index("ix_notice_outbox_notice", "notice_id", "next_attempt_at"),
 )
 
 notice_marks = Table(

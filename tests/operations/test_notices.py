@@ -23,7 +23,7 @@ from kms.notices.deliver import LEASE, PAUSES
 from kms.notices.model import Delivery, DeliveryState
 from kms.operations import Service
 from kms.operations.system.expiring import announce_expiring_keys
-from kms.operations.system.schedule import remove_old_rows
+from kms.operations.system.schedule import remove_old_rows, rotate_due_keys
 from kms.vault import tables
 from kms.vault.checking import wrong_tables
 
@@ -238,6 +238,57 @@ def test_two_nodes_tell_it_once(database_url: str, receiver: Receiver, tmp_path:
     finally:
         for node in nodes:
             node.close()
+
+
+def test_a_life_on_either_database(
+    database_url: str, receiver: Receiver, tmp_path: Path, clock: SteeredClock
+) -> None:
+    given: dict[str, Any] = {"notice_hosts": receiver.host, "notice_ca": receiver.ca, "database_url": database_url}
+    service = Service.open(settings_for(tmp_path / "data", **given), clock)
+    try:
+        world = World.of(service)
+        alice = world.user("alice")
+        notice = subscribe(alice, receiver, key_pattern="o*")
+        for key_id in ("orders", "bills"):
+            make(alice, key_id, "P40D")
+            alice.post(f"/api/v1/keys/{key_id}/rotate")
+        receiver.statuses = [500, 204, 410]
+        assert len(send(world, receiver)) == 1
+        clock.advance(days=11)
+        announce(world)
+        alice = world.login("alice", Role.USER)
+        assert len(send(world, receiver)) == 2
+        assert [each["state"] for each in deliveries(alice, notice)] == ["dead", "delivered"]
+        path = f"/api/v1/notices/{notice['notice_id']}"
+        (dead,) = deliveries(alice, notice, "dead")
+        assert alice.post(f"{path}/deliveries/%00/retry").status_code == 404
+        assert alice.post(f"{path}/deliveries/{dead['delivery_id']}/retry").status_code == 200
+        assert alice.patch(path, {"status": "enabled"}).status_code == 200
+        clock.advance(minutes=2)
+        assert [each.type for each in send(world, receiver)] == ["key.expiring"]
+        page = alice.get(f"{path}/deliveries?limit=1").json
+        assert len(alice.get(f"{path}/deliveries?limit=1&cursor={page['next_cursor']}").json["items"]) == 1
+        remove_old_rows(service, clock())
+        assert 'kms_notices{state="waiting"} 0.0' in world.admin.get("/metrics").get_data(as_text=True)
+        assert world.admin.delete("/api/v1/clients/alice").status_code == 200
+        assert wrong_tables(service.vault) == []
+    finally:
+        service.close()
+
+
+def test_every_way_of_making_a_version_is_told(world: World, receiver: Receiver, clock: SteeredClock) -> None:
+    alice = world.user("alice")
+    subscribe(alice, receiver, "key.rotated")
+    for _ in range(2):
+        alice.post("/generate_ecc_key")
+    make(alice, "orders")
+    alice.post("/rotate_key", {"key_id": "orders"})
+    alice.post("/api/v1/keys/rotate", {"items": [{"key_id": "orders"}]})
+    alice.patch("/api/v1/keys/orders", {"rotation_period": "P1D"})
+    clock.advance(days=1)
+    rotate_due_keys(world.service, clock())
+    told = {(each.data["key_id"], each.data["version"]) for each in send(world, receiver)}
+    assert told == {("alice_ecc", 2), ("orders", 2), ("orders", 3), ("orders", 4)}
 
 
 def test_a_receiver_that_fails_gets_it_again_under_the_same_id(

@@ -28,7 +28,7 @@ def upgrade() -> None:
     op.create_table(
         "notice_outbox",
         sa.Column("delivery_id", sa.String(64), primary_key=True),
-        sa.Column("notice_id", sa.String(32), nullable=False, index=True),
+        sa.Column("notice_id", sa.String(32), nullable=False),
         sa.Column("event", sa.String(32), nullable=False),
         sa.Column("key_uid", sa.LargeBinary(16)),
         sa.Column("owner", sa.String(64), nullable=False),
@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("mac", sa.LargeBinary, nullable=False),
     )
     op.create_index("ix_notice_outbox_due", "notice_outbox", ["next_attempt_at", "notice_id"])
+    op.create_index("ix_notice_outbox_notice", "notice_outbox", ["notice_id", "next_attempt_at"])
     op.create_table(
         "notice_marks",
         sa.Column("days", sa.Integer, primary_key=True, autoincrement=False),
