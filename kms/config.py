@@ -54,6 +54,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     public_url: str | None = None
     jwks_hosts: str = ""
     jwks_ca: Path | None = None
+    notice_hosts: str = ""
+    notice_networks: str = ""
+    notice_ca: Path | None = None
+    notice_mail_domains: str = ""
+    smtp_url: str | None = None
+    smtp_password: str | None = None
+    smtp_from: str = ""
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
     transit_mount: str = "transit"

@@ -19,7 +19,7 @@ LEVELS = [
     {"client"},  # uses nothing of the service, and travels without it
     {"keys"},
     {"vault", "crypto"},
-    {"access", "key_cache", "message_quota", "last_uses", "revocation", "audit", "metrics"},
+    {"access", "key_cache", "message_quota", "last_uses", "revocation", "audit", "metrics", "notices"},
     {"operations"},
     {"api", "server", "wsgi", "cli", "tls", "log", "listening", "renewal", "workers", "__main__"},
 ]
@@ -34,6 +34,7 @@ GROUND = {
     "config",
     "enums",
     "encryption_context",
+    "outgoing",
 }  # what everything may use
 
 

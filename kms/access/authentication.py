@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from kms.access import access_keys, callers, clients, credentials, lockout, sessions, totp
 from kms.access.access_keys import AccessKey
+from kms.access.lockout import LockedOut
 from kms.access.model import Caller, Client, ClientStatus, RecoveryCode, Token
 from kms.access.sessions import Lifetimes
 from kms.clock import Clock, steady_seconds
@@ -52,11 +53,14 @@ class SigningCaller:
 class Authenticator:
     """Proves callers against the vault."""
 
-    def __init__(self, vault: Vault, memory: Memory, clock: Clock, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self, vault: Vault, memory: Memory, clock: Clock, lifetimes: Lifetimes, locked_out: LockedOut
+    ) -> None:
         self._vault = vault
         self._memory = memory
         self._clock = clock
         self.lifetimes = lifetimes
+        self._locked_out = locked_out
         self._secrets = credentials.SecretVerifier(vault.derived_keys)
         self._nobody = totp.new_secret()
         self._signers: Cache[str, SigningCaller] = Cache(memory, _SESSIONS_CACHED, "access-keys")
@@ -130,7 +134,9 @@ class Authenticator:
             lockout.forgive(change, client.client_id, source)
             proof = client.secret_hash, client.totp_secret
             return replace(callers.of(change, client), proven_by=proof, second_factor_at=now)
-        lockout.count_failure(change, presented.client_id, source, now)
+        until = lockout.count_failure(change, presented.client_id, source, now)
+        if until is not None:
+            self._locked_out(presented.client_id, source, until)
         return AuthenticationFailed(callers.FAILED)
 
     def session(self, token: str) -> Caller:

@@ -47,6 +47,8 @@ _REQUESTS: dict[str, Mapping[str, Any]] = {
         "add": [{"subject": "client:user1", "permission": "keys:decrypt", "key_pattern": "orders"}],
         "since": "P7D",
     },
+    "create_notice": {"url": "https://localhost/kms", "events": ["key.expiring", "key.revoked"]},
+    "update_notice": {"key_pattern": "orders*"},
     "rotate_key": {"key_id": "admin_symmetric"},
     "revoke_key": {"key_id": "admin_ecc"},
 }
@@ -63,12 +65,15 @@ _VARIABLES: dict[str, Any] = {
     "issuer_id": FromAnswerOf("add_issuer", "issuer_id", "0" * 24),
     "session_id": "0" * 24,
     "thumbprint": "0" * 64,
+    "notice_id": FromAnswerOf("create_notice", "notice_id", "0" * 24),
+    "delivery_id": "0" * 32,
     "access_key_id": FromAnswerOf("create_access_key", "access_key_id", "AKIA" + "A" * 16),
 }
 
 ELSEWHERE = {
     "restore_key": "Into a vault where the key is not there any more; where it is, this is refused.",
     "end_one_session": "With the session_id of a session that `list_sessions` shows.",
+    "retry_delivery": "With the delivery_id of a delivery that `list_deliveries` shows.",
 }
 """Examples that are refused where they come after the others, and why."""
 

@@ -96,6 +96,12 @@ _CHOSEN = (
         "Access keys, with which AWS clients sign, and mounts for Vault clients.",
         "create_access_key list_access_keys delete_access_key create_mount list_mounts delete_mount",
     ),
+    _group(
+        "Be told",
+        "Webhooks and mails about what happens to keys, and to the service.",
+        "create_notice list_notices get_notice update_notice test_notice list_deliveries "
+        "retry_delivery delete_notice",
+    ),
     _group("Look after the service", "For administrators and auditors.", "audit_entries metrics"),
     _group("Sessions", "Log in and out without the command line.", "issue_token end_session"),
 )

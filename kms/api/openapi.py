@@ -31,6 +31,8 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "thumbprint": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "session_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "issuer_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+    "notice_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+    "delivery_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "mount": {"type": "string", "pattern": f"^{MOUNT_PATTERN}$"},
     "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
 }

@@ -17,8 +17,10 @@ import kms.operations.keys.public_keys
 import kms.operations.keys.quickstart
 import kms.operations.keys.regions
 import kms.operations.keys.state_changes
+import kms.operations.system.deliveries
 import kms.operations.system.monitoring
 import kms.operations.system.mounts
+import kms.operations.system.notices
 import kms.operations.system.policy
 import kms.operations.transfer.backups
 import kms.operations.transfer.exporting

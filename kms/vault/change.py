@@ -30,7 +30,8 @@ _CHANGES_FORGOTTEN_AT_ONCE = 256
 class Change(Snapshot):
     """Writes of one transaction, until it is known whether they stay; what they do to the head is gathered.
 
-    `epoch` is the one of the head that it began with.
+    `epoch` is the one of the head that it began with. `memo` is for what callers read once in a change that makes
+    many of the same kind, and that nothing in it changes.
     """
 
     def __init__(self, connection: Connection, keys: DerivedKeys) -> None:
@@ -39,6 +40,7 @@ class Change(Snapshot):
         self.outdated: set[str] = set()
         self.entries: list[str] = []
         self.terms: dict[str, tuple[int, int]] = {}
+        self.memo: dict[object, Any] = {}
 
     @contextmanager
     def part(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import IntegrityFailure
 from kms.keys.model import Alias, Key, KeyVersion, RevocationReason
+from kms.notices.model import Channel, Delivery, DeliveryState, Event, ExpiryMark, Notice, NoticeStatus
 from kms.revocation.model import Revocation
 from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
@@ -39,6 +40,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
 PROTECTED += [PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
+PROTECTED += [Notice, Delivery, ExpiryMark]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,34 @@ def fill(opened: Vault) -> None:
             UsedAssertion(b"a" * 32, NOW),
             Group("team", "of people", NOW),
             GroupMember("team", "user1"),
+            Notice(
+                "2" * 24,
+                "user1",
+                False,
+                Channel.WEBHOOK,
+                b"sealed",
+                b"sealed",
+                frozenset({Event.KEY_REVOKED}),
+                "*",
+                NoticeStatus.ENABLED,
+                "",
+                NOW,
+            ),
+            Delivery(
+                "3" * 32,
+                "2" * 24,
+                Event.KEY_REVOKED,
+                key.uid,
+                "user1",
+                {"key_id": "other"},
+                NOW,
+                DeliveryState.WAITING,
+                0,
+                NOW,
+                "",
+                None,
+            ),
+            ExpiryMark(30, NOW, b"u" * 16),
         )
         change.record("an entry")
         found = change.key_by_id("user1_symmetric")

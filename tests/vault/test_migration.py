@@ -38,6 +38,9 @@ TABLES += [
     "ended_certificates",
     "groups",
     "group_members",
+    "notices",
+    "notice_outbox",
+    "notice_marks",
 ]
 
 
@@ -48,6 +51,7 @@ def as_it_was(vault: Vault, tmp_path: Path, missing: str = "") -> None:
         for column in COLUMNS:
             connection.execute(text(f"ALTER TABLE keys DROP COLUMN {column}"))
         connection.execute(text("DROP INDEX ix_key_versions_material_until"))
+        connection.execute(text("DROP INDEX ix_key_versions_expires_at"))
         for index in ("session_id", "parent"):
             connection.execute(text(f"DROP INDEX ix_tokens_{index}"))
         of_versions = ["fingerprint", "material_until"]
