@@ -16,6 +16,15 @@ from kms.vault.records import stored_in
 SECRET = "secret"  # noqa: S105  # a kind of credential
 """The credential of whoever proved a client's secret and a second factor."""
 
+PASSKEY = "passkey:"
+"""How the credential begins of who proved a passkey of a client."""
+
+
+def is_of_person(credential: str) -> bool:
+    """Whether a person proves a client by this credential, and not a program."""
+    return credential == SECRET or credential.startswith(PASSKEY)
+
+
 EVERY_OWNER = "*"
 """The owner in a grant that denies, where it is about everybody's keys."""
 

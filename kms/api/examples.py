@@ -47,6 +47,7 @@ _REQUESTS: dict[str, Mapping[str, Any]] = {
         "add": [{"subject": "client:user1", "permission": "keys:decrypt", "key_pattern": "orders"}],
         "since": "P7D",
     },
+    "confirm_second_factor": {"code": "123456"},
     "rotate_key": {"key_id": "admin_symmetric"},
     "revoke_key": {"key_id": "admin_ecc"},
 }
@@ -68,6 +69,7 @@ _VARIABLES: dict[str, Any] = {
 
 ELSEWHERE = {
     "restore_key": "Into a vault where the key is not there any more; where it is, this is refused.",
+    "confirm_second_factor": "With a code that the authenticator app shows now, and that was not used yet.",
     "end_one_session": "With the session_id of a session that `list_sessions` shows.",
 }
 """Examples that are refused where they come after the others, and why."""

@@ -97,7 +97,7 @@ _CHOSEN = (
         "create_access_key list_access_keys delete_access_key create_mount list_mounts delete_mount",
     ),
     _group("Look after the service", "For administrators and auditors.", "audit_entries metrics"),
-    _group("Sessions", "Log in and out without the command line.", "issue_token end_session"),
+    _group("Sessions", "Log in and out without the command line.", "issue_token confirm_second_factor end_session"),
 )
 
 
