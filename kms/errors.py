@@ -92,6 +92,24 @@ class MfaRequired(Refusal):
     problem, status, title = "mfa-required", 401, "Second factor required"
 
 
+class PasskeyCloned(Refusal):
+    """The passkey signed rightly, but its counter went back, or it is of another kind than it was.
+
+    So two authenticators may have its private key. Delete the passkey, which ends its sessions, and make another
+    (`/api/v1/clients/{client_id}/passkeys`). The refusal is in the log and in the audit log.
+    """
+
+    problem, status, title = "passkey-cloned", 403, "Passkey may have been copied"
+
+    def __init__(self, credential: str) -> None:
+        """`credential`: which passkey, as the audit log has it."""
+        self.credential = credential
+        super().__init__(
+            "The counter of this passkey went back, so somebody may have a copy of it. Log in by another way, delete "
+            "it and make another."
+        )
+
+
 class InsufficientUserAuthentication(Refusal):
     """This asks for a second factor that a person gave not long ago (RFC 9470).
 

@@ -176,8 +176,8 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class Caller:
     """Who is asking, once that is proven: with a session, an access key, or neither.
 
-    `credential` says what proved it: `secret`, `key:KID`, `certificate:THUMBPRINT`, `issuer-role:ROLE` or
-    `access-key:ID`; `subject` whom a platform's token named, and `issuer_role` by which role it came;
+    `credential` says what proved it: `secret`, `passkey:ID`, `key:KID`, `certificate:THUMBPRINT`, `issuer-role:ROLE`
+    or `access-key:ID`; `subject` whom a platform's token named, and `issuer_role` by which role it came;
     `second_factor_at` when a person gave a second factor. With a `scope` it may do nothing else. A session of it
     lives no longer than `token_lifetime`, where there is one, and making it uses up what it `consumes`.
 

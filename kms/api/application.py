@@ -111,7 +111,7 @@ class FlaskHooks:
         g.call = call = Call(name, request.remote_addr or "unknown", new_request_id())
         g.body_length = requests.body_length(request.environ, self.service.settings.max_body_bytes)
         operation = OPERATIONS.get(name)
-        if operation is None:
+        if operation is None or operation.is_public:
             return
         try:
             call.caller = self._proven(operation, call)
@@ -149,7 +149,8 @@ class FlaskHooks:
                     self.service.record(call, refusal)
                 raise
             cursors = self.cursors
-            with self.admission.for_operation(operation, call.known_caller.client_id):
+            who = call.caller.client_id if call.caller is not None else network_of(call.source)
+            with self.admission.for_operation(operation, who):
                 answer = execute_operation(self.service, operation, call, read_request, path)
             return _response(cursors.shown(operation.name, answer), operation, call.request_id)
 
@@ -157,7 +158,10 @@ class FlaskHooks:
         return serve
 
     def _read(self, operation: Operation, call: Call) -> Callable[[], Request | BatchItems]:
-        """Read the body, and give what decodes it. Where the headers prove nobody it must, or that is refused."""
+        """Read the body, and give what decodes it.
+
+        Where the headers prove nobody it must, unless the operation is for everybody, or that is refused.
+        """
         stream, limit = request.environ["wsgi.input"], self.service.settings.max_body_bytes
         if call.caller is not None:
             body = requests.read_admitted(self.admission, call.caller.client_id, stream, g.body_length, limit)
@@ -169,8 +173,10 @@ class FlaskHooks:
             raise errors.TooLarge(f"At most {token_endpoint.LONGEST_BODY} bytes are taken before a proof.")
         network = network_of(call.source)
         body = requests.read_unproven(self.admission, network, stream, g.body_length, token_endpoint.LONGEST_BODY)
+        if operation.is_public:
+            return partial(requests.parse, request, operation, body)
         decoded = cast(TokenRequest, requests.parse(request, operation, body))
-        call.caller = token_endpoint.proven_in_body(self.service, request, decoded, call.source)
+        call.caller = token_endpoint.proven_in_body(self.service, request, decoded, call)
         return lambda: decoded
 
     def close(self, response: Response) -> Response:

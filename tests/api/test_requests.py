@@ -100,7 +100,7 @@ def test_before_proof_nothing_of_the_body_is_read(world: World) -> None:
         readline = readlines = __iter__ = read
 
     for operation in OPERATIONS.values():
-        if operation.is_token_endpoint:
+        if operation.is_token_endpoint or operation.is_public:
             continue  # its body may hold the proof, and is read within limits (test_late_bodies)
         path = operation.path.replace("<int:version>", "1").replace("<", "").replace(">", "")
         answer = world.http.open(

@@ -4,66 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
-import pyotp
 import pytest
 
+from helpers.people import Person, child_of, session
 from helpers.support import Api, SteeredClock, Template, World, kind_of
-from helpers.tokens import ASSERTION_TYPE, TOKEN_EXCHANGE, assertion, new_key, public_jwk
+from helpers.tokens import ASSERTION_TYPE, assertion, new_key, public_jwk
 from kms.config import Settings
 from kms.operations import Service
 
 PATH = "/auth/second-factor"
-
-
-@dataclass
-class Person:
-    """A client whose person has just logged in, and the authenticator app."""
-
-    world: World
-    client_id: str
-    secret: str
-    app: pyotp.TOTP
-    api: Api
-
-    @classmethod
-    def of(cls, world: World, client_id: str) -> Person:
-        made = world.enrol(client_id)
-        app = pyotp.TOTP(made.totp_secret)
-        answer = cls._login(world, client_id, made.client_secret, app.at(world.service.clock()))
-        assert answer.status_code == 200, answer.text
-        return cls(world, client_id, made.client_secret, app, session(world, answer, client_id))
-
-    @staticmethod
-    def _login(world: World, client_id: str, secret: str, code: str) -> Any:
-        return world.http.post("/auth/token", auth=(client_id, secret), headers={"X-TOTP": code})
-
-    @property
-    def code(self) -> str:
-        """What the app shows now."""
-        return self.app.at(self.world.service.clock())
-
-    def login(self) -> Any:
-        """Log in again."""
-        return self._login(self.world, self.client_id, self.secret, self.code)
-
-    def add_key(self, api: Api | None = None) -> Any:
-        """What asks for a fresh second factor."""
-        body = {"jwk": public_jwk(new_key())}
-        return (api or self.api).post(f"/api/v1/clients/{self.client_id}/public-keys", body)
-
-
-def session(world: World, answer: Any, client_id: str) -> Api:
-    return Api(world.http, {"Authorization": f"Bearer {answer.json['access_token']}"}, client_id)
-
-
-def child_of(world: World, api: Api, **form: str) -> Api:
-    answer = world.http.post("/auth/token", data={"grant_type": TOKEN_EXCHANGE, **form}, headers=api.headers)
-    assert answer.status_code == 200, answer.text
-    return session(world, answer, api.client_id)
 
 
 @pytest.fixture
@@ -139,7 +90,7 @@ def test_wrong_codes_are_counted_with_those_at_log_in(amy: Person, clock: Steere
     for _ in range(3):
         assert kind_of(amy.api.post(PATH, {"code": wrong})) == "authentication-failed"
     for _ in range(3):
-        assert Person._login(amy.world, "amy", amy.secret, wrong).status_code == 401
+        assert amy.login(wrong).status_code == 401
     for answer in (amy.api.post(PATH, {"code": amy.code}), amy.login()):
         assert (kind_of(answer), answer.headers["Retry-After"]) == ("rate-limited", "1")
     assert amy.api.get("/api/v1/keys").status_code == 200  # a lock stops no session
@@ -160,9 +111,7 @@ def test_a_session_made_by_another_becomes_no_fresher(amy: Person, form: dict[st
 
 
 def test_a_narrowed_session_stays_as_narrow(amy: Person, clock: SteeredClock) -> None:
-    form = {"scope": "sessions:manage keys:read"}
-    answer = amy.world.http.post("/auth/token", data=form, auth=("amy", amy.secret), headers={"X-TOTP": amy.code})
-    narrow = session(amy.world, answer, "amy")
+    narrow = session(amy.world, amy.login(scope="sessions:manage keys:read"), "amy")
     clock.advance(minutes=6)
     assert narrow.post(PATH, {"code": amy.code}).status_code == 200
     assert kind_of(amy.add_key(narrow)) == "permission-denied"

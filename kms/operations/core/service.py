@@ -16,9 +16,11 @@ from kms.access.authentication import Authenticator, Credentials
 from kms.access.certificates import ClientRoots
 from kms.access.circumstances import Circumstances
 from kms.access.model import Caller
+from kms.access.passkey_logins import PasskeyLogins
 from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
+from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
@@ -114,6 +116,8 @@ class Service:
         self.fetch_jwks = partial(jwks_fetch.fetch, hosts=hosts, ca=settings.jwks_ca)
         roots = ClientRoots(settings.client_ca).in_force if settings.client_ca is not None else tuple
         self.programs = Programs(vault, self.memory, clock, settings.audiences, self.fetch_jwks, roots)
+        party = RelyingParty(settings.relying_party_id, settings.origin)
+        self.passkeys = PasskeyLogins(vault, self.memory, clock, party)
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
