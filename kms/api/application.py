@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import msgspec
@@ -208,8 +209,7 @@ class FlaskHooks:
         elif isinstance(error, NotFound) or (isinstance(error, MethodNotAllowed) and request.path == "/"):
             error = errors.NotFound(_NOTHING_HERE)
         elif isinstance(error, MethodNotAllowed):
-            exact = [each.method for each in OPERATIONS.values() if each.path == request.path]
-            allow = ", ".join(sorted(exact or error.valid_methods or ()))
+            allow = ", ".join(sorted(_methods_at(request.path) or error.valid_methods or ()))
             error = errors.MethodNotAllowed(f"This path takes {allow}.")
         elif isinstance(error, HTTPException) and error.code is not None and error.code < 500:
             error = errors.MalformedRequest("The request cannot be read.")
@@ -271,6 +271,18 @@ class FlaskHooks:
         if text is None:
             raise errors.NotFound("There is no such problem type.")
         return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def _methods_at(path: str) -> list[str]:
+    """The methods of the operations at that path: of those that fit, the ones with the fewest variables."""
+    fitting = [each for each in OPERATIONS.values() if _pattern(each.path).fullmatch(path)]
+    fewest = min((each.path.count("<") for each in fitting), default=0)
+    return [each.method for each in fitting if each.path.count("<") == fewest]
+
+
+@cache
+def _pattern(rule: str) -> re.Pattern[str]:
+    return re.compile(re.sub("<[^>]*>", "[^/]+", rule))
 
 
 def _page(html: str) -> Response:

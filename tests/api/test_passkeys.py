@@ -75,6 +75,7 @@ def test_a_person_logs_in_with_a_passkey(world: World, amy: Person, alg: int) ->
     (listed,) = api.get(amy.path).json["items"]
     assert (listed["name"], listed["passkey_id"]) == ("laptop", passkey_id)
     assert "last_used_at" in listed
+    assert listed["backup_eligible"] is False
     credentials = [each["credential"] for each in api.get("/api/v1/clients/amy/credentials").json["items"]]
     assert f"passkey:{passkey_id}" in credentials
     (first, *_) = [each for each in entries(world, "issue_token") if each.get("credential", "").startswith("passkey")]

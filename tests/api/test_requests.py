@@ -86,6 +86,7 @@ def test_paths_and_methods(world: World) -> None:
     refused = user.get("/revoke_key")
     assert problem(refused) == (405, "method-not-allowed")
     assert refused.headers["Allow"] == "POST"
+    assert user.get("/api/v1/clients/user1/passkeys/options").headers["Allow"] == "POST"  # and no DELETE of a passkey
     assert problem(user.post("/api/v1/keys/%2e%2e/sign", {"message": ""}))[0] in (404, 405)
     assert problem(user.get("/api/v1/keys?limit=0")) == (422, "validation-failed")
     assert problem(user.get("/api/v1/keys?limit=x")) == (422, "validation-failed")
