@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,15 @@ from kms.operations import Call, Service
 @pytest.fixture
 def amy(world: World) -> Person:
     return Person.of(world, "amy")
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def someone(shared_world: World) -> Person:
+    """Somebody new, in a world that lasts."""
+    return Person.of(shared_world, f"someone{next(_numbers)}")
 
 
 @pytest.fixture
@@ -101,9 +111,12 @@ def test_the_options_are_those_of_webauthn(world: World, amy: Person) -> None:
     assert request["challenge"] != request_options(world)["challenge"]
 
 
-def test_a_passkey_goes_as_json_too(world: World, amy: Person) -> None:
-    response = amy.with_passkey().get(request_options(world))
-    assert world.http.post("/auth/token", json={"grant_type": PASSKEY_GRANT, "passkey": response}).status_code == 200
+def test_a_passkey_goes_as_json_too(shared_world: World, someone: Person) -> None:
+    response = someone.with_passkey().get(request_options(shared_world))
+    assert (
+        shared_world.http.post("/auth/token", json={"grant_type": PASSKEY_GRANT, "passkey": response}).status_code
+        == 200
+    )
 
 
 def test_log_in_names_the_client_only_where_it_is_the_one(world: World, amy: Person) -> None:
@@ -167,17 +180,19 @@ FLAGS = USER_PRESENT | USER_VERIFIED
     ],
     ids=str,
 )
-def test_what_is_wrong_about_an_assertion(world: World, amy: Person, wrong: dict[str, Any], told: str) -> None:
-    key = amy.with_passkey()
+def test_what_is_wrong_about_an_assertion(
+    shared_world: World, someone: Person, wrong: dict[str, Any], told: str
+) -> None:
+    key = someone.with_passkey()
     good = {name: getattr(key, name) for name in wrong}
     for name, value in with_key(wrong).items():
         setattr(key, name, value)
-    answer = by_passkey(world, key.get(request_options(world)))
+    answer = by_passkey(shared_world, key.get(request_options(shared_world)))
     assert (answer.status_code, kind_of(answer)) == (401, "authentication-failed"), answer.text
     assert told in answer.json["detail"]
     for name, value in good.items():
         setattr(key, name, value)
-    assert by_passkey(world, key.get(request_options(world))).status_code == 200
+    assert by_passkey(shared_world, key.get(request_options(shared_world))).status_code == 200
 
 
 def test_failures_are_told_in_the_same_bytes(world: World, amy: Person) -> None:
@@ -229,15 +244,15 @@ def test_a_challenge_is_over_after_five_minutes(world: World, amy: Person, clock
     assert by_passkey(world, key.get(ahead)).status_code == 401
 
 
-def test_no_bit_of_a_challenge_can_be_changed(world: World, amy: Person) -> None:
-    key, options = amy.with_passkey(), request_options(world)
+def test_no_bit_of_a_challenge_can_be_changed(shared_world: World, someone: Person) -> None:
+    key, options = someone.with_passkey(), request_options(shared_world)
     challenge = unb64url(options["challenge"])
     for at in range(0, len(challenge) * 8, 7):
         changed = bytearray(challenge)
         changed[at // 8] ^= 1 << at % 8
         response = key.get({**options, "challenge": b64url(bytes(changed))})
-        assert "not one of this service" in by_passkey(world, response).json["detail"]
-    assert by_passkey(world, key.get(options)).status_code == 200
+        assert "not one of this service" in by_passkey(shared_world, response).json["detail"]
+    assert by_passkey(shared_world, key.get(options)).status_code == 200
 
 
 def test_a_challenge_is_for_one_thing(world: World, amy: Person) -> None:
@@ -271,19 +286,19 @@ def test_a_counter_that_goes_back_is_refused_and_said(
     assert by_passkey(world, key.get(request_options(world))).status_code == 200  # refusals did not move the count
 
 
-def test_a_passkey_without_a_counter_is_taken(world: World, amy: Person) -> None:
-    key = amy.with_passkey(counts=False)
+def test_a_passkey_without_a_counter_is_taken(shared_world: World, someone: Person) -> None:
+    key = someone.with_passkey(counts=False)
     for _ in range(2):
-        assert by_passkey(world, key.get(request_options(world))).status_code == 200
+        assert by_passkey(shared_world, key.get(request_options(shared_world))).status_code == 200
 
 
-def test_a_passkey_of_one_device_does_not_become_one_of_several(world: World, amy: Person) -> None:
-    key = amy.with_passkey()
+def test_a_passkey_of_one_device_does_not_become_one_of_several(shared_world: World, someone: Person) -> None:
+    key = someone.with_passkey()
     key.flags |= BACKUP_ELIGIBLE
-    assert kind_of(by_passkey(world, key.get(request_options(world)))) == "passkey-cloned"
-    synced = amy.with_passkey(flags=FLAGS | BACKUP_ELIGIBLE)
+    assert kind_of(by_passkey(shared_world, key.get(request_options(shared_world)))) == "passkey-cloned"
+    synced = someone.with_passkey(flags=FLAGS | BACKUP_ELIGIBLE)
     synced.flags |= BACKED_UP
-    assert by_passkey(world, synced.get(request_options(world))).status_code == 200
+    assert by_passkey(shared_world, synced.get(request_options(shared_world))).status_code == 200
 
 
 def test_guessing_is_locked_out_together_with_codes(world: World, amy: Person, clock: SteeredClock) -> None:
@@ -434,15 +449,15 @@ def test_a_client_has_twenty_passkeys_at_the_most(world: World, amy: Person) -> 
     ],
     ids=str,
 )
-def test_what_is_wrong_about_a_new_passkey(amy: Person, wrong: dict[str, Any]) -> None:
-    refused = amy.add(Authenticator(**with_key(wrong)))
+def test_what_is_wrong_about_a_new_passkey(someone: Person, wrong: dict[str, Any]) -> None:
+    refused = someone.add(Authenticator(**with_key(wrong)))
     assert (refused.status_code, kind_of(refused)) == (422, "validation-failed"), refused.text
-    assert amy.api.get(amy.path).json["items"] == []
+    assert someone.api.get(someone.path).json["items"] == []
 
 
-def test_a_new_passkey_may_vouch_for_itself(world: World, amy: Person) -> None:
-    key = amy.with_passkey(attestation="packed")
-    assert by_passkey(world, key.get(request_options(world))).status_code == 200
+def test_a_new_passkey_may_vouch_for_itself(shared_world: World, someone: Person) -> None:
+    key = someone.with_passkey(attestation="packed")
+    assert by_passkey(shared_world, key.get(request_options(shared_world))).status_code == 200
 
 
 def test_creation_options_work_once(world: World, amy: Person, clock: SteeredClock) -> None:
@@ -455,16 +470,16 @@ def test_creation_options_work_once(world: World, amy: Person, clock: SteeredClo
     assert "five minutes" in amy.add(Authenticator(), late).json["detail"]
 
 
-def test_the_credential_must_be_the_one_that_is_attested(amy: Person) -> None:
-    made = Authenticator().create(amy.creation())
+def test_the_credential_must_be_the_one_that_is_attested(someone: Person) -> None:
+    made = Authenticator().create(someone.creation())
     made["id"] = made["rawId"] = b64url(b"of another, longer")
-    assert amy.api.post(amy.path, {"name": "x", "response": made}).status_code == 422
+    assert someone.api.post(someone.path, {"name": "x", "response": made}).status_code == 422
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb", "\x00", 7, None])
-def test_a_name_is_one_line(amy: Person, name: Any) -> None:
-    made = Authenticator().create(amy.creation())
-    assert amy.api.post(amy.path, {"name": name, "response": made}).status_code == 422
+def test_a_name_is_one_line(someone: Person, name: Any) -> None:
+    made = Authenticator().create(someone.creation())
+    assert someone.api.post(someone.path, {"name": name, "response": made}).status_code == 422
 
 
 JUNK = st.one_of(
@@ -476,14 +491,16 @@ JUNK = st.one_of(
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def same_person(shared_world: World) -> Person:
+    return Person.of(shared_world, "same-person")
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_nonsense_is_refused_and_nothing_else(shared_world: World, data: st.DataObject) -> None:
+def test_nonsense_is_refused_and_nothing_else(same_person: Person, data: st.DataObject) -> None:
     """No parser is tripped into an internal error, whatever stands where bytes may stand."""
-    world = shared_world
-    if "kms.junk" not in world.http.application.extensions:
-        world.http.application.extensions["kms.junk"] = Person.of(world, f"junk{id(world)}")
-    amy: Person = world.http.application.extensions["kms.junk"]
+    amy, world = same_person, same_person.world
     place = data.draw(st.sampled_from(["key", "authData", "attestationObject", "attStmt", "clientDataJSON", "get"]))
     junk = data.draw(JUNK)
     key = Authenticator()
