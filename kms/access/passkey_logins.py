@@ -15,7 +15,7 @@ import structlog
 from kms.access import callers, challenges, lockout, passkeys, webauthn
 from kms.access.model import Caller, Client, ClientStatus
 from kms.access.passkeys import Passkey
-from kms.access.webauthn import Asserted, AuthenticationResponse, RegistrationResponse, RelyingParty
+from kms.access.webauthn import Asserted, AuthenticationResponse, Registered, RegistrationResponse, RelyingParty
 from kms.clock import Clock
 from kms.errors import AlreadyExists, AuthenticationFailed, PasskeyCloned, Refusal, ValidationFailed
 from kms.vault.change import Change
@@ -30,6 +30,15 @@ _NOT_VERIFIED = (
     "response: it does not verify. It must answer options of this service, from an authenticator that has verified "
     "its user and signs with ES256, EdDSA or RS256."
 )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A new credential that was verified, for a client; its challenge is not used up yet."""
+
+    registered: Registered
+    challenge: bytes
+    client_id: str
 
 
 @dataclass(frozen=True)
@@ -58,26 +67,29 @@ class PasskeyLogins:
         """A challenge for a new passkey of that client."""
         return challenges.new(self._vault.derived_keys, _CREATION + client_id, self._clock())
 
-    def add(self, change: Change, client_id: str, name: str, response: RegistrationResponse) -> Passkey:
-        """Store the passkey that an authenticator has made for a client.
-
-        Raises ValidationFailed for an answer that does not verify, AlreadyExists for a passkey that is known.
-        """
-        now = self._clock()
+    def verified(self, client_id: str, response: RegistrationResponse) -> _Made:
+        """What an authenticator has made for a client, for `add`. Raises ValidationFailed unless it verifies."""
         try:
             challenge = webauthn.challenge_in(response.response.client_data_json, webauthn.CREATE, self.party)
-            if not challenges.is_good(change.derived_keys, challenge, _CREATION + client_id, now):
+            if not challenges.is_good(self._vault.derived_keys, challenge, _CREATION + client_id, self._clock()):
                 raise ValidationFailed(f"response: {_NO_CHALLENGE}")
-            made = webauthn.registered(response, challenge, self.party)
+            return _Made(webauthn.registered(response, challenge, self.party), challenge, client_id)
         except webauthn.NotForUs as told:
             raise ValidationFailed(f"response: {told}") from None
         except webauthn.NotVerified:
             raise ValidationFailed(_NOT_VERIFIED) from None
-        if not challenges.use_up(change, challenge):
+
+    def add(self, change: Change, made_for: _Made, name: str) -> Passkey:
+        """Store a new passkey under that name.
+
+        Raises ValidationFailed for a challenge that was used, AlreadyExists for a passkey that is known.
+        """
+        made, now = made_for.registered, self._clock()
+        if not challenges.use_up(change, made_for.challenge):
             raise ValidationFailed(f"response: {_USED_CHALLENGE}")
         passkey = Passkey(
             passkey_id=passkeys.id_of(made.credential_id),
-            client_id=client_id,
+            client_id=made_for.client_id,
             credential_id=made.credential_id,
             public_key=made.public_key,
             sign_count=made.sign_count,

@@ -20,11 +20,12 @@ from webauthn.helpers import (
     decode_credential_public_key,
     decoded_public_key_to_cryptography,
     encode_cbor,
-    parse_attestation_object,
 )
 from webauthn.helpers.cose import COSEAlgorithmIdentifier
 from webauthn.helpers.structs import CredentialDeviceType
 
+from kms.access import cbor
+from kms.access.cbor import MalformedCbor
 from kms.access.verification_key import public_key_from_pem
 from kms.crypto import pkcs8
 from kms.errors import ValidationFailed
@@ -39,6 +40,8 @@ ALGORITHMS = (
 )
 """The COSE algorithms of passkeys, the preferred first: ES256, EdDSA (with Ed25519), RS256."""
 TRANSPORTS = frozenset({"usb", "nfc", "ble", "smart-card", "hybrid", "internal"})
+_FLAGS_AT, _SHORTEST_DATA, _AAGUID_BYTES = 32, 37, 16  # section 6.1
+_ATTESTED, _EXTENSIONS = 0x40, 0x80
 _SHORTEST_ID, _LONGEST_ID = 16, 1023  # in bytes; section 4, "credential ID"
 
 
@@ -172,8 +175,7 @@ def registered(response: RegistrationResponse, challenge: bytes, party: RelyingP
     attestation = decoded(response.response.attestation_object)
     if not _SHORTEST_ID <= len(credential_id) <= _LONGEST_ID:
         raise NotVerified
-    if not _carried_out(lambda: _is_plain(attestation)):
-        raise NotVerified
+    _require_plain_attestation(attestation)
     verified = _carried_out(
         lambda: verify_registration_response(
             credential=_as_library(response),
@@ -204,6 +206,7 @@ def asserted(
     None stands for a passkey that is not there: after the same work that is not verified either. Whether the user was
     verified, and what the count of signatures means, is for the caller to judge. Raises NotVerified.
     """
+    _require_safe(decoded(response.response.authenticator_data))
     verified = _carried_out(
         lambda: verify_authentication_response(
             credential=_as_library(response),
@@ -236,10 +239,41 @@ def _as_library(response: RegistrationResponse | AuthenticationResponse) -> dict
     return members
 
 
-def _is_plain(attestation_object: bytes) -> bool:
-    """Whether an attestation is none or a self attestation: others bring certificates, which nobody asked for."""
-    attestation = parse_attestation_object(attestation_object)
-    return attestation.fmt == "none" or (attestation.fmt == "packed" and not attestation.att_stmt.x5c)
+def _require_plain_attestation(attestation_object: bytes) -> None:
+    """Raise NotVerified unless an attestation is none or a self attestation, and all CBOR in it can be read safely.
+
+    Others bring certificates, which nobody asked for.
+    """
+    try:
+        attestation = cbor.decoded(attestation_object)
+    except MalformedCbor:
+        raise NotVerified from None
+    members = attestation if isinstance(attestation, dict) else {}
+    statement, data = members.get("attStmt"), members.get("authData")
+    if not isinstance(statement, dict) or not isinstance(data, bytes):
+        raise NotVerified
+    is_own = members.get("fmt") == "packed" and "x5c" not in statement
+    if not is_own and members.get("fmt") != "none":
+        raise NotVerified
+    _require_safe(data)
+
+
+def _require_safe(authenticator_data: bytes) -> None:
+    """Raise NotVerified unless all CBOR in authenticator data (section 6.1) can be read safely."""
+    if len(authenticator_data) < _SHORTEST_DATA:
+        raise NotVerified
+    flags, at = authenticator_data[_FLAGS_AT], _SHORTEST_DATA
+    try:
+        if flags & _ATTESTED:
+            length_at = at + _AAGUID_BYTES
+            at = length_at + 2 + int.from_bytes(authenticator_data[length_at : length_at + 2])
+            _, at = cbor.item(authenticator_data, at)
+        if flags & _EXTENSIONS:
+            _, at = cbor.item(authenticator_data, at)
+    except MalformedCbor:
+        raise NotVerified from None
+    if at != len(authenticator_data):
+        raise NotVerified
 
 
 def _require_good_key(cose: bytes) -> None:

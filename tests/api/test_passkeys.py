@@ -482,13 +482,41 @@ def test_a_name_is_one_line(someone: Person, name: Any) -> None:
     assert someone.api.post(someone.path, {"name": name, "response": made}).status_code == 422
 
 
+LAUGHS = b"\x98\x28\xd8\x1c\x80" + b"".join(
+    b"\xd8\x1c\x82" + b"".join([b"\xd8\x1d\x18" + bytes([number])] * 2) for number in range(39)
+)
+"""A list of 40 lists, each of which has the one before it in it twice, by the tags for shared values."""
+
 JUNK = st.one_of(
     st.binary(max_size=200),
+    st.just(LAUGHS),
     st.sampled_from([
         b"\xbf", b"\x9b" + b"\xff" * 8, b"\x5b" + b"\x7f" * 8, b"\x81" * 20_000, b"\xd8\x1d\x00", b"\xa1" * 5000,
         b"\x04" + b"\x01" * 64, b"\xc2\x5a\x00\x00\x20\x00", b"\xfb\x7f\xf8\x00\x00\x00\x00\x00\x00",
     ]),
 )  # fmt: skip
+
+
+EXTENSIONS = 0x80
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [LAUGHS, b"\xa1\x61x" + LAUGHS, b"\xd8\x1c\x80", b"\x81" * 5 + b"\x80", b"\xbf\xff", b"\xa0\xa0", b""],
+)
+def test_no_cbor_unfolds(shared_world: World, someone: Person, extensions: bytes) -> None:
+    """It would keep every other change waiting until the end of memory."""
+    key = someone.with_passkey()
+    key.flags, key.extensions = FLAGS | EXTENSIONS, extensions
+    assert by_passkey(shared_world, key.get(request_options(shared_world))).json["detail"] == callers.FAILED
+    refused = someone.add(Authenticator(flags=FLAGS | EXTENSIONS, extensions=extensions))
+    assert kind_of(refused) == "validation-failed"
+
+
+def test_extensions_that_nobody_asked_for_are_passed_over(shared_world: World, someone: Person) -> None:
+    given = encode_cbor({"hmac-secret": True, "credProtect": 2, "x": {"y": [b"z", None]}})
+    key = someone.with_passkey(flags=FLAGS | EXTENSIONS, extensions=given)
+    assert by_passkey(shared_world, key.get(request_options(shared_world))).status_code == 200
 
 
 @pytest.fixture(scope="module")

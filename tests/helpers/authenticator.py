@@ -42,6 +42,7 @@ class Authenticator:
     user_handle: bytes = b""
     key: Any = None
     attestation: str = "none"
+    extensions: bytes = b""
     client_data: dict[str, Any] = field(default_factory=dict)  # members in place of the browser's
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class Authenticator:
         """What `navigator.credentials.create()` gives for these options, as RegistrationResponseJSON."""
         self.user_handle = unb64url(options["user"]["id"])
         client_data = self._client_data("webauthn.create", options["challenge"])
-        data = self._data(self.rp_id or options["rp"]["id"], ATTESTED) + self._attested()
+        data = self._data(self.rp_id or options["rp"]["id"], ATTESTED) + self._attested() + self.extensions
         statement: dict[str, Any] = {}
         if self.attestation != "none":
             statement = {"alg": self.alg, "sig": self._sign(data + sha256(client_data).digest())}
@@ -69,7 +70,7 @@ class Authenticator:
         if self.counts:
             self.sign_count += 1
         client_data = self._client_data("webauthn.get", options["challenge"])
-        data = self._data(self.rp_id or options["rpId"])
+        data = self._data(self.rp_id or options["rpId"]) + self.extensions
         signature = self._sign(data + sha256(client_data).digest())
         response = {"authenticatorData": b64url(data), "signature": b64url(signature)}
         return self._credential(client_data, {**response, "userHandle": b64url(self.user_handle)})

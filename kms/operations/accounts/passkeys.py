@@ -175,11 +175,12 @@ def add_passkey(service: Service, call: Call, request: AddPasskeyRequest, client
     Nobody does this for another, administrators neither. It takes a second factor that was given within five minutes.
     """
     _require_own(call.known_caller, client_id, service.clock())
+    verified = service.passkeys.verified(client_id, request.response)  # which may take long: no change waits for it
     with service.change(call) as change:
         call.target = client_id
         if len(change.matching(Passkey, client_id=client_id)) >= _MOST:
             raise Conflict(f"{client_id} has {_MOST} passkeys. Delete one first.")
-        made = service.passkeys.add(change, client_id, request.name, request.response)
+        made = service.passkeys.add(change, verified, request.name)
         call.credential = passkeys.credential_of(made.passkey_id)
     return _view(made)
 
