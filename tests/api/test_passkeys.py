@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from helpers.authenticator import (
     unb64url,
 )
 from helpers.people import PASSKEY_GRANT, Person, by_passkey, child_of, request_options, session
-from helpers.support import Api, SteeredClock, Template, World, kind_of
+from helpers.support import Api, SteeredClock, Template, World, kind_of, settings_for
 from kms.access import callers
 from kms.access.model import Role
 from kms.access.passkeys import Passkey
@@ -37,6 +38,7 @@ from kms.access.webauthn import AuthenticationResponse
 from kms.config import Settings
 from kms.errors import AuthenticationFailed
 from kms.operations import Call, Service
+from kms.vault.checking import wrong_tables
 
 
 @pytest.fixture
@@ -599,4 +601,22 @@ def test_a_service_of_another_name(template: Template, settings: Settings, clock
     assert by_passkey(world, key.get(options)).status_code == 200
     key.origin = "https://kms.example.com.evil.example"
     assert by_passkey(world, key.get(request_options(world))).status_code == 401
+    opened.close()
+
+
+def test_rows_are_the_same_on_either_database(tmp_path: Path, database_url: str, clock: SteeredClock) -> None:
+    opened = Service.open(settings_for(tmp_path / "data", database_url=database_url), clock)
+    world = World.of(opened)
+    amy = Person.of(world, "amy")
+    key = amy.with_passkey(flags=FLAGS | BACKUP_ELIGIBLE, sign_count=2**32 - 3)
+    api = session(world, by_passkey(world, key.get(request_options(world))), "amy")
+    (shown,) = api.get(amy.path).json["items"]
+    assert shown["backup_eligible"] is True
+    with opened.vault.read() as snapshot:
+        (row,) = snapshot.matching(Passkey, client_id="amy")
+    assert (row.sign_count, row.credential_id, row.last_used_at) == (2**32 - 2, key.credential_id, clock())
+    assert wrong_tables(opened.vault) == []
+    assert amy.api.delete(f"{amy.path}/{shown['passkey_id']}").status_code == 200
+    assert api.get("/api/v1/keys").status_code == 401
+    assert wrong_tables(opened.vault) == []
     opened.close()
