@@ -100,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def origin(self) -> str:
         """The origin of the service's pages, as browsers write it (RFC 6454). Raises StartError for a wrong URL."""
         scheme, host, port = self._public_parts()
+        host = f"[{host}]" if ":" in host else host
         return f"{scheme}://{host}" if port in (None, _USUAL_PORTS.get(scheme)) else f"{scheme}://{host}:{port}"
 
     @property

@@ -107,6 +107,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         ("https://KMS.Example.com:443/auth/", "https://kms.example.com", "kms.example.com"),
         ("https://kms.example.com:9443", "https://kms.example.com:9443", "kms.example.com"),
         ("https://schlüssel.example", "https://xn--schlssel-95a.example", "xn--schlssel-95a.example"),
+        ("https://[::1]:8443", "https://[::1]:8443", "::1"),
         ("https://user@kms.example.com", "https://kms.example.com", "kms.example.com"),
     ],
 )
