@@ -90,7 +90,7 @@ class Authenticator:
         return callers.standing(self._memory, outcome, epoch)
 
     def confirm(self, caller: Caller, totp_code: str, source: str) -> Caller:
-        """`caller`, proven by an access key, with the second factor of a person who gives this code now.
+        """`caller`, in a session or with an access key, with the second factor of a person who gives this code now.
 
         As `authenticate`: the code is accepted once, failures count, and a lock holds. Raises AuthenticationFailed,
         RateLimited, Unavailable.
@@ -99,7 +99,9 @@ class Authenticator:
         with self._vault.change() as change:
             now = self._clock()
             known = clients.find(change, caller.client_id)
-            known_hash = known.secret_hash if known else None  # the signature has proven as much as the secret would
+            known_hash = (
+                known.secret_hash if known else None
+            )  # token or signature have proven as much as the secret would
             outcome = lockout.require_unlocked(change, caller.client_id, source, now) or self._attempt(
                 change, presented, source, known_hash, now
             )

@@ -10,6 +10,7 @@ from sqlalchemy import or_
 from kms.access import credentials, groups, sessions, totp
 from kms.access.issuers import IssuerRole
 from kms.access.model import Client, ClientStatus, Grant, RecoveryCode, Role
+from kms.access.passkeys import Passkey
 from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.errors import AlreadyExists, Conflict, NotFound
 from kms.keys.ids import is_client_id
@@ -86,6 +87,7 @@ def set_status(change: Change, client: Client, status: ClientStatus) -> Client:
         own = or_(grants.c.owner == client.client_id, grants.c.subject == f"client:{client.client_id}")
         change.delete(*change.select(Grant, own), *_recovery_codes(change, client.client_id))
         change.delete(*change.matching(PublicKey, client_id=client.client_id))
+        change.delete(*change.matching(Passkey, client_id=client.client_id))
         change.delete(*change.matching(EndedCertificate, client_id=client.client_id))
         change.delete(*change.matching(IssuerRole, client_id=client.client_id))
         groups.forget_client(change, client.client_id)

@@ -6,7 +6,9 @@ import kms.operations.accounts.clients
 import kms.operations.accounts.grants
 import kms.operations.accounts.groups
 import kms.operations.accounts.issuers
+import kms.operations.accounts.passkeys
 import kms.operations.accounts.public_keys
+import kms.operations.accounts.second_factor
 import kms.operations.accounts.sessions
 import kms.operations.keys.aliases
 import kms.operations.keys.fleet

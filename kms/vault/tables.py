@@ -13,6 +13,7 @@ from kms.vault.access_tables import groups as groups
 from kms.vault.access_tables import issuer_roles as issuer_roles
 from kms.vault.access_tables import issuers as issuers
 from kms.vault.access_tables import login_failures as login_failures
+from kms.vault.access_tables import passkeys as passkeys
 from kms.vault.access_tables import public_keys as public_keys
 from kms.vault.access_tables import recovery_codes as recovery_codes
 from kms.vault.access_tables import tokens as tokens

@@ -31,6 +31,7 @@ OF_TOKENS = ["session_id", "scope", "credential", "subject", "parent", "second_f
 GRANT = Grant("0" * 32, "user1", "client:user1", "keys:encrypt", "*", NOW)
 TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys", "last_uses", "mounts"]
 TABLES += [
+    "passkeys",
     "public_keys",
     "issuers",
     "issuer_roles",

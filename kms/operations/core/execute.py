@@ -30,9 +30,12 @@ def execute_operation(
     """
     try:
         call.at = at = service.clock()
-        call.caller = service.authenticator.revalidate(call.known_caller, at)  # whose body may have taken its time
+        if not operation.is_public:
+            call.caller = service.authenticator.revalidate(
+                call.known_caller, at
+            )  # whose body may have taken its time
         if operation.permission is not None and operation.checked_upfront:
-            policy.require(call.caller, operation.permission)
+            policy.require(call.known_caller, operation.permission)
         request = read_request()
         if isinstance(request, BatchItems):
             answer: Any = _each(service, operation, call, request, path)

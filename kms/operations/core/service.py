@@ -17,9 +17,11 @@ from kms.access.authentication import Authenticator, Credentials
 from kms.access.certificates import ClientRoots
 from kms.access.circumstances import Circumstances
 from kms.access.model import Caller
+from kms.access.passkey_logins import PasskeyLogins
 from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
+from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
@@ -127,6 +129,8 @@ class Service:
         self.programs = Programs(
             vault, self.memory, clock, settings.audiences, self.fetch_jwks, roots, self.happenings.locked_out
         )
+        party = RelyingParty(settings.relying_party_id, settings.origin)
+        self.passkeys = PasskeyLogins(vault, self.memory, clock, party, self.happenings.locked_out)
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
