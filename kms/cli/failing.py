@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -26,9 +27,10 @@ EXIT_CODES = (
 )
 NOT_AUTHENTIC = 8
 REVOKED = 9
+_ARGUMENTS = "kms.arguments"
 _STEP_UP = (
-    "This needs a second factor that was given a short while ago. Log in again (`python -m kms login`), then run "
-    "this command again."
+    "This needs a second factor that was given a short while ago. Give it (`python -m kms confirm`), then run this "
+    "command again."
 )
 
 
@@ -94,9 +96,28 @@ class Commands(click.Group):
             return _unavailable(cmd_name)
         return command if cmd_name == "serve" else show.with_json_option(command)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments, with which the command may have to begin again."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it raises becomes a sentence and an exit code."""
         try:
-            return super().invoke(ctx)
+            return self._confirmed(ctx)
         except (errors.KmsError, StartError) as error:
             raise failure_of(error) from None
+
+    def _confirmed(self, ctx: click.Context) -> Any:
+        """Run the command. Where it needs a second factor that was given just now, ask for one on a terminal."""
+        try:
+            return super().invoke(ctx)
+        except errors.FreshSecondFactorNeeded:
+            if ctx.parent is not None or not sys.stdin.isatty():
+                raise
+        from kms.cli.session import give_second_factor
+
+        give_second_factor()
+        # It was refused before anything was done, so all of it begins again.
+        with self.make_context(ctx.info_name, ctx.meta[_ARGUMENTS]) as again:
+            return super().invoke(again)

@@ -21,6 +21,7 @@ from kms.client.logins import PrivateKeyLogin, SecretLogin, read_private_key
 from kms.files import write_private
 
 _LONGEST_WAIT = 60
+_CODE = "The six digits that the authenticator app shows now"
 
 
 @click.command()
@@ -111,7 +112,7 @@ def _asked_for(client_id: str | None, *, recovery: bool) -> _Person:
     # The secret first, where nothing is shown: it is what people have just copied.
     secret = click.prompt("Client secret (it is not shown)", hide_input=True)
     client_id = client_id or click.prompt("Client id, which is your name and no secret", default="admin")
-    asked = "Recovery code" if recovery else "The six digits that the authenticator app shows now"
+    asked = "Recovery code" if recovery else _CODE
     code = click.prompt(asked).strip()
     return _Person(client_id, SecretLogin(client_id, secret, lambda: code, is_recovery_code=recovery))
 
@@ -152,6 +153,26 @@ def logout() -> None:
     finally:
         kept_login.forget()
     click.echo("Logged out.")
+
+
+@click.command()
+def confirm() -> None:
+    """Give the code of the authenticator app again, for what asks for one that was given a short while ago.
+
+    Commands that need it ask for it themselves on a terminal.
+
+    \b
+    For example:
+      kms confirm
+    """
+    give_second_factor()
+    click.echo("Confirmed.", err=True)
+
+
+def give_second_factor() -> None:
+    """Ask for a code, and make the second factor of the session fresh with it. Raises KmsError."""
+    code = click.prompt(_CODE, err=True).strip()
+    remote.call("POST", "auth", "second-factor", body={"code": code})
 
 
 @click.command()
