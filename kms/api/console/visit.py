@@ -27,6 +27,9 @@ from kms.operations import OPERATIONS, Call, Service
 CONFIRMED_WITHIN = timedelta(minutes=5)
 """How long a second factor counts for what must be confirmed with one."""
 
+NULL = object()
+"""Stands for a member that is null, which is another thing than one that is left out."""
+
 
 @dataclass(frozen=True)
 class Console:
@@ -72,7 +75,7 @@ class Visit:
         """Whether to offer this with what belongs to `owner`."""
         return policy.is_in_scope(self.caller, permission) and policy.by_role(self.caller, permission, owner)
 
-    def run(self, operation: str, values: Mapping[str, Any] | None = None, **path: str) -> Any:
+    def run(self, operation: str, values: Mapping[str, Any] | None = None, **path: Any) -> Any:
         """Carry out an operation of the table, counted and admitted as over REST. Raises Refusal.
 
         `values` are the members of its request; what is None is left out, and numbers and periods may be text.
@@ -81,6 +84,7 @@ class Visit:
         self.service.rate_limits.hit(declared.rate_class, identity(self.caller, self.call.source))
         own = Call(operation, self.call.source, self.call.request_id, self.caller)
         given = {name: value for name, value in (values or {}).items() if value is not None}
+        given = {name: None if value is NULL else value for name, value in given.items()}
         try:
             request = requests.converted(given, declared.request)
             request = self.console.cursors.opened(operation, request)
