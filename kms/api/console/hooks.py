@@ -47,6 +47,10 @@ def register(app: Flask, service: Service, admission: Admission) -> None:
     route("GET", "/<path:elsewhere>", "console:nothing", hooks.nothing)
 
 
+class _Idle(errors.AuthenticationFailed):
+    """The session was idle for too long, and is ended."""
+
+
 class ConsoleHooks:
     """What is done for every page."""
 
@@ -85,7 +89,7 @@ class ConsoleHooks:
             self.service.rate_limits.hit(RateClass.MANAGE, identity(call.caller, call.source))
             client_id = call.known_caller.client_id
             with self.console.admission.working(client_id):
-                made = execute_operation(self.service, OPERATIONS["issue_token"], call, TokenRequest, {})
+                made = execute_operation(self.service, OPERATIONS["issue_token"], call, lambda: TokenRequest(), {})
         except errors.Refusal as refusal:
             return self._refused_login(refusal, form)
         response = redirect("/console", 303)
@@ -139,8 +143,10 @@ class ConsoleHooks:
                 if visit is None:
                     return self._to_login(route)
                 return self._kept(self._served(route, visit, path), visit.session)
-            except errors.AuthenticationFailed:
-                return self._login_page(notice=_OVER, forget=True, status=401 if route.method == "POST" else 200)
+            except errors.AuthenticationFailed as refusal:
+                self._count_public()
+                notice = refusal.detail if isinstance(refusal, _Idle) else _OVER
+                return self._login_page(notice=notice, forget=True, status=401 if route.method == "POST" else 200)
             except Exception as error:  # noqa: BLE001  # every failure has its page
                 refusal = problems.refusal_of(error, g.call.request_id, self.service.metrics)
                 return self._refusal_page(visit, refusal)
@@ -189,7 +195,8 @@ class ConsoleHooks:
         visit = Visit(self.console, call, held, request.args, path=request.path)
         if held.is_idle(self.service.clock(), self.service.settings.console_idle):
             visit.run("end_session")
-            raise errors.AuthenticationFailed(_IDLE)
+            minutes = int(self.service.settings.console_idle.total_seconds() // 60)
+            raise _Idle(_IDLE.format(minutes=minutes))
         held.used_at = self.service.clock().timestamp()
         return visit
 
@@ -233,5 +240,3 @@ class ConsoleHooks:
 def _finished(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response
-
-

@@ -88,13 +88,10 @@ def qr_code(content: str) -> Markup:
     """A QR code as SVG that stands in the page; what is in it is a secret, and said in words beside it."""
     made = segno.make(content, error="m")
     matrix = [bytes(row) for row in made.matrix_iter(border=4)]
-    path = "".join(
-        f"M{x} {y}h1v1h-1z" for y, row in enumerate(matrix) for x, is_dark in enumerate(row) if is_dark
-    )
+    path = "".join(f"M{x} {y}h1v1h-1z" for y, row in enumerate(matrix) for x, is_dark in enumerate(row) if is_dark)
     size = len(matrix)
     return Markup(
         '<svg class="qr" role="img" aria-label="QR code of the link for the authenticator app" '
         'viewBox="0 0 {} {}" width="240" height="240" shape-rendering="crispEdges">'
         '<rect width="{}" height="{}" fill="#fff"/><path d="{}" fill="#000"/></svg>'
     ).format(size, size, size, size, path)
-

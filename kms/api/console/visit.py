@@ -188,4 +188,3 @@ def read_form_of(console: Console, call: Call, stream: Any, length: int | None) 
 
 
 View = Callable[..., Response]
-

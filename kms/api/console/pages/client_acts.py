@@ -46,7 +46,9 @@ def _rotate(name: str) -> list[str]:
 
 
 CLIENT_ACTS: dict[str, Act] = {
-    "disable": Act("disable_client", "Disable {name}", "Disable", _disable, f"{_KEEPS} Enable the client.", "{name} is disabled."),
+    "disable": Act(
+        "disable_client", "Disable {name}", "Disable", _disable, f"{_KEEPS} Enable the client.", "{name} is disabled."
+    ),
     "enable": Act(
         "enable_client",
         "Enable {name}",
@@ -60,7 +62,13 @@ CLIENT_ACTS: dict[str, Act] = {
         "reset_client_totp", "Reset the second factor of {name}", "Reset", _reset, _FOR_EVER, "", shows=True
     ),
     "rotate-secret": Act(
-        "rotate_client_secret", "Make a new secret for {name}", "Make a new secret", _rotate, _FOR_EVER, "", shows=True
+        "rotate_client_secret",
+        "Make a new secret for {name}",
+        "Make a new secret",
+        _rotate,
+        _FOR_EVER,
+        "",
+        shows=True,
     ),
     "end-sessions": Act(
         "end_every_session",

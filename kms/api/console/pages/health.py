@@ -26,10 +26,17 @@ def signs_of(visit: Visit) -> list[Sign]:
     values = _values(visit.run("metrics").body.decode())
     signs = [
         _days(values, "kms_certificate_remaining_days"),
-        _zero(values, "kms_integrity_failures_total", "Tables altered from outside", "The command `vault verify` names the rows."),
+        _zero(
+            values,
+            "kms_integrity_failures_total",
+            "Tables altered from outside",
+            "The command `vault verify` names the rows.",
+        ),
         _zero(values, "kms_database_errors_total", "Database errors", "Since the workers started."),
         _zero(values, "kms_audit_files_lost_total", "Audit files that were lost", "Since the workers started."),
-        _number(values, "kms_login_locks", "Clients and places locked out", "After failed log-ins; each ends by itself."),
+        _number(
+            values, "kms_login_locks", "Clients and places locked out", "After failed log-ins; each ends by itself."
+        ),
         _number(values, "kms_sessions", "Sessions", "That are not over."),
         _number(values, "kms_access_keys", "Access keys", "That have not expired."),
         _number(values, "kms_workers", "Workers on this host", ""),
@@ -75,5 +82,3 @@ def _number(values: dict[str, float], name: str, title: str, about: str) -> Sign
 
 def _size(values: dict[str, float], name: str, title: str) -> Sign | None:
     return Sign(title, f"{values[name] / 2**20:,.1f} MiB", "", "") if name in values else None
-
-

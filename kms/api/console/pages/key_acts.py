@@ -118,9 +118,17 @@ ACTS: dict[str, Act] = {
         "{name} is rotated.",
         dangerous=False,
     ),
-    "suspend": Act("suspend_key", "Suspend {name}", "Suspend", _suspend, f"{_KEEPS} Resume the key.", "{name} is on hold."),
+    "suspend": Act(
+        "suspend_key", "Suspend {name}", "Suspend", _suspend, f"{_KEEPS} Resume the key.", "{name} is on hold."
+    ),
     "resume": Act(
-        "resume_key", "Resume {name}", "Resume", _resume, f"{_KEEPS} Suspend the key again.", "{name} works again.", dangerous=False
+        "resume_key",
+        "Resume {name}",
+        "Resume",
+        _resume,
+        f"{_KEEPS} Suspend the key again.",
+        "{name} works again.",
+        dangerous=False,
     ),
     "revoke": Act(
         "revoke_key_versions",

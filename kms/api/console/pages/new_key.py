@@ -38,13 +38,37 @@ def _with(usage: Usage, *, symmetric: bool) -> list[KeyType]:
 def purposes() -> list[Purpose]:
     """Every type under the purpose that comes first for it."""
     ordered = [
-        ("Encrypt and decrypt", "One secret key, for data and for other keys. Take the first if nothing speaks for another.", _with(Usage.ENCRYPT, symmetric=True)),
-        ("Sign and verify", "A private key that stays here, and a public one for everybody.", _with(Usage.SIGN, symmetric=False)),
-        ("Authenticate messages", "One secret key that both sides have; also to derive other keys.", _with(Usage.MAC, symmetric=True)),
+        (
+            "Encrypt and decrypt",
+            "One secret key, for data and for other keys. Take the first if nothing speaks for another.",
+            _with(Usage.ENCRYPT, symmetric=True),
+        ),
+        (
+            "Sign and verify",
+            "A private key that stays here, and a public one for everybody.",
+            _with(Usage.SIGN, symmetric=False),
+        ),
+        (
+            "Authenticate messages",
+            "One secret key that both sides have; also to derive other keys.",
+            _with(Usage.MAC, symmetric=True),
+        ),
         ("Agree on a secret", "With a peer, who has a key of the same type.", _with(Usage.AGREE, symmetric=False)),
-        ("Receive secrets that others encapsulate", "Post-quantum key encapsulation.", _with(Usage.ENCAPSULATE, symmetric=False)),
-        ("Seal to a public key", "Anybody can encrypt; only this service can open.", _with(Usage.SEAL, symmetric=False)),
-        ("Wrap other keys", "The standard forms of key wrapping, for systems that ask for them.", _with(Usage.WRAP, symmetric=True)),
+        (
+            "Receive secrets that others encapsulate",
+            "Post-quantum key encapsulation.",
+            _with(Usage.ENCAPSULATE, symmetric=False),
+        ),
+        (
+            "Seal to a public key",
+            "Anybody can encrypt; only this service can open.",
+            _with(Usage.SEAL, symmetric=False),
+        ),
+        (
+            "Wrap other keys",
+            "The standard forms of key wrapping, for systems that ask for them.",
+            _with(Usage.WRAP, symmetric=True),
+        ),
     ]
     seen: set[str] = set()
     found = []
@@ -65,9 +89,7 @@ def is_post_quantum(kind: KeyType) -> bool:
 @page("/new-key")
 def new_key(visit: Visit, refusal: Refusal | None = None) -> Response:
     """The form for a new key."""
-    return visit.render(
-        "key_new.html", refusal, fields=_FIELDS, purposes=purposes(), is_post_quantum=is_post_quantum
-    )
+    return visit.render("key_new.html", refusal, fields=_FIELDS, purposes=purposes(), is_post_quantum=is_post_quantum)
 
 
 @act("/new-key", again=new_key)

@@ -19,9 +19,7 @@ _MOST = 500
 def revocations(visit: Visit) -> Response:
     """What is published as revoked, the newest first."""
     answer: Any = visit.run("revocation_list")
-    published = (
-        msgspec.json.decode(answer.body, type=RevocationList) if isinstance(answer, TextAnswer) else answer
-    )
+    published = msgspec.json.decode(answer.body, type=RevocationList) if isinstance(answer, TextAnswer) else answer
     entries = list(published.revoked_keys)[::-1]
     wanted = (visit.query.get("key") or "").strip()
     if wanted:
