@@ -1,4 +1,4 @@
-"""What is done to something after a page has said what that means: its effect in plain words, and if it can be undone."""
+"""What is done to something after a page has said what that means, and whether it can be undone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _nothing(visit: Visit) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Act:
-    """One act. `effects` says, of what it is done to, what happens then; `undo` how to take it back, if that is possible.
+    """One act. `effects` says what happens then, `undo` how to take it back, if that is possible.
 
     A `dangerous` one asks for a second factor unless one was given a moment ago. `fields` are what its form asks for,
     from which `values` makes the operation's request. One that `shows` something says it once, on a page of its own.

@@ -1,4 +1,4 @@
-"""What the pages draw: numbers of places in a drawing, which templates put into SVG beside a table that says the same."""
+"""What the pages draw: places in a drawing, which templates put into SVG beside words that say the same."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def life_of(versions: Sequence[Any], created_at: datetime, now: datetime) -> Lif
     span = (ends - begins).total_seconds()
 
     def place(at: datetime) -> float:
-        share = (min(max(at, begins), ends) - begins).total_seconds() / span
-        return round(_LABELS + share * (WIDTH - _LABELS - 8), 1)
+        share: float = (min(max(at, begins), ends) - begins).total_seconds() / span
+        return float(round(_LABELS + share * (WIDTH - _LABELS - 8), 1))
 
     lanes = [
         Lane(

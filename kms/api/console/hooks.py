@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from flask import Flask, Response, g, redirect, request
+from flask import Flask, Response, g, request
 
 from kms import errors
 from kms.access.authentication import Credentials
@@ -17,7 +17,7 @@ from kms.api.console.render import CONTENT_SECURITY_POLICY, MEDIA_TYPES, Rendere
 from kms.api.console.requested import Form, form_of, require_csrf_token, require_own_origin, text
 from kms.api.console.routes import ROUTES, Route
 from kms.api.console.session import COOKIE, ConsoleSession
-from kms.api.console.visit import Console, Visit, read_form_of
+from kms.api.console.visit import Console, Visit, read_form_of, see_other
 from kms.api.cursors import Cursors
 from kms.operations import OPERATIONS, Call, Service, execute_operation
 from kms.operations.accounts.sessions import TokenRequest
@@ -32,7 +32,7 @@ def register(app: Flask, service: Service, admission: Admission) -> None:
     """Add the console to the application, unless the settings have it off."""
     if service.settings.console == "off":
         return
-    assert pages.__doc__  # its modules have declared their pages
+    assert pages.__name__  # imported, and so its modules have declared their pages
     hooks = ConsoleHooks(Console(service, admission, Cursors(service.vault.derived_keys), Renderer()))
 
     def route(method: str, path: str, endpoint: str, view: Callable[..., Response]) -> None:
@@ -74,7 +74,7 @@ class ConsoleHooks:
         self._count_public()
         try:
             if self._visit() is not None:
-                return _finished(redirect("/console", 303))
+                return _finished(see_other("/console"))
         except errors.Refusal:
             pass
         return self._login_page()
@@ -92,7 +92,7 @@ class ConsoleHooks:
                 made = execute_operation(self.service, OPERATIONS["issue_token"], call, lambda: TokenRequest(), {})
         except errors.Refusal as refusal:
             return self._refused_login(refusal, form)
-        response = redirect("/console", 303)
+        response = see_other("/console")
         return self._kept(response, ConsoleSession.of(made.access_token, self.service.clock()))
 
     def _login_form_of(self, call: Call) -> Form:
@@ -143,9 +143,9 @@ class ConsoleHooks:
                 if visit is None:
                     return self._to_login(route)
                 return self._kept(self._served(route, visit, path), visit.session)
-            except errors.AuthenticationFailed as refusal:
+            except errors.AuthenticationFailed as over:
                 self._count_public()
-                notice = refusal.detail if isinstance(refusal, _Idle) else _OVER
+                notice = over.detail if isinstance(over, _Idle) else _OVER
                 return self._login_page(notice=notice, forget=True, status=401 if route.method == "POST" else 200)
             except Exception as error:  # noqa: BLE001  # every failure has its page
                 refusal = problems.refusal_of(error, g.call.request_id, self.service.metrics)
@@ -204,7 +204,7 @@ class ConsoleHooks:
         self._count_public()
         if route is not None and route.method == "POST":
             return self._login_page(notice=_OVER, status=401)
-        return _finished(redirect(_LOGIN, 303))
+        return _finished(see_other(_LOGIN))
 
     def _refused_login(self, refusal: errors.Refusal, form: Form) -> Response:
         g.outcome = refusal.problem

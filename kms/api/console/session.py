@@ -39,6 +39,9 @@ class ConsoleSession(msgspec.Struct, array_like=True):
         """A new one, for a session that was just made."""
         return cls(token, now.timestamp(), secrets.token_urlsafe(24))
 
+    def __repr__(self) -> str:
+        return "ConsoleSession(…)"  # a traceback in the log must not have the token
+
     def is_idle(self, now: datetime, longest: timedelta) -> bool:
         """Whether it was not used for longer than `longest`, or was used in a future that cannot be."""
         used_at = datetime.fromtimestamp(self.used_at, UTC)

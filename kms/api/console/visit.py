@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
-from flask import Response, redirect
+from flask import Response
 
 from kms.access import policy, step_up
 from kms.access.lockout import network_of
@@ -49,7 +50,7 @@ class Visit:
     call: Call
     session: ConsoleSession
     query: Mapping[str, str]
-    form: Form = field(default_factory=dict)
+    form: Form = field(default_factory=dict, repr=False)
     path: str = ""
 
     @property
@@ -160,7 +161,7 @@ class Visit:
     def go(self, path: str, notice: str = "") -> Response:
         """Send the browser to another page of the console, which says `notice` first."""
         self.session.notice = notice
-        return redirect(f"/console{path}", 303)
+        return see_other(f"/console{quote(path)}")
 
     def _value(self, name: str, otherwise: object = "") -> str:
         """What to show in a field: what was sent, which must not be lost, or what it is now."""
@@ -187,4 +188,6 @@ def read_form_of(console: Console, call: Call, stream: Any, length: int | None) 
     return requests.read_unproven(console.admission, network_of(call.source), stream, length, limit)
 
 
-View = Callable[..., Response]
+def see_other(path: str) -> Response:
+    """Send the browser to a path of this service, to look at it."""
+    return Response("", 303, {"Location": path}, content_type="text/plain; charset=utf-8")
