@@ -9,7 +9,9 @@ from typing import Any
 
 WIDTH = 720
 _MOST_LANES = 12
-_LABELS = 56
+_LABELS = 40
+_STILL_PROTECTS = {"active", "pre-activation", "suspended"}
+_BAR_HEIGHT = 56
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,13 @@ def life_of(versions: Sequence[Any], created_at: datetime, now: datetime) -> Lif
         share: float = (min(max(at, begins), ends) - begins).total_seconds() / span
         return float(round(_LABELS + share * (WIDTH - _LABELS - 8), 1))
 
-    lanes = [
-        Lane(
-            each.version,
-            str(each.state),
-            row * 26,
-            place(each.activate_at),
-            place(each.expires_at),
-            place(each.process_until),
-        )
-        for row, each in enumerate(shown)
-    ]
+    lanes = []
+    next_began = now  # of the version after it, for one that protects no longer
+    for row, each in enumerate(shown):
+        until = each.expires_at if str(each.state) in _STILL_PROTECTS else min(each.expires_at, next_began, now)
+        drawn = place(each.activate_at), place(until), place(each.process_until)
+        lanes.append(Lane(each.version, str(each.state), row * 26, *drawn))
+        next_began = each.activate_at
     ticks = [(place(at), text) for at, text in _ticks(begins, ends)]
     return Life(lanes, len(lanes) * 26, place(now), ticks, len(versions) - len(shown))
 
@@ -75,7 +73,7 @@ def _ticks(begins: datetime, ends: datetime) -> Iterable[tuple[datetime, str]]:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar chart of an hour, a bar for each three minutes; heights are of 100."""
+    """A bar chart of an hour, a bar for each three minutes."""
 
     bars: list[tuple[int, float, float, int]]
     """Its place from the left, where it begins from above, its height, and the number that it stands for."""
@@ -96,8 +94,8 @@ def bars_of(times: Iterable[datetime], now: datetime, what: str, *, minutes: int
     most, total = max(counts), sum(counts)
     bars = []
     for place, count in enumerate(counts):
-        height = round(92 * count / most, 1) if most else 0.0
-        bars.append((place * 16, round(100 - height, 1), height, count))
+        height = round(_BAR_HEIGHT * count / most, 1) if most else 0.0
+        bars.append((place * 16, round(_BAR_HEIGHT - height, 1), height, count))
     each = minutes // parts
     busiest = f" The busiest {each} minutes had {most}." if most else ""
     return Bars(bars, total, most, f"{total} {what} in the last {minutes} minutes.{busiest}")
