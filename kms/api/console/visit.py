@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from flask import Response
@@ -21,12 +21,12 @@ from kms.api.console.render import Renderer
 from kms.api.console.requested import Form, text
 from kms.api.console.session import ConsoleSession
 from kms.api.cursors import Cursors
-from kms.api.dialect import DialectRequest
-from kms.errors import AuthenticationFailed, Refusal, ValidationFailed
-from kms.operations import OPERATIONS, Call, Service
+from kms.errors import AuthenticationFailed, Refusal, TooLarge, ValidationFailed
+from kms.operations import OPERATIONS, Call, Request, Service, execute_operation
 
 CONFIRMED_WITHIN = timedelta(minutes=5)
 """How long a second factor counts for what must be confirmed with one."""
+_LONGEST_FORM = 64 * 1024
 
 NULL = object()
 """Stands for a member that is null, which is another thing than one that is left out."""
@@ -86,15 +86,14 @@ class Visit:
         own = Call(operation, self.call.source, self.call.request_id, self.caller)
         given = {name: value for name, value in (values or {}).items() if value is not None}
         given = {name: None if value is NULL else value for name, value in given.items()}
-        try:
-            request = requests.converted(given, declared.request)
-            request = self.console.cursors.opened(operation, request)
-        except Refusal as refusal:
-            self.service.record(own, refusal)
-            raise
-        with self.console.admission.working(self.caller.client_id):
-            answer = DialectRequest(self.service, self.call, self.console.admission).run(operation, request, **path)
-        return self.console.cursors.shown(operation, answer)
+        cursors = self.console.cursors
+
+        def read_request() -> Request:
+            return cast(Request, cursors.opened(operation, requests.converted(given, declared.request)))
+
+        with self.console.admission.for_operation(declared, self.caller.client_id):
+            answer = execute_operation(self.service, declared, own, read_request, path)
+        return cursors.shown(operation, answer)
 
     def field(self, name: str) -> str | None:
         """The value of a field of the form, None where it was left empty. Raises MalformedRequest."""
@@ -182,7 +181,9 @@ def _placed(refusal: Refusal | None, fields: tuple[str, ...]) -> tuple[str, str]
 
 def read_form_of(console: Console, call: Call, stream: Any, length: int | None) -> bytes:
     """The body of a request whose sender is proven, or not yet. Raises Refusal."""
-    limit = 64 * 1024
+    limit = _LONGEST_FORM
+    if length is not None and length > limit:
+        raise TooLarge(f"At most {limit} bytes are taken in a form.")
     if call.caller is not None:
         return requests.read_admitted(console.admission, call.caller.client_id, stream, length, limit)
     return requests.read_unproven(console.admission, network_of(call.source), stream, length, limit)
