@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from helpers.console import SAME_ORIGIN, Browser
 from helpers.support import SteeredClock, World, settings_for
@@ -34,6 +36,7 @@ FOR_ALL = (
     "/keys/mine/do/cancel-deletion",
     "/keys/mine/do/trim",
     "/keys/mine/versions/1/destroy",
+    "/keys/mine/export",
     "/revocations",
     "/account",
     "/grants",
@@ -382,6 +385,38 @@ def test_each_act_on_a_key_leaves_the_entry_of_its_operation(people: World, ann:
     assert refused.status_code == 409
     entry = entries(people, refused.headers["X-Request-Id"])
     assert ("resume_key", "key-state") in [(each["operation"], each["outcome"]) for each in entry]
+
+
+def test_a_key_is_given_out_wrapped(people: World, ann: Browser) -> None:
+    ann.post("/new-key", {"key_id": "leaves", "exportable": "yes"})
+    recipient = rsa.generate_private_key(65537, 2048)
+    form = PublicFormat.SubjectPublicKeyInfo
+    pem = recipient.public_key().public_bytes(Encoding.PEM, form).decode()
+    answer = ann.post("/keys/leaves/export", {"recipient_public_key": pem})
+    assert answer.status_code == 200, ann.text
+    assert "RSA_AES_KEY_WRAP_SHA_256" in answer.text
+    assert [each["operation"] for each in entries(people, answer.headers["X-Request-Id"])][-1] == "export_key"
+    assert ann.post("/keys/mine/export", {"recipient_public_key": pem}).status_code == 409
+    assert ann.post("/keys/leaves/export").status_code == 422
+    assert 'id="recipient_public_key-wrong"' in ann.page.text
+
+
+def test_the_audit_log_is_searched(people: World, ann: Browser) -> None:
+    for _ in range(3):
+        refused = ann.get("/keys/nowhere")
+    where = "/api/v1/audit/entries?client_id=ann"
+    found = people.admin.get(f"{where}&outcome=refused&operation=get_key").json["items"]
+    assert len(found) >= 3
+    assert {(each["client_id"], each["operation"], each["outcome"]) for each in found} == {
+        ("ann", "get_key", "not-found")
+    }
+    assert found[-1]["request_id"] == refused.headers["X-Request-Id"]
+    assert [each["time"] for each in found] == sorted(each["time"] for each in found)
+    latest = found[-1]["time"]
+    assert all(each["time"] < latest for each in people.admin.get(f"{where}&before={latest}").json["items"])
+    assert people.admin.get(f"{where}&key_id=others").json["items"] == []
+    made = people.admin.get(f"{where}&operation=create_key&key_id=mine&outcome=success&limit=1").json["items"]
+    assert [each["key_id"] for each in made] == ["mine"]
 
 
 def test_an_administrator_looks_after_clients(world: World) -> None:

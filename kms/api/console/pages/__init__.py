@@ -5,6 +5,7 @@ import kms.api.console.pages.audit
 import kms.api.console.pages.client
 import kms.api.console.pages.client_acts
 import kms.api.console.pages.clients
+import kms.api.console.pages.export
 import kms.api.console.pages.grants
 import kms.api.console.pages.groups
 import kms.api.console.pages.health
