@@ -15,9 +15,11 @@ from helpers.console import SAME_ORIGIN, Browser
 from helpers.support import SteeredClock, World, settings_for
 from kms.access.model import Role, Token
 from kms.api.console import session
+from kms.api.console.pages.new_key import is_post_quantum, purposes
 from kms.api.console.render import CONTENT_SECURITY_POLICY
 from kms.api.console.routes import ROUTES
 from kms.api.console.session import COOKIE, ConsoleSession
+from kms.crypto.registry import KEY_TYPES
 from kms.operations import OPERATIONS
 from kms.vault.sealing import DerivedKeys
 
@@ -471,6 +473,20 @@ def test_grants_and_groups_are_given_and_taken(world: World) -> None:
     assert admin.post("/groups/sellers", {"members": "ann nobody"}).status_code == 404
     assert "ann nobody" in admin.page.text
     assert admin.post("/groups/sellers/delete").status_code == 303
+
+
+def test_every_type_is_offered_once_under_what_it_is_for() -> None:
+    offered = [kind.name for purpose in purposes() for kind in purpose.types]
+    assert sorted(offered) == sorted(KEY_TYPES)
+    assert all(purpose.about and purpose.types for purpose in purposes())
+    marked = {name for name, kind in KEY_TYPES.items() if is_post_quantum(kind)}
+    assert marked == {name for name, kind in KEY_TYPES.items() if "ML-" in kind.title}
+
+
+def test_a_key_is_made_for_another_purpose(people: World, ann: Browser) -> None:
+    fields = {"key_id": "agreed", "type": "ec-p256", "usages": "agree"}
+    assert ann.post("/new-key", fields).status_code == 303, ann.text
+    assert people.login("ann", Role.USER).get("/api/v1/keys/agreed").json["usages"] == ["agree"]
 
 
 @pytest.mark.parametrize(

@@ -27,58 +27,68 @@ class Purpose:
     types: list[KeyType]
 
 
-def _is_symmetric(kind: KeyType) -> bool:
-    return "raw" in kind.formats and "pkcs8" not in kind.formats
-
-
-def _with(usage: Usage, *, symmetric: bool) -> list[KeyType]:
-    return [each for each in KEY_TYPES.values() if usage in each.usages and _is_symmetric(each) is symmetric]
+_U = Usage
+_PURPOSES: tuple[tuple[str, str, frozenset[Usage], frozenset[Usage]], ...] = (
+    (
+        "Encrypt and decrypt",
+        "One secret key, for data and for other keys. Take the first if nothing speaks for another.",
+        frozenset({_U.ENCRYPT, _U.WRAP}),
+        frozenset({_U.SIGN}),
+    ),
+    (
+        "Sign and verify",
+        "A private key that stays here, and a public one for everybody. RSA keys also encrypt.",
+        frozenset({_U.SIGN}),
+        frozenset(),
+    ),
+    (
+        "Authenticate messages",
+        "One secret key that both sides have. Made to derive, it makes other keys instead.",
+        frozenset({_U.MAC}),
+        frozenset(),
+    ),
+    ("Agree on a secret", "With a peer, who has a key of the same type.", frozenset({_U.AGREE}), frozenset()),
+    (
+        "Receive secrets",
+        "Others encapsulate or encrypt for the public key; only this service can open.",
+        frozenset({_U.ENCAPSULATE}),
+        frozenset(),
+    ),
+    ("Receive sealed messages", "Anybody can seal; only this service can open.", frozenset({_U.SEAL}), frozenset()),
+    (
+        "Encrypt in contexts",
+        "Another key for each context, such as a tenant. Convergent: equal messages give equal ciphertexts, "
+        "which shows who sees them what is equal.",
+        frozenset({_U.ENCRYPT}),
+        frozenset({_U.WRAP}),
+    ),
+    (
+        "Wrap other keys",
+        "The standard forms of key wrapping, for systems that ask for them.",
+        frozenset({_U.WRAP}),
+        frozenset({_U.ENCRYPT}),
+    ),
+)
+"""Purposes in the order in which people need them: which usages a type has for it, and which not."""
 
 
 def purposes() -> list[Purpose]:
-    """Every type under the purpose that comes first for it."""
-    ordered = [
-        (
-            "Encrypt and decrypt",
-            "One secret key, for data and for other keys. Take the first if nothing speaks for another.",
-            _with(Usage.ENCRYPT, symmetric=True),
-        ),
-        (
-            "Sign and verify",
-            "A private key that stays here, and a public one for everybody.",
-            _with(Usage.SIGN, symmetric=False),
-        ),
-        (
-            "Authenticate messages",
-            "One secret key that both sides have; also to derive other keys.",
-            _with(Usage.MAC, symmetric=True),
-        ),
-        ("Agree on a secret", "With a peer, who has a key of the same type.", _with(Usage.AGREE, symmetric=False)),
-        (
-            "Receive secrets that others encapsulate",
-            "Post-quantum key encapsulation.",
-            _with(Usage.ENCAPSULATE, symmetric=False),
-        ),
-        (
-            "Seal to a public key",
-            "Anybody can encrypt; only this service can open.",
-            _with(Usage.SEAL, symmetric=False),
-        ),
-        (
-            "Wrap other keys",
-            "The standard forms of key wrapping, for systems that ask for them.",
-            _with(Usage.WRAP, symmetric=True),
-        ),
+    """Every type under the purpose that it has where nothing else is asked."""
+    found = [
+        Purpose(title, about, [each for each in KEY_TYPES.values() if has <= each.usages and not lacks & each.usages])
+        for title, about, has, lacks in _PURPOSES
     ]
-    seen: set[str] = set()
-    found = []
-    for title, about, types in ordered:
-        fresh = [each for each in types if each.name not in seen]
-        seen |= {each.name for each in fresh}
-        if fresh:
-            found.append(Purpose(title, about, fresh))
-    rest = [each for each in KEY_TYPES.values() if each.name not in seen]
+    named = {kind.name for purpose in found for kind in purpose.types}
+    rest = [each for each in KEY_TYPES.values() if each.name not in named]
     return [*found, Purpose("Others", "", rest)] if rest else found
+
+
+def other_purposes() -> list[str]:
+    """What some types can be made for in place of their first purpose, as words with spaces between."""
+    others = {
+        " ".join(sorted(each)) for kind in KEY_TYPES.values() for each in kind.purposes if len(kind.purposes) > 1
+    }
+    return sorted(others)
 
 
 def is_post_quantum(kind: KeyType) -> bool:
@@ -89,7 +99,14 @@ def is_post_quantum(kind: KeyType) -> bool:
 @page("/new-key")
 def new_key(visit: Visit, refusal: Refusal | None = None) -> Response:
     """The form for a new key."""
-    return visit.render("key_new.html", refusal, fields=_FIELDS, purposes=purposes(), is_post_quantum=is_post_quantum)
+    return visit.render(
+        "key_new.html",
+        refusal,
+        fields=_FIELDS,
+        purposes=purposes(),
+        others=other_purposes(),
+        is_post_quantum=is_post_quantum,
+    )
 
 
 @act("/new-key", again=new_key)
@@ -100,6 +117,7 @@ def make_key(visit: Visit) -> Response:
         "create_key",
         {
             **values,
+            "usages": (visit.field("usages") or "").split() or None,
             "cryptoperiod": visit.days("cryptoperiod"),
             "rotation_period": visit.days("rotation_period"),
             "exportable": "true" if visit.field("exportable") else None,
