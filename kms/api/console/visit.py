@@ -126,6 +126,7 @@ class Visit:
             raise ValidationFailed("code: give the six digits that your authenticator app shows now.")
         self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, self.call.source))
         try:
+            # The one place that proves a second factor under a session.
             self.service.authenticator.confirm(self.caller, code, self.call.source)
         except AuthenticationFailed as refusal:
             raise ValidationFailed(f"code: {refusal.detail}") from None

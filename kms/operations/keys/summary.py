@@ -34,9 +34,9 @@ class SummarizeKeysRequest(Request):
 class KeysAtAGlance(Answer):
     """`states`: how many keys are in each state, of the `counted` ones.
 
-    They are all that the caller may see by a role or owns, or where there are more, which `complete` false says, the
-    first 100,000 in the order of their ids. `expiring` are those of them that expire next, `rotating` those that
-    rotate by themselves next.
+    They are all that a role shows to the caller, or else all that it owns; where there are more, which `complete`
+    false says, 100,000 of them. `expiring` are those of them that expire next, `rotating` those that rotate by
+    themselves next.
     """
 
     states: dict[str, int]
@@ -64,10 +64,13 @@ def summarize_keys(service: Service, call: Call, request: SummarizeKeysRequest) 
     most = request.limit
     with service.vault.read() as snapshot:
         counts = _states(snapshot, mine, now)
-        soon = [versions.state == KeyState.ACTIVE, versions.expires_at > moment, keys.deletion_at.is_(None)]
-        first = _first_keys(mine) if sum(counts.values()) > _MOST_COUNTED else []
-        expiring = snapshot.keys_with_latest(*mine, *soon, *first, order_by=versions.expires_at, limit=most)
-        due = [keys.next_rotation_at > moment, keys.deletion_at.is_(None)]
+        if sum(counts.values()) > _MOST_COUNTED:
+            mine = [keys.uid.in_(select(keys.uid).where(*mine).limit(_MOST_COUNTED))]
+        # Nearly all keys have no `deletion_at`: its index must not be taken in place of a better one.
+        stays = func.coalesce(keys.deletion_at, 0) == 0
+        soon = [versions.state == KeyState.ACTIVE, versions.expires_at > moment, stays]
+        expiring = snapshot.keys_with_latest(*mine, *soon, order_by=versions.expires_at, limit=most)
+        due = [keys.next_rotation_at > moment, stays]
         rotating = snapshot.keys_with_latest(*mine, *due, order_by=keys.next_rotation_at, limit=most)
     at = service.circumstances(call)
 
@@ -91,13 +94,6 @@ def _of(caller: Caller) -> list[ColumnElement[bool]]:
     return [] if is_for_all else [tables.keys.c.owner == caller.client_id]
 
 
-def _first_keys(mine: Sequence[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
-    """Those that are counted, where there are more than that."""
-    keys = tables.keys.c
-    last = select(keys.key_id).where(*mine).order_by(keys.key_id).offset(_MOST_COUNTED).limit(1).scalar_subquery()
-    return [keys.key_id < last]
-
-
 def _states(snapshot: Snapshot, mine: Sequence[ColumnElement[bool]], now: datetime) -> dict[str, int]:
     """How many keys are in each state, one more than the most in all; counted by the database, row codes unread."""
     keys, versions = tables.keys.c, tables.key_versions.c
@@ -106,7 +102,6 @@ def _states(snapshot: Snapshot, mine: Sequence[ColumnElement[bool]], now: dateti
         select(state_at(now).label("state"))
         .select_from(tables.keys.join(tables.key_versions, latest))
         .where(*mine)
-        .order_by(keys.key_id)
         .limit(_MOST_COUNTED + 1)
         .subquery()
     )

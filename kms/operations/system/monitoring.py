@@ -19,7 +19,7 @@ from kms.vault import tables
 from kms.vault.rows import OutboxEntry
 
 REFUSED = "refused"
-_ROWS_AT_ONCE, _MOST_SEARCHED, _MOST_BYTES_SEARCHED = 10_000, 250_000, 256 << 20
+_ROWS_AT_ONCE, _MOST_SEARCHED, _MOST_BYTES_SEARCHED = 1000, 250_000, 256 << 20
 _KEPT_AT_LEAST = 1000
 
 
@@ -55,7 +55,7 @@ def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditE
     wanted = _wanted(request)
     is_searched = bool(wanted or request.before)
     found: list[AuditEntry] = []  # in the order of their times, never many more than were asked for
-    for entry in readable(_lines(service, request.limit, is_searched=is_searched)):
+    for entry in readable(_lines(service, request.limit, request.after, is_searched=is_searched)):
         if entry.time <= request.after or (request.before and entry.time >= request.before):
             continue
         if all(_meets(entry, member, value) for member, value in wanted.items()):
@@ -80,7 +80,7 @@ def _meets(entry: AuditEntry, member: str, value: str) -> bool:
     return bool(getattr(entry, member) == value)
 
 
-def _lines(service: Service, limit: int, *, is_searched: bool) -> Iterator[bytes]:
+def _lines(service: Service, limit: int, after: str, *, is_searched: bool) -> Iterator[bytes]:
     """The lines among which the newest entries are: a search looks further back."""
     column = tables.audit_outbox.c.sequence
     most = _MOST_SEARCHED if is_searched else limit
@@ -90,6 +90,8 @@ def _lines(service: Service, limit: int, *, is_searched: bool) -> Iterator[bytes
         criteria = [column < below] if below is not None else []
         with service.vault.read() as snapshot:
             rows = snapshot.select(OutboxEntry, *criteria, order_by=column.desc(), limit=at_once)
+        if rows and (newest := next(readable([rows[0].entry.encode()]), None)) and newest.time <= after:
+            break
         yield from (row.entry.encode() for row in rows)
         if len(rows) < at_once:
             break
