@@ -579,6 +579,55 @@ def test_after_a_log_in_one_lands_on_the_overview_whatever_was_asked_for(world: 
     assert browser.get("/login").headers["Location"] == "/console"
 
 
+def test_another_worker_takes_the_cookie_of_the_first(people: World, ann: Browser) -> None:
+    other = Browser.of(World.of(people.service))
+    other.http.set_cookie(COOKIE, ann.cookie, secure=True, path="/")
+    assert other.get("/keys/mine").status_code == 200
+    assert other.post("/keys/mine/do/rotate", csrf=ann.held.csrf).status_code == 303
+
+
+def test_a_passphrase_is_chosen_and_never_shown(world: World) -> None:
+    made = world.enrol("ann")
+    browser = Browser.as_client(world, "ann", Role.USER)
+    for wrong in ("short", "x" * 300):
+        answer = browser.post("/clients/ann/do/rotate-secret", {"passphrase": wrong})
+        assert answer.status_code == 422
+        assert wrong not in answer.text
+        assert 'id="passphrase-wrong"' in answer.text
+    answer = browser.post("/clients/ann/do/rotate-secret", {"passphrase": "correct horse battery"})
+    assert answer.status_code == 200
+    assert "correct horse" not in answer.text
+    assert "Your session is over." in browser.get("").text
+    assert browser.log_in("ann", "correct horse battery", code=browser.code(made.totp_secret)).status_code == 303
+
+
+def test_a_path_without_a_page_says_so(people: World, ann: Browser) -> None:
+    assert ann.get("/nowhere/at/all").status_code == 404
+    assert "There is no such page." in ann.get("/keys/mine/do/nothing").text
+    assert ann.page.status_code == 404
+    assert Browser.of(people).get("/nowhere").headers["Location"] == "/console/login"
+
+
+def test_a_person_who_asks_too_often_is_told_so_on_a_page(template: Any, tmp_path: Any) -> None:
+    opened = template.open(
+        settings_for(tmp_path / "data", rate_limit_manage="5/minute", rate_limit_public="5/minute")
+    )
+    try:
+        world = World.of(opened)
+        browser = Browser.as_client(world, "admin", Role.ADMIN)
+        answers = [browser.get("/clients") for _ in range(7)]
+        assert answers[-1].status_code == 429
+        assert int(answers[-1].headers["Retry-After"]) > 0
+        assert "<h1>" in answers[-1].text
+        stranger = Browser.of(world)
+        for _ in range(7):
+            answer = stranger.get("/login")
+        assert answer.status_code == 429
+        assert "Log in" in stranger.text
+    finally:
+        opened.close()
+
+
 def test_the_console_can_be_switched_off(template: Any, tmp_path: Any) -> None:
     opened = template.open(settings_for(tmp_path / "data", console="off"))
     try:

@@ -141,6 +141,7 @@ def test_a_client_gets_its_credentials_once(person: Person, service: Running) ->
     code = person.driver.find_element(By.CSS_SELECTOR, "svg.qr")
     assert secret.startswith("kms-secret-")
     assert code.size["width"] >= 200
+    assert not person.breaches()
     totp = person.driver.find_element(By.ID, "totp-secret").text
     assert service.login({"client_id": "printer", "client_secret": secret, "totp_secret": totp})
     person.press("Done")
@@ -188,6 +189,7 @@ def test_the_main_path_needs_no_javascript(person: Person) -> None:
         person.see("compromised")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(person: Person, scheme: str) -> None:
     found = []
@@ -226,6 +228,7 @@ def test_who_logs_out_is_logged_out(person: Person, service: Running) -> None:
     assert "expiry" not in cookie
     person.press("Log out")
     person.see("You are logged out.")
+    assert not person.breaches()
     kept = f"{cookie['name']}={cookie['value']}"
     answer = service.curl("GET", "/console/keys", None, "-H", f"Cookie: {kept}", token="")
     assert "Your session is over. Log in again." in answer.text

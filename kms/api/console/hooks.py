@@ -44,7 +44,11 @@ def register(app: Flask, service: Service, admission: Admission) -> None:
     for each in ROUTES:
         route(each.method, each.path, each.endpoint, hooks.view(each))
     route("POST", "/logout", "console:logout", hooks.logout)
-    route("GET", "/<path:elsewhere>", "console:nothing", hooks.nothing)
+    route("GET", "/<path:elsewhere>", "console:nothing", hooks.view(Route("GET", "/<path:elsewhere>", _nothing)))
+
+
+def _nothing(visit: Visit, elsewhere: str) -> Response:
+    raise errors.NotFound("There is no such page.")
 
 
 class _Idle(errors.AuthenticationFailed):
@@ -71,12 +75,14 @@ class ConsoleHooks:
 
     def login_form(self) -> Response:
         """The page to log in on; who is logged in is sent on."""
-        self._count_public()
         try:
+            self._count_public()
             if self._visit() is not None:
                 return _finished(see_other("/console"))
-        except errors.Refusal:
-            pass
+        except errors.AuthenticationFailed:
+            pass  # a session that is over
+        except errors.Refusal as refusal:
+            return self._refused_login(refusal, {})
         return self._login_page()
 
     def login(self) -> Response:
@@ -154,13 +160,6 @@ class ConsoleHooks:
         serve.__name__ = route.endpoint
         return serve
 
-    def nothing(self, elsewhere: str) -> Response:
-        """The page for a path where there is none."""
-        visit = self._visit()
-        if visit is None:
-            return self._to_login(None)
-        return self._kept(self._refusal_page(visit, errors.NotFound("There is no such page.")), visit.session)
-
     def _served(self, route: Route, visit: Visit, path: dict[str, str]) -> Response:
         """The answer of a page; a form that was refused is shown again with what was sent and the refusal."""
         if route.again is None:
@@ -200,9 +199,9 @@ class ConsoleHooks:
         held.used_at = self.service.clock().timestamp()
         return visit
 
-    def _to_login(self, route: Route | None) -> Response:
+    def _to_login(self, route: Route) -> Response:
         self._count_public()
-        if route is not None and route.method == "POST":
+        if route.method == "POST":
             return self._login_page(notice=_OVER, status=401)
         return _finished(see_other(_LOGIN))
 

@@ -68,6 +68,9 @@ CLIENT_ACTS: dict[str, Act] = {
         _rotate,
         _FOR_EVER,
         "",
+        template="new_secret.html",
+        fields=("passphrase",),
+        values=lambda visit: {"passphrase": visit.field("passphrase")},
         shows=True,
     ),
     "end-sessions": Act(
@@ -90,6 +93,7 @@ def confirm_client_act(visit: Visit, client_id: str, act_name: str, refusal: Ref
     return visit.render(
         chosen.template,
         refusal,
+        fields=chosen.fields,
         act=chosen,
         title=chosen.title.format(name=client_id),
         effects=chosen.effects(client_id),
@@ -101,9 +105,10 @@ def confirm_client_act(visit: Visit, client_id: str, act_name: str, refusal: Ref
 def do_client_act(visit: Visit, client_id: str, act_name: str) -> Response:
     """Do it."""
     chosen = _act(act_name)
+    values = chosen.values(visit)
     if chosen.dangerous:
         visit.confirm()
-    answer = visit.run(chosen.operation, client_id=client_id)
+    answer = visit.run(chosen.operation, values, client_id=client_id)
     if chosen.shows:
         return _shown(visit, client_id, answer)
     if act_name == "delete":
