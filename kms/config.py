@@ -65,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
     transit_mount: str = "transit"
+    console: Literal["on", "off"] = "on"
+    console_idle: timedelta = timedelta(minutes=15)
     lease: timedelta = timedelta(milliseconds=250)
     max_body_bytes: int = 3 << 19  # a mebibyte in base64, and what goes with it
 
@@ -174,6 +176,8 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         )
     if settings.lease < timedelta(milliseconds=20):
         raise StartError("lease must be at least 20 milliseconds (PT0.02S).")
+    if not timedelta(minutes=1) <= settings.console_idle <= timedelta(days=1):
+        raise StartError("console_idle must be from a minute to a day (PT1M to P1D).")
     _ = settings.proxy_networks, settings.origin
     return settings
 

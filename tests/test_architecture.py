@@ -136,7 +136,7 @@ def test_nothing_names_a_machine_or_a_workplace() -> None:
     if listed.returncode:
         pytest.skip("not in a git checkout")
     for name in listed.stdout.split("\0"):
-        if name:
+        if name and not name.endswith(".png"):
             text = (ROOT / name).read_text()
             assert not re.search(r"(?<![\w.])/(?:root|work|home)/", text), name
 

@@ -24,6 +24,7 @@ from kms.api import openapi, problems, reference, requests, token_endpoint
 from kms.api.admission import Admission
 from kms.api.aws.middleware import AwsMiddleware
 from kms.api.aws.sts_door import StsMiddleware
+from kms.api.console.hooks import register as register_console
 from kms.api.cursors import Cursors
 from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, security_headers
@@ -80,6 +81,7 @@ def create_flask_app(service: Service) -> Flask:
     _route(app, "home", "GET", "/", public(hooks.home))
     _route(app, "docs", "GET", "/docs", public(hooks.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(hooks.problem))
+    register_console(app, service, hooks.admission)
     transit = TransitMiddleware(cast(WsgiApp, app.wsgi_app), service, hooks.admission)
     dialects = AwsMiddleware(StsMiddleware(transit, service, hooks.admission), service, hooks.admission)
     fast_path = FastPathMiddleware(dialects, service, hooks.admission)

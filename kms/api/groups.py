@@ -46,8 +46,8 @@ _CHOSEN = (
     _group(
         "Make and find keys",
         "Keys of any type, under any name, with what they may do.",
-        "create_key list_keys get_key list_versions update_key get_public_key get_last_use set_alias list_aliases "
-        "delete_alias set_regions",
+        "create_key list_keys summarize_keys get_key list_versions update_key get_public_key get_last_use set_alias "
+        "list_aliases delete_alias set_regions",
     ),
     _group(
         "Encrypt",

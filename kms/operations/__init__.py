@@ -19,6 +19,7 @@ import kms.operations.keys.public_keys
 import kms.operations.keys.quickstart
 import kms.operations.keys.regions
 import kms.operations.keys.state_changes
+import kms.operations.keys.summary
 import kms.operations.system.deliveries
 import kms.operations.system.monitoring
 import kms.operations.system.mounts
