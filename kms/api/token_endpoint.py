@@ -32,7 +32,7 @@ def proven_in_body(service: Service, http: HttpRequest, request: TokenRequest, c
     """Whom the request proves. Raises AuthenticationFailed, RateLimited, ValidationFailed, Unavailable."""
     source = call.source
     if request.grant_type == PASSKEY:
-        return _by_passkey(service, request, call)
+        return proven_by_passkey(service, request, call)
     if request.grant_type == JWT_BEARER:
         token, role = _given(request, "assertion"), _given(request, "role")
         return service.counted(lambda: service.programs.by_platform_token(token, role, source))
@@ -54,7 +54,8 @@ def proven_in_body(service: Service, http: HttpRequest, request: TokenRequest, c
     return service.counted(lambda: service.programs.by_certificate(client_id, leaf, chain, source))
 
 
-def _by_passkey(service: Service, request: TokenRequest, call: Call) -> Caller:
+def proven_by_passkey(service: Service, request: TokenRequest, call: Call) -> Caller:
+    """Whom the passkey in the request proves. Raises as `proven_in_body`."""
     response = request.passkey
     if isinstance(response, str):  # in a form
         try:

@@ -13,7 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
 
 from helpers.people import PASSKEY_GRANT
-from helpers.running import Running, Start
+from helpers.running import Running, Start, wait_until
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -118,3 +118,38 @@ def test_chromium_signs_for_no_other_page(start: Start, browser: webdriver.Chrom
     assert isinstance(given, dict), given
     refused = login(service, given)
     assert (refused.status, "another page" in refused.json["detail"]) == (401, True)
+
+
+def test_a_passkey_at_the_console(start: Start, browser: webdriver.Chrome) -> None:
+    service = start("--workers", "2", login=False)
+    browser.add_virtual_authenticator(authenticator())
+    browser.get(f"{service.url}/console/login")
+    fields = {
+        "client_id": "admin",
+        "client_secret": service.admin["client_secret"],
+        "recovery_code": service.admin["recovery_codes"][0],
+    }
+    browser.execute_script("document.querySelector('details').open = true")
+    for name, value in fields.items():
+        browser.find_element("name", name).send_keys(value)
+    press(browser, "Log in")
+    browser.get(f"{service.url}/console/account/passkeys/new")
+    browser.find_element("name", "name").send_keys("Chromium")
+    press(browser, "Go on")
+    press(browser, "Make it")
+    wait_until(lambda: "The passkey is added" in browser.page_source)
+    press(browser, "Log out")
+    press(browser, "Log in with a passkey")
+    wait_until(lambda: "Overview" in browser.title, lambda: browser.page_source)
+
+    press(browser, "Log out")
+    browser.set_user_verified(False)
+    press(browser, "Log in with a passkey")
+    wait_until(lambda: "cancelled" in browser.find_element("css selector", "form[data-passkey] .wrong").text)
+    entries = browser.get_log("browser")
+    assert not [each for each in entries if "Content Security Policy" in each["message"]]
+
+
+def press(browser: webdriver.Chrome, words: str) -> None:
+    """Press the button with these words."""
+    browser.find_element("xpath", f"//button[normalize-space()='{words}']").click()
