@@ -199,7 +199,8 @@ class Authenticator:
         """`caller` as it is in this change, which may have waited long for its turn. Raises AuthenticationFailed."""
         callers.require_in_time(caller, now)
         standing = caller.standing
-        if standing is not None and self._memory.epoch == change.epoch and standing.holds(change.epoch):
+        is_known = standing is not None and self._memory.epoch == change.epoch and standing.holds(change.epoch)
+        if is_known and change.outdated_before.isdisjoint(caller.rests_on):
             return caller
         return replace(callers.again(change, caller), rests_on=caller.rests_on)
 

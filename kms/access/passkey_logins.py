@@ -34,7 +34,7 @@ _NOT_VERIFIED = (
 
 
 @dataclass(frozen=True)
-class _Made:
+class VerifiedPasskey:
     """A new credential that was verified, for a client; its challenge is not used up yet."""
 
     registered: Registered
@@ -71,19 +71,19 @@ class PasskeyLogins:
         """A challenge for a new passkey of that client."""
         return challenges.new(self._vault.derived_keys, _CREATION + client_id, self._clock())
 
-    def verified(self, client_id: str, response: RegistrationResponse) -> _Made:
+    def verified(self, client_id: str, response: RegistrationResponse) -> VerifiedPasskey:
         """What an authenticator has made for a client, for `add`. Raises ValidationFailed unless it verifies."""
         try:
             challenge = webauthn.challenge_in(response.response.client_data_json, webauthn.CREATE, self.party)
             if not challenges.is_good(self._vault.derived_keys, challenge, _CREATION + client_id, self._clock()):
                 raise ValidationFailed(f"response: {_NO_CHALLENGE}")
-            return _Made(webauthn.registered(response, challenge, self.party), challenge, client_id)
+            return VerifiedPasskey(webauthn.registered(response, challenge, self.party), challenge, client_id)
         except webauthn.NotForUs as told:
             raise ValidationFailed(f"response: {told}") from None
         except webauthn.NotVerified:
             raise ValidationFailed(_NOT_VERIFIED) from None
 
-    def add(self, change: Change, made_for: _Made, name: str) -> Passkey:
+    def add(self, change: Change, made_for: VerifiedPasskey, name: str) -> Passkey:
         """Store a new passkey under that name.
 
         Raises ValidationFailed for a challenge that was used, AlreadyExists for a passkey that is known.

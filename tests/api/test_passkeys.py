@@ -136,6 +136,8 @@ def test_no_session_with_a_passkey_outlives_what_sessions_may(world: World, amy:
     assert api.get("/api/v1/keys").status_code == 200
     confirmed = api.post("/auth/second-factor", {"passkey": key.get(request_options(world))})
     assert confirmed.status_code == 200, confirmed.text
+    (entry,) = entries(world, "confirm_second_factor")
+    assert entry["credential"].startswith("passkey:")
     clock.advance(minutes=2)
     assert api.get("/api/v1/keys").status_code == 401
 

@@ -177,7 +177,7 @@ def add_passkey(service: Service, call: Call, request: AddPasskeyRequest, client
     _require_own(call.known_caller, client_id, service.clock())
     verified = service.passkeys.verified(client_id, request.response)  # which may take long: no change waits for it
     with service.change(call) as change:
-        call.target = client_id
+        call.target = clients.get(change, client_id).client_id
         if len(change.matching(Passkey, client_id=client_id)) >= _MOST:
             raise Conflict(f"{client_id} has {_MOST} passkeys. Delete one first.")
         made = service.passkeys.add(change, verified, request.name)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from kms.access import step_up
+from kms.access import passkeys, step_up, webauthn
 from kms.access.model import Caller, Token
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
@@ -81,5 +81,7 @@ def _confirmed(service: Service, call: Call, request: ConfirmSecondFactorRequest
     if code is not None and passkey is None:
         return service.counted(lambda: service.authenticator.confirm(caller, code, call.source))
     if passkey is not None and code is None:
-        return passkey_proof(service, call, lambda: service.passkeys.confirm(caller, passkey, call.source))
+        confirmed = passkey_proof(service, call, lambda: service.passkeys.confirm(caller, passkey, call.source))
+        call.credential = passkeys.credential_of(passkeys.id_of(webauthn.decoded(passkey.raw_id)))
+        return confirmed
     raise ValidationFailed("code, passkey: give one of them.")
