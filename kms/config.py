@@ -23,8 +23,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The settings of one service. A field `x` is the variable KMS_X and the TOML member `x`.
 
-    Paths are taken from the working directory. Periods are ISO 8601 durations (`P90D`); rate limits are in the
-    notation of the `limits` library (`60/minute`).
+    Relative paths start at the working directory. Periods are ISO 8601 durations (`P90D`); rate limits are in the
+    notation of the library `limits` (`60/minute`).
     """
 
     host: str = "127.0.0.1"
@@ -101,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def audiences(self) -> frozenset[str]:
-        """What a client assertion may be for: the service, as clients know it, with or without the token endpoint."""
+        """The accepted values of `aud` in a client assertion: the service's public URL, and its token endpoint."""
         url = (self.public_url or f"https://localhost:{self.port}").rstrip("/")
         return frozenset({url, f"{url}/auth/token"})
 
@@ -130,12 +130,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def proxy_networks(self) -> tuple[Network, ...]:
-        """The networks of `trusted_proxies`. Raises StartError where that is no list of networks."""
+        """The networks in `trusted_proxies`. Raises StartError if one cannot be read, or contains every address."""
         return tuple(_network(text.strip()) for text in self.trusted_proxies.split(",") if text.strip())
 
     @property
     def run_dir(self) -> Path:
-        """What one boot of the service on one host shares between its workers; nothing there must last."""
+        """The directory of files that the workers of one run share; it is cleared at every start."""
         return self.data_dir / "run"
 
     @property
@@ -157,9 +157,9 @@ _SERVICE_ADDRESS = re.compile("(tcp|udp|sctp)://")
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings in force. `flags` holds the command line's, without those that were not given.
+    """The settings in force. `flags` are those given on the command line, by the name of the setting.
 
-    Raises StartError naming the setting that cannot be read.
+    Raises StartError, which names the setting that is wrong or cannot be read.
     """
     flags = dict(flags or {})
     config = flags.pop("config", None) or environ.get(_CONFIG)
@@ -220,7 +220,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def warnings(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """A sentence for each variable that looks like a setting and is none."""
+    """A warning for each variable KMS_* in `environ` that is not a setting; the service ignores it."""
     settings = {f"KMS_{name.upper()}" for name in Settings.__struct_fields__}
     known = settings | {name + _FROM_FILE for name in settings} | {_CONFIG, *_OF_THE_COMMAND_LINE}
     known -= {_TABLE, _TABLE + _FROM_FILE}
@@ -238,7 +238,7 @@ def warnings(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _is_of_kubernetes(name: str, value: str) -> bool:
-    """Whether Kubernetes sets a variable so in every pod beside a Service named `kms` or `kms-…`."""
+    """Whether Kubernetes sets this variable by itself, in every pod, because of a Service named `kms` or `kms-…`."""
     return bool(_SERVICE_NAME.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(value)))
 
 

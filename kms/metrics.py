@@ -1,4 +1,4 @@
-"""Metrics that are right with several workers: each keeps its own in a file, a scrape adds them up.
+"""Metrics over all workers: each worker keeps its own in files, and a scrape adds them up.
 
 No label holds anything but names from closed sets: the operation table, problem types, key types and states, and what
 is named here. docs/reference/metrics.md describes every family.
@@ -190,7 +190,7 @@ class Metrics:
         return sorted(pid for pid in found if pid == os.getpid() or _parent_of(pid) == os.getppid())
 
     def costly(self, now: datetime, read: Callable[[], Sequence[Gauge]]) -> Sequence[Gauge]:
-        """What `read` gives, or gave less than a minute ago: for what costs more the more there is."""
+        """The result of `read`, at most a minute old. For gauges that take longer the more keys there are."""
         with self._reading:
             if self._costly is None or not timedelta() <= now - self._costly[0] < _COSTLY_AT_MOST_EVERY:
                 self._costly = now, read()

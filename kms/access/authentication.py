@@ -112,10 +112,10 @@ class Authenticator:
     def _attempt(
         self, change: Change, presented: Credentials, source: str, proven_hash: str | None, now: datetime
     ) -> Caller | Refusal:
-        """The caller, whose code or recovery code is used up by that, or the refusal of an attempt that is counted.
+        """Use up the code or recovery code and return the caller; count a failed attempt and return its refusal.
 
-        `proven_hash` is that of the secret, where the presented one matched it. Raises AuthenticationFailed for a
-        code that was right and used already, which is not counted.
+        `proven_hash` is the stored hash of the secret, if the presented secret matched it. Raises
+        AuthenticationFailed for a correct code that was used already; that is not counted.
         """
         client = clients.find(change, presented.client_id)
         consumed = self._second_factor(change, client, presented, now)

@@ -1,4 +1,4 @@
-"""Callers as the vault has them now: their client, roles, groups and grants, and what proved them."""
+"""Builds callers from the current state of the vault: client, roles, groups, grants, and the credential used."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def standing(memory: Memory, caller: Caller, epoch: int) -> Caller:
 
 
 def require_in_time(caller: Caller, now: datetime) -> None:
-    """Raise AuthenticationFailed unless what proves `caller` is good at `now`.
+    """Raise AuthenticationFailed unless the session or access key of `caller` is valid at `now`.
 
-    Before it was made it is not: the clock was ahead then, and the end that was put too late.
+    One that was issued after `now` is refused: the clock was ahead when it was issued, so its expiry is too late.
     """
     if caller.expires_at is not None and not caller.valid_from <= now < caller.expires_at:
         raise AuthenticationFailed(OVER)

@@ -1,4 +1,4 @@
-"""Failed logins lock a client out, from the place they came from, for longer and longer.
+"""Lockout: failed log-ins block further log-ins of the client from the same network, each time for longer.
 
 The count is kept in the database, so it is exact over workers and nodes. It exists alike for clients that do
 not exist. A lock stops logins only: sessions that the client has go on, and other clients are not touched.

@@ -144,7 +144,7 @@ class PasskeyLogins:
         return _Presented(response, challenge, passkeys.id_of(webauthn.decoded(response.raw_id)))
 
     def _attempt(self, change: Change, presented: _Presented, source: str, client_id: str | None) -> Caller | Refusal:
-        """The caller, whose challenge is used up by that, or the refusal of an attempt that is counted.
+        """Use up the challenge; return the caller, or the refusal of an attempt that counts as a failed log-in.
 
         Raises what is told to whoever has the private key; that is not counted.
         """

@@ -135,7 +135,7 @@ GRANTED_BY_ADMINISTRATORS = frozenset({P.KEYS_RECOVER, P.KEYS_EXPORT_PLAINTEXT})
 
 
 def has_permission(caller: Caller, permission: Permission) -> bool:
-    """Whether `caller` may do this with what is its own or nobody's."""
+    """Whether `caller` has `permission` for its own objects, and for operations on none."""
     return is_in_scope(caller, permission) and by_role(caller, permission, None)
 
 
@@ -159,7 +159,7 @@ def require(caller: Caller, permission: Permission, owner: str | None = None) ->
 
 
 def require_over(caller: Caller, client_id: str, permission: Permission) -> None:
-    """Return if `caller` may look after what proves the client: its own, or with `permission` anybody's.
+    """Return if `caller` may manage the credentials of `client_id`: its own, or with `permission` those of others.
 
     Raises PermissionDenied.
     """

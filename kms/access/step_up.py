@@ -39,7 +39,7 @@ def require_unnarrowed(caller: Caller) -> None:
 
 
 def require_to_let_in(caller: Caller, client_id: str, now: datetime) -> None:
-    """Return if `caller` may make what logs `client_id` in, as far as that is itself.
+    """Return if `caller` may add a credential for `client_id`; checks only a caller that does it for itself.
 
     Raises PermissionDenied for a narrowed session, which would get more than it may, and
     InsufficientUserAuthentication for a program without a person who confirms it.

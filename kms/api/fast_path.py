@@ -1,4 +1,4 @@
-"""The short way: plain requests are served straight from the operation table, in front of Flask.
+"""The fast path: simple requests are served directly from the operation table, without Flask.
 
 Flask with its request objects and Flask-Limiter costs several times what encrypting costs. So this WSGI application
 takes the plain form of a request (JSON of a known length, a session token as Bearer, names of the usual form) and

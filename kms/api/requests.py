@@ -1,4 +1,4 @@
-"""Reading requests: who it is from the headers, then what it is from the body, in this order only."""
+"""Reads requests: first the credentials in the headers, and only then the body."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ NO_CREDENTIALS = (
 
 
 def presented(http: HttpRequest, operation: Operation) -> str | Credentials | None:
-    """What the headers present: a session token, or client id, secret and second factor.
+    """The credentials in the headers: a session token (str), or client id, secret and second factor (Credentials).
 
-    None where the operation takes a proof in its body, and the headers have no secret. Raises AuthenticationFailed
-    where there is neither.
+    None if the headers have no secret and the operation accepts a proof in its body. Raises AuthenticationFailed if
+    there are no credentials otherwise.
     """
     scheme, _, parameter = http.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "basic":

@@ -13,17 +13,17 @@ from kms.errors import StartError
 
 EXIT_CODES = (
     (0, "done", ()),
-    (1, "it failed, for a reason that none of the others names", ()),
+    (1, "any other failure", ()),
     (2, "the command was used wrongly", ()),
-    (3, "log in: there is no session, or it is over", (errors.NotLoggedIn, errors.AuthenticationFailed)),
-    (3, "log in: a second factor is needed that was given just now", (errors.FreshSecondFactorNeeded,)),
+    (3, "log in: there is no session, or it has ended", (errors.NotLoggedIn, errors.AuthenticationFailed)),
+    (3, "log in again: a recent second factor is needed", (errors.FreshSecondFactorNeeded,)),
     (4, "not allowed", (errors.PermissionDenied,)),
-    (5, "there is nothing of that name", (errors.NotFound,)),
-    (6, "what is there does not allow it", (errors.AlreadyExists, errors.StateConflict)),
+    (5, "not found", (errors.NotFound,)),
+    (6, "conflict: the name is taken, or the state does not allow it", (errors.AlreadyExists, errors.StateConflict)),
     (7, "not now: try again", (errors.Unreachable, errors.RateLimited, errors.Unavailable)),
     (8, "not authentic: altered, cut off, or made by another key", (errors.NotAuthentic, errors.DecryptionFailed)),
-    (8, "not authentic: no file in the envelope format", (errors.NotAnEnvelope,)),
-    (9, "the key was revoked, or its period is over", (errors.KeyRevoked, errors.KeyExpired)),
+    (8, "not authentic: not a file in the envelope format", (errors.NotAnEnvelope,)),
+    (9, "the key was revoked, or its cryptoperiod has ended", (errors.KeyRevoked, errors.KeyExpired)),
 )
 NOT_AUTHENTIC = 8
 REVOKED = 9
@@ -48,7 +48,7 @@ class Failure(click.ClickException):
 
 
 def failure_of(error: errors.KmsError | StartError) -> Failure:
-    """What the command says of an error, and how it ends."""
+    """The Failure for an error: the message that the command prints, and its exit code."""
     code = next((code for code, _, kinds in EXIT_CODES if isinstance(error, kinds)), 1)
     message = str(error)
     if isinstance(error, errors.FreshSecondFactorNeeded):
@@ -60,7 +60,7 @@ def failure_of(error: errors.KmsError | StartError) -> Failure:
 
 
 def _unavailable(name: str) -> click.Command:
-    """What stands for a command of the service where only the client is installed."""
+    """A placeholder for a command of the service, for use if only the packages of the client are installed."""
 
     def refuse() -> None:
         raise Failure(f"`{name}` needs the packages of the service, and only those of the client are installed.")
@@ -69,7 +69,10 @@ def _unavailable(name: str) -> click.Command:
 
 
 class Commands(click.Group):
-    """A group whose commands fail so. Those in `lazy` are imported when they are asked for: `module:name`."""
+    """A group of commands whose errors become a message and an exit code of this module.
+
+    `lazy` maps names of commands to `module:name`; these are imported only when they are called.
+    """
 
     def __init__(self, *arguments: Any, lazy: dict[str, str] | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -32,25 +32,25 @@ _CODE = "The six digits that the authenticator app shows now"
     type=click.Path(exists=True, path_type=Path),
     help="Trust this certificate.  [default: server.crt here, if there is one]",
 )
-@click.option("--client-id", help="Who you are; asked for where it is not given.")
+@click.option("--client-id", help="Your client id.  [default: asked for]")
 @click.option(
     "--credentials",
     type=click.Path(exists=True, path_type=Path),
-    help="A file as the service's --bootstrap-file writes it; nothing is asked then.",
+    help="A file of credentials, as the service's --bootstrap-file writes it. The command then asks for nothing.",
 )
-@click.option("--recovery", is_flag=True, help="Use a recovery code in place of the authenticator app.")
+@click.option("--recovery", is_flag=True, help="Use a recovery code instead of the authenticator app.")
 @click.option(
     "--key",
     type=click.Path(exists=True, path_type=Path),
-    help="Prove yourself by this private key (PEM), whose public half `client add-key` has made known.",
+    help="Log in with this private key (PEM); its public key must have been added with `client add-key`.",
 )
-@click.option("--audience", help="With --key: what the service calls itself (KMS_PUBLIC_URL).  [default: --url]")
-@click.option("--scope", default="", help="Do no more than this, such as 'keys:encrypt@orders-* keys:read'.")
+@click.option("--audience", help="With --key: the KMS_PUBLIC_URL of the service.  [default: --url]")
+@click.option("--scope", default="", help="Limit the session to this, such as 'keys:encrypt@orders-* keys:read'.")
 @click.option("--expires-in", type=int, help="Seconds.  [default: as long as the service allows]")
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
-    help="Write the token, and nothing else, into this file for a program, and stay logged in as you are.",
+    help="Write only the token into this file, for a program. Your own kept login does not change.",
 )
 def login(
     url: str,
@@ -65,7 +65,7 @@ def login(
     scope: str,
     expires_in: int | None,
 ) -> None:
-    """Log in and keep the token for an hour, in a file that only you can read.
+    """Log in, and keep the token in a file that only you can read. It is usually valid for an hour.
 
     \b
     For example:
@@ -118,7 +118,7 @@ def _asked_for(client_id: str | None, *, recovery: bool) -> _Person:
 
 
 def _read(credentials: Path, *, recovery: bool) -> _Person:
-    """Who the file of credentials is about, and what proves that. Raises ClickException."""
+    """The client and its proof (secret and second factor) from a file of credentials. Raises ClickException."""
     try:
         given = json.loads(credentials.read_text())
         client_id, secret = str(given["client_id"]), str(given["client_secret"])
@@ -177,7 +177,7 @@ def give_second_factor() -> None:
 
 @click.command()
 def whoami() -> None:
-    """Show as whom you are logged in, by which credential, how narrowly and until when.
+    """Show the client, the credential and the scope of your login, and when it ends.
 
     \b
     For example:

@@ -150,7 +150,7 @@ class Connection:
         return self._http.request(method, path, content=content, params=query or None, headers=dict(headers))
 
     def _patiently(self, once: Any, *, repeatable: bool) -> httpx.Response:
-        """A good answer. Raises KmsError for anything else that does not pass."""
+        """A successful answer, after repeating `once` as long as `patience` allows. Raises KmsError otherwise."""
         deadline, pause = time.monotonic() + self.patience, _FIRST_PAUSE_SECONDS
         while True:
             try:

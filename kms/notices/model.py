@@ -102,9 +102,9 @@ class Delivery:
 @stored_in(tables.notice_marks)
 @dataclass(frozen=True, slots=True)
 class ExpiryMark:
-    """Up to where keys that expire were announced so many days ahead: those that expire before `until`.
+    """How far expiring keys were announced, for one number of days ahead: all that expire before `until`.
 
-    Of those that expire at that very moment it is those up to `key_uid`.
+    Of the keys that expire exactly at `until`, those up to `key_uid` were announced, too.
     """
 
     days: int

@@ -48,7 +48,7 @@ def revoke(
 
 
 def revoke_again(change: Change, key: Key, now: datetime) -> None:
-    """Carry out, on a key that came back from a backup, the revocations that were made since."""
+    """Apply to a key that was restored from a backup the revocations that were made after that backup."""
     made = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
     entries = in_force(made)
     if any(entry.reason is not RevocationReason.CERTIFICATE_HOLD for entry in entries):
@@ -63,7 +63,7 @@ def revoke_again(change: Change, key: Key, now: datetime) -> None:
 
 
 def publish_under_its_id(change: Change, key: Key) -> None:
-    """List what was revoked of `key` under another id under its own, too, for those who look for that."""
+    """Repeat entries of `key` that are listed under another id under its current id, so that they are found there."""
     made = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
     for entry in in_force(made):
         if entry.key_id != key.key_id:
@@ -72,7 +72,7 @@ def publish_under_its_id(change: Change, key: Key) -> None:
 
 
 def highest_revoked(change: Change, uid: bytes) -> int:
-    """Up to which version the key of that uid is revoked, 0 where it is not."""
+    """The highest version of the key `uid` that is revoked, 0 if none is."""
     made = change.select(Revocation, revocations.c.key_uid == uid, order_by=revocations.c.serial)
     return max((entry.up_to_version for entry in in_force(made)), default=0)
 

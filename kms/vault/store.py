@@ -87,7 +87,7 @@ class Vault:
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
-        """A consistent view. Raises Unavailable where the database is."""
+        """A consistent snapshot, as a context manager. Raises Unavailable if the database cannot be reached."""
         began = steady_seconds()
         with self._database_faults(), self._reading.connect() as connection, connection.begin():
             yield Snapshot(connection, self.derived_keys)
@@ -95,10 +95,10 @@ class Vault:
 
     @contextmanager
     def change(self) -> Iterator[Change]:
-        """A change that is committed when this returns, and leaves nothing behind when the block raises.
+        """A change, as a context manager: committed at the end of the block, undone if the block raises.
 
-        When it returns nobody acts on what it outdates. A refusal that the block raises comes once what it may rest
-        on is durable. Raises Unavailable, AlreadyExists or IntegrityFailure.
+        When it returns, no worker uses what it outdates. If the block raises a Refusal, it is passed on only after
+        the changes on which it may depend are durable. Raises Unavailable, AlreadyExists or IntegrityFailure.
         """
         began = steady_seconds()
         group, change = self._join_group()
@@ -199,7 +199,7 @@ class Vault:
 
     @contextmanager
     def untrusted(self) -> Iterator[Change]:
-        """A change of a database that is not trusted, which keeps no head: for who makes another one."""
+        """A change of a database that is not trusted. It does not update the head; the caller writes a new one."""
         with self._database_faults(), self.host.turn(), self._writing.connect() as connection, connection.begin():
             yield Change(connection, self.derived_keys)
 

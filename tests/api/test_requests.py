@@ -267,7 +267,7 @@ def test_every_closed_set_of_every_request_is_listed() -> None:
         for field in msgspec.inspect.type_info(operation.request).fields:  # type: ignore[attr-defined]
             closed = [
                 each
-                for each in requests._alternatives(field.type)
+                for each in requests.alternatives(field.type)
                 if isinstance(each, (msgspec.inspect.EnumType, msgspec.inspect.LiteralType))
             ]
             if not closed:

@@ -55,7 +55,7 @@ class KeyParameters(Answer):
 
 
 class AuthenticatorSelection(Answer, rename="camel"):
-    """AuthenticatorSelectionCriteria: a passkey found without the client's name, and a user who is verified."""
+    """AuthenticatorSelectionCriteria: asks for a discoverable credential and for user verification."""
 
     resident_key: str = "required"
     require_resident_key: bool = True
@@ -92,14 +92,14 @@ class PasskeyRequestOptions(Answer, rename="camel"):
 
 
 class AddPasskeyRequest(Request):
-    """`name` is for the person to know it by; `response` what the browser gave for the options."""
+    """`name` is a label for people; `response` is what the browser gave for the creation options."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
     response: RegistrationResponse
 
 
 class PasskeyView(Answer):
-    """A passkey of a client. With `backup_eligible` it may be on several devices of the person."""
+    """A passkey of a client. `backup_eligible` says that it may be synchronised to several devices."""
 
     passkey_id: str
     client_id: str
@@ -126,7 +126,7 @@ class PasskeyList(Answer):
     is_public=True,
 )
 def passkey_request_options(service: Service, call: Call, request: EmptyRequest) -> PasskeyRequestOptions:
-    """Begin to log in with a passkey, or to confirm a session with one; the answer tells nothing of any client.
+    """Get options for logging in, or for confirming a session, with a passkey; they name no client.
 
     The browser's answer goes to `POST /auth/token` or `POST /auth/second-factor` within five minutes, once.
     """
@@ -142,7 +142,7 @@ def passkey_request_options(service: Service, call: Call, request: EmptyRequest)
 def passkey_creation_options(
     service: Service, call: Call, request: EmptyRequest, client_id: str
 ) -> PasskeyCreationOptions:
-    """Begin to add a passkey to the caller's own client, with a second factor given within five minutes."""
+    """Get options for adding a passkey to your own client; needs a second factor from the last five minutes."""
     _require_own(call.known_caller, client_id, service.clock())
     call.target = client_id
     with service.vault.read() as snapshot:
@@ -170,9 +170,10 @@ def passkey_creation_options(
     status=201,
 )
 def add_passkey(service: Service, call: Call, request: AddPasskeyRequest, client_id: str) -> PasskeyView:
-    """Let whoever has this passkey log in as the caller's own client.
+    """Add a passkey to your own client: whoever has it can log in as that client.
 
-    Nobody does this for another, administrators neither. It takes a second factor that was given within five minutes.
+    Nobody can do this for another client, not even an administrator. It needs a second factor that was given in the
+    last five minutes.
     """
     _require_own(call.known_caller, client_id, service.clock())
     verified = service.passkeys.verified(client_id, request.response)  # which may take long: no change waits for it
@@ -187,7 +188,7 @@ def add_passkey(service: Service, call: Call, request: AddPasskeyRequest, client
 
 @operation("GET", "/api/v1/clients/<client_id>/passkeys", permission=Permission.SESSIONS_MANAGE)
 def list_passkeys(service: Service, call: Call, request: EmptyRequest, client_id: str) -> PasskeyList:
-    """List the passkeys by which a client logs in."""
+    """List the passkeys with which a client can log in."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_READ)
     with service.vault.read() as snapshot:
         call.target = clients.get(snapshot, client_id).client_id
@@ -199,7 +200,7 @@ def list_passkeys(service: Service, call: Call, request: EmptyRequest, client_id
 def delete_passkey(
     service: Service, call: Call, request: EmptyRequest, client_id: str, passkey_id: str
 ) -> PasskeyView:
-    """End a passkey and everything that was proven with it, on every worker, before this answers."""
+    """Delete a passkey; the sessions and access keys obtained with it end on every worker before this answers."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id

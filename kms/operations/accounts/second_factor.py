@@ -20,8 +20,9 @@ from kms.operations.core.service import Call, Service
 
 
 class ConfirmSecondFactorRequest(Request):
-    """`code`: the six digits of the authenticator app. Or `passkey`: what the browser gave for the options of
-    `POST /auth/passkey/options`.
+    """Either `code`, the six digits of the authenticator app, or `passkey`.
+
+    `passkey` is what the browser gave for the options of `POST /auth/passkey/options`.
     """
 
     code: Annotated[str, msgspec.Meta(max_length=64)] | None = None
@@ -29,7 +30,7 @@ class ConfirmSecondFactorRequest(Request):
 
 
 class ConfirmedSession(Answer):
-    """The session, its end as before; `second_factor_at` is when this was confirmed."""
+    """The session. `second_factor_at` is the time of this confirmation; `expires_at` is the same as before."""
 
     session_id: str
     client_id: str
@@ -45,11 +46,11 @@ class ConfirmedSession(Answer):
     request=ConfirmSecondFactorRequest,
 )
 def confirm_second_factor(service: Service, call: Call, request: ConfirmSecondFactorRequest) -> ConfirmedSession:
-    """Make the second factor of the session in use fresh, on every worker, before this answers.
+    """Confirm the current session with a second factor again (step-up); every worker knows it once this answers.
 
-    For sessions that a person began by logging in; not for those that other sessions have made. A code works once,
-    and wrong ones are counted as at log-in. The session ends no later by this, and sessions that it has made stay as
-    they are.
+    Only for sessions that a person opened by logging in, not for those made from other sessions. A code works once,
+    and wrong codes count as failed log-ins. The session does not last longer than before, and sessions made from it
+    are not confirmed.
     """
     session = step_up.session_of_person(call.known_caller)
     confirmed = _confirmed(service, call, request)

@@ -23,10 +23,10 @@ def execute_operation(
     read_request: Callable[[], Request | BatchItems],
     path: Mapping[str, str],
 ) -> Any:
-    """Carry out `operation` and give its answer, after its audit entry is written.
+    """Carry out `operation`, write its audit entry, and only then return its answer.
 
-    `read_request` is called first and may refuse. Raises Refusal; every refusal leaves an entry too, and
-    where that cannot be written the refusal is Unavailable.
+    `read_request` decodes and validates the body and may raise a Refusal. Raises Refusal. Refused requests get an
+    audit entry too; if that cannot be written, Unavailable is raised instead.
     """
     try:
         call.at = at = service.clock()
@@ -67,7 +67,7 @@ def _tell_of_revoked(service: Service, operation: Operation, call: Call) -> None
 def _each(
     service: Service, operation: Operation, call: Call, request: BatchItems, path: Mapping[str, str]
 ) -> BatchResults:
-    """Carry out each item. A refusal that every item would meet refuses the whole."""
+    """Carry out each item. A refusal that does not depend on the item (not `item_scoped`) refuses the whole batch."""
     if operation.slow and len(request.items) > 1:  # the request itself was counted already
         who = identity(call.known_caller, call.source)
         service.rate_limits.hit(operation.rate_class, who, cost=len(request.items) - 1)
@@ -85,7 +85,7 @@ def _each(
         if isinstance(item, Refusal):
             results.append(item)
             continue
-        call.recorded = False  # what an item before it changed has its entry
+        call.recorded = False  # the audit entry of an earlier item does not stand for this one
         _look_again(service, call)
         try:
             results.append(operation.function(service, call, item, **path))
@@ -97,7 +97,7 @@ def _each(
 
 
 def _look_again(service: Service, call: Call) -> None:
-    """Whether the caller still may, after what came before in a batch."""
+    """Check between the items of a batch that the caller is still authenticated. Raises AuthenticationFailed."""
     call.at = service.clock()
     call.caller = service.authenticator.revalidate(call.known_caller, call.at)
 

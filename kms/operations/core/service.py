@@ -1,4 +1,4 @@
-"""The service as a whole: one bootstrap wires it, every operation is handed it."""
+"""The service as a whole: `Service.open` puts its parts together, and every operation gets it as an argument."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ A = TypeVar("A")
 
 
 class Call(msgspec.Struct):
-    """One request on its way: who asks for what, and what its audit entry will say.
+    """One request while it is carried out: who asks for what, and what its audit entry will say.
 
-    `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
-    `at` is when its body was read and it began; `action` is what AWS calls it, where that dialect is spoken. `items`
-    of a batch were carried out, `refused` of them not. `credential` and `subject` are what proved the caller, where
-    that is told. An `abandoned` change found nothing left to do.
+    `key_id` and `target` are set only when the key or other object was found, so that invented names stay out of
+    the log. `at` is the time at which the operation began, after its body was read. `action` is the AWS name of the
+    operation in requests of the AWS dialect, else empty. `items` is the number of items of a batch, `refused` how
+    many of them were refused. `credential` and `subject` say what authenticated the caller, where that is to be
+    logged. `recorded` says that the audit entry is written; `abandoned` that nothing had to be changed.
     """
 
     operation: str
@@ -78,12 +79,12 @@ class Call(msgspec.Struct):
 
     @property
     def succeeded(self) -> bool:
-        """Whether anything that was asked for was done, once it was carried out."""
+        """Whether at least one item of a batch succeeded; always true for a single request. For use afterwards."""
         return self.items is None or self.refused != self.items
 
     @property
     def began(self) -> datetime:
-        """When its body was read and it began; for operations, which are called after that."""
+        """`at`, for code that runs after it is set, as every operation does."""
         assert self.at is not None
         return self.at
 
@@ -98,7 +99,7 @@ class Call(msgspec.Struct):
 class _Refused(Protocol):
     @property
     def problem(self) -> str:
-        """The problem type that names why."""
+        """The name of the problem type (RFC 9457), such as `key-revoked`."""
 
 
 class Service:
@@ -156,11 +157,11 @@ class Service:
         return cls(settings, vault, clock)
 
     def authenticate(self, presented: Credentials, source: str) -> Caller:
-        """As `Authenticator.authenticate`, for every way to log in, and counted."""
+        """As `Authenticator.authenticate`; the outcome is also counted in the metrics."""
         return self.counted(lambda: self.authenticator.authenticate(presented, source))
 
     def counted(self, prove: Callable[[], Caller]) -> Caller:
-        """What `prove` gives, counted among the log-ins as it ends."""
+        """Call `prove`, count its outcome among the log-ins in the metrics, and return or raise what it does."""
         outcome = SUCCESS
         try:
             return prove()
@@ -171,7 +172,7 @@ class Service:
             self.metrics.count_login(outcome)
 
     def circumstances(self, call: Call) -> Circumstances:
-        """What policy looks at in a request beside its caller."""
+        """What access decisions look at in a request beside its caller: address, time, action and account."""
         return Circumstances(
             call.source, call.at or self.clock(), call.action or call.operation, self.settings.aws_account_id
         )
@@ -181,7 +182,7 @@ class Service:
         return KeyMaterial.of(kind, self.key_pool.generate(kind))
 
     def write_at_the_end(self) -> None:
-        """Write down what is only in memory, and entries of an audit file that was taken away a moment ago."""
+        """Save what is only in memory: the last uses of keys, and entries of an audit file that was just removed."""
         self.last_uses.write_at_the_end()
         with suppress(Unavailable):
             self.spool.require()
@@ -197,7 +198,10 @@ class Service:
 
     @contextmanager
     def change(self, call: Call) -> Iterator[Change]:
-        """A change of the vault whose audit entry commits with it."""
+        """Open a change of the vault, as a context manager. The audit entry of `call` is committed together with it.
+
+        Raises AuthenticationFailed if the caller's session or client ended while the change waited for its turn.
+        """
         with self.vault.change() as change:
             self._require_caller_still(change, call)
             yield change
@@ -208,10 +212,10 @@ class Service:
     def change_each(
         self, call: Call, items: Iterable[T | Refusal], act: Callable[[Change, Call, T], A]
     ) -> list[A | Refusal]:
-        """Have `act` change something for each item, all in one transaction.
+        """Call `act` for each item, all in one transaction, and return their answers or refusals in the same order.
 
-        An item that is refused leaves nothing behind and the others as they are; one that is carried out has an audit
-        entry of its own. Raises Unavailable for all of them.
+        A refused item changes nothing and does not affect the others; each item that succeeds gets an audit entry of
+        its own. Raises Unavailable if nothing could be carried out.
         """
         results: list[A | Refusal] = []
         with self.vault.change() as change:
@@ -237,11 +241,11 @@ class Service:
             call.caller = self.authenticator.still(change, call.caller, self.clock())
 
     def record_in(self, change: Change, call: Call) -> None:
-        """Leave the audit entry of a call that succeeded, in the change that carries it out."""
+        """Write the audit entry of a call that succeeded, as a part of the change that carries it out."""
         change.record(self._entry(call, SUCCESS, self.clock()).decode())
 
     def record(self, call: Call, refusal: _Refused | None = None) -> None:
-        """Leave the audit entry of a call that changed nothing. Raises Unavailable where it cannot be written."""
+        """Write the audit entry of a call that changed nothing, unless it is `recorded`. Raises Unavailable."""
         if not call.recorded:
             outcome = SUCCESS if refusal is None else refusal.problem
             self.spool.append(self._entry(call, outcome, call.at or self.clock()))
@@ -272,5 +276,5 @@ class Service:
 
 
 def new_request_id() -> str:
-    """A name for one request, in its answer, the log and the audit log."""
+    """A new id for one request, 16 hexadecimal digits; it appears in the answer, the log and the audit log."""
     return random.getrandbits(64).to_bytes(8).hex()  # it need not be hard to guess, only new

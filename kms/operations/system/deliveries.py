@@ -1,4 +1,4 @@
-"""What was sent of notices, and what was not: to look at, to try, and to send again."""
+"""Deliveries of notices over REST: list them, send a test, and send failed ones again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ListDeliveriesRequest(Request):
 
 
 class DeliveryView(Answer):
-    """One event on its way. `last_fault` says why the last attempt failed."""
+    """The delivery of one event to one subscription. `last_fault` says why the last attempt failed."""
 
     delivery_id: str
     event: Event
@@ -50,14 +50,14 @@ class DeliveryView(Answer):
 
 
 class DeliveryList(Answer):
-    """A page of deliveries: what waits, what is dead, and what was delivered in the last days."""
+    """A page of deliveries: those that wait, those that were given up (`dead`), and recent successful ones."""
 
     items: list[DeliveryView]
     next_cursor: str | None
 
 
 class TestedNotice(Answer):
-    """Whether the receiver took a test, and if not why."""
+    """Whether the test was delivered; if not, `fault` says why."""
 
     notice_id: str
     delivered: bool
@@ -73,7 +73,7 @@ class TestedNotice(Answer):
     slow=True,
 )
 def test_notice(service: Service, call: Call, request: EmptyRequest, notice_id: str) -> TestedNotice:
-    """Send `notice.test` now, once, and say how that ended."""
+    """Send a test event (`notice.test`) once, now, and return the result."""
     with service.vault.read() as snapshot:
         found = notice_of_caller(snapshot, call, notice_id)
     now = service.clock()
@@ -91,7 +91,7 @@ def test_notice(service: Service, call: Call, request: EmptyRequest, notice_id: 
     checked_upfront=True,
 )
 def list_deliveries(service: Service, call: Call, request: ListDeliveriesRequest, notice_id: str) -> DeliveryList:
-    """List what waits to be sent, what was given up, and what was delivered in the last days."""
+    """List the deliveries of a subscription: waiting, given up, and delivered in the last days."""
     column = tables.notice_outbox.c
     with service.vault.read() as snapshot:
         found = notice_of_caller(snapshot, call, notice_id)
@@ -119,7 +119,7 @@ def list_deliveries(service: Service, call: Call, request: ListDeliveriesRequest
 def retry_delivery(
     service: Service, call: Call, request: EmptyRequest, notice_id: str, delivery_id: str
 ) -> DeliveryView:
-    """Try a delivery again that was given up, or that waits for its next attempt, under the same `webhook-id`."""
+    """Send a delivery again now that was given up or waits for its next attempt; its `webhook-id` stays the same."""
     with service.change(call) as change:
         found = notice_of_caller(change, call, notice_id)
         require_own(call.known_caller, found)

@@ -1,8 +1,8 @@
-"""Tell ahead of time that a key expires: once 30, 7 and 1 days before, over all workers and nodes.
+"""Notices that a key expires soon: 30, 7 and 1 days before, each once, over all workers and nodes.
 
-A mark says up to which time of expiry that was done, for each number of days. It moves on in the change that writes
-what is to be told, so nothing is told twice and nothing is passed over, also after the service was away. A version
-that was made later than a mark would have told of it is not told of there: only what is still ahead is.
+For each number of days a mark stores up to which time of expiry the notices were written. It moves in the same
+transaction that writes them, so that none is sent twice or left out, even after the service was down. A version that
+was made later than, say, 30 days before its expiry gets only the later notices.
 """
 
 from __future__ import annotations

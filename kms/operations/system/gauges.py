@@ -1,4 +1,4 @@
-"""What operators chart, read from the state that there is when it is asked for."""
+"""Gauges for metrics, read from the database and the host at the moment of a scrape."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OF_NO_KNOWN = "unknown"
 
 
 def sample(service: Service) -> None:
-    """Put into the metrics what this worker has by itself; once a second, and before a scrape here."""
+    """Update the metrics of this worker alone. Called once a second, and before a scrape that this worker answers."""
     memory = service.memory
     service.metrics.sample(
         WorkerState(
@@ -44,7 +44,7 @@ def sample(service: Service) -> None:
 
 
 def read_now(service: Service) -> list[Gauge]:
-    """Everything that is read when it is asked for; what costs more the more keys there are, once a minute."""
+    """All gauges that are read at a scrape. Those that take longer the more keys there are can be a minute old."""
     now = service.clock()
     with service.vault.read() as snapshot:
         expiring: dict[tuple[str, ...], float] = {

@@ -24,11 +24,11 @@ _KEPT_AT_LEAST = 1000
 
 
 class AuditRequest(Request):
-    """The newest entries, oldest first; with `after` only those later than that time (as in an entry).
+    """The newest `limit` entries that match, oldest first. `after` and `before` are times as the `time` of an entry.
 
-    Filters add up: `before` that time, and the `client_id`, `key_id`, `operation` and `outcome` of an entry. An
-    `outcome` of `refused` is any but `success`. With a filter the newest 250,000 entries of changes are searched and
-    the newest quarter of a gigabyte of the rest.
+    An entry must be later than `after`, earlier than `before`, and match every other filter: `client_id`, `key_id`,
+    `operation` and `outcome`. The `outcome` `refused` stands for every one except `success`. With a filter only the
+    newest 250,000 entries of changes are searched, and of the others the newest 256 MiB.
     """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
@@ -51,7 +51,7 @@ class AuditEntries(Answer):
     "GET", "/api/v1/audit/entries", permission=Permission.AUDIT_READ, request=AuditRequest, checked_upfront=True
 )
 def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditEntries:
-    """Show the newest audit entries of this host's workers and of all changes."""
+    """Show the newest audit entries: of all changes, and of other requests that this host answered."""
     wanted = _wanted(request)
     is_searched = bool(wanted or request.before)
     found: list[AuditEntry] = []  # in the order of their times, never many more than were asked for
@@ -111,7 +111,7 @@ def metrics(service: Service, call: Call, request: EmptyRequest) -> TextAnswer:
 
 
 def readable(lines: Iterable[bytes]) -> Iterator[AuditEntry]:
-    """The entries in `lines`. A power cut can leave a line that is none; it is cried out about and passed over."""
+    """The audit entries in `lines`. One that cannot be read, as after a power cut, is logged and skipped."""
     for line in lines:
         try:
             yield _decoder.decode(line)

@@ -1,7 +1,7 @@
-"""What happens by itself in a running service: rotations that are due, old rows removed, the vault checked.
+"""Background tasks of a running service: rotate keys that are due, remove old rows, check the vault.
 
-Every worker of every node runs this. What is due is claimed in a transaction before it is carried out, so that it
-happens once; where the claimant dies, the claim runs out and another worker takes it.
+Every worker of every node runs this. A worker claims a task in a transaction before it carries it out, so that it
+happens only once. If that worker dies, its claim expires and another worker takes over.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Schedule:
             tidy(self._service.settings.audit_dir)
 
     def beat(self) -> None:
-        """Let other nodes hear that this one lives, however long everything else takes. Raises Refusal."""
+        """Write the heartbeat of this node, however long other tasks take. Raises Refusal."""
         nodes = self._service.vault.nodes
         if nodes.is_beat_due():
             with self._service.vault.change() as change:
@@ -238,7 +238,7 @@ def delete_due_keys(service: Service, now: datetime) -> None:
 
 
 def refresh_issuers(service: Service, now: datetime) -> None:
-    """Fetch the keys of every issuer that serves them: a key that one gave up is good no longer than until then."""
+    """Fetch the public keys of every issuer with a `jwks_uri` again; keys it no longer serves become invalid."""
     with service.vault.read() as snapshot:
         found = snapshot.select(Issuer, tables.issuers.c.jwks_uri != "")
     for issuer in found:
