@@ -18,7 +18,7 @@ from helpers.support import Api, SteeredClock, Template, World, kind_of, setting
 from helpers.webhook_receiver import Received, Receiver, receiving
 from kms.access.model import Role
 from kms.keys.model import Key
-from kms.notices import deliver
+from kms.notices import deliver, outbox
 from kms.notices.deliver import LEASE, PAUSES
 from kms.notices.model import Delivery, DeliveryState
 from kms.operations import Service
@@ -542,6 +542,39 @@ def test_deletion_leaves_nothing(world: World, receiver: Receiver) -> None:
             assert snapshot.connection.execute(select(func.count()).select_from(table)).scalar() == 0
     assert send(world, receiver) == []
     assert wrong_tables(world.service.vault) == []
+
+
+@pytest.mark.parametrize("how", ["notice", "client"])
+def test_deletion_of_much_leaves_nothing(
+    world: World, receiver: Receiver, clock: SteeredClock, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_FORGOTTEN_AT_ONCE", 2)
+    alice = world.user("alice")
+    notice = subscribe(alice, receiver)
+    make(alice, "orders")
+    for _ in range(7):
+        alice.post("/api/v1/keys/orders/rotate")
+    if how == "notice":
+        assert alice.delete(f"/api/v1/notices/{notice['notice_id']}").status_code == 200
+    else:
+        assert world.admin.delete("/api/v1/clients/alice").status_code == 200
+        remove_old_rows(world.service, clock())
+    with world.service.vault.read() as snapshot:
+        assert snapshot.select(Delivery) == []
+    assert wrong_tables(world.service.vault) == []
+
+
+def test_a_clock_that_was_ahead_puts_nothing_off(world: World, receiver: Receiver, clock: SteeredClock) -> None:
+    alice = world.user("alice")
+    make(alice, "orders")
+    clock.advance(days=400)
+    alice = world.login("alice", Role.USER)
+    subscribe(alice, receiver)
+    alice.post("/api/v1/keys/orders/rotate")
+    receiver.statuses = [500]
+    assert len(send(world, receiver)) == 1
+    clock.advance(days=-400)
+    assert len(send(world, receiver)) == 1
 
 
 def test_a_test_says_how_it_ended(world: World, receiver: Receiver) -> None:

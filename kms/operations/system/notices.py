@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -29,6 +30,7 @@ from kms.operations.core.service import Call, Service
 from kms.vault.transaction import Snapshot
 
 _MOST = 20
+_PAUSE_SECONDS = 0.01
 _SOMEBODY_ELSE = ""  # no client has this id
 _EventName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": sorted(SUBSCRIBABLE)})]
 _Events = Annotated[list[_EventName], msgspec.Meta(min_length=1, max_length=len(SUBSCRIBABLE))]
@@ -172,6 +174,11 @@ def delete_notice(service: Service, call: Call, request: EmptyRequest, notice_id
     with service.change(call) as change:
         found = notice_of_caller(change, call, notice_id)
         outbox.forget(change, found)
+    is_more = True
+    while is_more:
+        time.sleep(_PAUSE_SECONDS)  # for others who change something
+        with service.vault.change() as change:
+            is_more = outbox.forget_more(change, found.notice_id)
     return NoticeView(**_members(service, call, found))
 
 
