@@ -5,7 +5,7 @@ Seeing it costs a look into a table of this worker. What was told of within the 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -52,7 +52,7 @@ class Happenings:
         self._node = node
         self._waiting: dict[tuple[Event, str], Look] = {}
         self._seen: OrderedDict[tuple[Event, str], int] = OrderedDict()
-        self._alarms: list[_Alarm] = []
+        self._alarms: deque[_Alarm] = deque()
 
     def refused_as_revoked(self, key_id: str, version: int | None, client_id: str, operation: str) -> None:
         """The use of a revoked key was refused; it is told where that was revoked for compromise."""
@@ -100,20 +100,18 @@ class Happenings:
 
     def write(self) -> None:
         """Write what was seen into the outbox. Raises Refusal, and then keeps it."""
-        taken, self._waiting = self._waiting, {}
+        taken = dict(self._waiting)  # others add to it meanwhile
         if not taken:
             return
-        try:
-            with self._vault.read() as snapshot:
-                found = [occurrence for look in taken.values() if (occurrence := look(snapshot)) is not None]
-                found = [occurrence for occurrence in found if subscribed(snapshot, occurrence)]
-            if found:
-                with self._vault.change() as change:
-                    for occurrence in found:
-                        emit(change, occurrence)
-        except Refusal:
-            self._waiting = {**taken, **self._waiting}
-            raise
+        with self._vault.read() as snapshot:
+            found = [occurrence for look in taken.values() if (occurrence := look(snapshot)) is not None]
+            found = [occurrence for occurrence in found if subscribed(snapshot, occurrence)]
+        if found:
+            with self._vault.change() as change:
+                for occurrence in found:
+                    emit(change, occurrence)
+        for what in taken:
+            del self._waiting[what]
 
     def sound_alarms(self) -> None:
         """Tell what says that the service does not work: by the outbox, and where that cannot be written directly.
@@ -121,14 +119,9 @@ class Happenings:
         Without the outbox it is tried for about an hour, by this process alone. Raises Refusal where not even
         subscriptions can be read.
         """
-        taken, self._alarms = self._alarms, []
-        while taken:
-            try:
-                left = self._sounded(taken[0])
-            except Refusal:
-                self._alarms = [*taken, *self._alarms]
-                raise
-            del taken[0]
+        for _ in range(len(self._alarms)):  # others add to it meanwhile
+            left = self._sounded(self._alarms[0])
+            self._alarms.popleft()
             if left is not None:
                 self._alarms.append(left)
 

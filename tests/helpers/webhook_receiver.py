@@ -111,7 +111,7 @@ def receiving(folder: Path) -> Iterator[Receiver]:
     with Server(("127.0.0.1", 0), Handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         made = Receiver(server.server_port, folder / "server.crt")
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield made
         finally:
