@@ -168,9 +168,9 @@ class Deliveries:
                 change.replace_all([(each, _settled(each, DeliveryState.DEAD, _DISABLED, now)) for each in due])
                 return notice, []
             holder = _holder(change, notice)
-            may = [each for each in due if self._may_know(holder, each, _key_of(change, each))]
-            change.delete(*(each for each in due if each not in may))
-            ahead = [(each, replace(each, next_attempt_at=now + LEASE)) for each in may]
+            told = [(each, self._may_know(holder, each, _key_of(change, each))) for each in due]
+            change.delete(*(each for each, may in told if not may))
+            ahead = [(each, replace(each, next_attempt_at=now + LEASE)) for each, may in told if may]
             change.replace_all(ahead)
             return notice, [after for _, after in ahead]
 

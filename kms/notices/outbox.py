@@ -57,14 +57,14 @@ def emit(change: Change, occurrence: Occurrence) -> int:
 
 def subscribed(snapshot: Snapshot, occurrence: Occurrence) -> list[Notice]:
     """The enabled subscriptions that this is for."""
-    owner, key = occurrence.owner, occurrence.key
-    return [
-        notice
-        for notice in _of_owner(snapshot, owner)
-        if occurrence.event in notice.events
-        and notice.status is NoticeStatus.ENABLED
-        and (key is None or scope.matches(notice.key_pattern, key.key_id))
-    ]
+    return [notice for notice in _of_owner(snapshot, occurrence.owner) if is_for(notice, occurrence)]
+
+
+def is_for(notice: Notice, occurrence: Occurrence) -> bool:
+    """Whether a subscription, of somebody whom it may concern, asks for that."""
+    is_wanted = occurrence.event in notice.events and notice.status is NoticeStatus.ENABLED
+    key = occurrence.key
+    return is_wanted and (key is None or scope.matches(notice.key_pattern, key.key_id))
 
 
 def _of_owner(snapshot: Snapshot, owner: str) -> list[Notice]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from helpers.certificates import write_pair
 from helpers.support import Api, SteeredClock, Template, World, basic, settings_for
@@ -120,9 +120,12 @@ def test_an_altered_vault_is_told_although_nothing_can_be_written(
 ) -> None:
     notice = subscribe(world.admin, receiver, "vault.integrity")
     alice = world.user("alice")
-    subscribe(alice, receiver, "key.revoked")
+    world.user("boss", Role.ADMIN)
+    altered = subscribe(world.login("boss", Role.ADMIN), receiver, "vault.integrity")["notice_id"]
     with world.service.vault.engine.begin() as connection:
-        connection.execute(delete(tables.clients).where(tables.clients.c.client_id == "alice"))
+        connection.execute(delete(tables.clients).where(tables.clients.c.client_id == alice.client_id))
+        of_boss = tables.notices.c.notice_id == altered
+        connection.execute(update(tables.notices).where(of_boss).values(key_pattern="x"))
     clock.advance(hours=1)
     schedule = Schedule(world.service)
     receiver.statuses = [500]
