@@ -42,9 +42,9 @@ class Received:
         return dict(json.loads(self.body)["data"])
 
     def is_signed_with(self, secret: str) -> bool:
-        """Whether the signature is right, whatever the time is."""
+        """Whether a signature is right, whatever the time is."""
         at = datetime.fromtimestamp(int(self.headers["webhook-timestamp"]), UTC)
-        return Webhook(secret).sign(self.id, at, self.body) == self.headers["webhook-signature"]
+        return Webhook(secret).sign(self.id, at, self.body) in self.headers["webhook-signature"].split(" ")
 
 
 @dataclass

@@ -129,6 +129,8 @@ def test_what_happens_to_keys_is_told_by_mail(
         assert "key_id: bills" in text
         assert alice.post(f"/api/v1/notices/{notice['notice_id']}/test").json["delivered"]
         assert smtps.mails[-1]["Subject"] == "KMS: notice.test"
+        refused = alice.post(f"/api/v1/notices/{notice['notice_id']}/rotate-secret")
+        assert kind_of(refused) == "operation-not-supported"
         assert world.admin.get("/api/v1/notices").json["items"][0]["email"] == "…@example.org"
     finally:
         service.close()

@@ -531,6 +531,28 @@ def test_the_secret_is_shown_once_and_nothing_stands_in_the_database(world: Worl
         assert b"token-in-the-path" not in content, file
 
 
+def test_a_secret_changes_without_a_notice_that_nobody_verifies(
+    world: World, receiver: Receiver, clock: SteeredClock
+) -> None:
+    alice = world.user("alice")
+    notice = subscribe(alice, receiver)
+    path = f"/api/v1/notices/{notice['notice_id']}"
+    secrets = [notice["secret"]]
+    signed = []
+    for hours in (0, 1, 24):
+        clock.advance(hours=hours)
+        alice = world.login("alice", Role.USER)
+        if hours < 24:
+            secrets.append(alice.post(f"{path}/rotate-secret").json["secret"])
+        alice.post(f"{path}/test")
+        signed.append([receiver.received[-1].is_signed_with(secret) for secret in secrets])
+    assert signed == [[True, True], [False, True, True], [False, False, True]]
+    assert len(set(secrets)) == 3
+    assert "secret" not in alice.get(path).text
+    assert world.user("bob").post(f"{path}/rotate-secret").status_code == 404
+    assert kind_of(world.admin.post(f"{path}/rotate-secret")) == "permission-denied"
+
+
 def test_deletion_leaves_nothing(world: World, receiver: Receiver) -> None:
     alice = world.user("alice")
     notice = subscribe(alice, receiver)

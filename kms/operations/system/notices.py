@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from kms.access.model import Caller
 from kms.access.policy import Permission, by_role
-from kms.errors import Conflict, NotFound, PermissionDenied, ValidationFailed
+from kms.errors import Conflict, NotFound, OperationNotSupported, PermissionDenied, ValidationFailed
 from kms.notices import outbox, targets, webhook
 from kms.notices.model import (
     OF_THE_SERVICE,
@@ -78,6 +78,14 @@ class CreatedNotice(NoticeView, kw_only=True):
     """A new subscription; `secret`, which is shown once, verifies the signatures of its webhooks."""
 
     secret: str | UnsetType = UNSET
+
+
+class ChangedNoticeSecret(Answer):
+    """Another `secret`, shown once. Until then notices are signed with the one before too."""
+
+    notice_id: str
+    secret: str
+    old_secret_until: datetime
 
 
 class NoticeList(Answer):
@@ -166,6 +174,27 @@ def update_notice(service: Service, call: Call, request: UpdateNoticeRequest, no
             after = replace(after, status=request.status, reason="")
         change.replace(before, after)
     return NoticeView(**_members(service, call, after))
+
+
+@operation(
+    "POST",
+    "/api/v1/notices/<notice_id>/rotate-secret",
+    permission=Permission.NOTICES_MANAGE,
+    checked_upfront=True,
+)
+def rotate_notice_secret(service: Service, call: Call, request: EmptyRequest, notice_id: str) -> ChangedNoticeSecret:
+    """Sign webhooks with another secret; the one before signs too for a day, so that the receiver can change."""
+    secret, now = webhook.new_secret(), service.clock()
+    with service.change(call) as change:
+        before = notice_of_caller(change, call, notice_id)
+        require_own(call.known_caller, before)
+        _require_unnarrowed(call.known_caller)
+        if before.channel is not Channel.WEBHOOK:
+            raise OperationNotSupported("Mails are not signed; they have no secret.")
+        change.replace(before, targets.with_new_secret(change.derived_keys, before, secret, now))
+    return ChangedNoticeSecret(
+        notice_id=notice_id, secret=secret, old_secret_until=now + targets.OLD_SECRET_SIGNS_FOR
+    )
 
 
 @operation("DELETE", "/api/v1/notices/<notice_id>", permission=Permission.NOTICES_MANAGE, checked_upfront=True)
