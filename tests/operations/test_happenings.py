@@ -9,26 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from helpers.certificates import write_pair
 from helpers.support import Api, SteeredClock, Template, World, basic, settings_for
-from helpers.webhook_receiver import Received, Receiver, receiving
+from helpers.webhook_receiver import Received, Receiver
 from kms.access.model import Role
 from kms.audit import spool
 from kms.operations import Schedule
 from kms.vault import tables
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("receiver")
-    write_pair(folder)
-    return folder
-
-
-@pytest.fixture
-def receiver(pair: Path) -> Iterator[Receiver]:
-    with receiving(pair) as running:
-        yield running
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
-from helpers.certificates import write_pair
 from helpers.support import SteeredClock, Template, World, free_port, kind_of, settings_for
 from kms.errors import ValidationFailed
 from kms.notices import mail
@@ -46,13 +45,6 @@ class Inbox:
     def authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, given: Any) -> AuthResult:
         self.logins.append(given)
         return AuthResult(success=given == LoginPassword(b"kms", b"password of kms"), handled=False)
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mail")
-    write_pair(folder)
-    return folder
 
 
 def serving(pair: Path, scheme: str) -> Iterator[Inbox]:

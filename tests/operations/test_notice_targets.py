@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
@@ -16,7 +15,7 @@ import pytest
 
 from helpers.certificates import write_pair
 from helpers.support import SteeredClock, Template, World, kind_of, settings_for
-from helpers.webhook_receiver import Receiver, receiving
+from helpers.webhook_receiver import Receiver
 from kms.errors import StartError
 from kms.notices.targets import targets_of
 from kms.notices.webhook import Webhooks, may_have, new_secret
@@ -24,19 +23,6 @@ from kms.outgoing import named_hosts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = new_secret()
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("receiver")
-    write_pair(folder)
-    return folder
-
-
-@pytest.fixture
-def receiver(pair: Path) -> Iterator[Receiver]:
-    with receiving(pair) as running:
-        yield running
 
 
 def test_nothing_is_sent_anywhere_unless_a_setting_names_it(world: World) -> None:

@@ -13,7 +13,6 @@ from sqlalchemy import func, select
 from sqlalchemy.event import listens_for
 from standardwebhooks import Webhook
 
-from helpers.certificates import write_pair
 from helpers.support import Api, SteeredClock, Template, World, kind_of, settings_for
 from helpers.webhook_receiver import Received, Receiver, receiving
 from kms.access.model import Role
@@ -28,19 +27,6 @@ from kms.vault import tables
 from kms.vault.checking import wrong_tables
 
 KEY_EVENTS = ["key.expiring", "key.rotated", "key.revoked", "key.used_after_compromise"]
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("receiver")
-    write_pair(folder)
-    return folder
-
-
-@pytest.fixture
-def receiver(pair: Path) -> Iterator[Receiver]:
-    with receiving(pair) as running:
-        yield running
 
 
 @pytest.fixture
