@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,13 +15,15 @@ from sqlalchemy import func, select
 from sqlalchemy.event import listens_for
 from standardwebhooks import Webhook
 
+from helpers.running import wait_until
+from helpers.shell import ROOT
 from helpers.support import Api, SteeredClock, Template, World, kind_of, settings_for
 from helpers.webhook_receiver import Received, Receiver, receiving
 from kms.access.model import Role
 from kms.keys.model import Key
 from kms.notices import deliver, outbox
 from kms.notices.deliver import LEASE, PAUSES
-from kms.notices.model import Delivery, DeliveryState
+from kms.notices.model import Delivery, DeliveryState, Event
 from kms.operations import Service
 from kms.operations.system.expiring import announce_expiring_keys
 from kms.operations.system.schedule import remove_old_rows, rotate_due_keys
@@ -388,8 +392,7 @@ def test_a_slow_receiver_holds_up_nobody_else(
         for _ in range(12):
             alice.post("/api/v1/keys/orders/rotate")
         world.service.deliveries.deliver_due()
-        while len(receiver.received) < 12:
-            world.service.deliveries.deliver_due()
+        wait_until(lambda: slow.received and len(receiver.received) == 12)
         assert len(slow.received) == 1
         slow.held.clear()
         slow.released.set()
@@ -646,6 +649,30 @@ def test_what_waits_and_what_is_dead_is_in_the_metrics(world: World, receiver: R
     text = world.admin.get("/metrics").get_data(as_text=True)
     assert 'kms_notices{state="waiting"} 2.0' in text
     assert 'kms_notices{state="dead"} 0.0' in text
+
+
+def test_the_page_has_every_event_and_what_is_told(world: World, receiver: Receiver, clock: SteeredClock) -> None:
+    page = (ROOT / "docs" / "reference" / "notices.md").read_text()
+    listed = {
+        name: set(re.findall(r"`(\w+)`", told))
+        for name, told in re.findall(r"^\| `([\w.]+)`.*\| (.*) \|$", page, re.M)
+    }
+    assert set(Event) <= set(listed)
+    alice = world.user("alice")
+    subscribe(alice, receiver)
+    make(alice, "orders", "P31D")
+    alice.post("/api/v1/keys/orders/rotate")
+    clock.advance(days=2)
+    announce(world)
+    alice = world.login("alice", Role.USER)
+    alice.post("/api/v1/keys/orders/revoke", {"compromised_at": clock().isoformat()})
+    alice.post("/api/v1/keys/orders/encrypt", {"plaintext": ""})
+    world.service.happenings.write()
+    for received in send(world, receiver):
+        assert set(received.data) == listed[received.type], received.type
+    assert {each.type for each in receiver.received} == set(KEY_EVENTS)
+    examples = [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S)]
+    assert all(set(each["data"]) <= listed[each["type"]] for each in examples)
 
 
 def test_what_nobody_subscribed_to_is_not_written(world: World, receiver: Receiver) -> None:
