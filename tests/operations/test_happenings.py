@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
 
-from helpers.support import Api, SteeredClock, Template, World, basic, settings_for
+from helpers.notices import subscribe
+from helpers.support import SteeredClock, Template, World, basic, settings_for
 from helpers.webhook_receiver import Received, Receiver
 from kms.access.model import Role
 from kms.audit import spool
@@ -29,12 +29,6 @@ def begin_an_hour(clock: SteeredClock) -> None:
     """Move the clock to where the next hour is far."""
     clock.advance(hours=1)
     clock.now = clock().replace(minute=0)
-
-
-def subscribe(api: Api, receiver: Receiver, *events: str) -> dict[str, Any]:
-    answer = api.post("/api/v1/notices", {"url": receiver.url(), "events": list(events)})
-    assert answer.status_code == 201, answer.json
-    return dict(answer.json)
 
 
 def told(world: World, receiver: Receiver) -> list[Received]:
