@@ -104,8 +104,8 @@ _CHOSEN = (
     _group(
         "Be told",
         "Webhooks and mails about what happens to keys, and to the service.",
-        "create_notice list_notices get_notice update_notice test_notice list_deliveries "
-        "retry_delivery delete_notice",
+        "create_notice list_notices get_notice update_notice rotate_notice_secret test_notice "
+        "list_deliveries retry_delivery delete_notice",
     ),
     _group("Look after the service", "For administrators and auditors.", "audit_entries metrics"),
     _group(

@@ -5,22 +5,25 @@ Seeing it costs a look into a table of this worker. What was told of within the 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy import select
 
 from kms.access import clients
 from kms.access.model import ClientStatus
 from kms.clock import Clock
-from kms.errors import Refusal
+from kms.errors import IntegrityFailure, Refusal
 from kms.keys.model import KeyState, KeyVersion
 from kms.notices import events
 from kms.notices.deliver import PAUSES, Deliveries
-from kms.notices.model import Event
-from kms.notices.outbox import Occurrence, delivery_of, emit, subscribed
+from kms.notices.model import Event, Notice
+from kms.notices.outbox import Occurrence, delivery_of, emit, is_for, subscribed
+from kms.vault import tables
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
@@ -52,7 +55,7 @@ class Happenings:
         self._node = node
         self._waiting: dict[tuple[Event, str], Look] = {}
         self._seen: OrderedDict[tuple[Event, str], int] = OrderedDict()
-        self._alarms: list[_Alarm] = []
+        self._alarms: deque[_Alarm] = deque()
 
     def refused_as_revoked(self, key_id: str, version: int | None, client_id: str, operation: str) -> None:
         """The use of a revoked key was refused; it is told where that was revoked for compromise."""
@@ -100,35 +103,28 @@ class Happenings:
 
     def write(self) -> None:
         """Write what was seen into the outbox. Raises Refusal, and then keeps it."""
-        taken, self._waiting = self._waiting, {}
+        taken = dict(self._waiting)  # others add to it meanwhile
         if not taken:
             return
-        try:
-            with self._vault.read() as snapshot:
-                found = [occurrence for look in taken.values() if (occurrence := look(snapshot)) is not None]
-                found = [occurrence for occurrence in found if subscribed(snapshot, occurrence)]
-            if found:
-                with self._vault.change() as change:
-                    for occurrence in found:
-                        emit(change, occurrence)
-        except Refusal:
-            self._waiting = {**taken, **self._waiting}
-            raise
+        with self._vault.read() as snapshot:
+            found = [occurrence for look in taken.values() if (occurrence := look(snapshot)) is not None]
+            found = [occurrence for occurrence in found if subscribed(snapshot, occurrence)]
+        if found:
+            with self._vault.change() as change:
+                for occurrence in found:
+                    emit(change, occurrence)
+        for what in taken:
+            del self._waiting[what]
 
     def sound_alarms(self) -> None:
         """Tell what says that the service does not work: by the outbox, and where that cannot be written directly.
 
-        Without the outbox it is tried for about an hour, by this process alone. Raises Refusal where not even
+        Without the outbox it is tried for about an hour, by this process alone. Raises Unavailable where not even
         subscriptions can be read.
         """
-        taken, self._alarms = self._alarms, []
-        while taken:
-            try:
-                left = self._sounded(taken[0])
-            except Refusal:
-                self._alarms = [*taken, *self._alarms]
-                raise
-            del taken[0]
+        for _ in range(len(self._alarms)):  # others add to it meanwhile
+            left = self._sounded(self._alarms[0])
+            self._alarms.popleft()
             if left is not None:
                 self._alarms.append(left)
 
@@ -140,21 +136,24 @@ class Happenings:
         if timedelta() < alarm.next_attempt_at - now <= PAUSES[_ATTEMPTS - 1]:  # a clock can be set back
             return alarm
         with self._vault.read() as snapshot:
-            missing = [each for each in subscribed(snapshot, alarm.occurrence) if each.notice_id not in alarm.told]
-        told = set(alarm.told)
-        for notice in missing:
-            delivery = delivery_of(self._vault.derived_keys, notice, alarm.occurrence)
-            outcome = self._deliveries.send_directly(notice, delivery)
-            if outcome.delivered:
-                told.add(notice.notice_id)
-            else:
-                structlog.get_logger().warning(
-                    "an alarm was not delivered", notice_id=notice.notice_id, reason=outcome.fault
-                )
+            found = _subscribed_of_those_left(snapshot, alarm.occurrence)
+        missing = [notice for notice in found if notice.notice_id not in alarm.told]
+        told = alarm.told | {each.notice_id for each in missing if self._is_sent(each, alarm.occurrence)}
         if len(told) == len(alarm.told) + len(missing) or alarm.attempts >= _ATTEMPTS:
             return None
         pause = PAUSES[alarm.attempts]
-        return replace(alarm, next_attempt_at=now + pause, attempts=alarm.attempts + 1, told=frozenset(told))
+        return replace(alarm, next_attempt_at=now + pause, attempts=alarm.attempts + 1, told=told)
+
+    def _is_sent(self, notice: Notice, occurrence: Occurrence) -> bool:
+        """Whether the receiver has it now."""
+        delivery = delivery_of(self._vault.derived_keys, notice, occurrence)
+        try:
+            fault = self._deliveries.send_directly(notice, delivery).fault
+        except Refusal as refusal:
+            fault = refusal.detail
+        if fault:
+            structlog.get_logger().warning("an alarm was not delivered", notice_id=notice.notice_id, reason=fault)
+        return not fault
 
     def _is_written(self, occurrence: Occurrence) -> bool:
         """Whether the outbox has it now."""
@@ -164,3 +163,17 @@ class Happenings:
         except Refusal:
             return False
         return True
+
+
+def _subscribed_of_those_left(snapshot: Snapshot, occurrence: Occurrence) -> list[Notice]:
+    """As `subscribed`, passing over rows that were altered: others are still to be told of just that."""
+    try:
+        return subscribed(snapshot, occurrence)
+    except IntegrityFailure:
+        found = []
+        for (notice_id,) in snapshot.connection.execute(select(tables.notices.c.notice_id)).all():
+            with suppress(IntegrityFailure):
+                notice = snapshot.find(Notice, notice_id)
+                if notice is not None and notice.every_owner and is_for(notice, occurrence):
+                    found.append(notice)
+        return found

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import not_, select
+
 from kms.access import scope
 from kms.keys.model import Key
 from kms.notices.model import Delivery, DeliveryState, Event, Notice, NoticeStatus
@@ -15,6 +17,7 @@ from kms.vault.records import microseconds
 from kms.vault.sealing import DerivedKeys
 from kms.vault.transaction import Snapshot
 
+_FORGOTTEN_AT_ONCE = 500
 _KEPT = {DeliveryState.DELIVERED: timedelta(days=3), DeliveryState.DEAD: timedelta(days=30)}
 
 
@@ -54,14 +57,14 @@ def emit(change: Change, occurrence: Occurrence) -> int:
 
 def subscribed(snapshot: Snapshot, occurrence: Occurrence) -> list[Notice]:
     """The enabled subscriptions that this is for."""
-    owner, key = occurrence.owner, occurrence.key
-    return [
-        notice
-        for notice in _of_owner(snapshot, owner)
-        if occurrence.event in notice.events
-        and notice.status is NoticeStatus.ENABLED
-        and (key is None or scope.matches(notice.key_pattern, key.key_id))
-    ]
+    return [notice for notice in _of_owner(snapshot, occurrence.owner) if is_for(notice, occurrence)]
+
+
+def is_for(notice: Notice, occurrence: Occurrence) -> bool:
+    """Whether a subscription, of somebody whom it may concern, asks for that."""
+    is_wanted = occurrence.event in notice.events and notice.status is NoticeStatus.ENABLED
+    key = occurrence.key
+    return is_wanted and (key is None or scope.matches(notice.key_pattern, key.key_id))
 
 
 def _of_owner(snapshot: Snapshot, owner: str) -> list[Notice]:
@@ -100,19 +103,31 @@ def _text(part: str | int | bytes) -> str:
 
 
 def forgotten(change: Change, now: datetime, limit: int) -> list[Delivery]:
-    """Up to `limit` deliveries that nobody will ask about any more: delivered days ago, or dead for a month."""
+    """Up to `limit` deliveries that nobody will ask about any more: delivered days ago, dead for a month, and those
+    of subscriptions that there are no more.
+    """
     column = tables.notice_outbox.c
-    found: list[Delivery] = []
+    orphaned = column.notice_id.not_in(select(tables.notices.c.notice_id))
+    found = change.select(Delivery, orphaned, limit=limit)
     for state, kept in _KEPT.items():
-        old = column.state == state, column.settled_at < microseconds(now - kept)
+        old = column.state == state, column.settled_at < microseconds(now - kept), not_(orphaned)
         found += change.select(Delivery, *old, limit=limit - len(found))
     return found
 
 
 def forget(change: Change, notice: Notice) -> None:
-    """Remove a subscription with everything that was to be sent to it."""
-    change.delete(*change.matching(Delivery, notice_id=notice.notice_id))
-    change.delete(notice)
+    """Remove a subscription, so that nothing more is sent to it, and so much of what was as one change should.
+
+    The rest is for `forget_more`, or for whoever removes what is old.
+    """
+    change.delete(*change.matching(Delivery, notice_id=notice.notice_id, limit=_FORGOTTEN_AT_ONCE), notice)
+
+
+def forget_more(change: Change, notice_id: str) -> bool:
+    """Remove more of what was to be sent to a subscription that is no more; whether there may be still more."""
+    found = change.matching(Delivery, notice_id=notice_id, limit=_FORGOTTEN_AT_ONCE)
+    change.delete(*found)
+    return len(found) == _FORGOTTEN_AT_ONCE
 
 
 def forget_client(change: Change, client_id: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from email.errors import MessageError
 from email.headerregistry import Address
 from typing import Any
@@ -21,7 +21,11 @@ from kms.notices import mail
 from kms.notices.mail import Mail
 from kms.notices.model import Channel, Delivery, Notice
 from kms.notices.webhook import Networks, Outcome, Webhooks
+from kms.vault.records import microseconds
 from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
+
+OLD_SECRET_SIGNS_FOR = timedelta(days=1)
+"""For so long after a change of the secret its receiver may know the one before only."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,7 @@ class Targets:
             if notice.channel is Channel.EMAIL:
                 return self.mail.send(target, deliveries[0].delivery_id, deliveries, at)
             (delivery,) = deliveries
-            secret = _opened(keys, notice.secret, _context(notice.notice_id, "secret"))
-            return self.webhooks.send(target, secret, message_id(delivery), body_of(delivery), at)
+            return self.webhooks.send(target, _secrets(keys, notice, at), message_id(delivery), body_of(delivery), at)
         except ValidationFailed as refusal:
             return Outcome(refusal.detail)
 
@@ -98,6 +101,22 @@ def sealed(keys: DerivedKeys, notice_id: str, target: str, secret: str) -> tuple
         keys.seal(target.encode(), _context(notice_id, "target")),
         keys.seal(secret.encode(), _context(notice_id, "secret")),
     )
+
+
+def with_new_secret(keys: DerivedKeys, notice: Notice, secret: str, now: datetime) -> Notice:
+    """`notice` with another secret; the one before signs beside it for a day. Raises IntegrityFailure."""
+    before, ends = _secrets(keys, notice, now)[0], microseconds(now + OLD_SECRET_SIGNS_FOR)
+    content = f"{secret} {before} {ends}".encode()
+    return replace(notice, secret=keys.seal(content, _context(notice.notice_id, "secret")))
+
+
+def _secrets(keys: DerivedKeys, notice: Notice, now: datetime) -> list[str]:
+    """What signs now: the secret, and after a change for a while the one before."""
+    secret, *changed = _opened(keys, notice.secret, _context(notice.notice_id, "secret")).split()
+    if not changed:
+        return [secret]
+    before, ends = changed
+    return [secret, before] if microseconds(now) < int(ends) else [secret]
 
 
 def target_of(keys: DerivedKeys, notice: Notice) -> str:

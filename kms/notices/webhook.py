@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http.client import HTTPResponse
@@ -63,8 +64,11 @@ class Webhooks:
         """Raise ValidationFailed unless something may be sent to `url`."""
         self._place(url)
 
-    def send(self, url: str, secret: str, message_id: str, body: str, at: datetime) -> Outcome:
-        """Send `body`, JSON, under that id. Raises ValidationFailed where the host is not named (any more)."""
+    def send(self, url: str, secrets: Sequence[str], message_id: str, body: str, at: datetime) -> Outcome:
+        """Send `body`, JSON, under that id, signed with each of the secrets.
+
+        Raises ValidationFailed where the host is not named (any more).
+        """
         place = self._place(url)
         content = body.encode()
         headers = {
@@ -74,7 +78,7 @@ class Webhooks:
             "User-Agent": "kms",
             "webhook-id": message_id,
             "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": Webhook(secret).sign(message_id, at, body),
+            "webhook-signature": " ".join(Webhook(each).sign(message_id, at, body) for each in secrets),
             "Connection": "close",
         }
         lines = [f"POST {place.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]

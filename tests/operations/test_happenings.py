@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
-from helpers.certificates import write_pair
-from helpers.support import Api, SteeredClock, Template, World, basic, settings_for
-from helpers.webhook_receiver import Received, Receiver, receiving
+from helpers.notices import subscribe
+from helpers.support import SteeredClock, Template, World, basic, settings_for
+from helpers.webhook_receiver import Received, Receiver
 from kms.access.model import Role
 from kms.audit import spool
 from kms.operations import Schedule
 from kms.vault import tables
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("receiver")
-    write_pair(folder)
-    return folder
-
-
-@pytest.fixture
-def receiver(pair: Path) -> Iterator[Receiver]:
-    with receiving(pair) as running:
-        yield running
 
 
 @pytest.fixture
@@ -43,12 +29,6 @@ def begin_an_hour(clock: SteeredClock) -> None:
     """Move the clock to where the next hour is far."""
     clock.advance(hours=1)
     clock.now = clock().replace(minute=0)
-
-
-def subscribe(api: Api, receiver: Receiver, *events: str) -> dict[str, Any]:
-    answer = api.post("/api/v1/notices", {"url": receiver.url(), "events": list(events)})
-    assert answer.status_code == 201, answer.json
-    return dict(answer.json)
 
 
 def told(world: World, receiver: Receiver) -> list[Received]:
@@ -120,9 +100,12 @@ def test_an_altered_vault_is_told_although_nothing_can_be_written(
 ) -> None:
     notice = subscribe(world.admin, receiver, "vault.integrity")
     alice = world.user("alice")
-    subscribe(alice, receiver, "key.revoked")
+    world.user("boss", Role.ADMIN)
+    altered = subscribe(world.login("boss", Role.ADMIN), receiver, "vault.integrity")["notice_id"]
     with world.service.vault.engine.begin() as connection:
-        connection.execute(delete(tables.clients).where(tables.clients.c.client_id == "alice"))
+        connection.execute(delete(tables.clients).where(tables.clients.c.client_id == alice.client_id))
+        of_boss = tables.notices.c.notice_id == altered
+        connection.execute(update(tables.notices).where(of_boss).values(key_pattern="x"))
     clock.advance(hours=1)
     schedule = Schedule(world.service)
     receiver.statuses = [500]

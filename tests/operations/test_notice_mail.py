@@ -16,7 +16,6 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
-from helpers.certificates import write_pair
 from helpers.support import SteeredClock, Template, World, free_port, kind_of, settings_for
 from kms.errors import ValidationFailed
 from kms.notices import mail
@@ -46,13 +45,6 @@ class Inbox:
     def authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, given: Any) -> AuthResult:
         self.logins.append(given)
         return AuthResult(success=given == LoginPassword(b"kms", b"password of kms"), handled=False)
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mail")
-    write_pair(folder)
-    return folder
 
 
 def serving(pair: Path, scheme: str) -> Iterator[Inbox]:
@@ -129,6 +121,8 @@ def test_what_happens_to_keys_is_told_by_mail(
         assert "key_id: bills" in text
         assert alice.post(f"/api/v1/notices/{notice['notice_id']}/test").json["delivered"]
         assert smtps.mails[-1]["Subject"] == "KMS: notice.test"
+        refused = alice.post(f"/api/v1/notices/{notice['notice_id']}/rotate-secret")
+        assert kind_of(refused) == "operation-not-supported"
         assert world.admin.get("/api/v1/notices").json["items"][0]["email"] == "…@example.org"
     finally:
         service.close()

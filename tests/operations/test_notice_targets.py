@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
@@ -16,7 +15,7 @@ import pytest
 
 from helpers.certificates import write_pair
 from helpers.support import SteeredClock, Template, World, kind_of, settings_for
-from helpers.webhook_receiver import Receiver, receiving
+from helpers.webhook_receiver import Receiver
 from kms.errors import StartError
 from kms.notices.targets import targets_of
 from kms.notices.webhook import Webhooks, may_have, new_secret
@@ -24,19 +23,6 @@ from kms.outgoing import named_hosts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = new_secret()
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("receiver")
-    write_pair(folder)
-    return folder
-
-
-@pytest.fixture
-def receiver(pair: Path) -> Iterator[Receiver]:
-    with receiving(pair) as running:
-        yield running
 
 
 def test_nothing_is_sent_anywhere_unless_a_setting_names_it(world: World) -> None:
@@ -127,7 +113,7 @@ def test_a_name_that_is_led_inside_is_not_followed(
     hosts = named_hosts(f"hooks.example:{receiver.port}", "notice_hosts")
     webhooks = Webhooks(hosts, ca=receiver.ca)
     monkeypatch.setattr(socket, "getaddrinfo", resolving_to(address))
-    outcome = webhooks.send(f"https://hooks.example:{receiver.port}/", SECRET, "msg_1", "{}", NOW)
+    outcome = webhooks.send(f"https://hooks.example:{receiver.port}/", [SECRET], "msg_1", "{}", NOW)
     assert "no address that it may have" in outcome.fault
     assert receiver.received == []
 
@@ -144,7 +130,7 @@ def test_what_is_asked_about_is_what_is_connected_to(receiver: Receiver, monkeyp
     monkeypatch.setattr(socket, "getaddrinfo", rebinds)
     hosts = named_hosts(f"hooks.example:{receiver.port}", "notice_hosts")
     outcome = Webhooks(hosts, ca=receiver.ca, seconds=0.2).send(
-        f"https://hooks.example:{receiver.port}/", SECRET, "msg_1", "{}", NOW
+        f"https://hooks.example:{receiver.port}/", [SECRET], "msg_1", "{}", NOW
     )
     assert not outcome.delivered
     assert asked == ["hooks.example"]
@@ -155,7 +141,7 @@ def test_what_is_asked_about_is_what_is_connected_to(receiver: Receiver, monkeyp
 def test_no_redirect_is_followed(receiver: Receiver, status: int) -> None:
     webhooks = Webhooks(named_hosts(receiver.host, "notice_hosts"), ca=receiver.ca)
     receiver.statuses, receiver.headers = [status], {"Location": receiver.url("/inside")}
-    outcome = webhooks.send(receiver.url(), SECRET, "msg_1", "{}", NOW)
+    outcome = webhooks.send(receiver.url(), [SECRET], "msg_1", "{}", NOW)
     assert outcome.fault == f"it answered {status}, and redirects are not followed"
     assert len(receiver.received) == 1
 
@@ -164,7 +150,7 @@ def test_the_certificate_is_verified(receiver: Receiver, tmp_path: Path) -> None
     write_pair(tmp_path)  # of another authority
     for ca in (tmp_path / "server.crt", None):
         webhooks = Webhooks(named_hosts(receiver.host, "notice_hosts"), ca=ca)
-        assert "not trusted" in webhooks.send(receiver.url(), SECRET, "msg_1", "{}", NOW).fault
+        assert "not trusted" in webhooks.send(receiver.url(), [SECRET], "msg_1", "{}", NOW).fault
     assert receiver.received == []
 
 
@@ -188,11 +174,11 @@ def test_a_receiver_that_hangs_or_floods_is_left(pair: Path) -> None:
         thread.start()
         host = f"localhost:{port}"
         webhooks = Webhooks(named_hosts(host, "notice_hosts"), ca=pair / "server.crt", seconds=0.3)
-        outcome = webhooks.send(f"https://{host}/", SECRET, "msg_1", "{}", NOW)
+        outcome = webhooks.send(f"https://{host}/", [SECRET], "msg_1", "{}", NOW)
         assert outcome.fault == "it did not answer within 0.3 seconds"
         over.set()
         patient = Webhooks(webhooks.hosts, ca=webhooks.ca, seconds=20)
-        assert "within" not in patient.send(f"https://{host}/", SECRET, "msg_1", "{}", NOW).fault
+        assert "within" not in patient.send(f"https://{host}/", [SECRET], "msg_1", "{}", NOW).fault
 
 
 def test_a_host_that_is_not_named_any_more_gets_nothing(

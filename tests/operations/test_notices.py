@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,37 +11,22 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.event import listens_for
 from standardwebhooks import Webhook
 
-from helpers.certificates import write_pair
+from helpers.notices import KEY_EVENTS, announce, deliveries, make, send, subscribe
+from helpers.running import wait_until
+from helpers.shell import ROOT
 from helpers.support import Api, SteeredClock, Template, World, kind_of, settings_for
-from helpers.webhook_receiver import Received, Receiver, receiving
+from helpers.webhook_receiver import Receiver, receiving
 from kms.access.model import Role
 from kms.keys.model import Key
-from kms.notices import deliver
+from kms.notices import deliver, outbox
 from kms.notices.deliver import LEASE, PAUSES
-from kms.notices.model import Delivery, DeliveryState
+from kms.notices.model import Delivery, DeliveryState, Event
 from kms.operations import Service
-from kms.operations.system.expiring import announce_expiring_keys
 from kms.operations.system.schedule import remove_old_rows, rotate_due_keys
 from kms.vault import tables
 from kms.vault.checking import wrong_tables
-
-KEY_EVENTS = ["key.expiring", "key.rotated", "key.revoked", "key.used_after_compromise"]
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("receiver")
-    write_pair(folder)
-    return folder
-
-
-@pytest.fixture
-def receiver(pair: Path) -> Iterator[Receiver]:
-    with receiving(pair) as running:
-        yield running
 
 
 @pytest.fixture
@@ -49,57 +35,6 @@ def world(template: Template, receiver: Receiver, tmp_path: Path, clock: Steered
     opened = template.open(settings, clock)
     yield World.of(opened)
     opened.close()
-
-
-def subscribe(api: Api, receiver: Receiver, *events: str, **more: Any) -> dict[str, Any]:
-    answer = api.post("/api/v1/notices", {"url": receiver.url(), "events": list(events) or KEY_EVENTS, **more})
-    assert answer.status_code == 201, answer.json
-    return dict(answer.json)
-
-
-def send(world: World, receiver: Receiver) -> list[Received]:
-    """Send what is due, and give what came of that."""
-    before = len(receiver.received)
-    world.service.deliveries.deliver_due(and_wait=True)
-    return receiver.received[before:]
-
-
-def announce(world: World) -> None:
-    announce_expiring_keys(world.service, world.service.clock())
-
-
-def deliveries(api: Api, notice: dict[str, Any], state: str = "") -> list[dict[str, Any]]:
-    query = f"?state={state}" if state else ""
-    return list(api.get(f"/api/v1/notices/{notice['notice_id']}/deliveries{query}").json["items"])
-
-
-def make(api: Api, key_id: str, period: str = "P365D") -> None:
-    assert api.post("/api/v1/keys", {"key_id": key_id, "cryptoperiod": period}).status_code == 201
-
-
-def test_a_key_that_expires_is_told_of_30_7_and_1_days_ahead(
-    world: World, receiver: Receiver, clock: SteeredClock
-) -> None:
-    alice = world.user("alice")
-    notice = subscribe(alice, receiver, "key.expiring")
-    make(alice, "orders", "P40D")
-    expires_at = clock() + timedelta(days=40)
-    told = []
-    for day in range(42):
-        for _ in range(2):
-            announce(world)
-            told += [(day, each) for each in send(world, receiver)]
-        clock.advance(days=1)
-    assert [(day, each.data["days"]) for day, each in told] == [(10, 30), (33, 7), (39, 1)]
-    assert len({each.id for _, each in told}) == 3
-    _, first = told[0]
-    assert first.type == "key.expiring"
-    assert first.data == {
-        "key_id": "orders", "owner": "alice", "version": 1, "days": 30,
-        "expires_at": expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }  # fmt: skip
-    assert all(each.is_signed_with(notice["secret"]) for _, each in told)
-    assert wrong_tables(world.service.vault) == []
 
 
 def test_a_receiver_verifies_it_with_the_library(world: World, receiver: Receiver) -> None:
@@ -112,132 +47,6 @@ def test_a_receiver_verifies_it_with_the_library(world: World, receiver: Receive
     assert (body["type"], body["data"]["version"]) == ("key.rotated", 2)
     assert received.headers["content-type"] == "application/json"
     assert received.path == "/hook"
-
-
-def test_a_key_made_with_fewer_days_is_told_of_where_that_is_still_ahead(
-    world: World, receiver: Receiver, clock: SteeredClock
-) -> None:
-    alice = world.user("alice")
-    announce(world)
-    clock.advance(minutes=5)  # the marks are behind
-    subscribe(alice, receiver, "key.expiring")
-    for key_id, period in (("a", "P30D"), ("b", "P29D"), ("c", "P6D"), ("d", "PT12H"), ("e", "P1D")):
-        make(alice, key_id, period)
-    told = []
-    for _ in range(32):
-        announce(world)
-        told += [(each.data["key_id"], each.data["days"]) for each in send(world, receiver)]
-        clock.advance(days=1)
-    assert sorted(told) == [("a", 1), ("a", 7), ("b", 1), ("b", 7), ("c", 1)]
-
-
-def test_a_rotation_begins_anew_and_what_is_not_in_use_is_not_told_of(
-    world: World, receiver: Receiver, clock: SteeredClock
-) -> None:
-    alice = world.user("alice")
-    subscribe(alice, receiver, "key.expiring")
-    for key_id in ("rotated", "revoked", "deleted", "planned"):
-        make(alice, key_id, "P40D")
-    assert alice.patch("/api/v1/keys/planned", {"rotation_period": "P39D"}).status_code == 200
-    clock.advance(days=11)
-    announce(world)
-    assert {each.data["key_id"] for each in send(world, receiver)} == {"rotated", "revoked", "deleted"}
-    alice = world.login("alice", Role.USER)
-    alice.post("/api/v1/keys/rotated/rotate")
-    alice.post("/api/v1/keys/revoked/revoke")
-    alice.delete("/api/v1/keys/deleted", {"waiting_period": "P300D"})
-    told = []
-    for _ in range(45):
-        announce(world)
-        told += [(each.data["version"], each.data["days"]) for each in send(world, receiver)]
-        clock.advance(days=1)
-    assert told == [(2, 30), (1, 1), (2, 7), (2, 1)]  # what was planned for the 39th day was not done
-
-
-def test_a_clock_back_and_forth_tells_nothing_twice(world: World, receiver: Receiver, clock: SteeredClock) -> None:
-    alice = world.user("alice")
-    subscribe(alice, receiver, "key.expiring")
-    make(alice, "orders", "P40D")
-    announce(world)
-    clock.advance(days=10, seconds=1)
-    announce(world)
-    assert len(send(world, receiver)) == 1
-    for step in (-0.5, 0.5, -20.0, 20.0, -0.9, 0.9):
-        clock.advance(days=step)
-        announce(world)
-    assert send(world, receiver) == []
-    clock.advance(days=24)
-    announce(world)
-    assert [each.data["days"] for each in send(world, receiver)] == [7]
-
-
-def test_after_it_was_away_it_tells_the_nearest_only(world: World, receiver: Receiver, clock: SteeredClock) -> None:
-    alice = world.user("alice")
-    subscribe(alice, receiver, "key.expiring")
-    make(alice, "orders", "P60D")
-    make(alice, "bills", "P80D")
-    announce(world)
-    clock.advance(days=55)
-    announce(world)
-    told = {(each.data["key_id"], each.data["days"]) for each in send(world, receiver)}
-    assert told == {("orders", 7), ("bills", 30)}
-
-
-def test_many_keys_that_expire_at_one_moment(world: World, receiver: Receiver, clock: SteeredClock) -> None:
-    alice = world.user("alice")
-    subscribe(alice, receiver, "key.expiring")
-    for number in range(9):
-        make(alice, f"k{number}", "P40D")
-    clock.advance(days=12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kms.operations.system.expiring._KEYS_AT_ONCE", 4)
-        announce(world)
-    assert sorted(each.data["key_id"] for each in send(world, receiver)) == [f"k{number}" for number in range(9)]
-
-
-def test_keys_that_expire_are_found_by_their_index(world: World, clock: SteeredClock) -> None:
-    statements: list[tuple[str, Any]] = []
-
-    @listens_for(world.service.vault.engine, "before_cursor_execute")
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith("SELECT") and "expires_at BETWEEN" in statement:
-            statements.append((statement, parameters))
-
-    announce(world)
-    with world.service.vault.engine.connect() as connection:
-        for statement, parameters in statements:
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
-            assert "USING INDEX ix_key_versions_expires_at" in plan[0][3]
-    assert len(statements) == 6
-
-
-def test_two_nodes_tell_it_once(database_url: str, receiver: Receiver, tmp_path: Path, clock: SteeredClock) -> None:
-    common: dict[str, Any] = {"notice_hosts": receiver.host, "notice_ca": receiver.ca}
-    common |= {"database_url": database_url, "seal_file": tmp_path / "root.key"}
-    nodes = [Service.open(settings_for(tmp_path / name, **common), clock) for name in ("one", "two")]
-    try:
-        world = World.of(nodes[0])
-        alice = world.user("alice")
-        subscribe(alice, receiver, "key.expiring")
-        for number in range(10):
-            make(alice, f"k{number}", "P40D")
-        clock.advance(days=10, seconds=1)
-
-        def work(node: Service) -> None:
-            announce_expiring_keys(node, clock())
-            node.deliveries.deliver_due(and_wait=True)
-
-        threads = [threading.Thread(target=work, args=(node,)) for node in nodes for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for node in nodes:
-            node.deliveries.deliver_due(and_wait=True)
-        assert sorted(each.data["key_id"] for each in receiver.received) == [f"k{number}" for number in range(10)]
-    finally:
-        for node in nodes:
-            node.close()
 
 
 def test_a_life_on_either_database(
@@ -402,8 +211,7 @@ def test_a_slow_receiver_holds_up_nobody_else(
         for _ in range(12):
             alice.post("/api/v1/keys/orders/rotate")
         world.service.deliveries.deliver_due()
-        while len(receiver.received) < 12:
-            world.service.deliveries.deliver_due()
+        wait_until(lambda: slow.received and len(receiver.received) == 12)
         assert len(slow.received) == 1
         slow.held.clear()
         slow.released.set()
@@ -531,6 +339,28 @@ def test_the_secret_is_shown_once_and_nothing_stands_in_the_database(world: Worl
         assert b"token-in-the-path" not in content, file
 
 
+def test_a_secret_changes_without_a_notice_that_nobody_verifies(
+    world: World, receiver: Receiver, clock: SteeredClock
+) -> None:
+    alice = world.user("alice")
+    notice = subscribe(alice, receiver)
+    path = f"/api/v1/notices/{notice['notice_id']}"
+    secrets = [notice["secret"]]
+    signed = []
+    for hours in (0, 1, 24):
+        clock.advance(hours=hours)
+        alice = world.login("alice", Role.USER)
+        if hours < 24:
+            secrets.append(alice.post(f"{path}/rotate-secret").json["secret"])
+        alice.post(f"{path}/test")
+        signed.append([receiver.received[-1].is_signed_with(secret) for secret in secrets])
+    assert signed == [[True, True], [False, True, True], [False, False, True]]
+    assert len(set(secrets)) == 3
+    assert "secret" not in alice.get(path).text
+    assert world.user("bob").post(f"{path}/rotate-secret").status_code == 404
+    assert kind_of(world.admin.post(f"{path}/rotate-secret")) == "permission-denied"
+
+
 def test_deletion_leaves_nothing(world: World, receiver: Receiver) -> None:
     alice = world.user("alice")
     notice = subscribe(alice, receiver)
@@ -542,6 +372,39 @@ def test_deletion_leaves_nothing(world: World, receiver: Receiver) -> None:
             assert snapshot.connection.execute(select(func.count()).select_from(table)).scalar() == 0
     assert send(world, receiver) == []
     assert wrong_tables(world.service.vault) == []
+
+
+@pytest.mark.parametrize("how", ["notice", "client"])
+def test_deletion_of_much_leaves_nothing(
+    world: World, receiver: Receiver, clock: SteeredClock, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_FORGOTTEN_AT_ONCE", 2)
+    alice = world.user("alice")
+    notice = subscribe(alice, receiver)
+    make(alice, "orders")
+    for _ in range(7):
+        alice.post("/api/v1/keys/orders/rotate")
+    if how == "notice":
+        assert alice.delete(f"/api/v1/notices/{notice['notice_id']}").status_code == 200
+    else:
+        assert world.admin.delete("/api/v1/clients/alice").status_code == 200
+        remove_old_rows(world.service, clock())
+    with world.service.vault.read() as snapshot:
+        assert snapshot.select(Delivery) == []
+    assert wrong_tables(world.service.vault) == []
+
+
+def test_a_clock_that_was_ahead_puts_nothing_off(world: World, receiver: Receiver, clock: SteeredClock) -> None:
+    alice = world.user("alice")
+    make(alice, "orders")
+    clock.advance(days=400)
+    alice = world.login("alice", Role.USER)
+    subscribe(alice, receiver)
+    alice.post("/api/v1/keys/orders/rotate")
+    receiver.statuses = [500]
+    assert len(send(world, receiver)) == 1
+    clock.advance(days=-400)
+    assert len(send(world, receiver)) == 1
 
 
 def test_a_test_says_how_it_ended(world: World, receiver: Receiver) -> None:
@@ -605,6 +468,30 @@ def test_what_waits_and_what_is_dead_is_in_the_metrics(world: World, receiver: R
     text = world.admin.get("/metrics").get_data(as_text=True)
     assert 'kms_notices{state="waiting"} 2.0' in text
     assert 'kms_notices{state="dead"} 0.0' in text
+
+
+def test_the_page_has_every_event_and_what_is_told(world: World, receiver: Receiver, clock: SteeredClock) -> None:
+    page = (ROOT / "docs" / "reference" / "notices.md").read_text()
+    listed = {
+        name: set(re.findall(r"`(\w+)`", told))
+        for name, told in re.findall(r"^\| `([\w.]+)`.*\| (.*) \|$", page, re.M)
+    }
+    assert set(Event) <= set(listed)
+    alice = world.user("alice")
+    subscribe(alice, receiver)
+    make(alice, "orders", "P31D")
+    alice.post("/api/v1/keys/orders/rotate")
+    clock.advance(days=2)
+    announce(world)
+    alice = world.login("alice", Role.USER)
+    alice.post("/api/v1/keys/orders/revoke", {"compromised_at": clock().isoformat()})
+    alice.post("/api/v1/keys/orders/encrypt", {"plaintext": ""})
+    world.service.happenings.write()
+    for received in send(world, receiver):
+        assert set(received.data) == listed[received.type], received.type
+    assert {each.type for each in receiver.received} == set(KEY_EVENTS)
+    examples = [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S)]
+    assert all(set(each["data"]) <= listed[each["type"]] for each in examples)
 
 
 def test_what_nobody_subscribed_to_is_not_written(world: World, receiver: Receiver) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from kms.access.model import Caller
 from kms.access.policy import Permission, by_role
-from kms.errors import Conflict, NotFound, PermissionDenied, ValidationFailed
+from kms.errors import Conflict, NotFound, OperationNotSupported, PermissionDenied, ValidationFailed
 from kms.notices import outbox, targets, webhook
 from kms.notices.model import (
     OF_THE_SERVICE,
@@ -29,6 +30,7 @@ from kms.operations.core.service import Call, Service
 from kms.vault.transaction import Snapshot
 
 _MOST = 20
+_PAUSE_SECONDS = 0.01
 _SOMEBODY_ELSE = ""  # no client has this id
 _EventName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": sorted(SUBSCRIBABLE)})]
 _Events = Annotated[list[_EventName], msgspec.Meta(min_length=1, max_length=len(SUBSCRIBABLE))]
@@ -76,6 +78,14 @@ class CreatedNotice(NoticeView, kw_only=True):
     """A new subscription; `secret`, which is shown once, verifies the signatures of its webhooks."""
 
     secret: str | UnsetType = UNSET
+
+
+class ChangedNoticeSecret(Answer):
+    """Another `secret`, shown once. Until then notices are signed with the one before too."""
+
+    notice_id: str
+    secret: str
+    old_secret_until: datetime
 
 
 class NoticeList(Answer):
@@ -166,12 +176,38 @@ def update_notice(service: Service, call: Call, request: UpdateNoticeRequest, no
     return NoticeView(**_members(service, call, after))
 
 
+@operation(
+    "POST",
+    "/api/v1/notices/<notice_id>/rotate-secret",
+    permission=Permission.NOTICES_MANAGE,
+    checked_upfront=True,
+)
+def rotate_notice_secret(service: Service, call: Call, request: EmptyRequest, notice_id: str) -> ChangedNoticeSecret:
+    """Sign webhooks with another secret; the one before signs too for a day, so that the receiver can change."""
+    secret, now = webhook.new_secret(), service.clock()
+    with service.change(call) as change:
+        before = notice_of_caller(change, call, notice_id)
+        require_own(call.known_caller, before)
+        _require_unnarrowed(call.known_caller)
+        if before.channel is not Channel.WEBHOOK:
+            raise OperationNotSupported("Mails are not signed; they have no secret.")
+        change.replace(before, targets.with_new_secret(change.derived_keys, before, secret, now))
+    return ChangedNoticeSecret(
+        notice_id=notice_id, secret=secret, old_secret_until=now + targets.OLD_SECRET_SIGNS_FOR
+    )
+
+
 @operation("DELETE", "/api/v1/notices/<notice_id>", permission=Permission.NOTICES_MANAGE, checked_upfront=True)
 def delete_notice(service: Service, call: Call, request: EmptyRequest, notice_id: str) -> NoticeView:
     """End a subscription. What was still to be sent to it is forgotten."""
     with service.change(call) as change:
         found = notice_of_caller(change, call, notice_id)
         outbox.forget(change, found)
+    is_more = True
+    while is_more:
+        time.sleep(_PAUSE_SECONDS)  # for others who change something
+        with service.vault.change() as change:
+            is_more = outbox.forget_more(change, found.notice_id)
     return NoticeView(**_members(service, call, found))
 
 
