@@ -515,6 +515,7 @@ def test_a_form_that_is_refused_comes_again_with_what_was_sent(
         assert "kept" in answer.text
     if field is not None:
         assert f'id="{field}-wrong"' in answer.text, ann.text
+    assert "Expected" not in answer.text
 
 
 def test_what_is_no_form_is_refused(ann: Browser) -> None:

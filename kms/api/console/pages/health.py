@@ -70,10 +70,9 @@ def _days(values: dict[str, float], name: str) -> Sign | None:
     return Sign("TLS certificate", f"{days} days", state, "Until it, or one of its chain, expires.")
 
 
-def _zero(values: dict[str, float], name: str, title: str, about: str) -> Sign | None:
-    if name not in values:
-        return None
-    return Sign(title, f"{values[name]:.0f}", "good" if values[name] == 0 else "bad", about)
+def _zero(values: dict[str, float], name: str, title: str, about: str) -> Sign:
+    count = values.get(name, 0)  # what was never counted is not among the metrics
+    return Sign(title, f"{count:.0f}", "good" if count == 0 else "bad", about)
 
 
 def _number(values: dict[str, float], name: str, title: str, about: str) -> Sign | None:
