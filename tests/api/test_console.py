@@ -236,6 +236,8 @@ def test_a_page_changes_nothing_and_tells_no_secret(people: World, path: str) ->
     assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert browser.held.token not in answer.text
     assert browser.cookie not in answer.text
@@ -322,6 +324,16 @@ def test_logging_out_ends_the_session_in_the_service(people: World, ann: Browser
     assert answer.status_code == 401
     ann.hold(kept)
     assert "Your session is over." in ann.get("/keys").text
+
+
+def test_another_site_does_not_log_anybody_out(people: World, ann: Browser) -> None:
+    elsewhere = {"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.example"}
+    stranger = Browser.of(people)  # whose cookie the browser keeps back
+    for browser, headers in ((stranger, elsewhere), (stranger, SAME_ORIGIN), (ann, elsewhere)):
+        answer = browser.post("/logout", headers=headers)
+        assert f"{COOKIE}=;" not in str(answer.headers)
+    assert ann.post("/logout", csrf="x").status_code == 403
+    assert ann.get("/keys").status_code == 200
 
 
 def test_what_is_dangerous_asks_for_a_code_that_works_once(world: World, clock: SteeredClock) -> None:

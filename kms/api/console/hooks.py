@@ -128,15 +128,18 @@ class ConsoleHooks:
 
     def logout(self) -> Response:
         """End the session, on every worker, and have the browser forget the cookie."""
-        visit = self._visit()
-        if visit is not None:
-            try:
-                self._read_form(visit)
-                visit.run("end_session")
-            except errors.AuthenticationFailed:
-                pass  # it is over anyway
-            except errors.Refusal as refusal:
-                return self._refusal_page(visit, refusal)
+        visit = None
+        try:
+            require_own_origin(request.headers, self.service.settings.public_url)
+            visit = self._visit()
+            if visit is None:
+                return self._login_page()  # a form of another site comes without the cookie, and must not remove it
+            self._read_form(visit)
+            visit.run("end_session")
+        except errors.AuthenticationFailed:
+            pass  # it is over anyway
+        except errors.Refusal as refusal:
+            return self._refusal_page(visit, refusal)
         return self._login_page(notice="You are logged out.", forget=True)
 
     def view(self, route: Route) -> Callable[..., Response]:
@@ -238,4 +241,6 @@ class ConsoleHooks:
 
 def _finished(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    for name in ("Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy"):
+        response.headers[name] = "same-origin"
     return response
