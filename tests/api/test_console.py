@@ -247,6 +247,32 @@ def test_a_page_changes_nothing_and_tells_no_secret(people: World, path: str) ->
     assert re.findall(r"<script\b[^>]*>", answer.text) == [f'<script src="{_script(answer.text)}" defer>']
 
 
+@pytest.mark.parametrize(
+    ("name", "role", "paths"),
+    [
+        ("bob", Role.USER, ["", "/keys", "/keys/mine", "/grants", "/account", "/revocations"]),
+        ("inspector", Role.AUDITOR, ["", "/keys", "/keys/mine", "/clients", "/clients/ann", "/groups", "/audit",
+                                     "/health", "/account", "/revocations"]),
+        ("admin", Role.ADMIN, ["", "/keys", "/keys/mine", "/clients/ann", "/audit", "/health", "/account"]),
+    ],
+)  # fmt: skip
+def test_who_looks_leaves_no_refusals(people: World, name: str, role: Role, paths: list[str]) -> None:
+    if name == "inspector":
+        people.enrol(name, role)
+    if name == "bob":
+        grant = {"subject": "client:bob", "permission": "keys:read", "key_pattern": "mine"}
+        assert people.login("ann", Role.USER).post("/api/v1/grants", grant).status_code == 201
+    browser = Browser.as_client(people, name, role)
+    for path in paths:
+        answer = browser.get(path)
+        assert answer.status_code == 200, browser.text
+        left = entries(people, answer.headers["X-Request-Id"])
+        assert [each for each in left if each["outcome"] != "success"] == [], path
+        links = set(re.findall(r'href="/console(/(?!static)[^"?]*)', answer.text))
+        for link in links:
+            assert browser.get(link).status_code == 200, (path, link)
+
+
 def _script(page: str) -> str:
     found = re.search(r'src="(/console/static/[^"]+/console\.js)"', page)
     assert found is not None
