@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -54,6 +55,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     public_url: str | None = None
     jwks_hosts: str = ""
     jwks_ca: Path | None = None
+    notice_hosts: str = ""
+    notice_networks: str = ""
+    notice_ca: Path | None = None
+    notice_mail_domains: str = ""
+    smtp_url: str | None = None
+    smtp_password: str | None = None
+    smtp_from: str = ""
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
     transit_mount: str = "transit"
@@ -98,6 +106,29 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return frozenset({url, f"{url}/auth/token"})
 
     @property
+    def origin(self) -> str:
+        """The origin of the service's pages, as browsers write it (RFC 6454). Raises StartError for a wrong URL."""
+        scheme, host, port = self._public_parts()
+        host = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{host}" if port in (None, _USUAL_PORTS.get(scheme)) else f"{scheme}://{host}:{port}"
+
+    @property
+    def relying_party_id(self) -> str:
+        """The host for which passkeys are made (WebAuthn's RP ID). Raises StartError for a wrong URL."""
+        return self._public_parts()[1]
+
+    def _public_parts(self) -> tuple[str, str, int | None]:
+        url = self.public_url or f"https://localhost:{self.port}"
+        try:
+            parts = urlsplit(url)
+            host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+        except ValueError:
+            host, port = "", None
+        if not host or parts.scheme not in _USUAL_PORTS:
+            raise StartError(f"public_url is the URL of the service, such as https://kms.example.com, and not {url}.")
+        return parts.scheme, host, port
+
+    @property
     def proxy_networks(self) -> tuple[Network, ...]:
         """The networks of `trusted_proxies`. Raises StartError where that is no list of networks."""
         return tuple(_network(text.strip()) for text in self.trusted_proxies.split(",") if text.strip())
@@ -113,6 +144,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.data_dir / "audit"
 
 
+_USUAL_PORTS = {"https": 443, "http": 80}
 _SHORTEST_BACKUP_KEY = 43  # 256 bits in base64 without padding
 _FROM_FILE = "_FILE"
 _CONFIG = "KMS_CONFIG"
@@ -146,7 +178,7 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         raise StartError("lease must be at least 20 milliseconds (PT0.02S).")
     if not timedelta(minutes=1) <= settings.console_idle <= timedelta(days=1):
         raise StartError("console_idle must be from a minute to a day (PT1M to P1D).")
-    _ = settings.proxy_networks
+    _ = settings.proxy_networks, settings.origin
     return settings
 
 

@@ -92,11 +92,31 @@ class MfaRequired(Refusal):
     problem, status, title = "mfa-required", 401, "Second factor required"
 
 
+class PasskeyCloned(Refusal):
+    """The passkey signed rightly, but its counter went back, or it is of another kind than it was.
+
+    So two authenticators may have its private key. Delete the passkey, which ends its sessions, and make another
+    (`/api/v1/clients/{client_id}/passkeys`). The refusal is in the log and in the audit log.
+    """
+
+    problem, status, title = "passkey-cloned", 403, "Passkey may have been copied"
+
+    def __init__(self, credential: str) -> None:
+        """`credential`: which passkey, as the audit log has it."""
+        self.credential = credential
+        super().__init__(
+            "The counter of this passkey went back, so somebody may have a copy of it. Log in by another way, delete "
+            "it and make another."
+        )
+
+
 class InsufficientUserAuthentication(Refusal):
     """This asks for a second factor that a person gave not long ago (RFC 9470).
 
-    Log in again with the code of the authenticator app, and send the request with the new token; or send this one
-    request with `Authorization: Basic` and `X-TOTP`. The header `WWW-Authenticate` has how long ago it may have been.
+    In a session that a person began, `POST /auth/second-factor` takes the code of the authenticator app
+    (`{"code": "123456"}`) or a passkey; then send the request again with the same token. Without such a session log
+    in again, or send this one request with `Authorization: Basic` and `X-TOTP`. The header `WWW-Authenticate` has how
+    long ago it may have been.
     """
 
     problem, status, title = "insufficient-user-authentication", 401, "Fresh second factor required"
@@ -104,8 +124,9 @@ class InsufficientUserAuthentication(Refusal):
     def __init__(self, within: timedelta) -> None:
         self.max_age = int(within.total_seconds())
         super().__init__(
-            f"This needs a second factor that was given at most {self.max_age} s ago. Log in again with a code "
-            "(`python -m kms login`), or send this request with client id and secret (Basic) and X-TOTP."
+            f"This needs a second factor that was given at most {self.max_age} s ago. Give it to POST "
+            "/auth/second-factor and send this again, or log in again with a code (`python -m kms login`), or send "
+            "this request with client id and secret (Basic) and X-TOTP."
         )
 
 

@@ -82,6 +82,9 @@ class Metrics:
             multiprocess_mode="max",
         )
         self._logins = library.Counter("kms_logins", "Log-ins by every way, by outcome.", ["outcome"], registry=None)
+        self._notices = library.Counter(
+            "kms_notice_attempts", "Attempts to deliver notices, by outcome.", ["outcome"], registry=None
+        )
         self._database_seconds = library.Histogram(
             "kms_database_seconds",
             "How long reads and changes took, a change until it was durable.",
@@ -121,6 +124,8 @@ class Metrics:
         self.seconds.labels("start").observe(0)
         for outcome in ("success", "authentication-failed", "mfa-required", "rate-limited"):
             self._logins.labels(outcome)  # from nothing to one is a change that a chart must see
+        for outcome in ("delivered", "failed", "dead"):
+            self._notices.labels(outcome)
         self._allocate()
 
     def _allocate(self) -> None:
@@ -142,6 +147,10 @@ class Metrics:
     def count_login(self, outcome: str) -> None:
         """Count a log-in: "success", or the problem type of its refusal."""
         self._logins.labels(outcome).inc()
+
+    def count_notice(self, outcome: str) -> None:
+        """Count an attempt to deliver a notice: "delivered", "failed" (it is tried again) or "dead"."""
+        self._notices.labels(outcome).inc()
 
     def add_up(self) -> None:
         """Put what was counted into this worker's files, where every scrape sees it."""

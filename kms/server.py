@@ -29,6 +29,7 @@ from kms.config import Settings, load
 from kms.errors import Refusal, StartError
 from kms.files import faults_of_start, private_directory
 from kms.log import READY_LOGGER, configure_logging
+from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.system.checking import INTEGRITY
 from kms.renewal import Renewal, require_served
@@ -64,6 +65,10 @@ def main(*, debug: bool, **flags: Any) -> None:
     Every flag is also a variable (--data-dir is KMS_DATA_DIR; KMS_X_FILE names a file that holds the value)
     and a member of the TOML file; docs/reference/settings.md lists them all. SIGHUP loads a new certificate,
     SIGTERM lets requests in flight finish.
+
+    \b
+    For example:
+      kms serve --host 0.0.0.0 --data-dir /var/lib/kms
     """
     os.umask(0o077)
     try:
@@ -112,6 +117,7 @@ def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tup
     _hold_data_directory(settings)
     if settings.client_ca is not None:
         certificates.read_roots(settings.client_ca)
+    targets_of(settings)
     RateLimits(settings).require_storage()
     settings = _with_free_port(settings)
     tls.ensure_material(settings)
@@ -139,7 +145,7 @@ def _serve_with_granian(settings: Settings, root_key: Secret) -> bool:
     """Serve until a stop is asked for. Whether every request was answered."""
 
     def open_worker(socket_of_worker: socket.socket) -> listening.Listener:
-        from app import create_app
+        from kms.wsgi import create_app
 
         application = create_app(settings, root_key).wsgi_app  # what Flask itself would call, one call later
         return listening.Listener(settings, socket_of_worker, application)
@@ -164,7 +170,7 @@ def _listening_socket(settings: Settings) -> socket.socket:
 
 
 def _serve_with_flask(settings: Settings, root_key: Secret) -> None:
-    from app import create_app
+    from kms.wsgi import create_app
 
     app = create_app(settings, root_key)
     threading.Thread(target=_announce, args=(settings,), daemon=True).start()

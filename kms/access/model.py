@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from kms.access import scope
-from kms.access.encryption_context import context_of
 from kms.access.scope import Scope
+from kms.encryption_context import context_of
 from kms.enums import TextEnum
 from kms.vault import names, tables
 from kms.vault.memory import Standing
@@ -15,6 +15,15 @@ from kms.vault.records import stored_in
 
 SECRET = "secret"  # noqa: S105  # a kind of credential
 """The credential of whoever proved a client's secret and a second factor."""
+
+PASSKEY = "passkey:"
+"""How the credential begins of who proved a passkey of a client."""
+
+
+def is_of_person(credential: str) -> bool:
+    """Whether a person proves a client by this credential, and not a program."""
+    return credential == SECRET or credential.startswith(PASSKEY)
+
 
 EVERY_OWNER = "*"
 """The owner in a grant that denies, where it is about everybody's keys."""
@@ -167,8 +176,8 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class Caller:
     """Who is asking, once that is proven: with a session, an access key, or neither.
 
-    `credential` says what proved it: `secret`, `key:KID`, `certificate:THUMBPRINT`, `issuer-role:ROLE` or
-    `access-key:ID`; `subject` whom a platform's token named, and `issuer_role` by which role it came;
+    `credential` says what proved it: `secret`, `passkey:ID`, `key:KID`, `certificate:THUMBPRINT`, `issuer-role:ROLE`
+    or `access-key:ID`; `subject` whom a platform's token named, and `issuer_role` by which role it came;
     `second_factor_at` when a person gave a second factor. With a `scope` it may do nothing else. A session of it
     lives no longer than `token_lifetime`, where there is one, and making it uses up what it `consumes`.
 

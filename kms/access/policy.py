@@ -42,6 +42,7 @@ class Permission(TextEnum):
     GRANTS_MANAGE = "grants:manage"
     SESSIONS_MANAGE = "sessions:manage"
     MOUNTS_MANAGE = "mounts:manage"
+    NOTICES_MANAGE = "notices:manage"
     CLIENTS_READ = "clients:read"
     CLIENTS_MANAGE = "clients:manage"
     SECRETS_ROTATE = "secrets:rotate"
@@ -85,6 +86,7 @@ _OWNER = USES | frozenset(
         P.KEYS_DELETE,
         P.KEYS_EXPORT,
         P.GRANTS_MANAGE,
+        P.NOTICES_MANAGE,
         P.SECRETS_ROTATE,
     }
 )
@@ -106,6 +108,7 @@ ANY_OWNER: dict[Role, frozenset[Permission]] = {
             P.KEYS_REVOKE,
             P.KEYS_DELETE,
             P.MOUNTS_MANAGE,
+            P.NOTICES_MANAGE,
             P.CLIENTS_READ,
             P.CLIENTS_MANAGE,
             P.SECRETS_ROTATE,

@@ -58,7 +58,7 @@ class FastPathMiddleware:
         plain = [
             each
             for each in OPERATIONS.values()
-            if each.method in _METHODS and not each.is_token_endpoint and "<int:" not in each.path
+            if each.method in _METHODS and not (each.is_token_endpoint or each.is_public) and "<int:" not in each.path
         ]
         plain.sort(key=lambda each: each.path.count("<"))  # a path without variables comes first, as in Flask
         self._operations = [(each, re.compile(_VARIABLE.sub(_VALUE, each.path))) for each in plain]

@@ -38,12 +38,21 @@ class Spool:
 
     While the process lives the file ends in zeros, which no entry contains. Where somebody takes the file away from
     its name, another takes its place within a second, with the entries that would be lost; `lost` is called then.
+    `stalled` is told why nothing can be written, once it begins.
     """
 
-    def __init__(self, directory: Path, *, fsync: bool, lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        fsync: bool,
+        lost: Callable[[], None] = lambda: None,
+        stalled: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self._directory = directory
         self._fsync = fsync
         self._lost = lost
+        self._stalled = stalled
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._written = self._synced = 0
         self._window: mmap.mmap | None = None
@@ -101,6 +110,7 @@ class Spool:
         if not self._is_failing:
             self._is_failing = True
             _LOG.warning("THE AUDIT LOG CANNOT BE WRITTEN: everything is refused", reason=reason, exact=str(error))
+            self._stalled(reason)
         return Unavailable(f"The audit log cannot be written ({reason}), so nothing is done.", retry_after=5)
 
     def _look(self) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from kms.errors import KeyStateConflict
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
+from kms.notices import events, outbox
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
 from kms.vault.change import Change, next_serial
@@ -30,17 +31,17 @@ def revoke(
             changed = True
     if not changed:
         return key
-    change.insert(
-        Revocation(
-            serial=next_serial(change, revocations.c.serial),
-            key_uid=key.uid,
-            key_id=key.key_id,
-            up_to_version=key.latest_version,
-            reason=reason,
-            revoked_at=now,
-            compromised_at=compromised_at,
-        )
+    made = Revocation(
+        serial=next_serial(change, revocations.c.serial),
+        key_uid=key.uid,
+        key_id=key.key_id,
+        up_to_version=key.latest_version,
+        reason=reason,
+        revoked_at=now,
+        compromised_at=compromised_at,
     )
+    change.insert(made)
+    outbox.emit(change, events.key_revoked(key, made))
     if reason.leads_to in {KeyState.COMPROMISED, KeyState.DEACTIVATED} and key.next_rotation_at is not None:
         key = change.replace(key, replace(key, next_rotation_at=None))
     return key

@@ -30,15 +30,19 @@ _CHANGES_FORGOTTEN_AT_ONCE = 256
 class Change(Snapshot):
     """Writes of one transaction, until it is known whether they stay; what they do to the head is gathered.
 
-    `epoch` is the one of the head that it began with.
+    `epoch` is the one of the head that it began with. The same commit may hold earlier changes: what they outdate has
+    an epoch only once it is committed, and is `outdated_before` until then.
+    `memo` is for what callers read once in a change that makes many of the same kind, and that nothing in it changes.
     """
 
     def __init__(self, connection: Connection, keys: DerivedKeys) -> None:
         super().__init__(connection, keys)
         self.epoch = 0
         self.outdated: set[str] = set()
+        self.outdated_before: frozenset[str] = frozenset()
         self.entries: list[str] = []
         self.terms: dict[str, tuple[int, int]] = {}
+        self.memo: dict[object, Any] = {}
 
     @contextmanager
     def part(self) -> Iterator[None]:

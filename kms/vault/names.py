@@ -56,6 +56,11 @@ def of_public_key(client_id: str, kid: str) -> str:
     return f"public key {client_id} {kid}"
 
 
+def of_passkey(passkey_id: str) -> str:
+    """A passkey by which a person proves a client."""
+    return f"passkey {passkey_id}"
+
+
 def of_certificate(client_id: str, thumbprint: str) -> str:
     """A certificate by which a client proves itself."""
     return f"certificate {client_id} {thumbprint}"

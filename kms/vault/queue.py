@@ -100,6 +100,7 @@ class Group:
             return self.first
         change = Change(self.first.connection, self.first.derived_keys)
         change.epoch = self.head.epoch
+        change.outdated_before = frozenset(self.outdated)
         change.savepoint()
         return change
 

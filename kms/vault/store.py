@@ -45,11 +45,15 @@ def _unobserved(_kind: str, _seconds: float) -> None:
     """Nobody wants to know."""
 
 
+def _nobody_told(_reason: str) -> None:
+    """Nobody wants to know."""
+
+
 class Vault:
     """An unsealed vault on one engine. `memories` are those of this process that are told of its commits.
 
-    `observe` is told of each "read" and "change", and how many seconds it took; `errors` counts what the database did
-    not carry out.
+    `observe` is told of each "read" and "change", and how many seconds it took; `distrusted` why the database is not
+    trusted any more; `errors` counts what the database did not carry out.
     """
 
     def __init__(self, engine: Engine, derived_keys: DerivedKeys, lease: timedelta, host: Host) -> None:
@@ -60,6 +64,7 @@ class Vault:
         self.nodes = Nodes(host.node_id, self.lease_seconds)
         self.memories: list[Memory] = []
         self.observe: Callable[[str, float], None] = _unobserved
+        self.distrusted: Callable[[str], None] = _nobody_told
         self.errors = Counter(conflict=0, unavailable=0)
         is_postgresql = engine.dialect.name == "postgresql"
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ") if is_postgresql else engine
@@ -213,6 +218,7 @@ class Vault:
                 "KEYS ARE NOT USED: the database is not what the service wrote; see `python -m kms vault accept`",
                 reason=reason,
             )
+            self.distrusted(reason)
         for memory in list(self.memories):
             memory.ends = 0.0
 

@@ -65,8 +65,9 @@ class Snapshot:
         order_by: Any = None,
         limit: int | None = None,
     ) -> list[T]:
-        """The values of `cls` that meet `criteria`. Raises IntegrityFailure."""
-        query = select(table_of(cls)).where(*criteria).order_by(order_by).limit(limit)
+        """The values of `cls` that meet `criteria`; `order_by` is a column or several. Raises IntegrityFailure."""
+        order = order_by if isinstance(order_by, tuple) else (order_by,)
+        query = select(table_of(cls)).where(*criteria).order_by(*order).limit(limit)
         rows = self.connection.execute(query).all()
         return [_checked(self.derived_keys, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 

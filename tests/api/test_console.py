@@ -194,6 +194,7 @@ _EXAMPLES = {
     "client_id": "ann",
     "session_id": "0",
     "kid": "k",
+    "passkey_id": "p",
 }
 _EXAMPLES |= {"grant_id": "0" * 32, "group": "g"}
 POSTS = [re.sub(r"<(?:int:)?(\w+)>", lambda found: _EXAMPLES[found[1]], each.path) for each in ROUTES]

@@ -9,8 +9,9 @@ from flask import Flask, Response, g, request
 
 from kms import errors
 from kms.access.authentication import Credentials
+from kms.access.model import Caller
 from kms.access.ratelimit import RateClass, identity
-from kms.api import problems
+from kms.api import problems, token_endpoint
 from kms.api.admission import Admission
 from kms.api.console import pages, session
 from kms.api.console.render import CONTENT_SECURITY_POLICY, MEDIA_TYPES, Renderer
@@ -110,21 +111,27 @@ class ConsoleHooks:
 
     def _prove(self, call: Call, form: Form) -> None:
         """Set the caller of a log-in; one that is refused leaves an audit entry, as over REST. Raises Refusal."""
+        try:
+            call.caller = g.call.caller = self._proven(call, form)
+        except errors.Refusal as refusal:
+            if not isinstance(refusal, errors.RateLimited):
+                self.service.record(call, refusal)
+            raise
+
+    def _proven(self, call: Call, form: Form) -> Caller:
+        passkey = text(form, "passkey")
+        if passkey:
+            return token_endpoint.proven_by_passkey(self.service, TokenRequest(passkey=passkey), call)
         presented = Credentials(
             text(form, "client_id")[:_LONGEST_FIELD],
             text(form, "client_secret")[:_LONGEST_FIELD],
             totp_code=text(form, "code")[:_LONGEST_FIELD] or None,
             recovery_code=text(form, "recovery_code")[:_LONGEST_FIELD] or None,
         )
-        try:
-            if presented.totp_code is None and presented.recovery_code is None:
-                raise errors.MfaRequired("Give the six digits that your authenticator app shows, or a recovery code.")
-            with self.console.admission.slow() if presented.is_passphrase else nullcontext():
-                call.caller = g.call.caller = self.service.authenticate(presented, call.source)
-        except errors.Refusal as refusal:
-            if not isinstance(refusal, errors.RateLimited):
-                self.service.record(call, refusal)
-            raise
+        if presented.totp_code is None and presented.recovery_code is None:
+            raise errors.MfaRequired("Give the six digits that your authenticator app shows, or a recovery code.")
+        with self.console.admission.slow() if presented.is_passphrase else nullcontext():
+            return self.service.authenticate(presented, call.source)
 
     def logout(self) -> Response:
         """End the session, on every worker, and have the browser forget the cookie."""

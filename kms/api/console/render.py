@@ -15,8 +15,8 @@ from msgspec import UNSET
 
 _HERE = Path(__file__).parent
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 MEDIA_TYPES = {
     "console.css": "text/css; charset=utf-8",

@@ -25,13 +25,12 @@ class ConsoleSession(msgspec.Struct, array_like=True):
     """One person's session in one browser.
 
     `token` is the service's session; `csrf` what every form of it carries; `notice` what the next page says once.
-    Times are seconds since 1970. `confirmed_at` is when the person last gave a second factor to confirm something.
+    Times are seconds since 1970.
     """
 
     token: str
     used_at: float
     csrf: str
-    confirmed_at: float = 0.0
     notice: str = ""
 
     @classmethod
@@ -46,11 +45,6 @@ class ConsoleSession(msgspec.Struct, array_like=True):
         """Whether it was not used for longer than `longest`, or was used in a future that cannot be."""
         used_at = datetime.fromtimestamp(self.used_at, UTC)
         return not used_at - _CLOCKS_DIFFER_BY <= now <= used_at + longest
-
-    def is_confirmed(self, now: datetime, within: timedelta) -> bool:
-        """Whether its person confirmed something with a second factor no longer than `within` ago."""
-        confirmed_at = datetime.fromtimestamp(self.confirmed_at, UTC)
-        return confirmed_at - _CLOCKS_DIFFER_BY <= now < confirmed_at + within
 
 
 def sealed(session: ConsoleSession, keys: DerivedKeys) -> str:

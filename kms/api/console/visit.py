@@ -15,7 +15,7 @@ from kms.access import policy, step_up
 from kms.access.lockout import network_of
 from kms.access.model import Caller
 from kms.access.policy import Permission
-from kms.access.ratelimit import RateClass, identity
+from kms.access.ratelimit import identity
 from kms.api import requests
 from kms.api.admission import Admission
 from kms.api.console.render import Renderer
@@ -112,26 +112,20 @@ class Visit:
     @property
     def must_confirm(self) -> bool:
         """Whether what is dangerous asks for a second factor now: the last one was longer ago than five minutes."""
-        is_fresh = step_up.is_fresh(self.caller, CONFIRMED_WITHIN, self.now)
-        return not (is_fresh or self.session.is_confirmed(self.now, CONFIRMED_WITHIN))
+        return not step_up.is_fresh(self.caller, CONFIRMED_WITHIN, self.now)
 
     def confirm(self) -> None:
-        """Have the person confirm with the code in the form, if that `must_confirm`. Raises Refusal.
-
-        The code works once and failures count to the lockout, as at a log-in.
-        """
+        """Have the person confirm with the code in the form, if that `must_confirm`. Raises Refusal."""
         if not self.must_confirm:
             return
         code = self.field("code")
         if code is None:
             raise ValidationFailed("code: give the six digits that your authenticator app shows now.")
-        self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, self.call.source))
         try:
-            # The one place that proves a second factor under a session.
-            self.service.authenticator.confirm(self.caller, code, self.call.source)
+            self.run("confirm_second_factor", {"code": code})
         except AuthenticationFailed as refusal:
             raise ValidationFailed(f"code: {refusal.detail}") from None
-        self.session.confirmed_at = self.now.timestamp()
+        self.call.caller = self.service.authenticator.session(self.session.token)
 
     def render(self, template: str, refusal: Refusal | None = None, status: int = 200, **given: Any) -> Response:
         """A page. With a `refusal` it says so, beside the field that it is about, and has its status."""

@@ -26,6 +26,7 @@ from kms.vault import tables
 _DEFAULT = "default"
 _WAYS = {
     "secret": ("auth/userpass/login/{client}", "userpass-{client}"),
+    "passkey": ("auth/userpass/login/{client}", "userpass-{client}"),
     "key": ("auth/token", "token-{client}"),
     "issuer-role": ("auth/jwt/login", "jwt-{name}"),
     "access-key": ("auth/approle/login", "approle"),

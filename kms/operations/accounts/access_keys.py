@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from kms.access import access_keys, policy, sessions
 from kms.access.access_keys import AccessKey
-from kms.access.model import SECRET
+from kms.access.model import is_of_person
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.errors import Conflict, NotFound, ValidationFailed
@@ -90,7 +90,7 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
     now = service.clock()
     expires_at = now + lifetime
     is_child = caller.token is not None and caller.token.parent is not None
-    if (is_child or caller.credential != SECRET) and caller.expires_at is not None:
+    if (is_child or not is_of_person(caller.credential)) and caller.expires_at is not None:
         expires_at = min(expires_at, caller.expires_at)  # no program may make itself live on
     with service.change(call) as change:
         # Those with a session token are as many as sessions: STS gives one to each program that asks.

@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import access_keys, clients, issuers, policy, public_keys, sessions
+from kms.access import access_keys, clients, issuers, passkeys, policy, public_keys, sessions
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
 from kms.access.model import Client, RecoveryCode, Token
+from kms.access.passkeys import Passkey
 from kms.access.policy import Permission
 from kms.access.public_keys import PublicKey
 from kms.access.ratelimit import RateClass
+from kms.access.webauthn import AuthenticationResponse
 from kms.errors import NotFound
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -24,6 +26,7 @@ CLIENT_CREDENTIALS = "client_credentials"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  # a name
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name
+PASSKEY = "urn:kms:params:oauth:grant-type:passkey"
 _MOST_SESSIONS_SHOWN = 1000
 
 Jwt = Annotated[str, msgspec.Meta(max_length=16_384)]
@@ -35,7 +38,8 @@ class TokenRequest(Request):
     `client_credentials`: the headers have a secret and a second factor, or `client_assertion` is a JWT that a key of
     the client has signed (RFC 7523), or the connection has a certificate for `client_id` (RFC 8705). `…:jwt-bearer`:
     `assertion` is a token of a platform, and `role` the issuer role that takes it. `…:token-exchange` (RFC 8693): a
-    narrower session of the one whose token the headers or `subject_token` have.
+    narrower session of the one whose token the headers or `subject_token` have. `urn:kms:…:passkey`: `passkey` is
+    what the browser gave for the options of `POST /auth/passkey/options`, in a form as text.
 
     `scope` narrows the session to words `PERMISSION@KEY-PATTERN`, separated by spaces; `expires_in` is in seconds.
     """
@@ -44,12 +48,14 @@ class TokenRequest(Request):
         "client_credentials",
         "urn:ietf:params:oauth:grant-type:jwt-bearer",
         "urn:ietf:params:oauth:grant-type:token-exchange",
+        "urn:kms:params:oauth:grant-type:passkey",
     ] = "client_credentials"
     client_id: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     client_assertion_type: Literal["urn:ietf:params:oauth:client-assertion-type:jwt-bearer"] | None = None
     client_assertion: Jwt | None = None
     assertion: Jwt | None = None
     role: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    passkey: AuthenticationResponse | Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
     subject_token: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
     subject_token_type: Literal["urn:ietf:params:oauth:token-type:access_token"] | None = None
     requested_token_type: Literal["urn:ietf:params:oauth:token-type:access_token"] | None = None
@@ -116,7 +122,7 @@ class CredentialView(Answer):
 
 
 class CredentialList(Answer):
-    """What proves a client: secret, recovery codes (`remaining`), public keys, access keys, issuer roles."""
+    """What proves a client: secret, recovery codes (`remaining`), passkeys, public and access keys, issuer roles."""
 
     items: list[CredentialView]
     next_cursor: str | None
@@ -214,11 +220,13 @@ def list_credentials(service: Service, call: Call, request: EmptyRequest, client
     with service.vault.read() as snapshot:
         client = clients.get(snapshot, client_id)
         codes = snapshot.matching(RecoveryCode, client_id=client_id)
+        of_person = snapshot.matching(Passkey, client_id=client_id, order_by="created_at")
         keys = snapshot.matching(PublicKey, client_id=client_id, order_by="created_at")
         signing = access_keys.in_force(snapshot, client_id, service.clock())
         roles = snapshot.matching(IssuerRole, client_id=client_id, order_by="created_at")
     call.target = client_id
-    return CredentialList(items=_credentials(client, codes, keys, signing, roles, service.clock()), next_cursor=None)
+    found = _credentials(client, codes, of_person, keys, signing, roles, service.clock())
+    return CredentialList(items=found, next_cursor=None)
 
 
 @operation("DELETE", "/api/v1/clients/<client_id>/credentials", permission=Permission.SESSIONS_MANAGE)
@@ -228,6 +236,7 @@ def end_every_credential(service: Service, call: Call, request: EmptyRequest, cl
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id
         others = [
+            *change.matching(Passkey, client_id=client_id),
             *change.matching(PublicKey, client_id=client_id),
             *change.matching(IssuerRole, client_id=client_id),
         ]
@@ -257,6 +266,7 @@ def _shown_scope(words: frozenset[str]) -> str | UnsetType:
 def _credentials(
     client: Client,
     codes: list[RecoveryCode],
+    of_person: list[Passkey],
     keys: list[PublicKey],
     signing: list[AccessKey],
     roles: list[IssuerRole],
@@ -265,6 +275,9 @@ def _credentials(
     made = client.created_at
     found = [CredentialView(credential="secret", created_at=made)]
     found.append(CredentialView(credential="recovery-codes", created_at=made, remaining=len(codes)))
+    for passkey in of_person:
+        name = passkeys.credential_of(passkey.passkey_id)
+        found.append(CredentialView(credential=name, created_at=passkey.created_at))
     for key in keys:
         name = public_keys.credential_of(key.kid)
         found.append(CredentialView(credential=name, created_at=key.created_at, expires_at=key.expires_at or UNSET))

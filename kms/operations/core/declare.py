@@ -46,7 +46,7 @@ class Operation:
     `items`, for operations that take it; `batch_function` carries out a batch at less cost than `function` would for
     each item, with the same results, `at_once` items between two looks at whether the caller still may. `location` is
     the path of what was made, with members of the answer in braces. `example` is a request that works, its parts from
-    earlier answers written as `FromAnswerOf`.
+    earlier answers written as `FromAnswerOf`. What `is_public` has no caller, and needs no permission.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Operation:
     hot: bool = False
     slow: bool = False
     is_token_endpoint: bool = False
+    is_public: bool = False
     batch: type[Request] | None = None
     batch_function: Callable[..., Any] | None = None
     at_once: int = 100

@@ -10,7 +10,7 @@ from typing import Any
 
 from kms.access import policy
 from kms.access.ratelimit import identity
-from kms.errors import InternalError, Refusal
+from kms.errors import InternalError, KeyRevoked, Refusal
 from kms.operations.core.declare import BatchItems, BatchResults, Operation, Request
 from kms.operations.core.key_access import authorized_key_cached
 from kms.operations.core.service import Call, Service
@@ -30,24 +30,38 @@ def execute_operation(
     """
     try:
         call.at = at = service.clock()
-        call.caller = service.authenticator.revalidate(call.known_caller, at)  # whose body may have taken its time
+        if not operation.is_public:
+            call.caller = service.authenticator.revalidate(
+                call.known_caller, at
+            )  # whose body may have taken its time
         if operation.permission is not None and operation.checked_upfront:
-            policy.require(call.caller, operation.permission)
+            policy.require(call.known_caller, operation.permission)
         request = read_request()
         if isinstance(request, BatchItems):
             answer: Any = _each(service, operation, call, request, path)
         else:
             answer = operation.function(service, call, request, **path)
     except Refusal as refusal:
+        if isinstance(refusal, KeyRevoked):
+            _tell_of_revoked(service, operation, call)
         service.record(call, refusal)
         raise
     except Exception:
         service.record(call, InternalError(""))
         raise
     service.record(call)
+    if call.refused and any(isinstance(each, KeyRevoked) for each in answer.items):
+        _tell_of_revoked(service, operation, call)
     if call.key_id is not None and operation.permission in policy.USES and call.succeeded:
         service.last_uses.note(call.key_id, at, operation.name, call.request_id)
     return answer
+
+
+def _tell_of_revoked(service: Service, operation: Operation, call: Call) -> None:
+    """Somebody wanted to use a key that was revoked: perhaps for compromise, of which its owner may want to know."""
+    if call.key_id is not None and operation.permission in policy.USES:
+        client_id = call.known_caller.client_id
+        service.happenings.refused_as_revoked(call.key_id, call.version, client_id, operation.name)
 
 
 def _each(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from socket import gethostname
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,9 +17,11 @@ from kms.access.authentication import Authenticator, Credentials
 from kms.access.certificates import ClientRoots
 from kms.access.circumstances import Circumstances
 from kms.access.model import Caller
+from kms.access.passkey_logins import PasskeyLogins
 from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
+from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
@@ -30,6 +33,9 @@ from kms.keys.cryptoperiod import Cryptoperiods
 from kms.last_uses import LastUses
 from kms.message_quota import MessageQuota
 from kms.metrics import Metrics
+from kms.notices.deliver import Deliveries
+from kms.notices.happenings import Happenings
+from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.core.key_pool import KeyPool
 from kms.revocation.in_force import RevocationsInForce
@@ -109,20 +115,33 @@ class Service:
         self.revocations = RevocationsInForce(self.memory)
         self.key_cache = KeyCache(vault, self.memory, self.revocations, settings.aws_account_id)
         lifetimes = Lifetimes(settings.token_lifetime, settings.metrics_token_lifetime)
-        self.authenticator = Authenticator(vault, self.memory, clock, lifetimes)
+        self.metrics = Metrics(settings.run_dir / "metrics")
+        self.notice_targets = targets_of(settings)
+        self.deliveries = Deliveries(
+            vault, clock, self.notice_targets, settings.aws_account_id, self.metrics.count_notice
+        )
+        self.happenings = Happenings(vault, clock, self.deliveries, gethostname())
+        vault.distrusted = self.happenings.distrusted
+        self.authenticator = Authenticator(vault, self.memory, clock, lifetimes, self.happenings.locked_out)
         hosts = jwks_fetch.named_hosts(settings.jwks_hosts)
         self.fetch_jwks = partial(jwks_fetch.fetch, hosts=hosts, ca=settings.jwks_ca)
         roots = ClientRoots(settings.client_ca).in_force if settings.client_ca is not None else tuple
-        self.programs = Programs(vault, self.memory, clock, settings.audiences, self.fetch_jwks, roots)
+        self.programs = Programs(
+            vault, self.memory, clock, settings.audiences, self.fetch_jwks, roots, self.happenings.locked_out
+        )
+        party = RelyingParty(settings.relying_party_id, settings.origin)
+        self.passkeys = PasskeyLogins(vault, self.memory, clock, party, self.happenings.locked_out)
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
         self.publisher = Publisher(vault, self.memory, self.revocations)
         self.rate_limits = RateLimits(settings)
-        self.metrics = Metrics(settings.run_dir / "metrics")
         vault.observe = self.metrics.observe_database
         self.spool = Spool(
-            settings.audit_dir, fsync=settings.audit_fsync == "always", lost=self.metrics.spools_lost.inc
+            settings.audit_dir,
+            fsync=settings.audit_fsync == "always",
+            lost=self.metrics.spools_lost.inc,
+            stalled=self.happenings.stalled,
         )
         self.memory.start()
 
@@ -170,6 +189,7 @@ class Service:
     def close(self) -> None:
         """Stop answering and let go of the database."""
         self.write_at_the_end()
+        self.deliveries.stop()
         self.memory.stop()
         self.key_pool.close()
         self.spool.close()

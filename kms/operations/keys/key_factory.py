@@ -13,6 +13,7 @@ from kms.keys.cryptoperiod import Cryptoperiods, next_rotation
 from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
 from kms.keys.lifecycle import awaits_material, effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
+from kms.notices import events, outbox
 from kms.vault.change import Change
 from kms.vault.transaction import Snapshot
 
@@ -100,6 +101,7 @@ def next_version(
     after = _succeeded(change, key, kind, now, keep_schedule=keep_schedule)
     version = _version(change, after, after.latest_version, material, now, now, periods)
     _put(change, waiting, version)
+    outbox.emit(change, events.key_rotated(after, version, now))
     return after, version
 
 
@@ -150,6 +152,7 @@ def rotate_to(
         process_until=expires_at + periods.process_after,
     )
     change.replace(pending, version)
+    outbox.emit(change, events.key_rotated(after, version, now))
     return after, version
 
 

@@ -14,4 +14,5 @@ import kms.api.console.pages.key_acts
 import kms.api.console.pages.keys
 import kms.api.console.pages.new_key
 import kms.api.console.pages.overview
+import kms.api.console.pages.passkeys
 import kms.api.console.pages.revocations  # noqa: F401

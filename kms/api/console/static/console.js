@@ -58,3 +58,32 @@ if (idle) {
     }
   }, 1000);
 }
+
+// Passkeys: have the browser make or use one, and send what it says with the form.
+for (const form of document.querySelectorAll("form[data-passkey]")) {
+  const { parseCreationOptionsFromJSON, parseRequestOptionsFromJSON } = window.PublicKeyCredential || {};
+  if (!parseCreationOptionsFromJSON || !parseRequestOptionsFromJSON) continue;
+  const said = form.querySelector("[role=alert]");
+  const ask = async () => {
+    if (form.dataset.passkey === "create") {
+      const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(JSON.parse(form.dataset.options));
+      return navigator.credentials.create({ publicKey });
+    }
+    const answer = await fetch("/auth/passkey/options", { method: "POST", credentials: "omit" });
+    const options = await answer.json();
+    if (!answer.ok) throw new Error(options.detail);
+    return navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(options) });
+  };
+  form.hidden = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    said.hidden = true;
+    try {
+      form.elements.passkey.value = JSON.stringify((await ask()).toJSON());
+      form.submit();
+    } catch (fault) {
+      said.textContent = fault.name === "NotAllowedError" ? "That was cancelled, or took too long." : fault.message;
+      said.hidden = false;
+    }
+  });
+}
