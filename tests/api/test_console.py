@@ -41,6 +41,7 @@ FOR_ALL = (
     "/keys/mine/export",
     "/revocations",
     "/account",
+    "/account/passkeys/new",
     "/grants",
     "/new-grant",
     "/explain",
