@@ -24,7 +24,7 @@ from kms.operations import OPERATIONS, Call, Service, execute_operation
 from kms.operations.accounts.sessions import TokenRequest
 
 _LOGIN = "/console/login"
-_IDLE = "You were logged out, because nothing was done for {minutes} minutes."
+_IDLE = "You were logged out, because nothing was done for {minutes}."
 _OVER = "Your session is over. Log in again."
 _LONGEST_FIELD = 8192
 
@@ -205,7 +205,7 @@ class ConsoleHooks:
         if held.is_idle(self.service.clock(), self.service.settings.console_idle):
             visit.run("end_session")
             minutes = int(self.service.settings.console_idle.total_seconds() // 60)
-            raise _Idle(_IDLE.format(minutes=minutes))
+            raise _Idle(_IDLE.format(minutes="a minute" if minutes == 1 else f"{minutes} minutes"))
         held.used_at = self.service.clock().timestamp()
         return visit
 

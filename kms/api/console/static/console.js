@@ -54,7 +54,7 @@ if (idle) {
       window.location.assign("/console");
     } else if (left <= 60) {
       warning.hidden = false;
-      warning.querySelector("output").textContent = String(Math.max(0, left));
+      warning.querySelector("[data-seconds]").textContent = String(Math.max(0, left));
     }
   }, 1000);
 }
