@@ -91,6 +91,12 @@ def test_the_core_knows_neither_flask_nor_sql() -> None:
             assert not re.search(r"^\s*(from|import) flask\b", text, re.MULTILINE), path
 
 
+def test_the_metrics_library_is_imported_late() -> None:
+    """It looks when it is imported where the workers' files are, which the service says only when it starts."""
+    for path in SOURCES:
+        assert not re.search(r"^(from|import) prometheus_client\b", path.read_text(), re.MULTILINE), path
+
+
 @pytest.mark.parametrize("path", [*SOURCES, ROOT / "app.py"], ids=lambda path: str(path.relative_to(ROOT)))
 def test_everything_public_has_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text())

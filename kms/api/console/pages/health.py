@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask import Response
-from prometheus_client.parser import text_string_to_metric_families
 
 from kms.api.console.routes import page
 from kms.api.console.visit import Visit
@@ -55,6 +54,9 @@ def health(visit: Visit) -> Response:
 
 def _values(exposition: str) -> dict[str, float]:
     """The sum over its labels of every metric, by name."""
+    # Not before the service has told the library where its files are (see `kms.metrics`).
+    from prometheus_client.parser import text_string_to_metric_families
+
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
@@ -70,10 +72,9 @@ def _days(values: dict[str, float], name: str) -> Sign | None:
     return Sign("TLS certificate", f"{days} days", state, "Until it, or one of its chain, expires.")
 
 
-def _zero(values: dict[str, float], name: str, title: str, about: str) -> Sign | None:
-    if name not in values:
-        return None
-    return Sign(title, f"{values[name]:.0f}", "good" if values[name] == 0 else "bad", about)
+def _zero(values: dict[str, float], name: str, title: str, about: str) -> Sign:
+    count = values.get(name, 0)  # what was never counted is not among the metrics
+    return Sign(title, f"{count:.0f}", "good" if count == 0 else "bad", about)
 
 
 def _number(values: dict[str, float], name: str, title: str, about: str) -> Sign | None:
