@@ -20,7 +20,7 @@ LEVELS = [
     {"vault", "crypto"},
     {"access", "key_cache", "message_quota", "last_uses", "revocation", "audit", "metrics"},
     {"operations"},
-    {"api", "server", "cli", "tls", "log", "listening", "renewal", "workers", "__main__"},
+    {"api", "server", "cli", "tls", "log", "listening", "renewal", "sd_notify", "workers", "__main__"},
 ]
 # Inside operations: core ← accounts, keys ← use, transfer ← system
 OPERATIONS = [{"core"}, {"accounts", "keys"}, {"use"}, {"transfer"}, {"system"}]
