@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import structlog
-
 from kms.errors import Refusal, StartError
 from kms.mounted import is_out_of_reach
 
@@ -74,6 +72,8 @@ def _require_closed(path: Path) -> None:
     if mode & stat.S_IRWXO:
         raise StartError(f"{shown}: everybody can use it. Take that from others, or give it to this user.")
     if mode & stat.S_IRWXG and path not in _warned_of:
+        import structlog  # here: the client library does without it
+
         _warned_of.add(path)
         structlog.get_logger().warning(f"{shown}: whoever is in its group can read and change what the service keeps")
 

@@ -65,6 +65,10 @@ def main(*, debug: bool, **flags: Any) -> None:
     Every flag is also a variable (--data-dir is KMS_DATA_DIR; KMS_X_FILE names a file that holds the value)
     and a member of the TOML file; docs/reference/settings.md lists them all. SIGHUP loads a new certificate,
     SIGTERM lets requests in flight finish.
+
+    \b
+    For example:
+      kms serve --host 0.0.0.0 --data-dir /var/lib/kms
     """
     os.umask(0o077)
     manager = ServiceManager.of_environment()
@@ -142,7 +146,7 @@ def _serve_with_granian(settings: Settings, root_key: Secret, manager: ServiceMa
     """Serve until a stop is asked for. Whether every request was answered."""
 
     def open_worker(socket_of_worker: socket.socket) -> listening.Listener:
-        from app import create_app
+        from kms.wsgi import create_app
 
         application = create_app(settings, root_key).wsgi_app  # what Flask itself would call, one call later
         return listening.Listener(settings, socket_of_worker, application)
@@ -167,7 +171,7 @@ def _listening_socket(settings: Settings) -> socket.socket:
 
 
 def _serve_with_flask(settings: Settings, root_key: Secret, manager: ServiceManager) -> None:
-    from app import create_app
+    from kms.wsgi import create_app
 
     app = create_app(settings, root_key)
     threading.Thread(target=_announce, args=(settings, manager), daemon=True).start()

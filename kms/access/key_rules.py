@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from kms.access import key_policy, step_up
 from kms.access.circumstances import Circumstances
-from kms.access.encryption_context import context_of
 from kms.access.key_policy import Asked, KeyPolicy, Malformed, Statement
 from kms.access.key_policy.actions import EVERY
 from kms.access.model import Caller
 from kms.access.policy import BOUND_BY_CONTEXT, Permission
+from kms.encryption_context import context_of
 from kms.keys.model import Key
 
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)

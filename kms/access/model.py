@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from kms.access import scope
-from kms.access.encryption_context import context_of
 from kms.access.scope import Scope
+from kms.encryption_context import context_of
 from kms.enums import TextEnum
 from kms.vault import names, tables
 from kms.vault.memory import Standing

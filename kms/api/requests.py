@@ -259,10 +259,10 @@ def _invalid(error: msgspec.ValidationError, kind: type[Request]) -> ValidationF
 
 def _choices(kind: type[Request], where: str) -> list[str]:
     """The values of the closed set at that place (`member`, `member[0]`, `member.member`) of a request of `kind`."""
-    found = _alternatives(msgspec.inspect.type_info(kind))
+    found = alternatives(msgspec.inspect.type_info(kind))
     for member in _STEP.findall(where):
         inner = [_member(each, member) if member else getattr(each, "item_type", None) for each in found]
-        found = [alternative for each in inner if each is not None for alternative in _alternatives(each)]
+        found = [alternative for each in inner if each is not None for alternative in alternatives(each)]
     values: list[str] = []
     for each in found:
         if isinstance(each, msgspec.inspect.EnumType):
@@ -272,12 +272,12 @@ def _choices(kind: type[Request], where: str) -> list[str]:
     return values
 
 
-def _alternatives(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+def alternatives(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
     """What a value of `kind` may be: the members of a union, without what is only said about them."""
     if isinstance(kind, msgspec.inspect.Metadata):
-        return _alternatives(kind.type)
+        return alternatives(kind.type)
     if isinstance(kind, msgspec.inspect.UnionType):
-        return [each for one in kind.types for each in _alternatives(one)]
+        return [each for one in kind.types for each in alternatives(one)]
     return [kind]
 
 

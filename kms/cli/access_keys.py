@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kms.cli import remote, show
+from kms.client import kept_login
 
 _PATH = ("api", "v1", "access-keys")
 
@@ -22,7 +23,12 @@ def access_key() -> None:
 @click.option("--profile", help="Write it into ~/.aws under this name, in place of showing it.")
 @click.option("--region", default="us-east-1", show_default=True, help="The region of the profile.")
 def create(expires_in: int | None, profile: str | None, region: str, *, needs_second_factor: bool) -> None:
-    """Make an access key of your own and show it, once."""
+    """Make an access key of your own and show it, once.
+
+    \b
+    For example:
+      kms access-key create --profile kms
+    """
     body: dict[str, int] = {} if expires_in is None else {"expires_in": expires_in}
     if needs_second_factor:
         body["needs_second_factor"] = True
@@ -30,7 +36,7 @@ def create(expires_in: int | None, profile: str | None, region: str, *, needs_se
     if profile is None:
         show.document(answer)
         return
-    session = remote.current()
+    session = kept_login.current()
     for name, section, values in (
         (
             "credentials",
@@ -55,15 +61,24 @@ def create(expires_in: int | None, profile: str | None, region: str, *, needs_se
 
 
 @access_key.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
-    """List your access keys."""
+def list_() -> None:
+    """List your access keys.
+
+    \b
+    For example:
+      kms access-key list
+    """
     items = remote.call("GET", *_PATH)["items"]
-    show.table(items, "access_key_id", "created_at", "expires_at", as_json=as_json)
+    show.table(items, "access_key_id", "created_at", "expires_at")
 
 
 @access_key.command()
 @click.argument("access_key_id")
 def delete(access_key_id: str) -> None:
-    """End an access key of yours."""
+    """End an access key of yours.
+
+    \b
+    For example:
+      kms access-key delete $ACCESS_KEY_ID
+    """
     show.document(remote.call("DELETE", *_PATH, access_key_id))

@@ -20,19 +20,24 @@ def audit() -> None:
 @audit.command()
 @click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on showing new entries.")
-@show.json_option
-def tail(*, lines: int, follow: bool, as_json: bool) -> None:
+def tail(*, lines: int, follow: bool) -> None:
     """Show the newest entries: all changes, and the uses of keys on the node that answers.
 
     With several nodes each has the uses that it carried out; ask each of them.
+
+    \b
+    For example:
+      kms audit tail --follow
     """
     entries = remote.call("GET", "api", "v1", "audit", "entries", limit=lines)["items"]
-    click.echo(f"All changes, and the uses of keys on the node behind {remote.current().url} only.", err=True)
-    show.table(entries, *_COLUMNS, as_json=as_json)
+    click.echo(
+        f"All changes, and the uses of keys on the node behind {remote.client().connection.url} only.", err=True
+    )
+    show.table(entries, *_COLUMNS)
     while follow:
         last = entries[-1]["time"] if entries else None
         time.sleep(_POLL_SECONDS)
         new = remote.call("GET", "api", "v1", "audit", "entries", after=last, limit=10_000)["items"]
         if new := [entry for entry in new if entry["operation"] != "audit_entries"]:  # this command's own traces
-            show.table(new, *_COLUMNS, as_json=as_json)
+            show.table(new, *_COLUMNS)
             entries = new

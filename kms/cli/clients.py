@@ -18,37 +18,61 @@ def client() -> None:
 @click.argument("client_id")
 @click.option("--role", "roles", multiple=True, default=["user"], show_default=True, help="user, admin or auditor.")
 def create(client_id: str, roles: tuple[str, ...]) -> None:
-    """Make a client and show its credentials, once."""
+    """Make a client and show its credentials, once.
+
+    \b
+    For example:
+      kms client create alice --role user
+    """
     answer = remote.call("POST", *_PATH, body={"client_id": client_id, "roles": list(roles)})
     show.document(answer)
     show.qr_code(answer["totp_uri"])
 
 
 @client.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
-    """List clients."""
-    show.table(remote.pages(*_PATH), "client_id", "roles", "status", "created_at", as_json=as_json)
+def list_() -> None:
+    """List clients.
+
+    \b
+    For example:
+      kms client list
+    """
+    show.table(remote.pages(*_PATH), "client_id", "roles", "status", "created_at")
 
 
 @client.command()
 @click.argument("client_id")
 def disable(client_id: str) -> None:
-    """Refuse a client everything and end its sessions."""
+    """Refuse a client everything and end its sessions.
+
+    \b
+    For example:
+      kms client disable alice
+    """
     show.document(remote.call("POST", *_PATH, client_id, "disable"))
 
 
 @client.command()
 @click.argument("client_id")
 def enable(client_id: str) -> None:
-    """Let a disabled client in again."""
+    """Let a disabled client in again.
+
+    \b
+    For example:
+      kms client enable alice
+    """
     show.document(remote.call("POST", *_PATH, client_id, "enable"))
 
 
 @client.command()
 @click.argument("client_id")
 def reset_totp(client_id: str) -> None:
-    """Give a client a new second factor and show it, once."""
+    """Give a client a new second factor and show it, once.
+
+    \b
+    For example:
+      kms client reset-totp alice
+    """
     answer = remote.call("POST", *_PATH, client_id, "reset-totp")
     show.document(answer)
     show.qr_code(answer["totp_uri"])
@@ -58,7 +82,12 @@ def reset_totp(client_id: str) -> None:
 @click.argument("client_id")
 @click.option("--passphrase", is_flag=True, help="Ask for a passphrase in place of making a secret.")
 def rotate_secret(client_id: str, passphrase: bool) -> None:
-    """Give a client a new secret and show it, once."""
+    """Give a client a new secret and show it, once.
+
+    \b
+    For example:
+      kms client rotate-secret alice --passphrase
+    """
     body = {}
     if passphrase:
         body["passphrase"] = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True)
@@ -69,7 +98,12 @@ def rotate_secret(client_id: str, passphrase: bool) -> None:
 @click.argument("client_id")
 @click.confirmation_option(prompt="The name will never be given again. Delete it?")
 def delete(client_id: str) -> None:
-    """Remove a client; its keys stay."""
+    """Remove a client; its keys stay.
+
+    \b
+    For example:
+      kms client delete alice
+    """
     show.document(remote.call("DELETE", *_PATH, client_id))
 
 

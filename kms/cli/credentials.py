@@ -10,6 +10,7 @@ import click
 
 from kms.access.verification_key import require_public
 from kms.cli import remote, show
+from kms.client import kept_login
 from kms.errors import ValidationFailed
 
 _CLIENTS = ("api", "v1", "clients")
@@ -20,25 +21,39 @@ _CLIENTS = ("api", "v1", "clients")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--expires-at", help="After this moment it proves nothing, such as 2030-01-01T00:00:00Z.")
 def add_key(client_id: str, file: Path, expires_at: str | None) -> None:
-    """Let whoever has the private half of the public key in FILE (PEM or JWK) log in as the client."""
+    """Let whoever has the private half of the public key in FILE (PEM or JWK) log in as the client.
+
+    \b
+    For example:
+      kms client add-key shop shop.pub
+    """
     body = _public_key(file) | ({"expires_at": expires_at} if expires_at else {})
     show.document(remote.call("POST", *_CLIENTS, client_id, "public-keys", body=body))
 
 
 @click.command("keys")
 @click.argument("client_id", required=False)
-@show.json_option
-def keys(client_id: str | None, *, as_json: bool) -> None:
-    """List the public keys by which a client logs in; yours, if no other is named."""
+def keys(client_id: str | None) -> None:
+    """List the public keys by which a client logs in; yours, if no other is named.
+
+    \b
+    For example:
+      kms client keys shop
+    """
     found = remote.pages(*_CLIENTS, _client(client_id), "public-keys")
-    show.table(found, "kid", "algorithm", "created_at", "expires_at", as_json=as_json)
+    show.table(found, "kid", "algorithm", "created_at", "expires_at")
 
 
 @click.command("remove-key", context_settings={"ignore_unknown_options": True})  # a thumbprint can begin with -
 @click.argument("client_id")
 @click.argument("kid")
 def remove_key(client_id: str, kid: str) -> None:
-    """End a public key and what was proven with it, on every worker and node, before this returns."""
+    """End a public key and what was proven with it, on every worker and node, before this returns.
+
+    \b
+    For example:
+      kms client remove-key shop $KID
+    """
     show.document(remote.call("DELETE", *_CLIENTS, client_id, "public-keys", kid))
 
 
@@ -46,18 +61,27 @@ def remove_key(client_id: str, kid: str) -> None:
 @click.argument("client_id")
 @click.argument("thumbprint")
 def remove_certificate(client_id: str, thumbprint: str) -> None:
-    """Take a certificate no more, and end what was proven with it. THUMBPRINT is the SHA-256 of its DER, in hex."""
+    """Take a certificate no more, and end what was proven with it. THUMBPRINT is the SHA-256 of its DER, in hex.
+
+    \b
+    For example:
+      kms client remove-certificate shop $(openssl x509 -in shop.crt -outform DER | sha256sum | cut -c-64)
+    """
     show.document(remote.call("DELETE", *_CLIENTS, client_id, "certificates", thumbprint))
 
 
 @click.command("sessions")
 @click.argument("client_id", required=False)
-@show.json_option
-def sessions(client_id: str | None, *, as_json: bool) -> None:
-    """List the sessions of a client; yours, if no other is named."""
+def sessions(client_id: str | None) -> None:
+    """List the sessions of a client; yours, if no other is named.
+
+    \b
+    For example:
+      kms client sessions shop
+    """
     found = remote.pages(*_CLIENTS, _client(client_id), "sessions")
     columns = "session_id", "credential", "subject", "scope", "issued_at", "expires_at"
-    show.table(found, *columns, as_json=as_json)
+    show.table(found, *columns)
 
 
 @click.command("end-session")
@@ -65,7 +89,12 @@ def sessions(client_id: str | None, *, as_json: bool) -> None:
 @click.argument("session_id", required=False)
 @click.option("--all", "every", is_flag=True, help="All of them, and the access keys, too.")
 def end_session(client_id: str, session_id: str | None, *, every: bool) -> None:
-    """End a session and those that it made of itself, on every worker and node, before this returns."""
+    """End a session and those that it made of itself, on every worker and node, before this returns.
+
+    \b
+    For example:
+      kms client end-session shop --all
+    """
     if every == (session_id is not None):
         raise click.UsageError("Give one of SESSION_ID and --all.")
     chosen = () if session_id is None else (session_id,)
@@ -74,23 +103,32 @@ def end_session(client_id: str, session_id: str | None, *, every: bool) -> None:
 
 @click.command("credentials")
 @click.argument("client_id", required=False)
-@show.json_option
-def credentials(client_id: str | None, *, as_json: bool) -> None:
-    """List what proves a client; yours, if no other is named."""
+def credentials(client_id: str | None) -> None:
+    """List what proves a client; yours, if no other is named.
+
+    \b
+    For example:
+      kms client credentials shop
+    """
     found = remote.pages(*_CLIENTS, _client(client_id), "credentials")
-    show.table(found, "credential", "scope", "created_at", "expires_at", "remaining", as_json=as_json)
+    show.table(found, "credential", "scope", "created_at", "expires_at", "remaining")
 
 
 @click.command("end-credentials")
 @click.argument("client_id")
 @click.confirmation_option(prompt="Everything but secret, second factor and recovery codes ends. Go on?")
 def end_credentials(client_id: str) -> None:
-    """End the public keys, access keys, issuer roles and sessions of a client, before this returns."""
+    """End the public keys, access keys, issuer roles and sessions of a client, before this returns.
+
+    \b
+    For example:
+      kms client end-credentials shop
+    """
     show.document(remote.call("DELETE", *_CLIENTS, client_id, "credentials"))
 
 
 def _client(named: str | None) -> str:
-    client_id = named or remote.current().client_id
+    client_id = named or kept_login.current().client_id
     if not client_id:
         raise click.ClickException("Name the client, or log in again so that it is known who you are.")
     return client_id

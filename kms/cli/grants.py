@@ -47,7 +47,9 @@ def create(
 ) -> None:
     """Let SUBJECT (client:NAME, group:NAME or role:NAME) do what each PERMISSION says with the keys that --key names.
 
-    For example: grant create group:billing keys:encrypt keys:decrypt --key 'invoices-*'
+    \b
+    For example:
+      kms grant create group:billing keys:encrypt keys:decrypt --key 'invoices-*'
     """
     if context_exact and not context:
         raise click.UsageError("--context-exact goes with --context.")
@@ -72,15 +74,24 @@ def create(
 
 
 @grant.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
-    """List the grants that you gave, hold or may give back; administrators see those that deny, too."""
+def list_() -> None:
+    """List the grants that you gave, hold or may give back; administrators see those that deny, too.
+
+    \b
+    For example:
+      kms grant list
+    """
     columns = "grant_id", "effect", "owner", "subject", "permissions", "key_pattern", "conditions"
-    show.table(remote.pages(*_PATH), *columns, as_json=as_json)
+    show.table(remote.pages(*_PATH), *columns)
 
 
 @grant.command()
 @click.argument("grant_id")
 def delete(grant_id: str) -> None:
-    """Take a grant back, on every worker and node, before this returns."""
+    """Take a grant back, on every worker and node, before this returns.
+
+    \b
+    For example:
+      kms grant delete $GRANT_ID
+    """
     show.document(remote.call("DELETE", *_PATH, grant_id))

@@ -20,7 +20,12 @@ def group() -> None:
 @click.option("--nobody", is_flag=True, help="Nobody is in it from now on.")
 @click.option("--description", help="What it is for.")
 def put(name: str, *, members: tuple[str, ...], nobody: bool, description: str | None) -> None:
-    """Make a group, or say anew who is in it: the --member given, and nobody else."""
+    """Make a group, or say anew who is in it: the --member given, and nobody else.
+
+    \b
+    For example:
+      kms group put billing --member alice --description 'who sends invoices'
+    """
     if members and nobody:
         raise click.UsageError("--member and --nobody do not go together.")
     given = {"members": list(members) if members or nobody else None, "description": description}
@@ -29,16 +34,25 @@ def put(name: str, *, members: tuple[str, ...], nobody: bool, description: str |
 
 
 @group.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
-    """List groups and who is in them."""
-    show.table(remote.pages(*_PATH), "group", "members", "description", "created_at", as_json=as_json)
+def list_() -> None:
+    """List groups and who is in them.
+
+    \b
+    For example:
+      kms group list
+    """
+    show.table(remote.pages(*_PATH), "group", "members", "description", "created_at")
 
 
 @group.command("show")
 @click.argument("name")
 def show_(name: str) -> None:
-    """Show who is in a group."""
+    """Show who is in a group.
+
+    \b
+    For example:
+      kms group show billing
+    """
     show.document(remote.call("GET", *_PATH, name))
 
 
@@ -46,7 +60,12 @@ def show_(name: str) -> None:
 @click.argument("name")
 @click.confirmation_option(prompt="Remove this group and every grant to it?")
 def delete(name: str) -> None:
-    """Remove a group with the grants to it; its members stay clients."""
+    """Remove a group with the grants to it; its members stay clients.
+
+    \b
+    For example:
+      kms group delete billing
+    """
     show.document(remote.call("DELETE", *_PATH, name))
 
 
@@ -54,7 +73,12 @@ def delete(name: str) -> None:
 @click.argument("name")
 @click.argument("client_id")
 def add(name: str, client_id: str) -> None:
-    """Take a client into a group."""
+    """Take a client into a group.
+
+    \b
+    For example:
+      kms group add billing alice
+    """
     show.document(remote.call("PUT", *_PATH, name, "members", client_id))
 
 
@@ -62,5 +86,10 @@ def add(name: str, client_id: str) -> None:
 @click.argument("name")
 @click.argument("client_id")
 def remove(name: str, client_id: str) -> None:
-    """Take a client out of a group, on every worker and node, before this returns."""
+    """Take a client out of a group, on every worker and node, before this returns.
+
+    \b
+    For example:
+      kms group remove billing alice
+    """
     show.document(remote.call("DELETE", *_PATH, name, "members", client_id))

@@ -35,7 +35,12 @@ def issuer() -> None:
 @click.option("--audience", required=True, help="What `aud` of its tokens says for this service.")
 @_with_keys
 def add(name: str, audience: str, jwks: Path | None, jwks_uri: str | None) -> None:
-    """Trust an issuer, as far as roles take its word. ISSUER is what `iss` of its tokens says, exactly."""
+    """Trust an issuer, as far as roles take its word. ISSUER is what `iss` of its tokens says, exactly.
+
+    \b
+    For example:
+      kms issuer add https://kubernetes.default.svc --audience kms --jwks cluster.json
+    """
     body = {"issuer": name, "audience": audience, **_keys(jwks, jwks_uri)}
     show.document(remote.call("POST", *_ISSUERS, body=body))
 
@@ -44,24 +49,38 @@ def add(name: str, audience: str, jwks: Path | None, jwks_uri: str | None) -> No
 @click.argument("name", metavar="ISSUER")
 @_with_keys
 def set_keys(name: str, jwks: Path | None, jwks_uri: str | None) -> None:
-    """Take other keys for an issuer in place of those that it had; its roles and their sessions go on."""
+    """Take other keys for an issuer in place of those that it had; its roles and their sessions go on.
+
+    \b
+    For example:
+      kms issuer set-keys https://kubernetes.default.svc --jwks cluster.json
+    """
     body = _keys(jwks, jwks_uri)
     show.document(remote.call("PATCH", *_ISSUERS, _id_of(name), body=body))
 
 
 @issuer.command("list")
-@show.json_option
-def list_(*, as_json: bool) -> None:
-    """List the trusted issuers."""
+def list_() -> None:
+    """List the trusted issuers.
+
+    \b
+    For example:
+      kms issuer list
+    """
     columns = "issuer_id", "issuer", "audience", "kids", "jwks_uri", "fetched_at"
-    show.table(remote.pages(*_ISSUERS), *columns, as_json=as_json)
+    show.table(remote.pages(*_ISSUERS), *columns)
 
 
 @issuer.command()
 @click.argument("name", metavar="ISSUER")
 @click.confirmation_option(prompt="Its roles, and the sessions that came by them, end too. Remove it?")
 def remove(name: str) -> None:
-    """Trust an issuer no more; its roles and what came by them end before this returns."""
+    """Trust an issuer no more; its roles and what came by them end before this returns.
+
+    \b
+    For example:
+      kms issuer remove https://kubernetes.default.svc
+    """
     show.document(remote.call("DELETE", *_ISSUERS, _id_of(name)))
 
 
@@ -88,7 +107,12 @@ def add_role(
     scope: str,
     token_lifetime: str | None,
 ) -> None:
-    """Let programs in as a client whose tokens say all that the --claim options ask for."""
+    """Let programs in as a client whose tokens say all that the --claim options ask for.
+
+    \b
+    For example:
+      kms issuer add-role pay --issuer https://issuer.example --claim sub=pod-7 --client pay
+    """
     body = {"role": role, "issuer": issuer_name, "claims": _claims(claims, values), "client_id": client_id}
     optional = {"scope": scope or None, "token_lifetime": token_lifetime}
     body |= {name: value for name, value in optional.items() if value is not None}
@@ -96,18 +120,27 @@ def add_role(
 
 
 @issuer.command()
-@show.json_option
-def roles(*, as_json: bool) -> None:
-    """List the roles that take tokens of issuers."""
+def roles() -> None:
+    """List the roles that take tokens of issuers.
+
+    \b
+    For example:
+      kms issuer roles
+    """
     columns = "role", "issuer_id", "client_id", "claims", "scope", "token_lifetime"
-    show.table(remote.pages(*_ROLES), *columns, as_json=as_json)
+    show.table(remote.pages(*_ROLES), *columns)
 
 
 @issuer.command("remove-role")
 @click.argument("role")
 @click.confirmation_option(prompt="The sessions that came by this role end, too. Remove it?")
 def remove_role(role: str) -> None:
-    """Take a role away; what came by it ends before this returns."""
+    """Take a role away; what came by it ends before this returns.
+
+    \b
+    For example:
+      kms issuer remove-role pay
+    """
     show.document(remote.call("DELETE", *_ROLES, role))
 
 

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from kms.cli import remote, show
+from kms.cli import key_files, remote, show
 from kms.keys.model import RevocationReason
 
 _PATH = ("api", "v1", "keys")
@@ -19,17 +19,26 @@ def key() -> None:
 
 @key.command("list")
 @click.option("--owner", help="Only keys of this client.")
-@show.json_option
-def list_(*, owner: str | None, as_json: bool) -> None:
-    """List the keys that you may see."""
+def list_(*, owner: str | None) -> None:
+    """List the keys that you may see.
+
+    \b
+    For example:
+      kms key list --owner shop
+    """
     items = remote.pages(*_PATH, owner=owner)
-    show.table(items, "key_id", "type", "state", "latest_version", "expires_at", as_json=as_json)
+    show.table(items, "key_id", "type", "state", "latest_version", "expires_at")
 
 
 @key.command("show")
 @click.argument("key_id")
 def show_(key_id: str) -> None:
-    """Show a key and its versions."""
+    """Show a key and its versions.
+
+    \b
+    For example:
+      kms key show orders
+    """
     show.document(remote.call("GET", *_PATH, key_id))
 
 
@@ -43,7 +52,13 @@ def show_(key_id: str) -> None:
 def create(
     key_id: str, type_: str, owner: str | None, usages: tuple[str, ...], exportable: bool, rotation_period: str | None
 ) -> None:
-    """Make a key of any type."""
+    """Make a key of any type.
+
+    \b
+    For example:
+      kms key create orders --rotation-period P90D
+      kms key create releases --type ml-dsa-65
+    """
     body = {"key_id": key_id, "type": type_, "exportable": exportable}
     optional = {"owner": owner, "usages": list(usages) or None, "rotation_period": rotation_period}
     body |= {name: value for name, value in optional.items() if value is not None}
@@ -54,7 +69,12 @@ def create(
 @click.argument("key_id")
 @click.option("--format", "form", type=click.Choice(["pem", "jwk", "ssh"]), default="pem", show_default=True)
 def public_(key_id: str, form: str) -> None:
-    """Print the public half of a key."""
+    """Print the public half of a key.
+
+    \b
+    For example:
+      kms key public releases --format jwk
+    """
     answer = remote.call("GET", *_PATH, key_id, "public-key", format=form)
     click.echo(answer["public_key"].rstrip() if "public_key" in answer else json.dumps(answer["jwk"]))
 
@@ -64,14 +84,24 @@ def public_(key_id: str, form: str) -> None:
 @click.option("--waiting-period", default="P30D", show_default=True, help="In which it can be cancelled.")
 @click.confirmation_option(prompt="Refuse this key every use now, and delete it after the waiting period?")
 def delete(key_id: str, waiting_period: str) -> None:
-    """Delete a key with all its versions, after a waiting period."""
+    """Delete a key with all its versions, after a waiting period.
+
+    \b
+    For example:
+      kms key delete orders --waiting-period P7D
+    """
     show.document(remote.call("DELETE", *_PATH, key_id, body={"waiting_period": waiting_period}))
 
 
 @key.command("cancel-deletion")
 @click.argument("key_id")
 def cancel_deletion(key_id: str) -> None:
-    """Keep a key that was to be deleted."""
+    """Keep a key that was to be deleted.
+
+    \b
+    For example:
+      kms key cancel-deletion orders
+    """
     show.document(remote.call("POST", *_PATH, key_id, "cancel-deletion"))
 
 
@@ -79,7 +109,12 @@ def cancel_deletion(key_id: str) -> None:
 @click.argument("kind", type=click.Choice(["symmetric", "rsa", "ecc", "dh"]))
 @click.option("--client-id", help="For another client than yourself.")
 def generate(kind: str, client_id: str | None) -> None:
-    """Make the next version of {client_id}_{kind}."""
+    """Make the next version of {client_id}_{kind}.
+
+    \b
+    For example:
+      kms key generate rsa
+    """
     body = {"client_id": client_id} if client_id else {}
     show.document(remote.call("POST", f"generate_{kind}_key", body=body))
 
@@ -87,7 +122,12 @@ def generate(kind: str, client_id: str | None) -> None:
 @key.command()
 @click.argument("key_id")
 def rotate(key_id: str) -> None:
-    """Make the next version of a key."""
+    """Make the next version of a key.
+
+    \b
+    For example:
+      kms key rotate orders
+    """
     show.document(remote.call("POST", "rotate_key", body={"key_id": key_id}))
 
 
@@ -101,19 +141,38 @@ def rotate(key_id: str) -> None:
 )
 @click.confirmation_option(prompt="No version of this key will protect anything again. Revoke it?")
 def revoke(key_id: str, reason: str) -> None:
-    """Revoke a key, on every worker and node, before this returns."""
+    """Revoke a key, on every worker and node, before this returns.
+
+    \b
+    For example:
+      kms key revoke orders --reason superseded
+    """
     show.document(remote.call("POST", "revoke_key", body={"key_id": key_id, "reason": reason}))
 
 
 @key.command()
 @click.argument("key_id")
 def suspend(key_id: str) -> None:
-    """Put a key on hold."""
+    """Put a key on hold.
+
+    \b
+    For example:
+      kms key suspend orders
+    """
     show.document(remote.call("POST", *_PATH, key_id, "suspend"))
 
 
 @key.command()
 @click.argument("key_id")
 def resume(key_id: str) -> None:
-    """Lift the hold on a key."""
+    """Lift the hold on a key.
+
+    \b
+    For example:
+      kms key resume orders
+    """
     show.document(remote.call("POST", *_PATH, key_id, "resume"))
+
+
+for command in (key_files.import_, key_files.export, key_files.backup, key_files.restore):
+    key.add_command(command)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kms.access.encryption_context import associated_data_of
 from kms.cli import remote, show
 from kms.cli.pairs import pair
+from kms.encryption_context import associated_data_of
 
 _PATH = ("api", "v1", "policy")
 
@@ -30,7 +29,6 @@ def policy() -> None:
 @click.option("--action", help="What AWS calls it, where the key has a policy, such as GenerateDataKey.")
 @click.option("--context", multiple=True, help="NAME=VALUE of the message's encryption context; may be repeated.")
 @click.option("--second-factor-age", type=int, help="Seconds since a person gave a code.  [default: as you]")
-@show.json_option
 def explain(
     key_id: str,
     permission: str,
@@ -39,12 +37,12 @@ def explain(
     action: str | None,
     context: tuple[str, ...],
     second_factor_age: int | None,
-    *,
-    as_json: bool,
 ) -> None:
     """Say whether PERMISSION (such as keys:encrypt) on a key is allowed, and every rule that was looked at.
 
-    For example: policy explain orders keys:decrypt --client shop --source 10.0.0.7
+    \b
+    For example:
+      kms policy explain orders keys:decrypt --client shop --source 10.0.0.7
     """
     given: dict[str, Any] = {
         "client_id": client_id,
@@ -56,19 +54,23 @@ def explain(
     body = {"key_id": key_id, "permission": permission}
     body |= {name: value for name, value in given.items() if value is not None}
     answer = remote.call("POST", *_PATH, "explain", body=body)
-    if as_json or not sys.stdout.isatty():
+    if show.as_json():
         show.document(answer)
         return
-    show.table(answer["because"], "rule", "effect", "matches", "why", as_json=False)
+    show.table(answer["because"], "rule", "effect", "matches", "why")
     click.echo("allowed" if answer["allowed"] else "denied")
 
 
 @policy.command()
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--since", default="P30D", show_default=True, help="How far to look back, as an ISO 8601 duration.")
-@show.json_option
-def simulate(file: Path, since: str, *, as_json: bool) -> None:
-    """Say what would change if the grants in FILE were added and removed: {"add": [grant …], "remove": [id …]}."""
+def simulate(file: Path, since: str) -> None:
+    """Say what would change if the grants in FILE were added and removed: {"add": [grant …], "remove": [id …]}.
+
+    \b
+    For example:
+      kms policy simulate change.json --since P30D
+    """
     try:
         change = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -76,11 +78,11 @@ def simulate(file: Path, since: str, *, as_json: bool) -> None:
     if not isinstance(change, dict):
         raise click.ClickException(f'{file} must be {{"add": [grant …], "remove": [id …]}}.')
     answer = remote.call("POST", *_PATH, "simulate", body={**change, "since": since})
-    if as_json or not sys.stdout.isatty():
+    if show.as_json():
         show.document(answer)
         return
     columns = ("client_id", "permission", "key_id", "before", "after", "uses")
-    show.table(answer["changed"], *columns, as_json=False)
+    show.table(answer["changed"], *columns)
     click.echo(f"{len(answer['changed'])} changes, among {answer['entries']} entries of the audit log of this node.")
     if answer["unseen"]:
         click.echo(f"Used elsewhere, and not looked at: {', '.join(answer['unseen'])}")

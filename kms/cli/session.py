@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,11 +10,17 @@ from typing import Any, NamedTuple
 
 import click
 import pyotp
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from kms.cli import assertion, remote, show
+from kms.cli import remote, show
+from kms.client import kept_login
+from kms.client.connection import Connection, Session
+from kms.client.errors import PermissionDenied, Refused
+from kms.client.kept_login import KeptLogin
+from kms.client.logins import Login, PrivateKeyLogin, SecretLogin, read_private_key
+from kms.files import write_private
 
 _LONGEST_WAIT = 60
-_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 @click.command()
@@ -59,104 +64,112 @@ def login(
     scope: str,
     expires_in: int | None,
 ) -> None:
-    """Log in and keep the token for an hour, in a file that only you can read."""
+    """Log in and keep the token for an hour, in a file that only you can read.
+
+    \b
+    For example:
+      kms login --url https://kms.example.org:8443
+    """
     if key is not None and (credentials is not None or recovery):
         raise click.UsageError("--key goes without --credentials and --recovery.")
     ca_cert = ca_cert or (Path("server.crt") if Path("server.crt").exists() else None)
     trusted = str(ca_cert.absolute()) if ca_cert else None
-    wanted = {"scope": scope or None, "expires_in": expires_in}
+    wanted = {"scope": scope, "expires_in": expires_in}
+    connection = Connection(url, ca=trusted, wanted=wanted, patience=0)
     if key is not None:
         client_id = client_id or click.prompt("Client id")
-        proof = _by_key(key, client_id, (audience or url).rstrip("/"))
-        answer = _token(url, trusted, proof, wanted)
+        session = _session(connection, PrivateKeyLogin(client_id, _private_key(key), (audience or "").rstrip("/")))
     else:
-        proof = _read(credentials, recovery=recovery) if credentials else _asked_for(client_id, recovery=recovery)
+        person = _read(credentials, recovery=recovery) if credentials else _asked_for(client_id, recovery=recovery)
+        client_id = person.client_id
         try:
-            answer = _token(url, trusted, proof, wanted)
-        except remote.Refused as refused:
+            session = _session(connection, person.login)
+        except Refused as refused:
             if credentials is None or recovery or not refused.retry_after or refused.retry_after > _LONGEST_WAIT:
                 raise
-            click.echo(f"{refused.message} Waiting.", err=True)  # nobody is there to read a later code off
+            click.echo(f"{refused.detail} Waiting.", err=True)  # nobody is there to read a later code off
             time.sleep(refused.retry_after)
-            answer = _token(url, trusted, _read(credentials, recovery=recovery), wanted)
-    expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=answer["expires_in"])
+            session = _session(connection, person.login)
+    expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=session.expires_in)
     if token_file is not None:
-        remote.save_token(token_file, answer["access_token"])
-        click.echo(f"Wrote a token of {proof.client_id} to {token_file}; it ends at {expires_at:%Y-%m-%dT%H:%M:%SZ}.")
+        write_private(token_file, session.access_token.encode())
+        click.echo(f"Wrote a token of {client_id} to {token_file}; it ends at {expires_at:%Y-%m-%dT%H:%M:%SZ}.")
         return
-    session = remote.Session(
-        url,
-        trusted,
-        answer["access_token"],
-        proof.client_id,
-        answer["session_id"],
-        expires_at,
-        answer.get("scope", ""),
+    curlrc = kept_login.save(
+        KeptLogin(url, trusted, session.access_token, client_id, session.session_id, expires_at, session.scope)
     )
-    curlrc = remote.save(session)
-    click.echo(f"Logged in to {url} as {proof.client_id} for {answer['expires_in'] // 60} minutes.")
+    click.echo(f"Logged in to {url} as {client_id} for {session.expires_in // 60} minutes.")
     click.echo(f"With curl: curl -K {curlrc} {url}/api/v1/keys")
 
 
-class _Proof(NamedTuple):
-    """What proves the client in a request for a token."""
-
+class _Person(NamedTuple):
     client_id: str
-    headers: dict[str, str]
-    members: dict[str, str]
+    login: SecretLogin
 
 
-def _asked_for(client_id: str | None, *, recovery: bool) -> _Proof:
+def _session(connection: Connection, login: Login) -> Session:
+    return connection.log_in(login.proof(connection.url))
+
+
+def _asked_for(client_id: str | None, *, recovery: bool) -> _Person:
     # The secret first, where nothing is shown: it is what people have just copied.
     secret = click.prompt("Client secret (it is not shown)", hide_input=True)
     client_id = client_id or click.prompt("Client id, which is your name and no secret", default="admin")
-    code = click.prompt("Recovery code" if recovery else "The six digits that the authenticator app shows now")
-    return _by_secret(client_id, secret, code.strip(), recovery=recovery)
+    asked = "Recovery code" if recovery else "The six digits that the authenticator app shows now"
+    code = click.prompt(asked).strip()
+    return _Person(client_id, SecretLogin(client_id, secret, lambda: code, is_recovery_code=recovery))
 
 
-def _read(credentials: Path, *, recovery: bool) -> _Proof:
-    """Client id, secret and second factor from a file of credentials. Raises ClickException."""
+def _read(credentials: Path, *, recovery: bool) -> _Person:
+    """Who the file of credentials is about, and what proves that. Raises ClickException."""
     try:
         given = json.loads(credentials.read_text())
-        code = given["recovery_codes"][0] if recovery else pyotp.TOTP(given["totp_secret"]).now()
-        return _by_secret(given["client_id"], given["client_secret"], code, recovery=recovery)
+        client_id, secret = str(given["client_id"]), str(given["client_secret"])
+        if recovery:
+            code = str(given["recovery_codes"][0])
+            return _Person(client_id, SecretLogin(client_id, secret, lambda: code, is_recovery_code=True))
+        totp = pyotp.TOTP(given["totp_secret"])
+        totp.now()
+        return _Person(client_id, SecretLogin(client_id, secret, totp.now))
     except (OSError, ValueError, LookupError, TypeError):
         raise click.ClickException(f"{credentials} is not a file of credentials that can be read.") from None
 
 
-def _by_secret(client_id: str, secret: str, code: str, *, recovery: bool) -> _Proof:
-    basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
-    factor = "X-Recovery-Code" if recovery else "X-TOTP"
-    return _Proof(client_id, {"Authorization": f"Basic {basic}", factor: code}, {})
-
-
-def _by_key(key: Path, client_id: str, audience: str) -> _Proof:
-    signed = assertion.signed(key, client_id, audience)
-    return _Proof(client_id, {}, {"client_assertion_type": _ASSERTION_TYPE, "client_assertion": signed})
-
-
-def _token(url: str, trusted: str | None, proof: _Proof, wanted: dict[str, Any]) -> Any:
-    body = proof.members | {name: value for name, value in wanted.items() if value is not None}
-    return remote.request(url, trusted, "POST", "/auth/token", proof.headers, body or None)
+def _private_key(file: Path) -> PrivateKeyTypes:
+    try:
+        return read_private_key(file)
+    except TypeError:  # so the library says that it is encrypted
+        passphrase = click.prompt(f"Passphrase of {file} (it is not shown)", hide_input=True)
+        return read_private_key(file, passphrase.encode())
 
 
 @click.command()
 def logout() -> None:
-    """End the session, here and in the service."""
+    """End the session, here and in the service.
+
+    \b
+    For example:
+      kms logout
+    """
     try:
         remote.call("POST", "auth", "logout")
     finally:
-        remote.forget()
+        kept_login.forget()
     click.echo("Logged out.")
 
 
 @click.command()
 def whoami() -> None:
-    """Show as whom you are logged in, by which credential, how narrowly and until when."""
-    session = remote.current()
+    """Show as whom you are logged in, by which credential, how narrowly and until when.
+
+    \b
+    For example:
+      kms whoami
+    """
+    session = kept_login.current()
     if not session.client_id:
         raise click.ClickException("Log in again so that it is known who you are.")
-    kept = {
+    kept: dict[str, Any] = {
         "client_id": session.client_id,
         "session_id": session.session_id,
         "expires_at": f"{session.expires_at:%Y-%m-%dT%H:%M:%SZ}",
@@ -164,9 +177,7 @@ def whoami() -> None:
     }
     try:
         found = remote.pages("api", "v1", "clients", session.client_id, "sessions")
-    except remote.Refused as refused:
-        if refused.problem != "permission-denied":
-            raise
+    except PermissionDenied:
         found = []  # a narrow session cannot list sessions, and the service has taken its token
     same = (each for each in found if each["session_id"] == session.session_id)
     show.document({"url": session.url, **next(same, kept)})

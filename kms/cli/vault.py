@@ -37,6 +37,10 @@ def verify(**flags: Any) -> None:
 
     Run it with the settings of the service, as variables or flags. It names the database that it checks, and refuses
     where the service on this data directory runs on another.
+
+    \b
+    For example:
+      kms vault verify --data-dir /var/lib/kms
     """
     from kms.vault.checking import altered_rows, wrong_tables  # here: the other commands do without a database
 
@@ -64,6 +68,10 @@ def accept_command(*, yes: bool, **flags: Any) -> None:
 
     Do this after you have put a backup back yourself, and otherwise only once you know what happened: revocations
     that are not in this database are not in force any more.
+
+    \b
+    For example:
+      kms vault accept
     """
     from kms.vault.accepting import accept
 

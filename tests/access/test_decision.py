@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from kms.access import scope
 from kms.access.circumstances import Circumstances
 from kms.access.decision import FOR_EVER, allows, decide, may_see_key
-from kms.access.encryption_context import associated_data_of
 from kms.access.explain import explain
 from kms.access.model import Caller, ContextRule, Effect, Grant, Role
 from kms.access.policy import Permission
 from kms.access.scope import Scope
+from kms.encryption_context import associated_data_of
 from kms.keys.model import Key, Usage
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

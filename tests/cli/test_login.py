@@ -13,7 +13,9 @@ from joserfc.jwk import ECKey
 from helpers.tokens import new_key, private_pem, public_jwk
 from kms.access import jwt
 from kms.access.verification_key import public_key_from_jwk
-from kms.cli import assertion, main
+from kms.cli import main
+from kms.client import assertion
+from kms.client.logins import read_private_key
 
 NOWHERE = ["--url", "https://localhost:1"]
 
@@ -59,7 +61,7 @@ def test_login_by_a_key_asks_for_its_passphrase_and_never_shows_it() -> None:
 def test_what_a_key_signs_is_what_the_service_takes(alg: str) -> None:
     key = new_key(alg)
     Path("app.key").write_bytes(private_pem(key))
-    token = assertion.signed(Path("app.key"), "app", "https://kms.example")
+    token = assertion.signed(read_private_key("app.key"), "app", "https://kms.example")
     public = public_key_from_jwk(public_jwk(key))
     header = jwt.peek(token)
     claims = jwt.verify(header, public, jwt.CLIENT_ALGORITHMS)
@@ -80,5 +82,5 @@ def test_what_a_key_signs_is_what_the_service_takes(alg: str) -> None:
 def test_a_file_that_holds_no_usable_key_is_refused_in_a_sentence(content: bytes, told: str) -> None:
     Path("app.key").write_bytes(content)
     done = CliRunner().invoke(main, ["login", *NOWHERE, "--key", "app.key", "--client-id", "app"])
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert told in done.output

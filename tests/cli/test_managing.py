@@ -3,64 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import pytest
-from click.testing import CliRunner
-from structlog.testing import capture_logs
-from werkzeug.serving import make_server
-
-from helpers.certificates import write_pair
-from helpers.shell import objects
-from helpers.support import World
 from helpers.tokens import AUDIENCE, PlatformIssuer, new_key, private_pem, public_pem
-from kms.access.model import Role
-from kms.cli import main, remote
+from kms.client import kept_login
 
 Kms = Callable[..., list[Any]]
 WORLD_S_NAME = AUDIENCE  # what JWTs are for, wherever it listens
-
-
-@pytest.fixture(scope="module")
-def served(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The URL of the world, which is served over TLS, and the certificate to trust."""
-    for client_id in ("alice", "bob"):
-        shared_world.enrol(client_id)
-    folder = tmp_path_factory.mktemp("tls")
-    write_pair(folder)
-    pair = str(folder / "server.crt"), str(folder / "server.key")
-    server = make_server("localhost", 0, shared_world.http.application, threaded=True, ssl_context=pair)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"https://localhost:{server.server_port}", pair[0]
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def kms(shared_world: World, served: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kms:
-    """Runs the command, with a new session of the client `by` if one is named; gives the JSON that it shows.
-
-    Of a command that ends with another `code` than 0 it gives the text.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("KMS_HOME", str(tmp_path / "home"))
-
-    def run(*arguments: str, by: str = "", code: int = 0, given: str = "") -> list[Any]:
-        if by:
-            api = shared_world.login(by, Role.ADMIN if by == "admin" else Role.USER)
-            token = api.headers["Authorization"].removeprefix("Bearer ")
-            remote.save(remote.Session(*served, token, by))
-        with capture_logs():  # the service in this process logs to where the command writes
-            done = CliRunner().invoke(main, arguments, input=given)
-        assert done.exit_code == code, done.output
-        if code:
-            return [done.stderr]
-        return objects(done.stdout) if done.stdout.startswith("{") else [done.stdout]
-
-    return run
 
 
 def test_keys_of_a_client(kms: Kms, served: tuple[str, str]) -> None:
@@ -70,7 +21,7 @@ def test_keys_of_a_client(kms: Kms, served: tuple[str, str]) -> None:
     (added,) = kms("client", "add-key", "alice", "app.pub", "--expires-at", "2100-01-01T00:00:00Z", by="admin")
     assert added["expires_at"] == "2100-01-01T00:00:00Z"
     log_in = ["login", "--url", served[0], "--ca-cert", served[1], "--key", "app.key", "--client-id", "alice"]
-    (refused,) = kms(*log_in, code=1)
+    (refused,) = kms(*log_in, code=3)
     assert "aud must be" in refused
     log_in += ["--audience", WORLD_S_NAME + "/"]
     kms(*log_in)
@@ -81,22 +32,22 @@ def test_keys_of_a_client(kms: Kms, served: tuple[str, str]) -> None:
     kms(*log_in, "--scope", "keys:encrypt@orders-* keys:read", "--expires-in", "90")
     (who,) = kms("whoami")
     assert (who["client_id"], who["scope"]) == ("alice", "keys:encrypt@orders-* keys:read")
-    assert "does not have sessions:manage" in kms("client", "sessions", code=1)[0]
+    assert "does not have sessions:manage" in kms("client", "sessions", code=4)[0]
     assert "Logged out" in kms("logout")[0]
     kms(*log_in, "--token-file", "token")
     assert Path("token").stat().st_mode & 0o777 == 0o600
-    assert "not logged in" in kms("whoami", code=1)[0]
+    assert "not logged in" in kms("whoami", code=3)[0]
     (removed,) = kms("client", "remove-key", "alice", added["kid"], by="admin")
     assert removed["kid"] == added["kid"]
     for kid in ("-UsLeHbDXMfDQr9CicdzHlryLirTLh9Zl3oB-toT22g", "--sLeHbDXMfDQr9CicdzHlryLirTLh9Zl3oB-toT22g"):
-        assert "no such public key" in kms("client", "remove-key", "alice", kid, code=1)[0]
-    assert "not valid" in kms(*log_in, code=1)[0]
+        assert "no such public key" in kms("client", "remove-key", "alice", kid, code=5)[0]
+    assert "not valid" in kms(*log_in, code=3)[0]
     assert "--key goes without" in kms(*log_in, "--recovery", code=2)[0]
 
 
 def test_a_key_of_one_s_own_asks_for_a_fresh_second_factor(kms: Kms) -> None:
     Path("app.pub").write_text(public_pem(new_key()))
-    (told,) = kms("client", "add-key", "bob", "app.pub", by="bob", code=1)
+    (told,) = kms("client", "add-key", "bob", "app.pub", by="bob", code=3)
     assert told.endswith(
         "Error: This needs a second factor that was given a short while ago. Log in again (`python -m kms login`), "
         "then run this command again.\n"
@@ -120,8 +71,8 @@ def test_sessions_and_credentials(kms: Kms) -> None:
 
 def test_an_old_session_does_not_say_whose_it_is(kms: Kms, served: tuple[str, str]) -> None:
     kms("key", "list", by="bob")
-    token = remote.current().token
-    home = remote.directory() / "session.json"
+    token = kept_login.current().token
+    home = kept_login.directory() / "session.json"
     home.write_text(json.dumps({"url": served[0], "ca_cert": served[1], "token": token}))
     for command in (["whoami"], ["client", "sessions"]):
         assert "og in again so that it is known who you are." in kms(*command, code=1)[0]
@@ -164,7 +115,7 @@ def test_groups(kms: Kms) -> None:
     assert kms("group", "list") == kms("group", "show", "team")
     assert kms("group", "put", "team", "--nobody")[0]["members"] == []
     kms("group", "delete", "team", "--yes")
-    assert "There is no group team." in kms("group", "show", "team", code=1)[0]
+    assert "There is no group team." in kms("group", "show", "team", code=5)[0]
 
 
 def test_grants(kms: Kms) -> None:
@@ -179,7 +130,7 @@ def test_grants(kms: Kms) -> None:
         "second_factor_within": "PT300S",
     }
     assert kms(*grant, "--context", "a=b", "--context-exact")[0]["context_equals"] == {"a": "b"}
-    assert "administrator" in kms(*grant, "--deny", code=1)[0]
+    assert "administrator" in kms(*grant, "--deny", code=4)[0]
     assert len(kms("grant", "list", by="bob")) == 2
     kms("grant", "delete", made["grant_id"], by="alice")
     assert len(kms("grant", "list")) == 1

@@ -9,12 +9,11 @@ import base64
 import json
 from typing import Any
 
-import app as kms_app
-from kms import server
+from kms import server, wsgi
 from kms.api.fast_path import Environ, StartResponse, WsgiApp
 from kms.api.origin import OriginMiddleware, presented_certificate
 
-_create_app = kms_app.create_app
+_create_app = wsgi.create_app
 
 
 def create_app(*given: Any) -> Any:
@@ -46,7 +45,7 @@ def _with_page(next_app: WsgiApp) -> WsgiApp:
 
 
 if __name__ == "__main__":
-    kms_app.create_app = create_app
+    wsgi.create_app = create_app
     server.main()
 elif __name__ == "showing_origin":
     app = create_app()

@@ -24,7 +24,7 @@ def service(request: pytest.FixtureRequest, start: Start) -> Running:
     if database == "postgresql":
         flags += ["--database-url", new_database(request.getfixturevalue("postgres"))]
     # A long lease, which on one host no change waits for: this is not about a machine that is too busy to renew it.
-    return start(*flags, KMS_LEASE="PT2S")
+    return start(*flags, KMS_LEASE="PT30S")
 
 
 def test_a_client_with_many_changes_under_way_is_refused_no_use(service: Running) -> None:

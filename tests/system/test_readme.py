@@ -21,7 +21,7 @@ def service(start: Start) -> Running:
 
 
 def test_the_lines_to_try(service: Running) -> None:
-    login, generate, use, decrypt, exchange, any_type, manage, others, one_shot = blocks("README.md", "Try it")
+    login, generate, use, decrypt, exchange, any_type, manage, others, one_shot, files = blocks("README.md", "Try it")
     run(service, login.replace("kms login", "kms login --credentials admin.json"))
     assert [answer["key_id"] for answer in objects(run(service, generate))] == [
         "admin_symmetric", "admin_rsa", "admin_ecc", "admin_dh",
@@ -44,6 +44,7 @@ def test_the_lines_to_try(service: Running) -> None:
     admin = service.admin
     headers = one_shot.replace("X-TOTP: $CODE", f"X-Recovery-Code: {admin['recovery_codes'][0]}")
     assert objects(run(service, headers, SECRET=admin["client_secret"]))[0]["key_id"] == "admin_symmetric"
+    run(service, files)
 
 
 def test_every_endpoint_has_its_line() -> None:
@@ -96,7 +97,7 @@ def test_the_command(service: Running) -> None:
     assert "client_secret" in kms(service, "client", "rotate-secret", "erin")
     assert "erin" in kms(service, "client", "list")
     assert json.loads(kms(service, "client", "delete", "erin", "--yes"))["status"] == "deleted"
-    assert "There is no client erin" in kms(service, "client", "disable", "erin", code=1)
+    assert "There is no client erin" in kms(service, "client", "disable", "erin", code=5)
     assert json.loads(kms(service, "key", "generate", "symmetric"))["key_id"] == "admin_symmetric"
     assert json.loads(kms(service, "key", "suspend", "admin_symmetric"))["state"] == "suspended"
     assert json.loads(kms(service, "key", "resume", "admin_symmetric"))["state"] == "active"
@@ -121,7 +122,7 @@ def test_the_command(service: Running) -> None:
         assert f"name sqlite:///{service.folder}/other.db" in other
     assert not (service.folder / "other.db").exists()
     assert "Logged out" in kms(service, "logout")
-    assert "not logged in" in kms(service, "key", "list", code=1)
+    assert "not logged in" in kms(service, "key", "list", code=3)
     assert not home.joinpath("session.json").exists()
 
 
@@ -169,7 +170,7 @@ def test_lists_are_tables_on_a_terminal_and_json_for_programs(service: Running) 
 
 def test_what_the_command_says_of_a_service_it_cannot_trust_or_reach(service: Running) -> None:
     arguments = ["login", "--credentials", "admin.json"]
-    assert "cannot be reached" in kms(service, *arguments, "--url", "https://localhost:1", code=1)
+    assert "cannot be reached" in kms(service, *arguments, "--url", "https://localhost:1", code=7)
     assert "not an https" in kms(service, *arguments, "--url", "http://localhost", code=1)
     (service.folder / "other").mkdir(exist_ok=True)
     other = subprocess.check_output(
@@ -177,4 +178,4 @@ def test_what_the_command_says_of_a_service_it_cannot_trust_or_reach(service: Ru
         stderr=subprocess.DEVNULL,
     )
     (service.folder / "other" / "ca.crt").write_bytes(other)
-    assert "not trusted" in kms(service, *arguments, "--ca-cert", "other/ca.crt", code=1)
+    assert "not trusted" in kms(service, *arguments, "--ca-cert", "other/ca.crt", code=7)

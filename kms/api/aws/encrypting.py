@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from kms.access.encryption_context import associated_data_of
 from kms.access.ratelimit import RateClass
 from kms.api.aws import specs
 from kms.api.aws.faults import Fault, missing
 from kms.api.aws.request import AwsRequest, action, refuse_recipient
 from kms.api.aws.shapes import Ciphertext, EncryptionContext, GrantTokens, Input, KeyName, Plaintext
 from kms.crypto.pkcs8 import der_of_pem
+from kms.encryption_context import associated_data_of
 from kms.errors import DecryptionFailed
 from kms.keys.model import Key, Usage
 from kms.operations.use.data_keys import DataKeyPairRequest, DataKeyRequest

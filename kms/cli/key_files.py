@@ -1,0 +1,108 @@
+"""`key import`, `export`, `backup` and `restore`: keys in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
+
+from kms.cli import remote, show
+from kms.cli.failing import Failure
+from kms.client import key_transport
+from kms.client.logins import read_private_key
+from kms.files import write_private
+
+_IN = click.Path(path_type=Path, exists=True, dir_okay=False)
+_OUT = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("import")
+@click.argument("file", type=_IN)
+@click.option("--key-id", help="What it is to be called.")
+@click.option("--type", "type_", required=True, help="See docs/reference/key-types.md.")
+@click.option("--exportable", is_flag=True, help="It may leave again, wrapped.")
+def import_(file: Path, key_id: str | None, type_: str, *, exportable: bool) -> None:
+    """Bring a key of your own: a private or public key in PEM, or the bytes of a symmetric key.
+
+    It travels wrapped under a public key of the service.
+
+    \b
+    For example:
+      kms key import --type ec-p256 --key-id old-signer signer.pem
+    """
+    client, content = remote.client(), file.read_bytes()
+    options = {"exportable": exportable} if exportable else {}
+    if b"-----BEGIN PUBLIC KEY-----" in content:
+        named = {"key_id": key_id} if key_id else {}
+        show.document(client.call("import_key", type=type_, public_key=content.decode(), **named, **options))
+        return
+    if b"-----BEGIN " in content:
+        content = _pkcs8(file)
+    made = key_transport.import_key(client, key_id, type_, content, **options)
+    show.document(client.call("get_key", key_id=made.key_id))
+
+
+@click.command()
+@click.argument("key_id")
+@click.option("-o", "--output", type=_OUT, required=True, help="The file, which only you can read.")
+@click.option("--version", type=int, help="Of the key.  [default: the latest]")
+def export(key_id: str, output: Path, version: int | None) -> None:
+    """Take an exportable key along, in clear: a private key as PEM, a symmetric one as its bytes.
+
+    It travels wrapped under a key that is made for this and forgotten. Whoever reads the file has the key.
+
+    \b
+    For example:
+      kms key export orders -o orders.key
+    """
+    form, material = key_transport.export_key(remote.client(), key_id, version)
+    if form == "pkcs8":
+        key = load_der_private_key(material, None)
+        material = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_private(output, material)
+    click.echo(f"{key_id} → {output}", err=True)
+
+
+@click.command()
+@click.argument("key_id")
+@click.option("-o", "--output", type=_OUT, required=True, help="The file.")
+def backup(key_id: str, output: Path) -> None:
+    """Write one key with all its versions into a file that only a service with the same root key can read.
+
+    \b
+    For example:
+      kms key backup orders -o orders.backup
+    """
+    answer = remote.client().call_raw("backup_key", {"key_id": key_id})
+    write_private(output, msgspec.json.decode(answer, type=_Backup).backup)
+    click.echo(f"{key_id} → {output}", err=True)
+
+
+@click.command()
+@click.argument("file", type=_IN)
+def restore(file: Path) -> None:
+    """Put a key back that `backup` wrote, where there is none of that name.
+
+    \b
+    For example:
+      kms key restore orders.backup
+    """
+    show.document(remote.client().call("restore_key", backup=file.read_bytes()))
+
+
+class _Backup(msgspec.Struct):
+    backup: bytes
+
+
+def _pkcs8(file: Path) -> bytes:
+    try:
+        key = read_private_key(file)
+    except TypeError:
+        passphrase = click.prompt(f"Passphrase of {file} (it is not shown)", hide_input=True)
+        key = read_private_key(file, passphrase.encode())
+    try:
+        return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    except ValueError as error:
+        raise Failure(f"{file}: {error}.") from None

@@ -1,0 +1,36 @@
+"""A progress bar on stderr for what takes longer than a second, where somebody looks at it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+_AFTER_SECONDS = 1.0
+
+
+@contextmanager
+def progress(about: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A function that is told of so many more bytes of `total`; the bar is gone in the end."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    task, began, is_shown = bar.add_task(about, total=total), time.monotonic(), False
+
+    def advance(count: int) -> None:
+        nonlocal is_shown
+        bar.advance(task, count)
+        if not is_shown and time.monotonic() > began + _AFTER_SECONDS:
+            is_shown = True
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
