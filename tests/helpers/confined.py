@@ -1,8 +1,8 @@
 """Runs a program as `deploy/kms.service` confines it, as far as that can be done without systemd.
 
 `python confined.py SYSTEM-CALL-NUMBERS PROGRAM ARGUMENTS…`: new memory is never both writable and executable
-(`MemoryDenyWriteExecute=`), and of the system calls only those work that are listed, with commas between them; the others
-fail with EPERM (`SystemCallFilter=`, `SystemCallErrorNumber=EPERM`). Needs Linux 6.3 on x86-64, and no rights.
+(`MemoryDenyWriteExecute=`), and only the listed system calls work, with commas between them; the others fail with
+EPERM (`SystemCallFilter=`, `SystemCallErrorNumber=EPERM`). Needs Linux 6.3 on x86-64, and no rights.
 """
 
 from __future__ import annotations
