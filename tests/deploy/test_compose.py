@@ -38,9 +38,9 @@ def test_each_service_is_confined(name: str) -> None:
     assert name.startswith("kms-") or "healthcheck" in service
 
 
-def test_both_nodes_are_one_but_for_their_volumes() -> None:
+def test_both_nodes_are_one_but_for_volume_and_address() -> None:
     first, second = (
-        {key: value for key, value in SERVICES[name].items() if key not in {"volumes", "depends_on"}}
+        {key: value for key, value in SERVICES[name].items() if key not in {"volumes", "depends_on", "networks"}}
         for name in ("kms-1", "kms-2")
     )
     assert first == second
@@ -51,6 +51,14 @@ def test_both_nodes_are_one_but_for_their_volumes() -> None:
 def test_the_nodes_trust_nginx_and_nobody_else() -> None:
     address = SERVICES["nginx"]["networks"]["inside"]["ipv4_address"]
     assert SERVICES["kms-1"]["environment"]["KMS_TRUSTED_PROXIES"] == address
+
+
+def test_nginx_knows_the_nodes_by_their_addresses() -> None:
+    addresses = {SERVICES[name]["networks"]["inside"]["ipv4_address"] for name in ("kms-1", "kms-2")}
+    assert (
+        set(re.findall(r"^    server ([0-9.]+):8443 ", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE))
+        == addresses
+    )
 
 
 def test_every_secret_is_a_file_that_the_page_has_made() -> None:

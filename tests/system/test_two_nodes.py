@@ -59,7 +59,7 @@ def _nginx(folder: Path, secrets: Path, front: int, ports: list[int]) -> list[st
     text = (ROOT / "deploy" / "nginx.conf").read_text().replace("/run/secrets", str(secrets))
     text = text.replace("listen 8443", f"listen 127.0.0.1:{front}")
     for number, port in enumerate(ports, 1):
-        text = text.replace(f"kms-{number}:8443", f"127.0.0.1:{port}")
+        text = text.replace(f"172.30.84.1{number}:8443", f"127.0.0.1:{port}")
     (folder / "default.conf").write_text(text)
     places = [f"{each}_temp_path {folder}/{each};" for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
     own = "user root;" if os.getuid() == 0 else ""
