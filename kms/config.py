@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,8 +23,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The settings of one service. A field `x` is the variable KMS_X and the TOML member `x`.
 
-    Paths are taken from the working directory. Periods are ISO 8601 durations (`P90D`); rate limits are in the
-    notation of the `limits` library (`60/minute`).
+    Relative paths start at the working directory. Periods are ISO 8601 durations (`P90D`); rate limits are in the
+    notation of the library `limits` (`60/minute`).
     """
 
     host: str = "127.0.0.1"
@@ -54,9 +55,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     public_url: str | None = None
     jwks_hosts: str = ""
     jwks_ca: Path | None = None
+    notice_hosts: str = ""
+    notice_networks: str = ""
+    notice_ca: Path | None = None
+    notice_mail_domains: str = ""
+    smtp_url: str | None = None
+    smtp_password: str | None = None
+    smtp_from: str = ""
     aws_account_id: str = "000000000000"
     aws_region: str = "us-east-1"
     transit_mount: str = "transit"
+    console: Literal["on", "off"] = "on"
+    console_idle: timedelta = timedelta(minutes=15)
     lease: timedelta = timedelta(milliseconds=250)
     max_body_bytes: int = 3 << 19  # a mebibyte in base64, and what goes with it
 
@@ -91,18 +101,41 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def audiences(self) -> frozenset[str]:
-        """What a client assertion may be for: the service, as clients know it, with or without the token endpoint."""
+        """The accepted values of `aud` in a client assertion: the service's public URL, and its token endpoint."""
         url = (self.public_url or f"https://localhost:{self.port}").rstrip("/")
         return frozenset({url, f"{url}/auth/token"})
 
     @property
+    def origin(self) -> str:
+        """The origin of the service's pages, as browsers write it (RFC 6454). Raises StartError for a wrong URL."""
+        scheme, host, port = self._public_parts()
+        host = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{host}" if port in (None, _USUAL_PORTS.get(scheme)) else f"{scheme}://{host}:{port}"
+
+    @property
+    def relying_party_id(self) -> str:
+        """The host for which passkeys are made (WebAuthn's RP ID). Raises StartError for a wrong URL."""
+        return self._public_parts()[1]
+
+    def _public_parts(self) -> tuple[str, str, int | None]:
+        url = self.public_url or f"https://localhost:{self.port}"
+        try:
+            parts = urlsplit(url)
+            host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+        except ValueError:
+            host, port = "", None
+        if not host or parts.scheme not in _USUAL_PORTS:
+            raise StartError(f"public_url is the URL of the service, such as https://kms.example.com, and not {url}.")
+        return parts.scheme, host, port
+
+    @property
     def proxy_networks(self) -> tuple[Network, ...]:
-        """The networks of `trusted_proxies`. Raises StartError where that is no list of networks."""
+        """The networks in `trusted_proxies`. Raises StartError if one cannot be read, or contains every address."""
         return tuple(_network(text.strip()) for text in self.trusted_proxies.split(",") if text.strip())
 
     @property
     def run_dir(self) -> Path:
-        """What one boot of the service on one host shares between its workers; nothing there must last."""
+        """The directory of files that the workers of one run share; it is cleared at every start."""
         return self.data_dir / "run"
 
     @property
@@ -111,6 +144,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.data_dir / "audit"
 
 
+_USUAL_PORTS = {"https": 443, "http": 80}
 _SHORTEST_BACKUP_KEY = 43  # 256 bits in base64 without padding
 _FROM_FILE = "_FILE"
 _CONFIG = "KMS_CONFIG"
@@ -123,9 +157,9 @@ _SERVICE_ADDRESS = re.compile("(tcp|udp|sctp)://")
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings in force. `flags` holds the command line's, without those that were not given.
+    """The settings in force. `flags` are those given on the command line, by the name of the setting.
 
-    Raises StartError naming the setting that cannot be read.
+    Raises StartError, which names the setting that is wrong or cannot be read.
     """
     flags = dict(flags or {})
     config = flags.pop("config", None) or environ.get(_CONFIG)
@@ -142,7 +176,9 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         )
     if settings.lease < timedelta(milliseconds=20):
         raise StartError("lease must be at least 20 milliseconds (PT0.02S).")
-    _ = settings.proxy_networks
+    if not timedelta(minutes=1) <= settings.console_idle <= timedelta(days=1):
+        raise StartError("console_idle must be from a minute to a day (PT1M to P1D).")
+    _ = settings.proxy_networks, settings.origin
     return settings
 
 
@@ -184,7 +220,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def warnings(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """A sentence for each variable that looks like a setting and is none."""
+    """A warning for each variable KMS_* in `environ` that is not a setting; the service ignores it."""
     settings = {f"KMS_{name.upper()}" for name in Settings.__struct_fields__}
     known = settings | {name + _FROM_FILE for name in settings} | {_CONFIG, *_OF_THE_COMMAND_LINE}
     known -= {_TABLE, _TABLE + _FROM_FILE}
@@ -202,7 +238,7 @@ def warnings(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _is_of_kubernetes(name: str, value: str) -> bool:
-    """Whether Kubernetes sets a variable so in every pod beside a Service named `kms` or `kms-…`."""
+    """Whether Kubernetes sets this variable by itself, in every pod, because of a Service named `kms` or `kms-…`."""
     return bool(_SERVICE_NAME.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(value)))
 
 

@@ -15,7 +15,7 @@ def associated_data_of(context: dict[str, str] | None) -> bytes:
 
 
 def context_of(associated_data: bytes) -> dict[str, str] | None:
-    """The encryption context that `associated_data` stands for; None where it stands for none."""
+    """The encryption context that `associated_data` encodes; None if it is not the encoding of one."""
     try:
         context = _decode(associated_data or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Closed sets of words."""
+"""The base class of enumerations whose members are text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from enum import StrEnum
 class TextEnum(StrEnum):
     """A member of a closed set, hashed as the text it is.
 
-    It equals its text, so it should have the same hash; and that of `Enum` is a call of Python code, which every
-    look-up in a set of permissions would pay.
+    A member equals its text, so it should also have the same hash. The hash of `Enum` is written in Python and would
+    slow down every look-up in a set of permissions.
     """
 
     __hash__ = str.__hash__

@@ -1,8 +1,8 @@
-"""The refusals: one class for each kind, raised where the fact is known, translated once at each edge.
+"""Refusals: the errors that callers see, one class for each kind. Each interface translates them in one place.
 
-A refusal carries a sentence for a person that says what to do next. It never carries a secret, and an
+Its `detail` is a sentence for people that says what to do next. It never contains a secret, and an
 authentication failure never says which part was wrong. The docstring of each class is the text of the page
-that its problem `type` points to (RFC 9457, section 3.1.1).
+to which its problem `type` points (RFC 9457, section 3.1.1).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class StartError(Exception):
 class Refusal(Exception):
     """A request that is not carried out.
 
-    `detail` is shown to the caller; `retry_after` is in seconds and becomes the `Retry-After` header. `item_scoped`
-    says that in a batch it concerns one item and leaves the others alone.
+    `detail` is shown to the caller; `retry_after` is in seconds and becomes the `Retry-After` header. In a batch, a
+    class that is `item_scoped` refuses only the item concerned; any other refuses the whole batch.
     """
 
     problem: ClassVar[str]
@@ -53,10 +53,10 @@ class OperationNotSupported(Refusal):
 
 
 class DecryptionFailed(Refusal):
-    """The ciphertext did not open.
+    """The ciphertext could not be decrypted.
 
-    It was altered, made by another key, or made with other associated data; which of these is never said,
-    because the difference would help an attacker.
+    It was altered, made by another key, or made with other associated data. Which of these is never said,
+    because that would help an attacker.
     """
 
     problem, status, title = "decryption-failed", 400, "Decryption failed"
@@ -67,18 +67,19 @@ class DecryptionFailed(Refusal):
 
 
 class AuthenticationFailed(Refusal):
-    """The credentials do not make a session: client, secret, code or token.
+    """The credentials are not valid: client id, secret, TOTP code, token or other proof.
 
-    Which part was wrong is never said. A TOTP code works once; wait for the next one.
+    Which part was wrong is never said. A TOTP code works only once; wait for the next one.
 
-    `POST /auth/token` with client id and secret (`Authorization: Basic`) and the header `X-TOTP` gives a session
-    token, which goes into `Authorization: Bearer …`. `python -m kms login` gets one and keeps it.
+    To get a session token, call `POST /auth/token` with client id and secret (`Authorization: Basic`) and the header
+    `X-TOTP`. Send the token in the header `Authorization: Bearer …`. The command `python -m kms login` does the
+    first step, and stores the token.
     """
 
     problem, status, title = "authentication-failed", 401, "Authentication failed"
 
     def __init__(self, detail: str, *, retry_after: int | None = None, claim: str = "") -> None:
-        """`claim`: which claim of a token it is about, whose signature was right."""
+        """`claim` names the claim that was refused, for a token whose signature was valid; otherwise it is empty."""
         super().__init__(detail, retry_after=retry_after)
         self.claim = claim
 
@@ -92,11 +93,31 @@ class MfaRequired(Refusal):
     problem, status, title = "mfa-required", 401, "Second factor required"
 
 
-class InsufficientUserAuthentication(Refusal):
-    """This asks for a second factor that a person gave not long ago (RFC 9470).
+class PasskeyCloned(Refusal):
+    """The signature of the passkey is valid, but its signature counter went back, or its backup flag changed.
 
-    Log in again with the code of the authenticator app, and send the request with the new token; or send this one
-    request with `Authorization: Basic` and `X-TOTP`. The header `WWW-Authenticate` has how long ago it may have been.
+    Another authenticator may therefore have a copy of its private key. Delete the passkey, which ends its sessions,
+    and add another (`/api/v1/clients/{client_id}/passkeys`). This refusal is in the log and in the audit log.
+    """
+
+    problem, status, title = "passkey-cloned", 403, "Passkey may have been copied"
+
+    def __init__(self, credential: str) -> None:
+        """`credential`: which passkey, as the audit log has it."""
+        self.credential = credential
+        super().__init__(
+            "The counter of this passkey went back, so somebody may have a copy of it. Log in by another way, delete "
+            "it and make another."
+        )
+
+
+class InsufficientUserAuthentication(Refusal):
+    """This needs a second factor that a person gave recently (RFC 9470).
+
+    If a person opened the session, send the code of the authenticator app (`{"code": "123456"}`) or a passkey to
+    `POST /auth/second-factor`; then send the request again with the same token. Without such a session log in again,
+    or send this one request with `Authorization: Basic` and `X-TOTP`. The header `WWW-Authenticate` says how old the
+    second factor may be, as `max_age` in seconds.
     """
 
     problem, status, title = "insufficient-user-authentication", 401, "Fresh second factor required"
@@ -104,13 +125,14 @@ class InsufficientUserAuthentication(Refusal):
     def __init__(self, within: timedelta) -> None:
         self.max_age = int(within.total_seconds())
         super().__init__(
-            f"This needs a second factor that was given at most {self.max_age} s ago. Log in again with a code "
-            "(`python -m kms login`), or send this request with client id and secret (Basic) and X-TOTP."
+            f"This needs a second factor that was given at most {self.max_age} s ago. Give it to POST "
+            "/auth/second-factor and send this again, or log in again with a code (`python -m kms login`), or send "
+            "this request with client id and secret (Basic) and X-TOTP."
         )
 
 
 class PermissionDenied(Refusal):
-    """The caller is known and may not do this.
+    """The credentials are valid, but the caller is not allowed to do this.
 
     An administrator can change roles; the owner of a key can grant its use.
     """
@@ -121,8 +143,8 @@ class PermissionDenied(Refusal):
 class KeyRevoked(Refusal):
     """The key version was revoked.
 
-    A key revoked for compromise is refused everything. One that was superseded or went out of operation
-    still decrypts and verifies. Generate a new version to go on.
+    A version that was revoked as compromised, or without a reason, cannot be used at all. One that was revoked for
+    another reason, such as `superseded`, can still decrypt and verify. Make a new version to go on.
     """
 
     problem, status, title = "key-revoked", 403, "Key revoked"
@@ -141,13 +163,13 @@ class KeyExpired(Refusal):
 
 
 class NotFound(Refusal):
-    """There is nothing of that name, or nothing that the caller may see."""
+    """There is nothing with that name, or the caller may not see it."""
 
     problem, status, title = "not-found", 404, "Not found"
 
 
 class MethodNotAllowed(Refusal):
-    """The path exists and does not take this method; the `Allow` header lists those it takes."""
+    """There is such a path, but not with this HTTP method; the header `Allow` lists the methods that it has."""
 
     problem, status, title = "method-not-allowed", 405, "Method not allowed"
 
@@ -163,47 +185,47 @@ class KeyStateConflict(Refusal):
 
 
 class AlreadyExists(Refusal):
-    """The name is taken. Names of deleted clients are never given again."""
+    """The name is taken already. The id of a deleted client can never be used again."""
 
     problem, status, title = "already-exists", 409, "Already exists"
 
 
 class Conflict(Refusal):
-    """The change would leave the service without what it needs, such as its last administrator."""
+    """The change contradicts the current state, such as removing the last administrator; the detail says how."""
 
     problem, status, title = "conflict", 409, "Conflict"
 
 
 class LengthRequired(Refusal):
-    """The body comes in chunks, and the server in front of the service does not take those apart.
+    """The body was sent in chunks (`Transfer-Encoding: chunked`), which the server in use does not decode.
 
-    Send the body whole, with the header `Content-Length`.
+    Send the body in one piece, with the header `Content-Length`.
     """
 
     problem, status, title = "length-required", 411, "Length required"
 
 
 class TooLarge(Refusal):
-    """The body is larger than the service takes."""
+    """The body is larger than the service accepts; for most operations `KMS_MAX_BODY_BYTES` is the limit."""
 
     problem, status, title = "too-large", 413, "Request too large"
 
 
 class UnsupportedMediaType(Refusal):
-    """The body is not announced as JSON. Send `Content-Type: application/json`."""
+    """The header `Content-Type` does not say that the body is JSON. Send `Content-Type: application/json`."""
 
     problem, status, title = "unsupported-media-type", 415, "Unsupported media type"
 
 
 class ValidationFailed(Refusal):
-    """A member of the request is missing, unknown, or not of the form it must have; the detail names it."""
+    """A member of the request is missing, unknown or has an invalid value; the detail names it."""
 
     problem, status, title = "validation-failed", 422, "Validation failed"
     item_scoped = True
 
 
 class RateLimited(Refusal):
-    """Too many requests, or too many failed attempts to authenticate. `Retry-After` says when to come back."""
+    """Too many requests, or too many failed log-ins. `Retry-After` says in how many seconds to try again."""
 
     problem, status, title = "rate-limited", 429, "Too many requests"
 
@@ -219,23 +241,23 @@ class InternalError(Refusal):
 
 
 class Unavailable(Refusal):
-    """The service cannot answer safely at the moment: its database or its audit log is away, or it is busy.
+    """The service cannot answer safely now: its database or audit log cannot be reached, or it is overloaded.
 
-    Nothing was changed that was not acknowledged. Try again after `Retry-After`.
+    The request changed nothing, unless the detail says so. Try again after the seconds in `Retry-After`.
     """
 
     problem, status, title = "unavailable", 503, "Unavailable"
 
 
 class IntegrityFailure(Refusal):
-    """A row of the vault does not carry the right authentication code: someone else wrote to the database.
+    """A row of the vault has a wrong authentication code: something other than the service wrote to the database.
 
-    The row is not used and the others go on working. `python -m kms vault verify` names every such row.
+    The row is not used; the others still work. `python -m kms vault verify` names every such row.
     """
 
     problem, status, title = "integrity-failure", 503, "Vault integrity failure"
 
 
 def every_refusal() -> dict[str, type[Refusal]]:
-    """Every kind of refusal by its problem name, in the order of their statuses."""
+    """Every class of refusal by its problem name, ordered by HTTP status."""
     return {kind.problem: kind for kind in sorted(Refusal.__subclasses__(), key=lambda kind: kind.status)}

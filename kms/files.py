@@ -22,7 +22,7 @@ def fault_of(error: OSError) -> str:
 
 
 def identity_of(path: Path) -> FileIdentity:
-    """What changes when a file is written or replaced; None where there is none. It looks through links."""
+    """A value that changes when the file is written or replaced; None if it cannot be found. Links are followed."""
     try:
         status = path.stat()
     except OSError:
@@ -107,9 +107,10 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def private_bytes(path: Path) -> bytes:
-    """The content of a file that holds a secret. Raises StartError if others may read it, or if it cannot be read.
+    """The content of a file that holds a secret. Raises StartError if it cannot be read, or is open to others.
 
-    Members of its group may. Others may not, unless it is on a mount that they cannot reach.
+    Members of the file's group may be able to read it. A file that its mode lets others read is accepted only on a
+    mount that other users cannot reach.
     """
     try:
         with path.open("rb") as file:

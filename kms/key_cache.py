@@ -41,7 +41,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
-    """A key version and the object that computes with its material, or of a pair with the public half alone.
+    """A key version, and the object that computes with its material, or with its public key if that is all there is.
 
     `message_limit` is how many messages it may protect (None: no practical limit).
     """
@@ -58,10 +58,10 @@ class LoadedVersion:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What was decided about a caller, a key and one of its versions at the moment `since`, good until another.
+    """That a caller may use a key, and with which version. It was decided at `since`, and is valid before `until`.
 
-    The caller may do this with the key: with any message, or where that `is_limited` with those that the `decision`
-    admits. `loaded` is the version to do it with; where that cannot be used `refusal` says why.
+    If it `is_limited`, only messages that `decision` admits are allowed. `loaded` is the version to use; if that
+    cannot be used it is None, and `refusal` says why. Without a usage both are None.
     """
 
     key: Key
@@ -101,12 +101,12 @@ class KeyCache:
         source: str,
         action: str,
     ) -> Authorization:
-        """Whether `caller` may do this with the key of that id or alias, and with which version of it.
+        """Decide whether `caller` may use the key with the id or alias `name`, and with which version.
 
-        The caller comes from the address `source`, and does it as `action`. The version is the latest unless one is
-        named; without a `usage` the question is about the key alone. Why a version cannot be used is in the answer,
-        so that how far the caller came can be told. `Memory.require` was called before. Raises NotFound,
-        PermissionDenied, InsufficientUserAuthentication, Unavailable, IntegrityFailure.
+        `source` is the address of the caller; `action` is the AWS action or the operation. `version` is by default
+        the latest; without `usage` no version is looked at. If the version cannot be used, that is not raised but
+        stands in `refusal`, so that the audit entry can name the key. The caller must have called `Memory.require`.
+        Raises NotFound, PermissionDenied, InsufficientUserAuthentication, Unavailable, IntegrityFailure.
         """
         asked = caller, permission, name, usage, version, source, action
         found = self._authorizations.find(asked)
@@ -168,7 +168,10 @@ class KeyCache:
         return loaded
 
     def recoverable(self, name: str, number: int, usage: Usage, now: datetime) -> LoadedVersion:
-        """A version of the key of that id or alias for `usage`, also one that was revoked for compromise."""
+        """The version `number` of a key for `usage`, even if it was revoked as compromised. Checks no permission.
+
+        Raises the Refusal that says why the version cannot be used.
+        """
         since = self._memory.epoch
         key, latest = self._with_latest(name)
         return self._usable(key, latest, number, usage, now, since, recovering=True)
@@ -206,7 +209,7 @@ class KeyCache:
         return self._code_keys.get((key.uid, version.version), derived, since)
 
     def fingerprint(self, key: Key, number: int) -> bytes | None:
-        """By what the material of a version is known that is kept elsewhere, None for other versions.
+        """The fingerprint of the material of a version, if that is external material; None for all others.
 
         Raises NotFound, Unavailable, IntegrityFailure.
         """
@@ -298,10 +301,10 @@ def require_admitted(
     items: Sequence[Any],
     circumstances: Callable[[], Circumstances],
 ) -> None:
-    """Return if the decision in an authorization admits every message.
+    """Return if the decision in an authorization admits every message in `items`.
 
-    Messages that could not be read are refusals and passed over. `circumstances` are of the request, which a refusal
-    looks at. Raises PermissionDenied, NotFound.
+    Items that could not be read are refusals and are skipped. `circumstances` gives those of the request, which are
+    needed only to make the refusal. Raises PermissionDenied, NotFound.
     """
     admits = found.decision.admits
     for item in items:

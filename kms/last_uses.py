@@ -1,4 +1,4 @@
-"""When each key was used last, to the benefit of whoever wants to delete one.
+"""When each key was last used, so that somebody who wants to delete a key can see whether it is still in use.
 
 A worker remembers it and writes it down every few minutes: a use costs no access to the database. After a crash the
 uses of those minutes are missing.
@@ -29,7 +29,7 @@ BEGINNING = bytes(16)
 
 
 class LastUses:
-    """What this worker has not written down yet."""
+    """The last uses that this worker has seen and not yet written to the vault."""
 
     def __init__(self, vault: Vault, clock: Clock) -> None:
         self._vault = vault

@@ -1,8 +1,8 @@
-"""Granian in this process: on one listening socket, with one TLS pair after the other.
+"""Runs the server Granian in this process on one listening socket, and renews its TLS pair without a restart.
 
-Granian reads its pair once. For another pair a second Granian begins on the same socket, and the first one is
-drained: it accepts nothing more, each of its answers tells the client to close the connection, and it ends once no
-connection of it can be left. No request is lost, and what the process knows stays.
+Granian reads its pair only once. For a new pair a second Granian starts on the same socket, and the first is drained:
+it accepts no more connections, each of its answers closes its connection, and it stops once none of its connections
+can be left. No request is lost, and the caches of the process stay.
 """
 
 from __future__ import annotations

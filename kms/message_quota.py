@@ -31,10 +31,10 @@ class MessageQuota:
         self._claiming = threading.Lock()
 
     def claim(self, key: Key, version: int, limit: int, messages: int = 1) -> bool:
-        """Count messages, fewer than a block, under a version that may protect `limit`.
+        """Count `messages`, fewer than a block, towards `limit`, the number that one version may protect.
 
-        Gives whether that took so long that what was checked before is to be checked again. Raises KeyExpired,
-        Unavailable.
+        Returns True if this had to wait for the database; the caller must then repeat its checks. Raises KeyExpired
+        if the limit is reached, and Unavailable.
         """
         if self._took(key.uid, version, messages):
             return False

@@ -1,4 +1,4 @@
-"""Metrics that are right with several workers: each keeps its own in a file, a scrape adds them up.
+"""Metrics over all workers: each worker keeps its own in files, and a scrape adds them up.
 
 No label holds anything but names from closed sets: the operation table, problem types, key types and states, and what
 is named here. docs/reference/metrics.md describes every family.
@@ -82,6 +82,9 @@ class Metrics:
             multiprocess_mode="max",
         )
         self._logins = library.Counter("kms_logins", "Log-ins by every way, by outcome.", ["outcome"], registry=None)
+        self._notices = library.Counter(
+            "kms_notice_attempts", "Attempts to deliver notices, by outcome.", ["outcome"], registry=None
+        )
         self._database_seconds = library.Histogram(
             "kms_database_seconds",
             "How long reads and changes took, a change until it was durable.",
@@ -121,6 +124,8 @@ class Metrics:
         self.seconds.labels("start").observe(0)
         for outcome in ("success", "authentication-failed", "mfa-required", "rate-limited"):
             self._logins.labels(outcome)  # from nothing to one is a change that a chart must see
+        for outcome in ("delivered", "failed", "dead"):
+            self._notices.labels(outcome)
         self._allocate()
 
     def _allocate(self) -> None:
@@ -142,6 +147,10 @@ class Metrics:
     def count_login(self, outcome: str) -> None:
         """Count a log-in: "success", or the problem type of its refusal."""
         self._logins.labels(outcome).inc()
+
+    def count_notice(self, outcome: str) -> None:
+        """Count an attempt to deliver a notice: "delivered", "failed" (it is tried again) or "dead"."""
+        self._notices.labels(outcome).inc()
 
     def add_up(self) -> None:
         """Put what was counted into this worker's files, where every scrape sees it."""
@@ -181,7 +190,7 @@ class Metrics:
         return sorted(pid for pid in found if pid == os.getpid() or _parent_of(pid) == os.getppid())
 
     def costly(self, now: datetime, read: Callable[[], Sequence[Gauge]]) -> Sequence[Gauge]:
-        """What `read` gives, or gave less than a minute ago: for what costs more the more there is."""
+        """The result of `read`, at most a minute old. For gauges that take longer the more keys there are."""
         with self._reading:
             if self._costly is None or not timedelta() <= now - self._costly[0] < _COSTLY_AT_MOST_EVERY:
                 self._costly = now, read()

@@ -1,6 +1,6 @@
-"""Whether a secret that was mounted can be reached by other users, whatever its mode says.
+"""Whether other users can reach a mounted secret, although its mode would let them read it.
 
-Kubernetes and Docker mount secrets with mode 0644 or 0444. There the mode keeps nobody out, the mount does.
+Kubernetes and Docker mount secrets with mode 0644 or 0444: they are protected by the mount, not by their mode.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def is_out_of_reach(
 ) -> bool:
     """Whether `path` is on a mount that only root and the user of this process can reach.
 
-    That is so where a directory on the way to the mount lets nobody else pass, and in a container, which has no other
-    users, where the mount is read-only or for secrets. Raises OSError.
+    That is the case if a directory above the mount is closed to all others. In a container, which has no other users,
+    it is also the case if the mount is read-only or one for secrets. Raises OSError.
     """
     real = path.resolve(strict=True)
     point, options = _mount_of(real, mounts.read_text(errors="surrogateescape"))

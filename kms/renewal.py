@@ -29,9 +29,9 @@ class Renewal:
         self.pair = served_pair(settings)
 
     def renew(self, *, asked: bool) -> bool:
-        """Take what is in the files, if it changed and stands still, or if it is `asked`. Whether it is good.
+        """Load the pair from the files if they changed and settled, or if `asked`; returns whether it is now in use.
 
-        A pair that is refused is refused once, in the log.
+        If the new pair is unusable, that is logged once, and the old pair stays in use.
         """
         if not asked and not self._is_new():
             return False

@@ -8,7 +8,7 @@ import hmac
 class Secret:
     """Bytes that are redacted in `repr` and `str` and compared in constant time.
 
-    `reveal()` is the only way to the bytes, so that a search for it finds every place that touches them.
+    `reveal()` is the only way to get the bytes; to find every place that uses them, search for it.
     """
 
     __slots__ = ("_value",)

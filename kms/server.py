@@ -29,6 +29,7 @@ from kms.config import Settings, load
 from kms.errors import Refusal, StartError
 from kms.files import faults_of_start, private_directory
 from kms.log import READY_LOGGER, configure_logging
+from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.system.checking import INTEGRITY
 from kms.renewal import Renewal, require_served
@@ -119,6 +120,7 @@ def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tup
     _hold_data_directory(settings)
     if settings.client_ca is not None:
         certificates.read_roots(settings.client_ca)
+    targets_of(settings)
     RateLimits(settings).require_storage()
     settings = _with_free_port(settings)
     tls.ensure_material(settings)

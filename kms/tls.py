@@ -1,4 +1,4 @@
-"""TLS material: found, checked, or made for a first try; and the one function that builds a server context."""
+"""TLS certificates and keys: loads, checks or (for a first try) makes a pair, and builds the server context."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class ServedPair:
 
     @classmethod
     def of(cls, pair: Pair, directory: Path) -> ServedPair:
-        """A copy of `pair`, so that a bad pair put in its place later stops nothing."""
+        """A copy of `pair`, which stays usable if the files are replaced by a bad pair later."""
         return cls(_unnamed(pair.chain, directory), _unnamed(pair.key.reveal(), directory))
 
     def close(self) -> None:
-        """Forget it. Whoever has read it keeps it."""
+        """Release the copy. A server that has read it already goes on."""
         for each in self.descriptors:
             os.close(each)
 

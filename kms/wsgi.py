@@ -1,4 +1,4 @@
-"""The WSGI application of one worker: everything wired, for `python app.py` and for any other WSGI server."""
+"""The complete WSGI application of one worker, for `python app.py` and for any other WSGI server."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from kms.vault.opening import open_vault
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tables", action="store_true", help="write docs/reference/compatibility.md anew")
+    parser.addoption("--screenshots", action="store_true", help="write docs/images/console-*.png anew")
 
 
 def pytest_configure(config: pytest.Config) -> None:

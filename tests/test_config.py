@@ -97,3 +97,26 @@ def test_every_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs" / "reference" / "settings.md").read_text()
     documented = re.findall(r"^\| `KMS_([A-Z0-9_]+)`", text, re.MULTILINE)
     assert sorted(documented) == sorted([name.upper() for name in Settings.__struct_fields__] + ["CONFIG"])
+
+
+@pytest.mark.parametrize(
+    ("public_url", "origin", "host"),
+    [
+        (None, "https://localhost:8443", "localhost"),
+        ("https://kms.example.com", "https://kms.example.com", "kms.example.com"),
+        ("https://KMS.Example.com:443/auth/", "https://kms.example.com", "kms.example.com"),
+        ("https://kms.example.com:9443", "https://kms.example.com:9443", "kms.example.com"),
+        ("https://schlüssel.example", "https://xn--schlssel-95a.example", "xn--schlssel-95a.example"),
+        ("https://[::1]:8443", "https://[::1]:8443", "::1"),
+        ("https://user@kms.example.com", "https://kms.example.com", "kms.example.com"),
+    ],
+)
+def test_the_origin_is_as_browsers_write_it(public_url: str | None, origin: str, host: str) -> None:
+    settings = load({"public_url": public_url} if public_url else {}, {})
+    assert (settings.origin, settings.relying_party_id) == (origin, host)
+
+
+@pytest.mark.parametrize("public_url", ["kms.example.com", "ftp://x", "https://", "https://x:y", "https://[::1"])
+def test_a_public_url_that_is_none_stops_the_start(public_url: str) -> None:
+    with pytest.raises(StartError, match="public_url"):
+        load({"public_url": public_url}, {})

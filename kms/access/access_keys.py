@@ -109,7 +109,7 @@ def lasting(change: Change, client_id: str, most: int) -> int:
 
 
 def borne_by(session_token: str) -> str:
-    """What a session token bears, which was found to be the right one; nothing where it bears nothing."""
+    """The text that `mint` put into a session token (`bears`), empty if none. The token must have been verified."""
     return session_token.partition(".")[2]
 
 

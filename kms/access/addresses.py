@@ -1,4 +1,4 @@
-"""Addresses and networks of callers: what is of IPv4 and written in IPv6 is of IPv4."""
+"""Addresses and networks of callers. An IPv4-mapped IPv6 address counts as the IPv4 address."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from kms.access import access_keys, callers, clients, credentials, lockout, sessions, totp
 from kms.access.access_keys import AccessKey
+from kms.access.lockout import LockedOut
 from kms.access.model import Caller, Client, ClientStatus, RecoveryCode, Token
 from kms.access.sessions import Lifetimes
 from kms.clock import Clock, steady_seconds
@@ -52,11 +53,14 @@ class SigningCaller:
 class Authenticator:
     """Proves callers against the vault."""
 
-    def __init__(self, vault: Vault, memory: Memory, clock: Clock, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self, vault: Vault, memory: Memory, clock: Clock, lifetimes: Lifetimes, locked_out: LockedOut
+    ) -> None:
         self._vault = vault
         self._memory = memory
         self._clock = clock
         self.lifetimes = lifetimes
+        self._locked_out = locked_out
         self._secrets = credentials.SecretVerifier(vault.derived_keys)
         self._nobody = totp.new_secret()
         self._signers: Cache[str, SigningCaller] = Cache(memory, _SESSIONS_CACHED, "access-keys")
@@ -86,7 +90,7 @@ class Authenticator:
         return callers.standing(self._memory, outcome, epoch)
 
     def confirm(self, caller: Caller, totp_code: str, source: str) -> Caller:
-        """`caller`, proven by an access key, with the second factor of a person who gives this code now.
+        """`caller`, in a session or with an access key, with the second factor of a person who gives this code now.
 
         As `authenticate`: the code is accepted once, failures count, and a lock holds. Raises AuthenticationFailed,
         RateLimited, Unavailable.
@@ -95,7 +99,9 @@ class Authenticator:
         with self._vault.change() as change:
             now = self._clock()
             known = clients.find(change, caller.client_id)
-            known_hash = known.secret_hash if known else None  # the signature has proven as much as the secret would
+            known_hash = (
+                known.secret_hash if known else None
+            )  # token or signature have proven as much as the secret would
             outcome = lockout.require_unlocked(change, caller.client_id, source, now) or self._attempt(
                 change, presented, source, known_hash, now
             )
@@ -106,10 +112,10 @@ class Authenticator:
     def _attempt(
         self, change: Change, presented: Credentials, source: str, proven_hash: str | None, now: datetime
     ) -> Caller | Refusal:
-        """The caller, whose code or recovery code is used up by that, or the refusal of an attempt that is counted.
+        """Use up the code or recovery code and return the caller; count a failed attempt and return its refusal.
 
-        `proven_hash` is that of the secret, where the presented one matched it. Raises AuthenticationFailed for a
-        code that was right and used already, which is not counted.
+        `proven_hash` is the stored hash of the secret, if the presented secret matched it. Raises
+        AuthenticationFailed for a correct code that was used already; that is not counted.
         """
         client = clients.find(change, presented.client_id)
         consumed = self._second_factor(change, client, presented, now)
@@ -130,7 +136,9 @@ class Authenticator:
             lockout.forgive(change, client.client_id, source)
             proof = client.secret_hash, client.totp_secret
             return replace(callers.of(change, client), proven_by=proof, second_factor_at=now)
-        lockout.count_failure(change, presented.client_id, source, now)
+        until = lockout.count_failure(change, presented.client_id, source, now)
+        if until is not None:
+            self._locked_out(presented.client_id, source, until)
         return AuthenticationFailed(callers.FAILED)
 
     def session(self, token: str) -> Caller:
@@ -191,7 +199,8 @@ class Authenticator:
         """`caller` as it is in this change, which may have waited long for its turn. Raises AuthenticationFailed."""
         callers.require_in_time(caller, now)
         standing = caller.standing
-        if standing is not None and self._memory.epoch == change.epoch and standing.holds(change.epoch):
+        is_known = standing is not None and self._memory.epoch == change.epoch and standing.holds(change.epoch)
+        if is_known and change.outdated_before.isdisjoint(caller.rests_on):
             return caller
         return replace(callers.again(change, caller), rests_on=caller.rests_on)
 

@@ -1,4 +1,4 @@
-"""Callers as the vault has them now: their client, roles, groups and grants, and what proved them."""
+"""Builds callers from the current state of the vault: client, roles, groups, grants, and the credential used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import datetime
 from kms.access import groups, scope, sessions
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
-from kms.access.model import Caller, Client, ClientStatus, Grant, Token
+from kms.access.model import PASSKEY, Caller, Client, ClientStatus, Grant, Token
+from kms.access.passkeys import Passkey
 from kms.access.public_keys import CERTIFICATE, KEY, EndedCertificate, PublicKey
 from kms.access.scope import Scope
 from kms.access.step_up import CLOCKS_DIFFER_BY
@@ -108,15 +109,17 @@ def standing(memory: Memory, caller: Caller, epoch: int) -> Caller:
         rests_on += (names.of_issuer_role(caller.issuer_role),)
     elif caller.credential.startswith(KEY):
         rests_on += (names.of_public_key(caller.client_id, caller.credential.removeprefix(KEY)),)
+    elif caller.credential.startswith(PASSKEY):
+        rests_on += (names.of_passkey(caller.credential.removeprefix(PASSKEY)),)
     elif caller.credential.startswith(CERTIFICATE):
         rests_on += (names.of_certificate(caller.client_id, caller.credential.removeprefix(CERTIFICATE)),)
     return replace(caller, rests_on=rests_on, standing=memory.standing(epoch, rests_on))
 
 
 def require_in_time(caller: Caller, now: datetime) -> None:
-    """Raise AuthenticationFailed unless what proves `caller` is good at `now`.
+    """Raise AuthenticationFailed unless the session or access key of `caller` is valid at `now`.
 
-    Before it was made it is not: the clock was ahead then, and the end that was put too late.
+    One that was issued after `now` is refused: the clock was ahead when it was issued, so its expiry is too late.
     """
     if caller.expires_at is not None and not caller.valid_from <= now < caller.expires_at:
         raise AuthenticationFailed(OVER)
@@ -127,6 +130,9 @@ def _is_proven_still(snapshot: Snapshot, caller: Caller) -> bool:
     kind, _, name = caller.credential.partition(":")
     if kind == "key":
         return snapshot.find(PublicKey, caller.client_id, name) is not None
+    if kind == "passkey":
+        passkey = snapshot.find(Passkey, name)
+        return passkey is not None and passkey.client_id == caller.client_id
     if kind == "issuer-role":
         role = snapshot.find(IssuerRole, name)
         return role is not None and role.client_id == caller.client_id

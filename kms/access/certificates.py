@@ -92,15 +92,15 @@ def _is_ca(certificate: x509.Certificate) -> bool:
 
 
 def thumbprint(certificate: bytes) -> str:
-    """By what a certificate, in DER, is named: its SHA-256 in hexadecimal."""
+    """The thumbprint of a certificate in DER: its SHA-256 in hexadecimal."""
     return sha256(certificate).hexdigest()
 
 
 def thumbprints(leaf: bytes) -> frozenset[str]:
-    """The thumbprints of every certificate, in DER, that is as good as `leaf` and was signed together with it.
+    """The thumbprints of `leaf` and of every other encoding of the same certificate that is valid, too.
 
-    Where (r, s) is an ECDSA signature so is (r, n - s), which anybody can make of it without a key. Raises
-    NotAccepted for what is not written as DER has it, which would be another way to come to other bytes.
+    If (r, s) is a valid ECDSA signature, so is (r, n - s), which anybody can compute without the key. Raises
+    NotAccepted for a certificate that is not DER, because that would allow still other encodings.
     """
     certificate = x509.load_der_x509_certificate(leaf)
     signed, signature = certificate.tbs_certificate_bytes, certificate.signature
@@ -136,10 +136,10 @@ def ends_at(leaf: bytes) -> datetime:
 def client_of(leaf: bytes, chain: Sequence[bytes], roots: Sequence[x509.Certificate], now: datetime) -> str:
     """The id of the client that a certificate names, if one of `roots` vouches for it at `now`.
 
-    `leaf` is DER, `chain` the intermediates that came with it, in DER and in any order; those that lead nowhere are
-    passed over. That its holder has the key was shown before, by TLS or by the signature of a token. A use other than
-    to authenticate clients is refused (extended key usage). Whether there is such a client is not looked at.
-    Raises NotAccepted.
+    `leaf` is DER; `chain` are the intermediates that came with it, in DER and in any order; unneeded ones are
+    ignored. That the holder has the private key must have been proven before, by TLS or by the signature of a token.
+    A certificate whose extended key usage does not allow client authentication is refused. Whether there is such a
+    client is not checked. Raises NotAccepted.
     """
     if len(chain) > LONGEST_CHAIN:
         raise NotAccepted(f"more than {LONGEST_CHAIN} intermediates came with the certificate")

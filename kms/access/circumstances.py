@@ -1,4 +1,4 @@
-"""What comes with a request beside its caller, as far as policy looks at it."""
+"""The circumstances of a request that access decisions look at, in addition to its caller."""
 
 from __future__ import annotations
 

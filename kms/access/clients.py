@@ -10,9 +10,11 @@ from sqlalchemy import or_
 from kms.access import credentials, groups, sessions, totp
 from kms.access.issuers import IssuerRole
 from kms.access.model import Client, ClientStatus, Grant, RecoveryCode, Role
+from kms.access.passkeys import Passkey
 from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.errors import AlreadyExists, Conflict, NotFound
 from kms.keys.ids import is_client_id
+from kms.notices import outbox
 from kms.vault.change import Change
 from kms.vault.tables import clients, grants
 from kms.vault.transaction import Snapshot
@@ -85,9 +87,11 @@ def set_status(change: Change, client: Client, status: ClientStatus) -> Client:
         own = or_(grants.c.owner == client.client_id, grants.c.subject == f"client:{client.client_id}")
         change.delete(*change.select(Grant, own), *_recovery_codes(change, client.client_id))
         change.delete(*change.matching(PublicKey, client_id=client.client_id))
+        change.delete(*change.matching(Passkey, client_id=client.client_id))
         change.delete(*change.matching(EndedCertificate, client_id=client.client_id))
         change.delete(*change.matching(IssuerRole, client_id=client.client_id))
         groups.forget_client(change, client.client_id)
+        outbox.forget_client(change, client.client_id)
         return change.replace(client, replace(client, status=status, secret_hash="", totp_secret=b""))
     return change.replace(client, replace(client, status=status))
 

@@ -1,10 +1,11 @@
-"""May this caller do this with this key? One decision from everything that has a say.
+"""The access decision: may this caller do this with this key?
 
-In this order: the scope of the session; grants that deny, and Deny statements of the key's policy; roles and
-ownership, where the key's policy leaves the latter; grants that allow; Allow statements of the key's policy. What
-none of them allows is denied.
+The rules are, in this order: the scope of the session; grants that deny, and Deny statements of the key's policy;
+roles and ownership (for a key with a policy ownership alone allows nothing); grants that allow; Allow statements of
+the key's policy. What no rule allows is denied.
 
-A decision holds for any message unless rules about encryption contexts have a say, and until a date in a rule comes.
+A decision is valid for every message, unless a rule depends on the encryption context; and until the next date in a
+rule.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Allowed for every message, or for those that a rule in `allowing` admits; never for what one in `denying` does.
+    """The result of a decision, valid before `until`.
 
-    It holds until `until`.
+    It allows every message if `allowed`, else those that a rule in `allowing` admits; but never a message that a rule
+    in `denying` admits.
     """
 
     allowed: bool
@@ -48,7 +50,7 @@ class Decision:
 
     @property
     def is_for_any_message(self) -> bool:
-        """Whether no message changes it."""
+        """Whether the decision is the same for every message."""
         return not self.denying and (self.allowed or not self.allowing)
 
     def admits(self, associated_data: bytes | None) -> bool:
@@ -106,7 +108,7 @@ def decide(caller: Caller, permission: Permission, key: Key, at: Circumstances) 
 
 
 def can_be_allowed_by_policy(caller: Caller, permission: Permission, key: Key) -> bool:
-    """Whether a statement that allows this has a say: an owner needs a role with which it may do it, too."""
+    """Whether an Allow statement of the key's policy can allow this; an owner also needs a role that allows it."""
     return by_role(caller, permission, key.owner) if key.owner == caller.client_id else permission in _BY_POLICY
 
 
@@ -134,7 +136,7 @@ def require_on_key(
 
 
 def require_create(caller: Caller, owner: str, key_id: str | None, at: Circumstances) -> None:
-    """Return if no scope and no grant that denies keeps `caller` from making a key of that id (None: a random one).
+    """Return unless the session's scope or a denying grant forbids `caller` to make a key `key_id` (None: random id).
 
     Raises PermissionDenied.
     """

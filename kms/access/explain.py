@@ -17,7 +17,7 @@ from kms.keys.model import Key
 
 @dataclass(frozen=True)
 class Reason:
-    """One rule: its name, what it would do, whether it is about this request, and why or why not."""
+    """One rule: its name, its effect, whether it applies to this request, and why it does or does not."""
 
     rule: str
     effect: Effect
@@ -106,7 +106,7 @@ def _mismatch(
     at: Circumstances,
     associated_data: bytes | None,
 ) -> str | None:
-    """Why a grant has no say; None where it has."""
+    """The reason why a grant does not apply, as a sentence; None if it applies."""
     if permission not in grant.permissions:
         return f"It is about {', '.join(sorted(grant.permissions))}."
     if not decision.is_about(grant, key):

@@ -62,7 +62,7 @@ names.bears(Issuer, lambda issuer: names.of_issuer(issuer.issuer_id), but=("jwks
 
 
 def credential_of(role: str) -> str:
-    """What sessions have as their credential that came by a role."""
+    """The `credential` of sessions that were opened through the issuer role `role`."""
     return f"issuer-role:{role}"
 
 
@@ -122,13 +122,13 @@ def is_fresh(issuer: Issuer, now: datetime) -> bool:
 
 
 def end_role(change: Change, role: IssuerRole) -> None:
-    """Take a role away, and end what came by it."""
+    """Delete an issuer role, and end the sessions and access keys obtained through it."""
     sessions.end_made_with(change, credential_of(role.role), role.client_id)
     change.delete(role)
 
 
 def end_issuer(change: Change, issuer: Issuer) -> None:
-    """Take an issuer away with its roles, and end what came by them."""
+    """Delete an issuer with its roles, and end the sessions and access keys obtained through them."""
     for role in change.matching(IssuerRole, issuer_id=issuer.issuer_id):
         end_role(change, role)
     change.delete(issuer)

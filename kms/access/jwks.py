@@ -40,9 +40,9 @@ def given(members: Mapping[str, Any]) -> Keys:
 def served(document: bytes) -> Keys:
     """The keys in a JWK set that an issuer serves, JSON in UTF-8 of at most `LONGEST` bytes.
 
-    As `given`, but a key that is weak or damaged is passed over, and of a `kid` that comes twice no key is used, so
-    that one mistake of the issuer does not lock out everybody. Raises Unavailable where the set is none, or has a
-    private or symmetric key: then somebody else may sign.
+    As `given`, but a weak or damaged key is ignored, and so are all keys with the same `kid`, so that one mistake of
+    the issuer does not lock out everybody. Raises Unavailable if it is not a JWK set, or has a private or symmetric
+    key, because others could then sign.
     """
     try:
         named = [(entry.get("kid"), _usable(entry)) for entry in _entries(json_object(document))]

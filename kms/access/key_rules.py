@@ -1,4 +1,4 @@
-"""What the key policy of a key, in AWS's language, says of a request: in the terms of `decision`."""
+"""Evaluates the AWS key policy of a key for a request, for use in `decision`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ class Said:
 
 
 def said(caller: Caller, permission: Permission, key: Key, at: Circumstances) -> Said | None:
-    """What the policy of `key` says of `caller`; None where there is none. What allows must allow every action."""
+    """What the policy of `key` says about the request; None if there is no policy.
+
+    If the request is several AWS actions, each must be allowed, and none denied.
+    """
     policy = parsed(key, at)
     if policy is None:
         return None
@@ -72,7 +75,7 @@ def said(caller: Caller, permission: Permission, key: Key, at: Circumstances) ->
 
 
 def parsed(key: Key, at: Circumstances) -> KeyPolicy | None:
-    """The policy of a key. A text that is none was kept before policies were enforced, and says nothing."""
+    """The parsed policy of a key, None if it has none. A malformed one, from an old release, counts as none."""
     if not key.policy:
         return None
     try:
@@ -131,9 +134,9 @@ def _said_of(policy: KeyPolicy, asked: Asked, caller: Caller, permission: Permis
 def _is_met(
     statement: Statement, moment: key_policy.Circumstances, permission: Permission, associated_data: bytes | None
 ) -> bool:
-    """Whether the conditions of a statement hold for a message.
+    """Whether the conditions of a statement are met for a message.
 
-    Where a message has an encryption context that is not known, what denies holds and what allows does not.
+    If the encryption context of the message is unknown, a Deny that depends on it applies, and an Allow does not.
     """
     hides_context = permission in BOUND_BY_CONTEXT or permission is Permission.KEYS_REWRAP
     if associated_data is None and hides_context and _is_about_context(statement):
@@ -175,7 +178,7 @@ def _asked(action: str, caller: Caller, key: Key, at: Circumstances) -> Asked:
 
 
 def _actions(permission: Permission, at: Circumstances) -> tuple[str, ...]:
-    """AWS's actions that a request is: the one that it names there, or those that ours is."""
+    """The AWS actions of a request: the one that it names itself, or those to which our operation corresponds."""
     if at.action == "ReEncrypt" and permission in _RE_ENCRYPT:
         return _RE_ENCRYPT[permission]
     if at.action in EVERY - _OF_NO_KEY:

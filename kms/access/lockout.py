@@ -1,4 +1,4 @@
-"""Failed logins lock a client out, from the place they came from, for longer and longer.
+"""Lockout: failed log-ins block further log-ins of the client from the same network, each time for longer.
 
 The count is kept in the database, so it is exact over workers and nodes. It exists alike for clients that do
 not exist. A lock stops logins only: sessions that the client has go on, and other clients are not touched.
@@ -6,6 +6,7 @@ not exist. A lock stops logins only: sessions that the client has go on, and oth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -18,6 +19,9 @@ from kms.vault.change import Change
 from kms.vault.records import microseconds, stored_in
 from kms.vault.tables import login_failures
 from kms.vault.transaction import Snapshot
+
+LockedOut = Callable[[str, str, datetime], None]
+"""Told of the client, the source address, and until when that is locked out."""
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
 _TOO_MANY = "Too many failed attempts. Wait before the next one."
@@ -89,18 +93,21 @@ def require_not_locked(snapshot: Snapshot, subject: str, source: str, now: datet
             raise RateLimited(_TOO_MANY, retry_after=ceil(wait.total_seconds()))
 
 
-def count_failure(change: Change, client_id: str, source: str, now: datetime) -> None:
-    """Count one failed attempt."""
+def count_failure(change: Change, client_id: str, source: str, now: datetime) -> datetime | None:
+    """Count one failed attempt, and give until when that locks the client out, if it does."""
+    locked = now
     for subject, scope in _subjects(change, client_id, source):
         before = change.find(LoginFailures, subject)
         recent = before is not None and before.last_at > now - _FORGOTTEN_AFTER
         failures = before.failures + 1 if before is not None and recent else 1
         locked_until = now + timedelta(seconds=scope.lock_seconds(failures))
+        locked = max(locked, locked_until)
         after = LoginFailures(subject, failures, now, locked_until)
         if before is None:
             change.insert(after)
         else:
             change.replace(before, after)
+    return locked if locked > now else None
 
 
 def forgive(change: Change, client_id: str, source: str) -> None:

@@ -16,6 +16,15 @@ from kms.vault.records import stored_in
 SECRET = "secret"  # noqa: S105  # a kind of credential
 """The credential of whoever proved a client's secret and a second factor."""
 
+PASSKEY = "passkey:"
+"""How the credential begins of who proved a passkey of a client."""
+
+
+def is_of_person(credential: str) -> bool:
+    """Whether a person proves a client by this credential, and not a program."""
+    return credential == SECRET or credential.startswith(PASSKEY)
+
+
 EVERY_OWNER = "*"
 """The owner in a grant that denies, where it is about everybody's keys."""
 
@@ -62,10 +71,10 @@ class RecoveryCode:
 @stored_in(tables.tokens)
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A session. The token itself is known only to its bearer; by `session_id` it is listed and ended.
+    """A session. Only a hash of its token is stored; `session_id` identifies it in lists and for ending it.
 
-    `credential` is what proved the client (see `Caller`), and `subject` whom a platform's token named; `parent` is
-    the hash of the token of the session that made this one.
+    `credential` is the credential that opened it (see `Caller`), and `subject` the `sub` of a platform token.
+    `parent` is the token hash of the session from which it was made, None for one that was opened by logging in.
     """
 
     token_hash: bytes
@@ -97,7 +106,7 @@ class Effect(TextEnum):
 
 
 class ContextRule(TextEnum):
-    """What a grant asks of the encryption context of a message: nothing, to be its own, or to have its own in it."""
+    """What a grant requires of a message's encryption context: nothing, to equal the grant's, or to contain it."""
 
     NONE = "none"
     EQUALS = "equals"
@@ -107,13 +116,13 @@ class ContextRule(TextEnum):
 @stored_in(tables.grants)
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The owner of keys lets another client, a role or a group use them; or an administrator forbids it.
+    """A grant: the owner of keys lets a client, role or group use them; or, with `deny`, an administrator forbids it.
 
-    `subject` is `client:NAME`, `role:NAME` or `group:NAME`; `key_pattern` a key id, or the beginning of one and `*`.
-    It reaches only keys of `owner`. It is in force from `not_before` to `not_after`, for callers from the networks in
-    `source` (none: from anywhere) whose person gave a second factor no longer than `second_factor_within` ago.
-    `context`, where `context_rule` says so, limits it to what is encrypted with such associated data. `retired_by`
-    may give it back; `name` and `words` are AWS's for it.
+    `subject` is `client:NAME`, `role:NAME` or `group:NAME`; `key_pattern` is a key id, or its beginning and `*`. Only
+    keys of `owner` are covered (`EVERY_OWNER`: of every client). It is in force from `not_before` to `not_after`, for
+    callers from the networks in `source` (empty: from anywhere), and only within `second_factor_within` after a
+    person gave a second factor. `context_rule` and `context` limit it to messages with such an encryption context.
+    The client in `retired_by` may end the grant. `name` is that of AWS's CreateGrant, and `words` are its operations.
     """
 
     grant_id: str
@@ -167,8 +176,8 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class Caller:
     """Who is asking, once that is proven: with a session, an access key, or neither.
 
-    `credential` says what proved it: `secret`, `key:KID`, `certificate:THUMBPRINT`, `issuer-role:ROLE` or
-    `access-key:ID`; `subject` whom a platform's token named, and `issuer_role` by which role it came;
+    `credential` says what proved it: `secret`, `passkey:ID`, `key:KID`, `certificate:THUMBPRINT`, `issuer-role:ROLE`
+    or `access-key:ID`; `subject` whom a platform's token named, and `issuer_role` by which role it came;
     `second_factor_at` when a person gave a second factor. With a `scope` it may do nothing else. A session of it
     lives no longer than `token_lifetime`, where there is one, and making it uses up what it `consumes`.
 

@@ -42,6 +42,7 @@ class Permission(TextEnum):
     GRANTS_MANAGE = "grants:manage"
     SESSIONS_MANAGE = "sessions:manage"
     MOUNTS_MANAGE = "mounts:manage"
+    NOTICES_MANAGE = "notices:manage"
     CLIENTS_READ = "clients:read"
     CLIENTS_MANAGE = "clients:manage"
     SECRETS_ROTATE = "secrets:rotate"
@@ -85,6 +86,7 @@ _OWNER = USES | frozenset(
         P.KEYS_DELETE,
         P.KEYS_EXPORT,
         P.GRANTS_MANAGE,
+        P.NOTICES_MANAGE,
         P.SECRETS_ROTATE,
     }
 )
@@ -106,6 +108,7 @@ ANY_OWNER: dict[Role, frozenset[Permission]] = {
             P.KEYS_REVOKE,
             P.KEYS_DELETE,
             P.MOUNTS_MANAGE,
+            P.NOTICES_MANAGE,
             P.CLIENTS_READ,
             P.CLIENTS_MANAGE,
             P.SECRETS_ROTATE,
@@ -132,7 +135,7 @@ GRANTED_BY_ADMINISTRATORS = frozenset({P.KEYS_RECOVER, P.KEYS_EXPORT_PLAINTEXT})
 
 
 def has_permission(caller: Caller, permission: Permission) -> bool:
-    """Whether `caller` may do this with what is its own or nobody's."""
+    """Whether `caller` has `permission` for its own objects, and for operations on none."""
     return is_in_scope(caller, permission) and by_role(caller, permission, None)
 
 
@@ -156,7 +159,7 @@ def require(caller: Caller, permission: Permission, owner: str | None = None) ->
 
 
 def require_over(caller: Caller, client_id: str, permission: Permission) -> None:
-    """Return if `caller` may look after what proves the client: its own, or with `permission` anybody's.
+    """Return if `caller` may manage the credentials of `client_id`: its own, or with `permission` those of others.
 
     Raises PermissionDenied.
     """

@@ -53,7 +53,9 @@ class Programs:
         audiences: frozenset[str],
         fetch: issuers.Fetch,
         roots: Callable[[], Sequence[Certificate]],
+        locked_out: lockout.LockedOut,
     ) -> None:
+        self._locked_out = locked_out
         self._roots = roots
         self._vault = vault
         self._fetch = fetch
@@ -206,7 +208,9 @@ class Programs:
             except _NotProven:
                 pass
         with self._vault.change() as change:
-            lockout.count_failure(change, subject, source, now)
+            until = lockout.count_failure(change, subject, source, now)
+        if until is not None:
+            self._locked_out(subject, source, until)
         raise AuthenticationFailed(FAILED)
 
 

@@ -48,21 +48,21 @@ names.bears(EndedCertificate, lambda ended: names.of_certificate(ended.client_id
 
 
 def credential_of(kid: str) -> str:
-    """What sessions have as their credential that a public key has proven."""
+    """The `credential` of sessions that were opened with the public key `kid`."""
     return KEY + kid
 
 
 def end(change: Change, key: PublicKey) -> None:
-    """Take a public key away, and end what was proven with it."""
+    """Delete a public key, and end the sessions and access keys obtained with it."""
     sessions.end_made_with(change, credential_of(key.kid), key.client_id)
     change.delete(key)
 
 
 def end_certificate(change: Change, client_id: str, thumbprint: str, now: datetime) -> None:
-    """Take a certificate for a client no more, and end what was proven with it.
+    """Refuse a certificate of a client from now on, and end the sessions and access keys obtained with certificates.
 
-    The same certificate has other thumbprints too, which cannot be told from this one. So everything ends that
-    certificates have proven for the client; the programs that hold others log in again.
+    The same certificate can have other thumbprints, which cannot be computed from this one. So the sessions of all
+    certificates of the client end; programs with other certificates log in again.
     """
     proven = {each.credential for each in change.matching(Token, client_id=client_id)}
     proven |= {each.credential for each in change.matching(AccessKey, client_id=client_id)}

@@ -24,7 +24,7 @@ _Count = Callable[[int, int], int]  # seconds of a window, how much to count: ho
 
 
 class RateClass(TextEnum):
-    """What shares a limit. `authenticate` and `public` count by source address, the others by client."""
+    """What shares a limit. Before a caller is proven it counts by source address, afterwards by client."""
 
     AUTHENTICATE = "authenticate"
     GENERATE = "generate"

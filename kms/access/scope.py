@@ -34,11 +34,11 @@ class Scope:
         return {permission for permission, _ in self.pairs} == {"metrics:read"}
 
     def allows(self, permission: str) -> bool:
-        """Whether it has a word for the permission, whatever key that is about."""
+        """Whether the scope has the permission, for any key at all."""
         return any(permission == each for each, _ in self.pairs)
 
     def allows_on_key(self, permission: str, key_id: str) -> bool:
-        """Whether it has a word for the permission that is about this key."""
+        """Whether the scope has the permission for this key."""
         return any(permission == each and matches(pattern, key_id) for each, pattern in self.pairs)
 
     def covers(self, key_id: str) -> bool:
@@ -46,11 +46,11 @@ class Scope:
         return any(matches(pattern, key_id) for _, pattern in self.pairs)
 
     def allows_on_all(self, permission: str, key_pattern: str) -> bool:
-        """Whether it has a word for the permission that is about every key which `key_pattern` may match."""
+        """Whether the scope has the permission for every key that `key_pattern` can match."""
         return any(permission == each and _within(key_pattern, pattern) for each, pattern in self.pairs)
 
     def within(self, other: Scope) -> bool:
-        """Whether every word of it is within one of `other`."""
+        """Whether this scope is no wider than `other`."""
         return all(
             any(mine == theirs and _within(pattern, wider) for theirs, wider in other.pairs)
             for mine, pattern in self.pairs

@@ -1,4 +1,4 @@
-"""Sessions over their life: made by one function, listed by an id that opens nothing, ended with what they made."""
+"""Sessions: issued by one function, identified by an id that is not a secret, and ended with those made from them."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def issue(
     words: frozenset[str] = frozenset(),
     lifetime: timedelta | None = None,
 ) -> tuple[str, Token]:
-    """A new session token for `caller` and its record: the one function that makes sessions.
+    """Open a session for `caller`, and return its token and its record. No other function makes sessions.
 
-    Its expiry is fixed now, no later than that of what proved the caller. It is narrowed to the `words` of a scope,
-    or as the caller is. Raises PermissionDenied for a scope beyond the caller's, ValidationFailed for one that cannot
-    be read and for a `lifetime` beyond the longest, AuthenticationFailed for a used assertion.
+    Its expiry is set now, and is no later than that of the caller's own session or credential. `words` are its scope,
+    by default that of the caller. Raises PermissionDenied for a scope that is wider than the caller's,
+    ValidationFailed for a malformed scope and for a `lifetime` that is too long, and AuthenticationFailed for an
+    assertion that was used.
     """
     narrowed = narrowed_scope(caller, words)
     longest = lifetimes.longest(caller, narrowed)
@@ -118,7 +119,7 @@ def _consume(change: Change, assertion: UsedAssertion) -> None:
 
 
 def id_of(token_hash: bytes) -> str:
-    """By what a session is listed and ended: 24 hexadecimal digits that say nothing of the token."""
+    """The public id of a session: 24 hexadecimal digits, from which the token cannot be computed."""
     return sha256(token_hash).hexdigest()[:24]
 
 
@@ -134,7 +135,7 @@ def end(change: Change, *tokens: Token) -> None:
 
 
 def end_made_with(change: Change, credential: str, client_id: str) -> None:
-    """End every session and access key of a client that a credential has proven, and what these have proven."""
+    """End all sessions and access keys of a client that were obtained with `credential`, directly or indirectly."""
     waiting = [credential]
     while waiting:
         proven_by = waiting.pop()

@@ -187,7 +187,7 @@ class _Table:
 
 
 class Counter:
-    """What counts under one name, and remembers its slot from one time to the next."""
+    """The counter of one name; it remembers its slot in the table."""
 
     __slots__ = ("_at", "_hash", "_table")
 

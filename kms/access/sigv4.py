@@ -46,7 +46,7 @@ class Signed:
 
 
 def split(authorization: str) -> tuple[str, str]:
-    """The statement of an Authorization header and the signature behind it, empty where it has none of that form."""
+    """An Authorization header as (statement, signature); the signature is empty if it does not have its form."""
     statement, _, signature = authorization.strip().rpartition("Signature=")
     return statement, signature if _SIGNATURE.fullmatch(signature) else ""
 
@@ -77,7 +77,7 @@ def moment(amz_date: str) -> datetime | None:
 
 
 class Prepared:
-    """Requests that differ in nothing that is signed but their body: all that comes before its hash is digested."""
+    """The precomputed signature input of requests in which only the body differs."""
 
     __slots__ = ("_canonical", "_to_sign")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from kms.access.model import SECRET, Caller
+from kms.access.model import Caller, Token, is_of_person
 from kms.errors import InsufficientUserAuthentication, PermissionDenied
 
 CLOCKS_DIFFER_BY = timedelta(minutes=5)
@@ -39,7 +39,7 @@ def require_unnarrowed(caller: Caller) -> None:
 
 
 def require_to_let_in(caller: Caller, client_id: str, now: datetime) -> None:
-    """Return if `caller` may make what logs `client_id` in, as far as that is itself.
+    """Return if `caller` may add a credential for `client_id`; checks only a caller that does it for itself.
 
     Raises PermissionDenied for a narrowed session, which would get more than it may, and
     InsufficientUserAuthentication for a program without a person who confirms it.
@@ -47,5 +47,22 @@ def require_to_let_in(caller: Caller, client_id: str, now: datetime) -> None:
     if client_id != caller.client_id:
         return
     require_unnarrowed(caller)
-    if caller.credential != SECRET:
+    if not is_of_person(caller.credential):
         require(caller, _TO_LET_IN, now)
+
+
+def session_of_person(caller: Caller) -> Token:
+    """The session of `caller`, if it may take another second factor. Raises PermissionDenied.
+
+    One that another session has made may not: it was handed on with what its maker had then, to a program perhaps,
+    and whoever holds it must not get more by asking the person for a code.
+    """
+    if caller.token is None:
+        raise PermissionDenied("This is for a session: send its token (Authorization: Bearer …).")
+    if caller.token.parent is not None:
+        raise PermissionDenied(
+            "This session was made by another one. Confirm that one, and let it make a new session."
+        )
+    if not is_of_person(caller.credential):
+        raise PermissionDenied("A program began this session; a second factor is for sessions that a person began.")
+    return caller.token

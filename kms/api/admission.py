@@ -1,10 +1,10 @@
-"""No client may starve the others of threads.
+"""Limits how many threads the requests of one client can hold, so that no client can block the others.
 
-A worker has few threads. Two things hold one for long: a body that does not arrive (the server underneath has
-no timeout for it) and work that may wait: computing that takes long, the database, other nodes. So one client's
-requests hold at most a quarter of the threads while they read their body, another quarter while they do anything but
-a hot operation, and slow operations hold at most half of them. Whoever comes next waits briefly, but not behind
-holders that are plainly stuck.
+A worker has few threads. Two things can hold a thread for long: a body that does not arrive (the HTTP server has no
+timeout for it), and work that has to wait, for a long computation, the database or other nodes. So the requests of
+one client hold at most a quarter of the threads while they read their body, and another quarter while they do
+anything except a hot operation. Slow operations hold at most half of all threads. A request above a limit waits
+briefly, but not if those that hold the threads are obviously stuck.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import msgspec
@@ -23,6 +24,7 @@ from kms.api import openapi, problems, reference, requests, token_endpoint
 from kms.api.admission import Admission
 from kms.api.aws.middleware import AwsMiddleware
 from kms.api.aws.sts_door import StsMiddleware
+from kms.api.console.hooks import register as register_console
 from kms.api.cursors import Cursors
 from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, security_headers
@@ -79,6 +81,7 @@ def create_flask_app(service: Service) -> Flask:
     _route(app, "home", "GET", "/", public(hooks.home))
     _route(app, "docs", "GET", "/docs", public(hooks.docs))
     _route(app, "problem", "GET", "/problems/<name>", public(hooks.problem))
+    register_console(app, service, hooks.admission)
     transit = TransitMiddleware(cast(WsgiApp, app.wsgi_app), service, hooks.admission)
     dialects = AwsMiddleware(StsMiddleware(transit, service, hooks.admission), service, hooks.admission)
     fast_path = FastPathMiddleware(dialects, service, hooks.admission)
@@ -111,7 +114,7 @@ class FlaskHooks:
         g.call = call = Call(name, request.remote_addr or "unknown", new_request_id())
         g.body_length = requests.body_length(request.environ, self.service.settings.max_body_bytes)
         operation = OPERATIONS.get(name)
-        if operation is None:
+        if operation is None or operation.is_public:
             return
         try:
             call.caller = self._proven(operation, call)
@@ -149,7 +152,8 @@ class FlaskHooks:
                     self.service.record(call, refusal)
                 raise
             cursors = self.cursors
-            with self.admission.for_operation(operation, call.known_caller.client_id):
+            who = call.caller.client_id if call.caller is not None else network_of(call.source)
+            with self.admission.for_operation(operation, who):
                 answer = execute_operation(self.service, operation, call, read_request, path)
             return _response(cursors.shown(operation.name, answer), operation, call.request_id)
 
@@ -157,7 +161,10 @@ class FlaskHooks:
         return serve
 
     def _read(self, operation: Operation, call: Call) -> Callable[[], Request | BatchItems]:
-        """Read the body, and give what decodes it. Where the headers prove nobody it must, or that is refused."""
+        """Read the body, and give what decodes it.
+
+        Where the headers prove nobody it must, unless the operation is for everybody, or that is refused.
+        """
         stream, limit = request.environ["wsgi.input"], self.service.settings.max_body_bytes
         if call.caller is not None:
             body = requests.read_admitted(self.admission, call.caller.client_id, stream, g.body_length, limit)
@@ -169,8 +176,10 @@ class FlaskHooks:
             raise errors.TooLarge(f"At most {token_endpoint.LONGEST_BODY} bytes are taken before a proof.")
         network = network_of(call.source)
         body = requests.read_unproven(self.admission, network, stream, g.body_length, token_endpoint.LONGEST_BODY)
+        if operation.is_public:
+            return partial(requests.parse, request, operation, body)
         decoded = cast(TokenRequest, requests.parse(request, operation, body))
-        call.caller = token_endpoint.proven_in_body(self.service, request, decoded, call.source)
+        call.caller = token_endpoint.proven_in_body(self.service, request, decoded, call)
         return lambda: decoded
 
     def close(self, response: Response) -> Response:
@@ -202,8 +211,7 @@ class FlaskHooks:
         elif isinstance(error, NotFound) or (isinstance(error, MethodNotAllowed) and request.path == "/"):
             error = errors.NotFound(_NOTHING_HERE)
         elif isinstance(error, MethodNotAllowed):
-            exact = [each.method for each in OPERATIONS.values() if each.path == request.path]
-            allow = ", ".join(sorted(exact or error.valid_methods or ()))
+            allow = ", ".join(sorted(_methods_at(request.path) or error.valid_methods or ()))
             error = errors.MethodNotAllowed(f"This path takes {allow}.")
         elif isinstance(error, HTTPException) and error.code is not None and error.code < 500:
             error = errors.MalformedRequest("The request cannot be read.")
@@ -265,6 +273,18 @@ class FlaskHooks:
         if text is None:
             raise errors.NotFound("There is no such problem type.")
         return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def _methods_at(path: str) -> list[str]:
+    """The methods of the operations at that path: of those that fit, the ones with the fewest variables."""
+    fitting = [each for each in OPERATIONS.values() if _pattern(each.path).fullmatch(path)]
+    fewest = min((each.path.count("<") for each in fitting), default=0)
+    return [each.method for each in fitting if each.path.count("<") == fewest]
+
+
+@cache
+def _pattern(rule: str) -> re.Pattern[str]:
+    return re.compile(re.sub("<[^>]*>", "[^/]+", rule))
 
 
 def _page(html: str) -> Response:

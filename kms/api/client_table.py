@@ -18,7 +18,7 @@ from kms.operations import Operation
 
 TABLE = Path(client.__file__).with_name("operations.json")
 _REPEATABLE = USES | {Permission.PRIMITIVES_USE}
-_SECRETS = {"passphrase", "subject_token", "assertion", "client_assertion"}
+_SECRETS = {"code", "passphrase", "subject_token", "assertion", "client_assertion"}
 
 
 def table() -> bytes:

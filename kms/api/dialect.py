@@ -33,7 +33,7 @@ class DialectRequest:
         return self.admission.slow()
 
     def make_key(self, request: Request) -> None:
-        """Make a key on the way to something else, at the cost of making one. Raises Refusal."""
+        """Make a key as a part of another operation; it counts towards the limit for making keys. Raises Refusal."""
         caller = self.call.known_caller
         self.service.rate_limits.hit(RateClass.GENERATE, identity(caller, self.call.source))
         with self.admission.working(caller.client_id):

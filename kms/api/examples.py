@@ -47,8 +47,21 @@ _REQUESTS: dict[str, Mapping[str, Any]] = {
         "add": [{"subject": "client:user1", "permission": "keys:decrypt", "key_pattern": "orders"}],
         "since": "P7D",
     },
+    "create_notice": {"url": "https://localhost/kms", "events": ["key.expiring", "key.revoked"]},
+    "update_notice": {"key_pattern": "orders*"},
+    "confirm_second_factor": {"code": "123456"},
     "rotate_key": {"key_id": "admin_symmetric"},
     "revoke_key": {"key_id": "admin_ecc"},
+}
+
+_REQUESTS["add_passkey"] = {
+    "name": "my laptop",
+    "response": {
+        "id": "A" * 22,
+        "rawId": "A" * 22,
+        "type": "public-key",
+        "response": {"clientDataJSON": "e30", "attestationObject": "oA"},
+    },
 }
 
 _VARIABLES: dict[str, Any] = {
@@ -59,16 +72,24 @@ _VARIABLES: dict[str, Any] = {
     "version": 1,
     "group": "team",
     "role": "ci",
+    "passkey_id": "0" * 32,
     "kid": FromAnswerOf("add_public_key", "kid", "16q-gLhoHDKcWbJIpHevU1Wl8pD4LWf70Xl5x2PwYOQ"),
     "issuer_id": FromAnswerOf("add_issuer", "issuer_id", "0" * 24),
     "session_id": "0" * 24,
     "thumbprint": "0" * 64,
+    "notice_id": FromAnswerOf("create_notice", "notice_id", "0" * 24),
+    "delivery_id": "0" * 32,
     "access_key_id": FromAnswerOf("create_access_key", "access_key_id", "AKIA" + "A" * 16),
 }
 
 ELSEWHERE = {
     "restore_key": "Into a vault where the key is not there any more; where it is, this is refused.",
+    "passkey_creation_options": "By the client itself, within five minutes after a second factor.",
+    "add_passkey": "By the client itself, with what a browser gave for its options.",
+    "delete_passkey": "With the passkey_id of a passkey that `list_passkeys` shows.",
+    "confirm_second_factor": "With a code that the authenticator app shows now, and that was not used yet.",
     "end_one_session": "With the session_id of a session that `list_sessions` shows.",
+    "retry_delivery": "With the delivery_id of a delivery that `list_deliveries` shows.",
 }
 """Examples that are refused where they come after the others, and why."""
 

@@ -1,4 +1,4 @@
-"""The short way: plain requests are served straight from the operation table, in front of Flask.
+"""The fast path: simple requests are served directly from the operation table, without Flask.
 
 Flask with its request objects and Flask-Limiter costs several times what encrypting costs. So this WSGI application
 takes the plain form of a request (JSON of a known length, a session token as Bearer, names of the usual form) and
@@ -58,7 +58,7 @@ class FastPathMiddleware:
         plain = [
             each
             for each in OPERATIONS.values()
-            if each.method in _METHODS and not each.is_token_endpoint and "<int:" not in each.path
+            if each.method in _METHODS and not (each.is_token_endpoint or each.is_public) and "<int:" not in each.path
         ]
         plain.sort(key=lambda each: each.path.count("<"))  # a path without variables comes first, as in Flask
         self._operations = [(each, re.compile(_VARIABLE.sub(_VALUE, each.path))) for each in plain]

@@ -46,8 +46,8 @@ _CHOSEN = (
     _group(
         "Make and find keys",
         "Keys of any type, under any name, with what they may do.",
-        "create_key list_keys get_key list_versions update_key get_public_key get_last_use set_alias list_aliases "
-        "delete_alias set_regions",
+        "create_key list_keys summarize_keys get_key list_versions update_key get_public_key get_last_use set_alias "
+        "list_aliases delete_alias set_regions",
     ),
     _group(
         "Encrypt",
@@ -85,6 +85,11 @@ _CHOSEN = (
         "enable_client reset_client_totp rotate_client_secret",
     ),
     _group(
+        "Passkeys",
+        "People log in with a passkey in place of secret and code. The forms are those of browsers (WebAuthn).",
+        "passkey_creation_options add_passkey list_passkeys delete_passkey",
+    ),
+    _group(
         "Let programs in",
         "A program proves itself by a key of its own or by a token of its platform, and its sessions end with that.",
         "add_public_key list_public_keys add_issuer list_issuers update_issuer add_issuer_role list_issuer_roles "
@@ -96,8 +101,18 @@ _CHOSEN = (
         "Access keys, with which AWS clients sign, and mounts for Vault clients.",
         "create_access_key list_access_keys delete_access_key create_mount list_mounts delete_mount",
     ),
+    _group(
+        "Be told",
+        "Webhooks and mails about what happens to keys, and to the service.",
+        "create_notice list_notices get_notice update_notice rotate_notice_secret test_notice "
+        "list_deliveries retry_delivery delete_notice",
+    ),
     _group("Look after the service", "For administrators and auditors.", "audit_entries metrics"),
-    _group("Sessions", "Log in and out without the command line.", "issue_token end_session"),
+    _group(
+        "Sessions",
+        "Log in and out without the command line.",
+        "passkey_request_options issue_token confirm_second_factor end_session",
+    ),
 )
 
 

@@ -13,7 +13,7 @@ _SECURITY = (
     ("X-Frame-Options", "DENY"),
 )
 _STRICT_TRANSPORT = ("Strict-Transport-Security", "max-age=31536000")
-_LONGEST_HOST = 255  # nothing that anybody may send at will is remembered whole
+_LONGEST_HOST = 255  # longer values, which anybody can send, must not fill the cache
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 

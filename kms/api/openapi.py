@@ -27,10 +27,13 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "access_key_id": {"type": "string", "pattern": "^[A-Z0-9]{20}$"},
     "group": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
     "role": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
+    "passkey_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "kid": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"},
     "thumbprint": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "session_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "issuer_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+    "notice_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+    "delivery_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "mount": {"type": "string", "pattern": f"^{MOUNT_PATTERN}$"},
     "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
 }
@@ -103,6 +106,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.is_token_endpoint:
         described["security"] = [{"basic": [], "totp": []}, {}]
+    if operation.is_public:
+        described["security"] = [{}]
     if operation.method not in {"GET"}:
         described["requestBody"] = _body(operation)
     return described

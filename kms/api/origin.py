@@ -1,7 +1,7 @@
-"""From where a request comes, and with which client certificate: settled before anything else looks at it.
+"""Determines the source address and the client certificate of a request, before any other code looks at it.
 
-Only where the peer is one of the trusted proxies is it believed what the headers say. They never go further than
-this: what is behind reads `REMOTE_ADDR` and `presented_certificate`, and need not know that there are proxies.
+Headers of proxies are believed only if the peer is a trusted proxy, and are removed from the request here. All other
+code reads `REMOTE_ADDR` and `presented_certificate`, and does not need to know about proxies.
 """
 
 from __future__ import annotations

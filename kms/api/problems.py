@@ -82,7 +82,7 @@ def encoded(refusal: Refusal, request_id: str) -> tuple[bytes, list[tuple[str, s
 
 
 def refusal_of(error: Exception, request_id: str, metrics: Metrics) -> Refusal:
-    """The refusal that `error` is; an unforeseen one is logged and says nothing to the caller."""
+    """The Refusal for `error`. An unexpected exception is logged, and becomes an InternalError without details."""
     if not isinstance(error, Refusal):
         _LOG.error("internal error", request_id=request_id, exc_info=error)
         return InternalError("The service failed. Its log has the reason under this request id.")

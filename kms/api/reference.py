@@ -112,6 +112,7 @@ def home() -> str:
         "<p>A key management service, for programs and for the command line.</p>"
         '<ul><li><a href="/docs">what it can do, and how to log in</a></li>'
         '<li><a href="/openapi.json">the same for programs (OpenAPI 3.1)</a></li>'
+        '<li><a href="/console">the console, for people</a></li>'
         '<li><a href="/readyz">whether it is ready</a></li></ul>'
     )
 

@@ -1,4 +1,4 @@
-"""Reading requests: who it is from the headers, then what it is from the body, in this order only."""
+"""Reads requests: first the credentials in the headers, and only then the body."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ NO_CREDENTIALS = (
 
 
 def presented(http: HttpRequest, operation: Operation) -> str | Credentials | None:
-    """What the headers present: a session token, or client id, secret and second factor.
+    """The credentials in the headers: a session token (str), or client id, secret and second factor (Credentials).
 
-    None where the operation takes a proof in its body, and the headers have no secret. Raises AuthenticationFailed
-    where there is neither.
+    None if the headers have no secret and the operation accepts a proof in its body. Raises AuthenticationFailed if
+    there are no credentials otherwise.
     """
     scheme, _, parameter = http.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "basic":
@@ -150,7 +150,7 @@ def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Bat
         return _query(http, operation)
     if body.strip():
         if http.mimetype == "application/x-www-form-urlencoded" and operation.is_token_endpoint:
-            return _converted(_form(body), operation.request)
+            return converted(_form(body), operation.request)
         if http.mimetype != "application/json" and not http.mimetype.endswith("+json"):
             raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")
     return decoded(operation, body)
@@ -172,7 +172,7 @@ def decoded(operation: Operation, body: bytes) -> Request | BatchItems:
 def _batch_or_refusal(operation: Operation, body: bytes) -> Request | BatchItems:
     """What a body is that is not a request of the simple kind."""
     if not body.strip():
-        return _converted({}, operation.request)
+        return converted({}, operation.request)
     if not body.lstrip().startswith(b"{"):
         raise MalformedRequest("The body is not a JSON object.")
     try:
@@ -191,7 +191,7 @@ def _query(http: HttpRequest, operation: Operation) -> Request:
         if len(values) > 1:
             raise ValidationFailed(f"{name[:64]}: give it once.")
     given = dict(http.args.items())
-    request = _converted(given, operation.request)
+    request = converted(given, operation.request)
     for name in given:
         if getattr(request, name) is None:  # msgspec takes the text `null` for None
             raise ValidationFailed(f"{name}: leave it out, or give a value.")
@@ -237,7 +237,8 @@ def _form(body: bytes) -> dict[str, str]:
     return members
 
 
-def _converted(values: dict[str, str], kind: type[Request]) -> Request:
+def converted(values: Mapping[str, Any], kind: type[Request]) -> Request:
+    """The typed request with these members, numbers and periods given as text. Raises ValidationFailed."""
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -16,11 +16,11 @@ SUCCESS = "success"
 class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who did what to what, from where, and how it ended.
 
-    `time`, RFC 3339 in UTC with microseconds, is when a change was made or the body of another request was read.
-    `outcome` is `success` or the problem type of the refusal; `target` names what was acted on where that is not a
-    key, such as another client. Of a batch there are `items` and how many of them were `refused`. `recovery` marks
-    the use of a version revoked for compromise. Of a log-in, and of a request signed with an access key, `credential`
-    says what proved the client, and `subject` whom a platform's token named.
+    `time` is RFC 3339 in UTC with microseconds: for a change when it was made, for other requests when their body was
+    read. `outcome` is `success` or the problem type of the refusal. `target` names an object that is not a key, such
+    as another client. For a batch `items` is the number of its items, and `refused` how many of them were refused.
+    `recovery` is true if a version that was revoked as compromised was used. For a log-in, and for a request signed
+    with an access key, `credential` names the credential, and `subject` is the `sub` of a platform token.
     """
 
     v: int
@@ -40,12 +40,12 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     subject: str | None = None
 
     def line(self) -> bytes:
-        """The entry as it is written, without the newline."""
+        """The entry as a line of JSON in UTF-8, without the newline at its end."""
         return _encoder.encode(self)
 
 
 def timestamp(now: datetime) -> str:
-    """How an entry writes a time."""
+    """`now`, which must be in UTC, as entries write it: `2026-11-24T12:00:00.000000Z`."""
     global _second
     begins, ends, text = _second
     if not begins <= now < ends:

@@ -36,14 +36,24 @@ _LOG = structlog.get_logger()
 class Spool:
     """One append-only file, named by the moment and the process it belongs to.
 
-    While the process lives the file ends in zeros, which no entry contains. Where somebody takes the file away from
-    its name, another takes its place within a second, with the entries that would be lost; `lost` is called then.
+    While the process lives, the rest of the file is zero bytes, which no entry contains. If somebody moves or removes
+    the file, the process goes on in a new one within a second, copies the entries that would be lost, and calls
+    `lost`.
+    `stalled` is told why nothing can be written, once it begins.
     """
 
-    def __init__(self, directory: Path, *, fsync: bool, lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        fsync: bool,
+        lost: Callable[[], None] = lambda: None,
+        stalled: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self._directory = directory
         self._fsync = fsync
         self._lost = lost
+        self._stalled = stalled
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._written = self._synced = 0
         self._window: mmap.mmap | None = None
@@ -96,15 +106,16 @@ class Spool:
             raise self._refusal(error) from None
 
     def _refusal(self, error: OSError | StartError) -> Unavailable:
-        """What to raise. The log says once that it has begun."""
+        """The Unavailable to raise for `error`. The first of a series is logged."""
         reason = fault_of(error) if isinstance(error, OSError) else "its directory is away"
         if not self._is_failing:
             self._is_failing = True
             _LOG.warning("THE AUDIT LOG CANNOT BE WRITTEN: everything is refused", reason=reason, exact=str(error))
+            self._stalled(reason)
         return Unavailable(f"The audit log cannot be written ({reason}), so nothing is done.", retry_after=5)
 
     def _look(self) -> None:
-        """Make sure that the file is where it is looked for. Raises StartError or OSError."""
+        """Check that the file is still there under its name, else start a new one. Raises StartError or OSError."""
         status = os.fstat(self._file)
         try:
             named = self._path.stat(follow_symlinks=False)
@@ -183,7 +194,7 @@ def _copy(source: int, target: int, length: int) -> None:
 
 
 def tidy(directory: Path) -> None:
-    """Close what processes left behind that have ended: cut spools to their entries, remove empty ones."""
+    """Tidy up the spools of processes that have ended: cut off their trailing zeros, and remove empty ones."""
     for path in directory.glob(_PATTERN):
         with suppress(FileNotFoundError), path.open("r+b") as file:  # another worker may have removed it
             try:
@@ -234,7 +245,7 @@ def latest_lines(directory: Path) -> list[bytes]:
 
 
 def lines(directory: Path, most_bytes: int) -> Iterator[bytes]:
-    """Every line of the spools, those written last first, until `most_bytes` were read."""
+    """Every line of the spools, the most recently written spools first, until `most_bytes` bytes were read."""
     spools = sorted(directory.glob(_PATTERN), key=_written_at, reverse=True)
     read = 0
     for path in spools:

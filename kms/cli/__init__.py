@@ -10,6 +10,7 @@ from kms.cli.failing import Commands
 _COMMANDS = {
     "login": "kms.cli.session:login",
     "logout": "kms.cli.session:logout",
+    "confirm": "kms.cli.session:confirm",
     "whoami": "kms.cli.session:whoami",
     "status": "kms.cli.status:status",
     "encrypt": "kms.cli.crypt:encrypt",
@@ -28,6 +29,7 @@ _COMMANDS = {
     "policy": "kms.cli.policy:policy",
     "access-key": "kms.cli.access_keys:access_key",
     "audit": "kms.cli.audit:audit",
+    "notice": "kms.cli.notices:notice",
     "call": "kms.cli.call:call",
     "vault": "kms.cli.vault:vault",
     "serve": "kms.server:main",

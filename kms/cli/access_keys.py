@@ -14,16 +14,20 @@ _PATH = ("api", "v1", "access-keys")
 
 @click.group("access-key")
 def access_key() -> None:
-    """Make access keys for programs that speak to AWS KMS, see them, end them."""
+    """Make, list and delete access keys, for programs that use the AWS KMS interface."""
 
 
 @access_key.command()
 @click.option("--expires-in", type=int, help="Seconds.  [default: as long as the service allows]")
-@click.option("--needs-second-factor", is_flag=True, help="It only asks STS for keys that end soon, with a code.")
-@click.option("--profile", help="Write it into ~/.aws under this name, in place of showing it.")
+@click.option(
+    "--needs-second-factor",
+    is_flag=True,
+    help="The key can only get short-lived access keys from STS, with a TOTP code.",
+)
+@click.option("--profile", help="Write it into ~/.aws as this profile, instead of showing it.")
 @click.option("--region", default="us-east-1", show_default=True, help="The region of the profile.")
 def create(expires_in: int | None, profile: str | None, region: str, *, needs_second_factor: bool) -> None:
-    """Make an access key of your own and show it, once.
+    """Make an access key for yourself. Its secret is shown only now.
 
     \b
     For example:
@@ -75,7 +79,7 @@ def list_() -> None:
 @access_key.command()
 @click.argument("access_key_id")
 def delete(access_key_id: str) -> None:
-    """End an access key of yours.
+    """Delete one of your access keys, and end what was obtained with it.
 
     \b
     For example:

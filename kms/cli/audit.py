@@ -19,11 +19,11 @@ def audit() -> None:
 
 @audit.command()
 @click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
-@click.option("-f", "--follow", is_flag=True, help="Go on showing new entries.")
+@click.option("-f", "--follow", is_flag=True, help="Keep running, and show new entries as they come.")
 def tail(*, lines: int, follow: bool) -> None:
-    """Show the newest entries: all changes, and the uses of keys on the node that answers.
+    """Show the newest entries: of all changes, and of the uses of keys on the node that answers.
 
-    With several nodes each has the uses that it carried out; ask each of them.
+    If there are several nodes, each logs only the uses that it carried out itself; ask all of them.
 
     \b
     For example:

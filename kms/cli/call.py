@@ -1,4 +1,4 @@
-"""`call`: every operation of the service, made from its table."""
+"""`call`: a command for each operation of the service, made from the table of operations."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class _Operations(click.Group):
 
 @click.group(cls=_Operations)
 def call() -> None:
-    """Carry out any operation of the service, with its members as options.
+    """Carry out any operation of the service; each member of the request is an option.
 
-    Bytes and secrets come from files (`@FILE`) or from stdin (`@-`); secrets that are not given are asked for.
+    Give bytes and secrets as files (`@FILE`) or on stdin (`@-`). The command asks for a secret that is not given.
 
     \b
     For example:
@@ -57,7 +57,7 @@ def _command(operation: ClientOperation) -> click.Command:
     params: list[click.Parameter] = [click.Argument([name]) for name in operation.variables]
     params += [_option(each) for each in operation.members]
     if operation.takes_items:
-        about = "Requests as JSON lines, up to 1000, for one batch; - for stdin."
+        about = "A file of up to 1000 requests, one JSON object per line, sent as one batch; - for stdin."
         params.append(click.Option(["--items"], type=click.File("rb"), help=about))
 
     def run(items: Any = None, **given: Any) -> None:
@@ -105,7 +105,7 @@ def _asked(member: Member) -> str:
 
 
 def _value(member: Member, given: Any) -> Any:
-    """What is sent for what was given; None for a member that was not."""
+    """The JSON value of a member, for the value `given` to its option; None if the option was not given."""
     if given is None or given == ():
         return None
     option = f"--{member.name.replace('_', '-')}"

@@ -11,14 +11,14 @@ _PATH = ("api", "v1", "clients")
 
 @click.group()
 def client() -> None:
-    """Manage clients, for administrators; and what proves yourself."""
+    """Manage clients (for administrators), and your own keys, sessions and credentials."""
 
 
 @client.command()
 @click.argument("client_id")
 @click.option("--role", "roles", multiple=True, default=["user"], show_default=True, help="user, admin or auditor.")
 def create(client_id: str, roles: tuple[str, ...]) -> None:
-    """Make a client and show its credentials, once.
+    """Make a client. Its credentials are shown only now.
 
     \b
     For example:
@@ -43,7 +43,7 @@ def list_() -> None:
 @client.command()
 @click.argument("client_id")
 def disable(client_id: str) -> None:
-    """Refuse a client everything and end its sessions.
+    """Disable a client: end its sessions, and refuse its requests until it is enabled again.
 
     \b
     For example:
@@ -55,7 +55,7 @@ def disable(client_id: str) -> None:
 @client.command()
 @click.argument("client_id")
 def enable(client_id: str) -> None:
-    """Let a disabled client in again.
+    """Enable a disabled client again.
 
     \b
     For example:
@@ -67,7 +67,7 @@ def enable(client_id: str) -> None:
 @client.command()
 @click.argument("client_id")
 def reset_totp(client_id: str) -> None:
-    """Give a client a new second factor and show it, once.
+    """Give a client a new TOTP secret and new recovery codes. They are shown only now.
 
     \b
     For example:
@@ -80,9 +80,9 @@ def reset_totp(client_id: str) -> None:
 
 @client.command()
 @click.argument("client_id")
-@click.option("--passphrase", is_flag=True, help="Ask for a passphrase in place of making a secret.")
+@click.option("--passphrase", is_flag=True, help="Ask for a passphrase of your own, instead of making a secret.")
 def rotate_secret(client_id: str, passphrase: bool) -> None:
-    """Give a client a new secret and show it, once.
+    """Give a client a new secret. It is shown only now.
 
     \b
     For example:
@@ -96,9 +96,9 @@ def rotate_secret(client_id: str, passphrase: bool) -> None:
 
 @client.command()
 @click.argument("client_id")
-@click.confirmation_option(prompt="The name will never be given again. Delete it?")
+@click.confirmation_option(prompt="This client id can never be used again. Delete the client?")
 def delete(client_id: str) -> None:
-    """Remove a client; its keys stay.
+    """Delete a client; its keys stay.
 
     \b
     For example:

@@ -1,4 +1,4 @@
-"""`client …`: what proves a client, and the sessions that came of it."""
+"""`client …`: the credentials and sessions of a client."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CLIENTS = ("api", "v1", "clients")
 @click.command("add-key")
 @click.argument("client_id")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--expires-at", help="After this moment it proves nothing, such as 2030-01-01T00:00:00Z.")
+@click.option("--expires-at", help="When the key stops being accepted, such as 2030-01-01T00:00:00Z.")
 def add_key(client_id: str, file: Path, expires_at: str | None) -> None:
-    """Let whoever has the private half of the public key in FILE (PEM or JWK) log in as the client.
+    """Add the public key in FILE (PEM or JWK): whoever has its private key can log in as the client.
 
     \b
     For example:
@@ -34,7 +34,7 @@ def add_key(client_id: str, file: Path, expires_at: str | None) -> None:
 @click.command("keys")
 @click.argument("client_id", required=False)
 def keys(client_id: str | None) -> None:
-    """List the public keys by which a client logs in; yours, if no other is named.
+    """List the public keys with which a client can log in; your own, if no client is named.
 
     \b
     For example:
@@ -48,7 +48,7 @@ def keys(client_id: str | None) -> None:
 @click.argument("client_id")
 @click.argument("kid")
 def remove_key(client_id: str, kid: str) -> None:
-    """End a public key and what was proven with it, on every worker and node, before this returns.
+    """Remove a public key, and end the sessions opened with it, on every worker and node, before this returns.
 
     \b
     For example:
@@ -61,7 +61,9 @@ def remove_key(client_id: str, kid: str) -> None:
 @click.argument("client_id")
 @click.argument("thumbprint")
 def remove_certificate(client_id: str, thumbprint: str) -> None:
-    """Take a certificate no more, and end what was proven with it. THUMBPRINT is the SHA-256 of its DER, in hex.
+    """Refuse a certificate from now on, and end the sessions that the client's certificates opened.
+
+    THUMBPRINT is the SHA-256 of the certificate's DER, in hexadecimal.
 
     \b
     For example:
@@ -87,9 +89,9 @@ def sessions(client_id: str | None) -> None:
 @click.command("end-session")
 @click.argument("client_id")
 @click.argument("session_id", required=False)
-@click.option("--all", "every", is_flag=True, help="All of them, and the access keys, too.")
+@click.option("--all", "every", is_flag=True, help="End all sessions of the client, and its access keys too.")
 def end_session(client_id: str, session_id: str | None, *, every: bool) -> None:
-    """End a session and those that it made of itself, on every worker and node, before this returns.
+    """End a session and those made from it, on every worker and node, before this returns.
 
     \b
     For example:
@@ -104,7 +106,7 @@ def end_session(client_id: str, session_id: str | None, *, every: bool) -> None:
 @click.command("credentials")
 @click.argument("client_id", required=False)
 def credentials(client_id: str | None) -> None:
-    """List what proves a client; yours, if no other is named.
+    """List the credentials of a client; your own, if no client is named.
 
     \b
     For example:
@@ -116,7 +118,7 @@ def credentials(client_id: str | None) -> None:
 
 @click.command("end-credentials")
 @click.argument("client_id")
-@click.confirmation_option(prompt="Everything but secret, second factor and recovery codes ends. Go on?")
+@click.confirmation_option(prompt="Only secret, second factor and recovery codes of the client stay. Go on?")
 def end_credentials(client_id: str) -> None:
     """End the public keys, access keys, issuer roles and sessions of a client, before this returns.
 
@@ -135,7 +137,7 @@ def _client(named: str | None) -> str:
 
 
 def _public_key(file: Path) -> dict[str, Any]:
-    """What to send for the public key in `file`. Raises ClickException, above all for a private one."""
+    """The members of a request with the public key in `file`. Raises ClickException, also for a private key."""
     try:
         text = file.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):

@@ -26,8 +26,8 @@ _PATH = click.Path(path_type=Path, allow_dash=True)
 @click.argument("file", type=_PATH)
 @click.option("-k", "--key", "key_id", required=True, help="The key that encrypts the file's data key.")
 @click.option("-o", "--output", type=_PATH, help=f"Where it goes; - for stdout.  [default: FILE{SUFFIX}]")
-@click.option("--context", multiple=True, metavar="NAME=VALUE", help="What it is bound to; stands in it in clear.")
-@click.option("-r", "--recursive", is_flag=True, help="FILE is a directory: every file in it, into the directory -o.")
+@click.option("--context", multiple=True, metavar="NAME=VALUE", help="Bind it to this; written unencrypted into it.")
+@click.option("-r", "--recursive", is_flag=True, help="Encrypt every file in the directory FILE, into directory -o.")
 @click.option("-f", "--force", is_flag=True, help="Replace what is there.")
 def encrypt(
     file: Path, key_id: str, output: Path | None, context: tuple[str, ...], *, recursive: bool, force: bool
@@ -54,14 +54,14 @@ def encrypt(
 @click.command()
 @click.argument("file", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help=f"Where it goes; - for stdout.  [default: FILE without {SUFFIX}]")
-@click.option("--context", multiple=True, metavar="NAME=VALUE", help="What it must have been bound to.")
+@click.option("--context", multiple=True, metavar="NAME=VALUE", help="Refuse it unless it was bound to this.")
 @click.option("-r", "--recursive", is_flag=True, help=f"FILE is a directory: every {SUFFIX} file in it, into -o.")
 @click.option("-f", "--force", is_flag=True, help="Replace what is there.")
 def decrypt(file: Path, output: Path | None, context: tuple[str, ...], *, recursive: bool, force: bool) -> None:
-    """Decrypt FILE (- for stdin), whose header says which key it takes.
+    """Decrypt FILE (- for stdin). Its header names the key.
 
-    A file appears once all of it was found authentic. What goes to stdout is authentic piece by piece: look at the
-    exit code before you trust that it is whole.
+    An output file appears only after all of it was verified. Output to stdout is verified piece by piece: it is
+    complete only if the exit code is 0.
 
     \b
     For example:
@@ -84,7 +84,7 @@ def decrypt(file: Path, output: Path | None, context: tuple[str, ...], *, recurs
 @click.argument("file", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-r", "--recursive", is_flag=True, help=f"Of a directory: every {SUFFIX} file in it.")
 def rewrap(file: tuple[Path, ...], *, recursive: bool) -> None:
-    """Bring each FILE under the latest version of its key, after a rotation. Only its header is written anew.
+    """Encrypt the data key of each FILE again with the latest version of its key. Only its header changes.
 
     \b
     For example:
@@ -98,7 +98,7 @@ def rewrap(file: tuple[Path, ...], *, recursive: bool) -> None:
 @click.command()
 @click.argument("file", type=_PATH)
 def inspect(file: Path) -> None:
-    """Show what the header of FILE says: key, version and context. It asks nobody, so nothing of it is proven.
+    """Show what the header of FILE says: key, version and context. Nothing is verified; the service is not called.
 
     \b
     For example:
@@ -110,7 +110,7 @@ def inspect(file: Path) -> None:
 
 
 def _beside(file: Path, output: Path | None, *, encrypting: bool) -> Path:
-    """Where what comes of a file goes."""
+    """The path of the output file for `file`: `output`, or `file` with the suffix added or removed."""
     if output is not None:
         return output
     if file == _STDIO:
@@ -171,7 +171,7 @@ def _piped(file: Path, output: Path, *, replace: bool) -> Iterator[tuple[BinaryI
 
 
 def _report(outcomes: Iterator[Outcome], *, is_one: bool) -> None:
-    """Say what became of each file. Raises Failure where something did not come off."""
+    """Print the outcome for each file. Raises Failure if a file failed."""
     failed, code = 0, 1
     for each in outcomes:
         if each.error is None:

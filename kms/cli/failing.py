@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -12,23 +13,24 @@ from kms.errors import StartError
 
 EXIT_CODES = (
     (0, "done", ()),
-    (1, "it failed, for a reason that none of the others names", ()),
+    (1, "any other failure", ()),
     (2, "the command was used wrongly", ()),
-    (3, "log in: there is no session, or it is over", (errors.NotLoggedIn, errors.AuthenticationFailed)),
-    (3, "log in: a second factor is needed that was given just now", (errors.FreshSecondFactorNeeded,)),
+    (3, "log in: there is no session, or it has ended", (errors.NotLoggedIn, errors.AuthenticationFailed)),
+    (3, "log in again: a recent second factor is needed", (errors.FreshSecondFactorNeeded,)),
     (4, "not allowed", (errors.PermissionDenied,)),
-    (5, "there is nothing of that name", (errors.NotFound,)),
-    (6, "what is there does not allow it", (errors.AlreadyExists, errors.StateConflict)),
+    (5, "not found", (errors.NotFound,)),
+    (6, "conflict: the name is taken, or the state does not allow it", (errors.AlreadyExists, errors.StateConflict)),
     (7, "not now: try again", (errors.Unreachable, errors.RateLimited, errors.Unavailable)),
     (8, "not authentic: altered, cut off, or made by another key", (errors.NotAuthentic, errors.DecryptionFailed)),
-    (8, "not authentic: no file in the envelope format", (errors.NotAnEnvelope,)),
-    (9, "the key was revoked, or its period is over", (errors.KeyRevoked, errors.KeyExpired)),
+    (8, "not authentic: not a file in the envelope format", (errors.NotAnEnvelope,)),
+    (9, "the key was revoked, or its cryptoperiod has ended", (errors.KeyRevoked, errors.KeyExpired)),
 )
 NOT_AUTHENTIC = 8
 REVOKED = 9
+_ARGUMENTS = "kms.arguments"
 _STEP_UP = (
-    "This needs a second factor that was given a short while ago. Log in again (`python -m kms login`), then run "
-    "this command again."
+    "This needs a second factor that was given a short while ago. Give it (`python -m kms confirm`), then run this "
+    "command again."
 )
 
 
@@ -46,7 +48,7 @@ class Failure(click.ClickException):
 
 
 def failure_of(error: errors.KmsError | StartError) -> Failure:
-    """What the command says of an error, and how it ends."""
+    """The Failure for an error: the message that the command prints, and its exit code."""
     code = next((code for code, _, kinds in EXIT_CODES if isinstance(error, kinds)), 1)
     message = str(error)
     if isinstance(error, errors.FreshSecondFactorNeeded):
@@ -58,7 +60,7 @@ def failure_of(error: errors.KmsError | StartError) -> Failure:
 
 
 def _unavailable(name: str) -> click.Command:
-    """What stands for a command of the service where only the client is installed."""
+    """A placeholder for a command of the service, for use if only the packages of the client are installed."""
 
     def refuse() -> None:
         raise Failure(f"`{name}` needs the packages of the service, and only those of the client are installed.")
@@ -67,7 +69,10 @@ def _unavailable(name: str) -> click.Command:
 
 
 class Commands(click.Group):
-    """A group whose commands fail so. Those in `lazy` are imported when they are asked for: `module:name`."""
+    """A group of commands whose errors become a message and an exit code of this module.
+
+    `lazy` maps names of commands to `module:name`; these are imported only when they are called.
+    """
 
     def __init__(self, *arguments: Any, lazy: dict[str, str] | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -94,9 +99,28 @@ class Commands(click.Group):
             return _unavailable(cmd_name)
         return command if cmd_name == "serve" else show.with_json_option(command)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments, with which the command may have to begin again."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it raises becomes a sentence and an exit code."""
         try:
-            return super().invoke(ctx)
+            return self._confirmed(ctx)
         except (errors.KmsError, StartError) as error:
             raise failure_of(error) from None
+
+    def _confirmed(self, ctx: click.Context) -> Any:
+        """Run the command. Where it needs a second factor that was given just now, ask for one on a terminal."""
+        try:
+            return super().invoke(ctx)
+        except errors.FreshSecondFactorNeeded:
+            if ctx.parent is not None or not sys.stdin.isatty():
+                raise
+        from kms.cli.session import give_second_factor
+
+        give_second_factor()
+        # It was refused before anything was done, so all of it begins again.
+        with self.make_context(ctx.info_name, ctx.meta[_ARGUMENTS]) as again:
+            return super().invoke(again)

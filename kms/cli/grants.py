@@ -14,22 +14,22 @@ _PATH = ("api", "v1", "grants")
 
 @click.group()
 def grant() -> None:
-    """Let others use your keys, see what is granted, take it back."""
+    """Make, list and delete grants, by which others may use your keys."""
 
 
 @grant.command()
 @click.argument("subject")
 @click.argument("permissions", nargs=-1, required=True, metavar="PERMISSION...")
-@click.option("--key", "key_pattern", required=True, help="A key id, or the beginning of some and *.")
+@click.option("--key", "key_pattern", required=True, help="A key id, or the beginning of key ids followed by *.")
 @click.option("--deny", is_flag=True, help="Forbid it, whatever else allows it; for administrators.")
-@click.option("--owner", help="Whose keys it is about.  [default: yours; everybody's with --deny]")
+@click.option("--owner", help="The client whose keys it covers.  [default: you; every client with --deny]")
 @click.option("--source", multiple=True, help="Only from this network, such as 10.0.0.0/8.")
 @click.option("--not-before", help="In force from this moment on, such as 2030-01-01T00:00:00Z.")
 @click.option("--not-after", help="In force until this moment.")
-@click.option("--second-factor-within", help="Only if a person gave a second factor no longer ago, such as PT5M.")
-@click.option("--context", multiple=True, metavar="NAME=VALUE", help="What the encryption context must have in it.")
-@click.option("--context-exact", is_flag=True, help="And no others.")
-@click.option("--name", help="A repeated request of that name gives the same grant again.")
+@click.option("--second-factor-within", help="Only within this time after a second factor, such as PT5M.")
+@click.option("--context", multiple=True, metavar="NAME=VALUE", help="What the encryption context must contain.")
+@click.option("--context-exact", is_flag=True, help="It must contain no other pairs than those of --context.")
+@click.option("--name", help="With a name, repeating the command makes no second grant.")
 def create(
     subject: str,
     permissions: tuple[str, ...],
@@ -45,7 +45,7 @@ def create(
     context_exact: bool,
     name: str | None,
 ) -> None:
-    """Let SUBJECT (client:NAME, group:NAME or role:NAME) do what each PERMISSION says with the keys that --key names.
+    """Grant SUBJECT (client:NAME, group:NAME or role:NAME) each PERMISSION on the keys that --key names.
 
     \b
     For example:
@@ -75,7 +75,7 @@ def create(
 
 @grant.command("list")
 def list_() -> None:
-    """List the grants that you gave, hold or may give back; administrators see those that deny, too.
+    """List the grants that you gave, hold or may retire; administrators also see all that deny.
 
     \b
     For example:
@@ -88,7 +88,7 @@ def list_() -> None:
 @grant.command()
 @click.argument("grant_id")
 def delete(grant_id: str) -> None:
-    """Take a grant back, on every worker and node, before this returns.
+    """Delete a grant; no worker of any node knows it once this returns.
 
     \b
     For example:

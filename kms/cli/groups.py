@@ -11,16 +11,16 @@ _PATH = ("api", "v1", "groups")
 
 @click.group()
 def group() -> None:
-    """Say which clients are a team; for administrators. `group:NAME` is then the subject of a grant."""
+    """Manage groups of clients; for administrators. In a grant the subject `group:NAME` stands for all members."""
 
 
 @group.command()
 @click.argument("name")
-@click.option("--member", "members", multiple=True, help="A client that is in it. [default: those who are]")
-@click.option("--nobody", is_flag=True, help="Nobody is in it from now on.")
+@click.option("--member", "members", multiple=True, help="A member of the group.  [default: as they are]")
+@click.option("--nobody", is_flag=True, help="Remove all members.")
 @click.option("--description", help="What it is for.")
 def put(name: str, *, members: tuple[str, ...], nobody: bool, description: str | None) -> None:
-    """Make a group, or say anew who is in it: the --member given, and nobody else.
+    """Make a group, or replace its members by those that --member names.
 
     \b
     For example:
@@ -73,7 +73,7 @@ def delete(name: str) -> None:
 @click.argument("name")
 @click.argument("client_id")
 def add(name: str, client_id: str) -> None:
-    """Take a client into a group.
+    """Add a client to a group.
 
     \b
     For example:
@@ -86,7 +86,7 @@ def add(name: str, client_id: str) -> None:
 @click.argument("name")
 @click.argument("client_id")
 def remove(name: str, client_id: str) -> None:
-    """Take a client out of a group, on every worker and node, before this returns.
+    """Remove a client from a group, on every worker and node, before this returns.
 
     \b
     For example:

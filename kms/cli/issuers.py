@@ -19,7 +19,7 @@ _ROLES = ("api", "v1", "issuer-roles")
 def _with_keys(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--jwks", type=click.Path(path_type=Path), help="A file with its JWK set."),
-        click.option("--jwks-uri", help="Where the service fetches it; its setting KMS_JWKS_HOSTS names the host."),
+        click.option("--jwks-uri", help="The URL of its JWK set; KMS_JWKS_HOSTS of the service must list the host."),
     ):
         command = option(command)
     return command
@@ -27,7 +27,7 @@ def _with_keys(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def issuer() -> None:
-    """Let in programs for which a platform vouches, such as Kubernetes or a CI system; for administrators."""
+    """Let programs log in with tokens of a platform, such as Kubernetes or a CI system; for administrators."""
 
 
 @issuer.command()
@@ -35,7 +35,7 @@ def issuer() -> None:
 @click.option("--audience", required=True, help="What `aud` of its tokens says for this service.")
 @_with_keys
 def add(name: str, audience: str, jwks: Path | None, jwks_uri: str | None) -> None:
-    """Trust an issuer, as far as roles take its word. ISSUER is what `iss` of its tokens says, exactly.
+    """Trust the tokens of an issuer, for the roles that name it. ISSUER is exactly what the claim `iss` says.
 
     \b
     For example:
@@ -49,7 +49,7 @@ def add(name: str, audience: str, jwks: Path | None, jwks_uri: str | None) -> No
 @click.argument("name", metavar="ISSUER")
 @_with_keys
 def set_keys(name: str, jwks: Path | None, jwks_uri: str | None) -> None:
-    """Take other keys for an issuer in place of those that it had; its roles and their sessions go on.
+    """Replace the public keys of an issuer; its roles and their sessions stay.
 
     \b
     For example:
@@ -73,9 +73,9 @@ def list_() -> None:
 
 @issuer.command()
 @click.argument("name", metavar="ISSUER")
-@click.confirmation_option(prompt="Its roles, and the sessions that came by them, end too. Remove it?")
+@click.confirmation_option(prompt="Its roles, and the sessions opened through them, end too. Remove it?")
 def remove(name: str) -> None:
-    """Trust an issuer no more; its roles and what came by them end before this returns.
+    """Stop trusting an issuer; its roles, and the sessions opened through them, end before this returns.
 
     \b
     For example:
@@ -92,11 +92,11 @@ def remove(name: str) -> None:
     "claims",
     multiple=True,
     metavar="NAME=PATTERN",
-    help="What the token has to say; a name that comes twice has two patterns, of which one must match.",
+    help="A claim that the token must have, and its pattern. If a NAME is repeated, one of its patterns must match.",
 )
 @click.option("--claim-json", "values", multiple=True, metavar="NAME=VALUE", help="true, false, or a number.")
-@click.option("--client", "client_id", required=True, help="As whom the programs come.")
-@click.option("--scope", default="", help="What they may do of that, such as 'keys:encrypt@orders-*'.")
+@click.option("--client", "client_id", required=True, help="The client as which the programs log in.")
+@click.option("--scope", default="", help="Limits their sessions, such as 'keys:encrypt@orders-*'.")
 @click.option("--token-lifetime", help="How long their sessions live at most, such as PT10M.")
 def add_role(
     role: str,
@@ -107,7 +107,7 @@ def add_role(
     scope: str,
     token_lifetime: str | None,
 ) -> None:
-    """Let programs in as a client whose tokens say all that the --claim options ask for.
+    """Let programs log in as a client if their token has all the claims that --claim asks for.
 
     \b
     For example:
@@ -121,7 +121,7 @@ def add_role(
 
 @issuer.command()
 def roles() -> None:
-    """List the roles that take tokens of issuers.
+    """List the issuer roles.
 
     \b
     For example:
@@ -133,9 +133,9 @@ def roles() -> None:
 
 @issuer.command("remove-role")
 @click.argument("role")
-@click.confirmation_option(prompt="The sessions that came by this role end, too. Remove it?")
+@click.confirmation_option(prompt="The sessions opened through this role end, too. Remove it?")
 def remove_role(role: str) -> None:
-    """Take a role away; what came by it ends before this returns.
+    """Remove an issuer role; the sessions opened through it end before this returns.
 
     \b
     For example:
@@ -161,7 +161,7 @@ def _keys(jwks: Path | None, jwks_uri: str | None) -> dict[str, Any]:
 
 
 def _claims(patterns: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]:
-    """What a role is bound to: patterns, of which a name can have several, and other values."""
+    """The member `claims` of an issuer role: `patterns` (of a name perhaps several), and `values` other than text."""
     given: dict[str, Any] = {}
     for name, pattern in (pair(each, "--claim") for each in patterns):
         given.setdefault(name, []).append(pattern)

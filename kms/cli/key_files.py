@@ -20,13 +20,13 @@ _OUT = click.Path(path_type=Path, dir_okay=False)
 
 @click.command("import")
 @click.argument("file", type=_IN)
-@click.option("--key-id", help="What it is to be called.")
+@click.option("--key-id", help="The id of the new key.")
 @click.option("--type", "type_", required=True, help="See docs/reference/key-types.md.")
-@click.option("--exportable", is_flag=True, help="It may leave again, wrapped.")
+@click.option("--exportable", is_flag=True, help="Allow exporting it again, wrapped.")
 def import_(file: Path, key_id: str | None, type_: str, *, exportable: bool) -> None:
-    """Bring a key of your own: a private or public key in PEM, or the bytes of a symmetric key.
+    """Import a key from FILE: a private or public key in PEM, or the raw bytes of a symmetric key.
 
-    It travels wrapped under a public key of the service.
+    It is sent wrapped under a public key of the service.
 
     \b
     For example:
@@ -47,11 +47,11 @@ def import_(file: Path, key_id: str | None, type_: str, *, exportable: bool) -> 
 @click.command()
 @click.argument("key_id")
 @click.option("-o", "--output", type=_OUT, required=True, help="The file, which only you can read.")
-@click.option("--version", type=int, help="Of the key.  [default: the latest]")
+@click.option("--version", type=int, help="The version of the key.  [default: the latest]")
 def export(key_id: str, output: Path, version: int | None) -> None:
-    """Take an exportable key along, in clear: a private key as PEM, a symmetric one as its bytes.
+    """Export an exportable key into a file, in plaintext: a private key as PEM, a symmetric one as raw bytes.
 
-    It travels wrapped under a key that is made for this and forgotten. Whoever reads the file has the key.
+    It is sent wrapped under a key that is made only for this. Whoever can read the file has the key.
 
     \b
     For example:
@@ -83,7 +83,7 @@ def backup(key_id: str, output: Path) -> None:
 @click.command()
 @click.argument("file", type=_IN)
 def restore(file: Path) -> None:
-    """Put a key back that `backup` wrote, where there is none of that name.
+    """Restore a key from a file that `backup` wrote, unless there is a key with that id already.
 
     \b
     For example:

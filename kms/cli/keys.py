@@ -45,10 +45,10 @@ def show_(key_id: str) -> None:
 @key.command()
 @click.argument("key_id")
 @click.option("--type", "type_", default="xaes-256-gcm", show_default=True, help="See docs/reference/key-types.md.")
-@click.option("--owner", help="For another client than yourself.")
-@click.option("--usage", "usages", multiple=True, help="One of its usages; all of the type's first purpose if none.")
-@click.option("--exportable", is_flag=True, help="It may leave, wrapped. Cannot be changed later.")
-@click.option("--rotation-period", help="After which the next version is made, such as P90D.")
+@click.option("--owner", help="The client that will own it.  [default: you]")
+@click.option("--usage", "usages", multiple=True, help="A usage.  [default: all of the type's first purpose]")
+@click.option("--exportable", is_flag=True, help="Allow exporting it, wrapped. Cannot be changed later.")
+@click.option("--rotation-period", help="Make the next version after each such period, such as P90D.")
 def create(
     key_id: str, type_: str, owner: str | None, usages: tuple[str, ...], exportable: bool, rotation_period: str | None
 ) -> None:
@@ -81,7 +81,7 @@ def public_(key_id: str, form: str) -> None:
 
 @key.command()
 @click.argument("key_id")
-@click.option("--waiting-period", default="P30D", show_default=True, help="In which it can be cancelled.")
+@click.option("--waiting-period", default="P30D", show_default=True, help="How long it can be cancelled.")
 @click.confirmation_option(prompt="Refuse this key every use now, and delete it after the waiting period?")
 def delete(key_id: str, waiting_period: str) -> None:
     """Delete a key with all its versions, after a waiting period.
@@ -96,7 +96,7 @@ def delete(key_id: str, waiting_period: str) -> None:
 @key.command("cancel-deletion")
 @click.argument("key_id")
 def cancel_deletion(key_id: str) -> None:
-    """Keep a key that was to be deleted.
+    """Cancel the deletion of a key.
 
     \b
     For example:
@@ -107,9 +107,9 @@ def cancel_deletion(key_id: str) -> None:
 
 @key.command()
 @click.argument("kind", type=click.Choice(["symmetric", "rsa", "ecc", "dh"]))
-@click.option("--client-id", help="For another client than yourself.")
+@click.option("--client-id", help="The client that it is for.  [default: you]")
 def generate(kind: str, client_id: str | None) -> None:
-    """Make the next version of {client_id}_{kind}.
+    """Make the next version of the key {client_id}_{kind}, or the key itself if there is none yet.
 
     \b
     For example:
@@ -153,7 +153,7 @@ def revoke(key_id: str, reason: str) -> None:
 @key.command()
 @click.argument("key_id")
 def suspend(key_id: str) -> None:
-    """Put a key on hold.
+    """Suspend a key: refuse every use of it until it is resumed.
 
     \b
     For example:
@@ -165,7 +165,7 @@ def suspend(key_id: str) -> None:
 @key.command()
 @click.argument("key_id")
 def resume(key_id: str) -> None:
-    """Lift the hold on a key.
+    """Resume a suspended key.
 
     \b
     For example:

@@ -11,7 +11,7 @@ from kms import __version__
 from kms.cli.failing import EXIT_CODES
 
 _FILES = (
-    ("~/.config/kms/session.json", "The session. Another directory is named by KMS_HOME."),
+    ("~/.config/kms/session.json", "The session. KMS_HOME can name another directory."),
     ("~/.config/kms/curlrc", "The same for curl: curl -K ~/.config/kms/curlrc URL"),
 )
 _VARIABLES = (

@@ -26,7 +26,7 @@ def policy() -> None:
 @click.argument("permission")
 @click.option("--client", "client_id", help="Who asks.  [default: you]")
 @click.option("--source", help="From which address.  [default: yours]")
-@click.option("--action", help="What AWS calls it, where the key has a policy, such as GenerateDataKey.")
+@click.option("--action", help="The AWS action, for keys with an AWS key policy, such as GenerateDataKey.")
 @click.option("--context", multiple=True, help="NAME=VALUE of the message's encryption context; may be repeated.")
 @click.option("--second-factor-age", type=int, help="Seconds since a person gave a code.  [default: as you]")
 def explain(
@@ -38,7 +38,7 @@ def explain(
     context: tuple[str, ...],
     second_factor_age: int | None,
 ) -> None:
-    """Say whether PERMISSION (such as keys:encrypt) on a key is allowed, and every rule that was looked at.
+    """Show whether PERMISSION (such as keys:encrypt) on a key is allowed, and every rule that was evaluated.
 
     \b
     For example:
@@ -65,7 +65,9 @@ def explain(
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--since", default="P30D", show_default=True, help="How far to look back, as an ISO 8601 duration.")
 def simulate(file: Path, since: str) -> None:
-    """Say what would change if the grants in FILE were added and removed: {"add": [grant …], "remove": [id …]}.
+    """Show which past requests would be decided otherwise if the grants in FILE were added and removed.
+
+    FILE is JSON: {"add": [grant …], "remove": [id …]}.
 
     \b
     For example:

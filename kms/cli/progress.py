@@ -15,7 +15,10 @@ _AFTER_SECONDS = 1.0
 
 @contextmanager
 def progress(about: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A function that is told of so many more bytes of `total`; the bar is gone in the end."""
+    """Yield a function to call with the number of bytes done since the last call, out of `total` (None: unknown).
+
+    The bar is removed at the end.
+    """
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -17,7 +17,7 @@ from kms.files import write_private
 
 
 def client() -> Client:
-    """The client library as `login` left it, one for a whole command. Raises KmsError where nobody is logged in."""
+    """The client for the session that `login` kept, one for the whole command. Raises KmsError if there is none."""
     context = click.get_current_context(silent=True)
     if context is None:
         return Client()

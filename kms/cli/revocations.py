@@ -1,4 +1,4 @@
-"""`revocations`: the signed list of what is revoked, also offline."""
+"""`revocations`: the signed list of revoked keys, which can also be checked offline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.group()
 def revocations() -> None:
-    """See which keys are revoked, and check that against the signature of the service."""
+    """Show which keys are revoked, after checking the signature of the service on the list."""
 
 
 @revocations.command("list")
@@ -37,7 +37,7 @@ def list_() -> None:
 @revocations.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def fetch(folder: Path) -> None:
-    """Keep the list and the service's public keys in FOLDER, to check keys where there is no network.
+    """Save the list and the service's public keys in FOLDER, for checking keys without network.
 
     \b
     For example:
@@ -60,14 +60,14 @@ def fetch(folder: Path) -> None:
 
 @revocations.command()
 @click.argument("key_id")
-@click.option("--version", type=int, help="Of the key.  [default: any]")
+@click.option("--version", type=int, help="The version of the key.  [default: any]")
 @click.option("--offline", type=_FILE, metavar="FILE", help="A list that `fetch` kept.")
 @click.option("--jwks", type=_FILE, metavar="FILE", help="The service's public keys.  [default: beside the list]")
 def check(key_id: str, version: int | None, offline: Path | None, jwks: Path | None) -> None:
-    """Say whether KEY_ID is revoked, and end with 9 if it is.
+    """Say whether KEY_ID is revoked. The exit code is 9 if it is.
 
-    Offline nothing is asked, and only a list with the signature of the service is believed. That a key is not in a
-    list says that it was not revoked when the list was made.
+    With --offline the service is not called, and the list in FILE must have a valid signature of the service. If a
+    key is not in it, it was not revoked at the time when the list was made.
 
     \b
     For example:

@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from kms.cli import remote, show
 from kms.client import kept_login
-from kms.client.connection import Connection, Session
+from kms.client.connection import Connection
 from kms.client.errors import PermissionDenied, Refused
 from kms.client.kept_login import KeptLogin
-from kms.client.logins import Login, PrivateKeyLogin, SecretLogin, read_private_key
+from kms.client.logins import PrivateKeyLogin, SecretLogin, read_private_key
 from kms.files import write_private
 
 _LONGEST_WAIT = 60
+_CODE = "The six digits that the authenticator app shows now"
 
 
 @click.command()
@@ -31,25 +32,25 @@ _LONGEST_WAIT = 60
     type=click.Path(exists=True, path_type=Path),
     help="Trust this certificate.  [default: server.crt here, if there is one]",
 )
-@click.option("--client-id", help="Who you are; asked for where it is not given.")
+@click.option("--client-id", help="Your client id.  [default: asked for]")
 @click.option(
     "--credentials",
     type=click.Path(exists=True, path_type=Path),
-    help="A file as the service's --bootstrap-file writes it; nothing is asked then.",
+    help="A file of credentials, as the service's --bootstrap-file writes it. The command then asks for nothing.",
 )
-@click.option("--recovery", is_flag=True, help="Use a recovery code in place of the authenticator app.")
+@click.option("--recovery", is_flag=True, help="Use a recovery code instead of the authenticator app.")
 @click.option(
     "--key",
     type=click.Path(exists=True, path_type=Path),
-    help="Prove yourself by this private key (PEM), whose public half `client add-key` has made known.",
+    help="Log in with this private key (PEM); its public key must have been added with `client add-key`.",
 )
-@click.option("--audience", help="With --key: what the service calls itself (KMS_PUBLIC_URL).  [default: --url]")
-@click.option("--scope", default="", help="Do no more than this, such as 'keys:encrypt@orders-* keys:read'.")
+@click.option("--audience", help="With --key: the KMS_PUBLIC_URL of the service.  [default: --url]")
+@click.option("--scope", default="", help="Limit the session to this, such as 'keys:encrypt@orders-* keys:read'.")
 @click.option("--expires-in", type=int, help="Seconds.  [default: as long as the service allows]")
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
-    help="Write the token, and nothing else, into this file for a program, and stay logged in as you are.",
+    help="Write only the token into this file, for a program. Your own kept login does not change.",
 )
 def login(
     url: str,
@@ -64,7 +65,7 @@ def login(
     scope: str,
     expires_in: int | None,
 ) -> None:
-    """Log in and keep the token for an hour, in a file that only you can read.
+    """Log in, and keep the token in a file that only you can read. It is usually valid for an hour.
 
     \b
     For example:
@@ -78,18 +79,18 @@ def login(
     connection = Connection(url, ca=trusted, wanted=wanted, patience=0)
     if key is not None:
         client_id = client_id or click.prompt("Client id")
-        session = _session(connection, PrivateKeyLogin(client_id, _private_key(key), (audience or "").rstrip("/")))
+        session = connection.log_in(PrivateKeyLogin(client_id, _private_key(key), (audience or "").rstrip("/")))
     else:
         person = _read(credentials, recovery=recovery) if credentials else _asked_for(client_id, recovery=recovery)
         client_id = person.client_id
         try:
-            session = _session(connection, person.login)
+            session = connection.log_in(person.login)
         except Refused as refused:
             if credentials is None or recovery or not refused.retry_after or refused.retry_after > _LONGEST_WAIT:
                 raise
             click.echo(f"{refused.detail} Waiting.", err=True)  # nobody is there to read a later code off
             time.sleep(refused.retry_after)
-            session = _session(connection, person.login)
+            session = connection.log_in(person.login)
     expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=session.expires_in)
     if token_file is not None:
         write_private(token_file, session.access_token.encode())
@@ -107,21 +108,17 @@ class _Person(NamedTuple):
     login: SecretLogin
 
 
-def _session(connection: Connection, login: Login) -> Session:
-    return connection.log_in(login.proof(connection.url))
-
-
 def _asked_for(client_id: str | None, *, recovery: bool) -> _Person:
     # The secret first, where nothing is shown: it is what people have just copied.
     secret = click.prompt("Client secret (it is not shown)", hide_input=True)
     client_id = client_id or click.prompt("Client id, which is your name and no secret", default="admin")
-    asked = "Recovery code" if recovery else "The six digits that the authenticator app shows now"
+    asked = "Recovery code" if recovery else _CODE
     code = click.prompt(asked).strip()
     return _Person(client_id, SecretLogin(client_id, secret, lambda: code, is_recovery_code=recovery))
 
 
 def _read(credentials: Path, *, recovery: bool) -> _Person:
-    """Who the file of credentials is about, and what proves that. Raises ClickException."""
+    """The client and its proof (secret and second factor) from a file of credentials. Raises ClickException."""
     try:
         given = json.loads(credentials.read_text())
         client_id, secret = str(given["client_id"]), str(given["client_secret"])
@@ -159,8 +156,28 @@ def logout() -> None:
 
 
 @click.command()
+def confirm() -> None:
+    """Give the code of the authenticator app again, for what asks for one that was given a short while ago.
+
+    Commands that need it ask for it themselves on a terminal.
+
+    \b
+    For example:
+      kms confirm
+    """
+    give_second_factor()
+    click.echo("Confirmed.", err=True)
+
+
+def give_second_factor() -> None:
+    """Ask for a code, and make the second factor of the session fresh with it. Raises KmsError."""
+    code = click.prompt(_CODE, err=True).strip()
+    remote.call("POST", "auth", "second-factor", body={"code": code})
+
+
+@click.command()
 def whoami() -> None:
-    """Show as whom you are logged in, by which credential, how narrowly and until when.
+    """Show the client, the credential and the scope of your login, and when it ends.
 
     \b
     For example:

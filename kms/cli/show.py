@@ -48,13 +48,13 @@ def _note_json(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def as_json() -> bool:
-    """Whether programs read what is shown."""
+    """Whether the output is to be JSON: with --json, or if stdout is not a terminal."""
     context = click.get_current_context(silent=True)
     return not sys.stdout.isatty() or bool(context is not None and context.find_root().meta.get(_JSON))
 
 
 def table(rows: list[dict[str, Any]], *columns: str) -> None:
-    """The chosen members of `rows` as a table for people; whole, a JSON object on each line, for programs."""
+    """Print `rows`: a table of the members in `columns` for people, one JSON object per line for programs."""
     if as_json():
         for row in rows:
             click.echo(json.dumps(row))
@@ -97,7 +97,7 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def _is_long(rows: list[dict[str, Any]], name: str) -> bool:
-    """Whether a member is no use in a table, such as a public key in PEM."""
+    """Whether a member is too long for a table, such as a public key in PEM."""
     return any("\n" in str(row.get(name, "")) for row in rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ from kms.cli.failing import NOT_AUTHENTIC, Failure
 
 _FILE = click.Path(path_type=Path, allow_dash=True, dir_okay=False)
 _MOST_SENT = 512 * 1024
+_DIGEST_INSTEAD = "A longer file can be signed by its digest, with --algorithm such as ES256 or PS256."
 _DIGESTS = {"256": "sha256", "384": "sha384", "512": "sha512"}
 _key = click.option("-k", "--key", "key_id", required=True, help="The key.")
 _algorithm = click.option("--algorithm", help="A JOSE name, such as PS256.  [default: the first of the key's type]")
-_der = click.option("--der", is_flag=True, help="ECDSA signatures as X.509 and openssl have them, not as JOSE.")
+_der = click.option("--der", is_flag=True, help="ECDSA signatures in DER, as X.509 and openssl; not as JOSE.")
 
 
 @click.command()
@@ -27,9 +29,9 @@ _der = click.option("--der", is_flag=True, help="ECDSA signatures as X.509 and o
 @_algorithm
 @_der
 def sign(file: Path, key_id: str, output: Path | None, algorithm: str | None, *, der: bool) -> None:
-    """Sign FILE (- for stdin), and write the signature as its bytes.
+    """Sign FILE (- for stdin), and write the signature as raw bytes.
 
-    Of a file of more than 512 KiB only the digest is sent, where --algorithm names its hash (as PS256 names SHA-256).
+    For a file of more than 512 KiB only its digest is sent; --algorithm must then name a hash (PS256 names SHA-256).
 
     \b
     For example:
@@ -50,13 +52,13 @@ def sign(file: Path, key_id: str, output: Path | None, algorithm: str | None, *,
 @click.argument("file", type=_FILE)
 @_key
 @click.option("--signature", type=_FILE, help="The file of the signature.  [default: FILE.sig]")
-@click.option("--version", type=int, help="Of the key.  [default: the latest]")
+@click.option("--version", type=int, help="The version of the key.  [default: the latest]")
 @_algorithm
 @_der
 def verify(
     file: Path, key_id: str, signature: Path | None, version: int | None, algorithm: str | None, *, der: bool
 ) -> None:
-    """Say whether a signature is that of FILE, and end with 8 where it is not.
+    """Say whether a signature of FILE is valid. The exit code is 8 if it is not.
 
     \b
     For example:
@@ -73,10 +75,10 @@ def verify(
 @click.command()
 @click.argument("file", type=_FILE)
 @_key
-@click.option("--check", help="A code in hexadecimal: say whether it is that of FILE, and end with 8 where not.")
-@click.option("--version", type=int, help="Of the key, with --check.  [default: the latest]")
+@click.option("--check", help="Check this code (hexadecimal) instead of making one. Exits with 8 if it is wrong.")
+@click.option("--version", type=int, help="With --check, the version of the key.  [default: the latest]")
 def mac(file: Path, key_id: str, check: str | None, version: int | None) -> None:
-    """Print the message authentication code of FILE (- for stdin), of up to 512 KiB, in hexadecimal.
+    """Print the message authentication code (MAC) of FILE (- for stdin) in hexadecimal. FILE has at most 512 KiB.
 
     \b
     For example:
@@ -96,20 +98,22 @@ def mac(file: Path, key_id: str, check: str | None, version: int | None) -> None
 
 
 def _read(file: Path) -> bytes:
-    if file == Path("-"):
-        return sys.stdin.buffer.read(_MOST_SENT + 1)
     try:
-        return file.read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if file == Path("-") else file.open("rb") as source:
+            content = source.read(_MOST_SENT + 1)
     except FileNotFoundError:
         raise Failure(f"{file} is not there.", 5) from None
+    if len(content) > _MOST_SENT:
+        raise Failure(f"{file} is too long to be sent: at most 512 KiB. {_DIGEST_INSTEAD}")
+    return content
 
 
 def _signed(file: Path, algorithm: str | None) -> dict[str, Any]:
-    """The message, or its digest where it is long."""
+    """The member of the request with what is signed: the message, or its digest if the file is long."""
     if file != Path("-") and file.exists() and file.stat().st_size > _MOST_SENT:
         name = _DIGESTS.get((algorithm or "")[-3:])
         if name is None or algorithm in {"Ed25519", "Ed448"}:
-            raise Failure(f"{file} is too long to be sent; name an --algorithm that signs a digest, such as ES256.")
+            raise Failure(f"{file} is too long to be sent: at most 512 KiB. {_DIGEST_INSTEAD}")
         with file.open("rb") as source:
             return {"digest": hashlib.file_digest(source, name).digest()}
     return {"message": _read(file)}

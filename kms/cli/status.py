@@ -12,7 +12,7 @@ from kms.client.errors import KmsError
 
 @click.command()
 def status() -> None:
-    """Show how the service is, and who you are to it. Ends with 7 where it cannot be used.
+    """Show whether the service is ready, and as whom you are logged in. The exit code is 7 if it is not ready.
 
     \b
     For example:

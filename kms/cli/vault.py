@@ -33,10 +33,10 @@ def vault() -> None:
 @vault.command()
 @_of_the_service
 def verify(**flags: Any) -> None:
-    """Check every row of the database against what the service wrote. Exits with 1 where one is wrong.
+    """Check that every row of the database is as the service wrote it. The exit code is 1 if one is not.
 
-    Run it with the settings of the service, as variables or flags. It names the database that it checks, and refuses
-    where the service on this data directory runs on another.
+    Run it with the settings of the service, as variables or flags. It prints which database it checks, and refuses
+    if the service that runs on this data directory uses another one.
 
     \b
     For example:
@@ -64,10 +64,10 @@ def verify(**flags: Any) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_of_the_service
 def accept_command(*, yes: bool, **flags: Any) -> None:
-    """Trust the database as it is, after keys stopped being used because it is not what the service wrote.
+    """Trust the database as it is, after the service stopped using keys because someone else changed it.
 
-    Do this after you have put a backup back yourself, and otherwise only once you know what happened: revocations
-    that are not in this database are not in force any more.
+    Do this after you restored a database backup yourself; otherwise only when you know what happened. Revocations
+    that are missing in this database are no longer in force.
 
     \b
     For example:
@@ -90,7 +90,7 @@ def accept_command(*, yes: bool, **flags: Any) -> None:
 
 
 def _opened(flags: dict[str, Any]) -> Vault:
-    """The vault that the settings name, which is named on the way. Raises StartError."""
+    """Print which database the settings name, and open its vault. Raises StartError."""
     from kms.vault.database import shown
     from kms.vault.opening import open_vault
     from kms.vault.served import served_from

@@ -140,9 +140,10 @@ class Client:
         return _read(use.read, self.call_raw(use.operation, {"key_id": use.key_id, **use.members}))
 
     def run_all(self, wanted: Iterable[Use[T]]) -> list[T | Refused]:
-        """Carry out many uses, in as few requests as there can be, and give the results in order.
+        """Carry out many uses in as few requests as possible; returns their results in order.
 
-        One that is refused is at its place as the error. Raises what does not concern the keys, such as Unavailable.
+        For a use that is refused, the error stands at its place. Errors that concern all of them, such as
+        Unavailable, are raised.
         """
         every = list(wanted)
         groups: dict[tuple[str, str], list[int]] = {}
@@ -209,7 +210,7 @@ class Client:
         return self.run(uses.derive(key_id, **options))
 
     def agree(self, key_id: str, peer_public_key: str, **options: Any) -> bytes:
-        """The key that follows from this one and the peer's; options as for `uses.agree`."""
+        """The key agreed on by this key and the peer's public key; options as for `uses.agree`."""
         return self.run(uses.agree(key_id, peer_public_key, **options))
 
     def encapsulate(self, key_id: str) -> Encapsulated:

@@ -23,7 +23,7 @@ from kms.client.errors import (
     Unreachable,
     refusal_of,
 )
-from kms.client.logins import Login, Proof
+from kms.client.logins import Login
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -120,15 +120,16 @@ class Connection:
         assert token is not None
         return token
 
-    def log_in(self, proof: Proof) -> Session:
+    def log_in(self, login: Login) -> Session:
         """A new session for what proves the client. Raises KmsError."""
-        body = {**proof.members, **self._wanted}
-        content = msgspec.json.encode(body) if body else None
-        # A proof works once: what was sent is not sent again.
-        response = self._patiently(
-            lambda: self._once("POST", "/auth/token", content, {}, proof.headers), repeatable=False
-        )
-        return msgspec.json.decode(response.content, type=Session)
+
+        def once() -> httpx.Response:
+            proof = login.proof(self.url)  # anew each time: it works once
+            body = {**proof.members, **self._wanted}
+            content = msgspec.json.encode(body) if body else None
+            return self._once("POST", "/auth/token", content, {}, proof.headers)
+
+        return msgspec.json.decode(self._patiently(once, repeatable=True).content, type=Session)
 
     def _renew(self, seen: str | None) -> None:
         """Get a session in place of the one with the token `seen`, unless another thread has just done that."""
@@ -137,7 +138,7 @@ class Connection:
                 return
             if self._login is None:
                 raise NotLoggedIn("There is no session, and nothing to get one with.")
-            session = self.log_in(self._login.proof(self.url))
+            session = self.log_in(self._login)
             self._renew_at = time.monotonic() + session.expires_in * _RENEW_AFTER
             self._token = session.access_token
 
@@ -149,7 +150,7 @@ class Connection:
         return self._http.request(method, path, content=content, params=query or None, headers=dict(headers))
 
     def _patiently(self, once: Any, *, repeatable: bool) -> httpx.Response:
-        """A good answer. Raises KmsError for anything else that does not pass."""
+        """A successful answer, after repeating `once` as long as `patience` allows. Raises KmsError otherwise."""
         deadline, pause = time.monotonic() + self.patience, _FIRST_PAUSE_SECONDS
         while True:
             try:

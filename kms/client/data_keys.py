@@ -14,9 +14,9 @@ from kms.client.uses import DataKey
 
 @dataclass(frozen=True)
 class Limits:
-    """How long data keys are kept: for so many messages and bytes at the most when they encrypt, and for so long.
+    """How long a data key is reused: to encrypt at most so many messages and bytes, and no longer than `age`.
 
-    For `age` a key goes on being used here after it was revoked; `kept` is how many data keys are held to decrypt.
+    For up to `age` a key is still used here after it was revoked. `kept` is how many data keys are cached to decrypt.
     """
 
     messages: int = 1000

@@ -1,4 +1,4 @@
-"""What can go wrong when a program calls the service: one class for each thing that a program may do about it."""
+"""The errors of the client library: one class for each way in which a program can react."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class KmsError(Exception):
 
 
 class NotLoggedIn(KmsError):
-    """There is nothing to prove the caller with; the message says what to do."""
+    """There are no credentials to log in with; the message says what to do."""
 
 
 class Unreachable(KmsError):
@@ -65,7 +65,7 @@ class KeyExpired(Refused):
 
 
 class NotFound(Refused):
-    """There is nothing of that name, or nothing that the caller may see."""
+    """There is nothing with that name, or the caller may not see it."""
 
 
 class AlreadyExists(Refused):
@@ -89,7 +89,7 @@ class RateLimited(Refused):
 
 
 class Unavailable(Refused):
-    """The service cannot answer safely at the moment; what it was asked for was not done."""
+    """The service cannot answer safely now. Nothing was changed, unless the detail says so."""
 
 
 _KINDS: dict[str, type[Refused]] = {

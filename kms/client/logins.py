@@ -1,4 +1,4 @@
-"""The ways in: what a program shows at `POST /auth/token` to get a session."""
+"""The ways to log in: what a program sends to `POST /auth/token` to get a session."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Proof:
 
 
 class Login(Protocol):
-    """A way in, which can be gone again whenever a session ends."""
+    """A way to log in; it is used again whenever a session has ended."""
 
     def proof(self, url: str) -> Proof:
         """What proves the client to the service at `url`, once. Raises NotLoggedIn."""

@@ -58,9 +58,9 @@ def decrypt_stream(
 ) -> Header:
     """Decrypt `source` to its end into `target`; gives the header.
 
-    `context` are the pairs that it must have been encrypted for, others beside them are allowed. Each piece is
-    authentic before it is written, and whether it was the last one is known only at the end: what was written before
-    NotAuthentic is raised is a true beginning. Raises NotAnEnvelope, NotAuthentic and what the service says.
+    Its context must contain the pairs in `context`, and may contain others. Each piece is verified before it is
+    written, but whether the stream is complete is known only at its end: if NotAuthentic is raised, what was written
+    before is a genuine beginning. Raises NotAnEnvelope, NotAuthentic, and the errors of the service.
     """
     header = read_header(source.read)
     require_context(header, context)

@@ -119,14 +119,14 @@ def unwrap(key_id: str, wrapped_key: bytes, algorithm: str | None = None, versio
 
 
 def derive(key_id: str, *, salt: bytes = b"", context: bytes = b"", length: int | None = None) -> Use[bytes]:
-    """Derive so many bytes: HKDF with `salt` and `context` as its info, for keys of a type that derives."""
+    """Derive `length` bytes by HKDF, with `salt`, and `context` as its info; the key must be one for derivation."""
     return _of_bytes("derive", key_id, "derived_key", salt=salt, context=context, length=length)
 
 
 def agree(
     key_id: str, peer_public_key: str, *, salt: bytes = b"", info: bytes = b"", length: int | None = None
 ) -> Use[bytes]:
-    """The key that follows from this one and the peer's public key (PEM), by HKDF-SHA-256."""
+    """The key agreed on by this key and the peer's public key (PEM), derived by HKDF-SHA-256."""
     given = {"peer_public_key": peer_public_key, "salt": salt, "info": info, "length": length}
     return _of_bytes("agree", key_id, "derived_key", **given)
 

@@ -27,7 +27,7 @@ NewAead = Callable[[bytes], AESGCM | ChaCha20Poly1305]
 
 
 class DerivedCipher(Cipher):
-    """A key of which every context has its own; without a context it does nothing."""
+    """A cipher that derives a key of its own for each context; without a context it cannot be used."""
 
     def __init__(self, new_aead: NewAead, key: bytes, *, convergent: bool = False) -> None:
         self._new_aead, self._key, self._convergent = new_aead, key, convergent

@@ -1,4 +1,4 @@
-"""What the service has to know about a type of key, whatever the type."""
+"""The interface of key types: what the service needs to know about each of them."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class KeyType(ABC):
 
     @property
     def usages(self) -> frozenset[Usage]:
-        """What keys of this type are made for where nothing else is asked."""
+        """The usages of a key of this type by default: those of its first purpose."""
         return self.purposes[0]
 
     @property
     def every_usage(self) -> frozenset[Usage]:
-        """What keys of this type can be made for at all."""
+        """All usages that a key of this type can have, over all its purposes."""
         return frozenset().union(*self.purposes)
 
     @property
@@ -57,7 +57,7 @@ class KeyType(ABC):
 
     @abstractmethod
     def generate(self) -> bytes:
-        """New material, as the vault keeps it."""
+        """Generate new key material, in the encoding that the vault stores."""
 
     @abstractmethod
     def load(self, material: bytes) -> object:
@@ -72,7 +72,7 @@ class KeyType(ABC):
         """The public half of `material` as SubjectPublicKeyInfo DER, or None for symmetric types."""
 
     def imported(self, encoded: bytes, form: str) -> bytes:
-        """Material from outside, in one of `formats`, as the vault keeps it. Raises ValidationFailed."""
+        """Convert imported material, in the format `form`, into what the vault stores. Raises ValidationFailed."""
         self.require_format(form)
         if len(encoded) > _LONGEST:
             raise ValidationFailed(f"wrapped_key: no key of any type has {len(encoded)} bytes.")
@@ -81,7 +81,7 @@ class KeyType(ABC):
         return self._imported(encoded, form)
 
     def exported(self, material: bytes, form: str) -> bytes:
-        """`material` in one of `formats`. Raises ValidationFailed."""
+        """Convert `material`, as the vault stores it, into the format `form`. Raises ValidationFailed."""
         self.require_format(form)
         return jwk.private(material, self.formats[0]) if form == "jwk" else self._exported(material, form)
 
@@ -99,7 +99,7 @@ class KeyType(ABC):
 
     @abstractmethod
     def checked_public(self, spki: bytes) -> bytes:
-        """A public key from outside in its one encoding. Raises ValidationFailed."""
+        """A public key (DER) from outside, checked and in its canonical encoding. Raises ValidationFailed."""
 
     def require_format(self, form: str) -> None:
         """Raise ValidationFailed unless `form` is one of `formats`."""

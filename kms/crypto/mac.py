@@ -51,9 +51,9 @@ class HmacKey(Mac, Deriver):
 
 
 def code_key(material: bytes) -> HmacKey:
-    """A key for codes that is derived from the material of any other key, and says nothing about that.
+    """A MAC key that is derived from the material of another key, and reveals nothing about that material.
 
-    HKDF-SHA-256 with a salt that nothing else has: keys that are derived for a context have none, or another.
+    It is derived by HKDF-SHA-256 with a salt that no other derivation uses.
     """
     return HmacKey("256", hkdf(material, _CODE_KEY_SALT, b""))
 

@@ -25,21 +25,22 @@ class Cipher(ABC):
 
     @abstractmethod
     def decrypt(self, ciphertext: bytes, associated_data: bytes) -> bytes:
-        """Give the plaintext back. Raises DecryptionFailed, never saying why."""
+        """The plaintext. Raises DecryptionFailed, never saying why."""
 
     def in_context(self, context: bytes) -> Cipher:
-        """What encrypts in a context. Raises ValidationFailed where there is one key for all."""
+        """The cipher for `context`, for types with derived keys. Raises ValidationFailed for all other types."""
         raise ValidationFailed("context: only keys of a derived type have one.")
 
     def encryptor(self, header: bytes) -> Callable[[bytes, bytes], bytes]:
-        """What encrypts many messages in a row, for one thread, perhaps cheaper for each than `encrypt`.
+        """A function (plaintext, associated data) → ciphertext for many messages in a row; use it in one thread only.
 
-        `header` comes before each ciphertext and before each message's associated data.
+        It can cost less per message than `encrypt`. It puts `header` before each ciphertext, and before each
+        message's associated data.
         """
         return lambda plaintext, associated_data: header + self.encrypt(plaintext, header + associated_data)
 
     def decryptor(self, header: bytes) -> Callable[[bytes, bytes], bytes]:
-        """What decrypts many messages in a row that begin with `header`, as those of `encryptor`."""
+        """A function (ciphertext, associated data) → plaintext for many messages of an `encryptor` with `header`."""
         return lambda sealed, associated_data: self.decrypt(sealed[len(header) :], header + associated_data)
 
 
@@ -73,7 +74,7 @@ class Signer(ABC):
 
     @abstractmethod
     def verify(self, message: bytes, signature: bytes, scheme: Scheme) -> bool:
-        """Whether `signature` is valid; malformed signatures are simply not."""
+        """Whether `signature` is valid; False for a malformed one, too."""
 
     @abstractmethod
     def request_certificate(self, builder: CertificateSigningRequestBuilder) -> CertificateSigningRequest:
@@ -85,7 +86,7 @@ class Mac(ABC):
 
     @abstractmethod
     def mac(self, message: bytes, digest: str | None = None) -> bytes:
-        """The code of `message`, with the digest of the key's type unless another of `hashing.DIGESTS` is named."""
+        """The MAC of `message`. `digest` is a name in `hashing.DIGESTS`, by default the digest of the key's type."""
 
 
 class KeyWrapper(ABC):

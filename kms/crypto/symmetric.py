@@ -25,8 +25,8 @@ _TWICE = (1 << 128) | 1  # times this, one block becomes two equal ones
 class Xaes256Gcm(Cipher):
     """XAES-256-GCM (C2SP, c2sp.org/XAES-256-GCM): AES-256-GCM with 192-bit nonces, safe to draw at random.
 
-    From the key K and the first 12 bytes of the nonce a message key is derived by CMAC in counter mode
-    (SP 800-108r1); AES-256-GCM under it takes the last 12 bytes. There is no practical limit of messages.
+    A message key is derived from the key K and the first 12 bytes of the nonce by CMAC in counter mode (SP
+    800-108r1); AES-256-GCM uses it with the last 12 bytes as nonce. The number of messages is practically unlimited.
     Ciphertexts are nonce (24 bytes) ‖ ciphertext ‖ tag (16 bytes).
 
     Deriving a message key costs more than all the rest, so up to `_MESSAGES_OF_A_RUN` messages share one, and with it
@@ -193,8 +193,8 @@ class XChaCha(Cipher):
 def _hchacha20(key: bytes, nonce: bytes) -> bytes:
     """HChaCha20 (the same, section 2.2): 8 words of the state after the rounds of ChaCha20.
 
-    A block of ChaCha20 is that state with the state before the rounds added to it. What is known of the latter, the
-    constant and the nonce, can be taken away again.
+    A ChaCha20 block is that state plus the initial state. Of the initial state the constant and the nonce are known,
+    so these 8 words can be subtracted again.
     """
     block = BlockCipher(algorithms.ChaCha20(key, nonce), None).encryptor().update(bytes(64))
     words = [*zip(_WORDS.unpack(block[:16]), _CONSTANT, strict=True)]

@@ -1,4 +1,4 @@
-"""The form of identifiers. They are refused unless already canonical, never trimmed or folded."""
+"""The syntax of identifiers. An identifier that is not canonical is refused; it is never trimmed or case-folded."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def flat_key_id(client_id: str, suffix: str) -> str:
 
 
 def reserved_for(name: str) -> str | None:
-    """The client for whom this name is kept, so that nobody can take another's name first; None for free names."""
+    """The client for whose flat keys this name is reserved; None for a name that everybody can use."""
     client_id, _, suffix = name.rpartition("_")
     return client_id if client_id and suffix in _FLAT_SUFFIXES else None
 

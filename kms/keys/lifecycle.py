@@ -42,9 +42,9 @@ def move(version: KeyVersion, to: KeyState, at: datetime, reason: RevocationReas
 
 
 def effective_state(version: KeyVersion, now: datetime) -> KeyState:
-    """The state at `now`: activation dates and the end of the originator-usage period act by themselves.
+    """The state of `version` at `now`, after its activation date and the end of its originator-usage period.
 
-    What has no material, but can have it again, is not active.
+    A version whose external material is missing is not active.
     """
     state = version.state
     if awaits_material(version, now) and state in {KeyState.PRE_ACTIVATION, KeyState.ACTIVE}:
@@ -57,21 +57,21 @@ def effective_state(version: KeyVersion, now: datetime) -> KeyState:
 
 
 def awaits_material(version: KeyVersion, now: datetime) -> bool:
-    """Whether the material of `version` is kept elsewhere and is not here: not yet, or not any more."""
+    """Whether `version` has external material that was not imported yet, was removed, or has expired."""
     if version.material_until is not None and version.material_until <= now:
         return True
     return version.material is None and version.public_key is None and version.state is not KeyState.DESTROYED
 
 
 def external_material(version: KeyVersion, now: datetime) -> ExternalMaterial | None:
-    """Where the material of `version` is, None for one whose material is not kept elsewhere."""
+    """Whether the external material of `version` is present; None for a version without external material."""
     if version.fingerprint is None:
         return ExternalMaterial.AWAITED if awaits_material(version, now) else None
     return ExternalMaterial.GONE if awaits_material(version, now) else ExternalMaterial.PRESENT
 
 
 def in_force_until(version: KeyVersion, now: datetime) -> datetime:
-    """When the allowed uses of `version`, as they are at `now`, next change by themselves."""
+    """Until when the uses of `version` that are allowed at `now` stay the same, if nobody changes anything."""
     until = version.process_until
     if effective_state(version, now) is KeyState.ACTIVE:
         until = min(version.expires_at, until)
@@ -86,9 +86,10 @@ def require_usage(key: Key, usage: Usage) -> None:
 
 
 def require_in_range(key: Key, version: int, usage: Usage) -> None:
-    """Return if a version of that number may be used for `usage`, as far as the key as a whole says.
+    """Return if the key as a whole allows version number `version` for `usage`; the version itself is not looked at.
 
-    Raises KeyStateConflict, and ValidationFailed for a version that never was.
+    Raises ValidationFailed if there never was such a version, and KeyStateConflict if the key is about to be deleted,
+    or the version was trimmed or is below the key's lowest version for the usage.
     """
     if key.deletion_at is not None:
         raise KeyStateConflict(f"{key.key_id} will be deleted at {rfc3339(key.deletion_at)}. Cancel that first.")
@@ -104,9 +105,10 @@ def require_in_range(key: Key, version: int, usage: Usage) -> None:
 def require_in_force(
     key: Key, version: KeyVersion, latest: KeyVersion, usage: Usage, now: datetime, *, recovering: bool = False
 ) -> None:
-    """Return if `version` of `key`, which is in range, may be used for `usage` at `now`; `latest` is its latest.
+    """Return if `version` of `key` may be used for `usage` at `now`; `latest` is the key's latest version.
 
-    Raises as `require_usable` does; a key whose latest version is on hold is on hold.
+    `require_in_range` is checked separately. If the latest version is suspended, the whole key is. Raises what
+    `require_usable` raises.
     """
     if version.version != latest.version and effective_state(latest, now) is KeyState.SUSPENDED:
         raise KeyStateConflict(f"{key.key_id} is suspended. Resume it first.")
@@ -116,8 +118,8 @@ def require_in_force(
 def require_usable(version: KeyVersion, usage: Usage, now: datetime, *, recovering: bool = False) -> None:
     """Return if `version` may be used for `usage` at `now`.
 
-    `recovering` says that processing with a compromised version is wanted and permitted. Raises KeyRevoked,
-    KeyExpired or KeyStateConflict, saying which and what to do.
+    With `recovering` a compromised version may be used for processing; the caller must have checked the permission.
+    Raises KeyRevoked, KeyExpired or KeyStateConflict; the detail says what to do.
     """
     state = effective_state(version, now)
     name = f"Version {version.version} of this key"

@@ -20,7 +20,7 @@ class KeyState(TextEnum):
 
 
 class ShownState(TextEnum):
-    """The state that a key is shown in: one of SP 800-57, or that it waits for its deletion and does nothing."""
+    """The state in which a key is shown: one of KeyState, or `pending-deletion`, in which it cannot be used."""
 
     PRE_ACTIVATION = "pre-activation"
     ACTIVE = "active"
@@ -59,7 +59,7 @@ class Usage(TextEnum):
 
     @property
     def needs_private(self) -> bool:
-        """Whether a public key alone, of a pair, cannot do this."""
+        """Whether this needs the private key of a pair, and cannot be done with the public key alone."""
         return self not in {Usage.ENCRYPT, Usage.VERIFY, Usage.ENCAPSULATE, Usage.SEAL}
 
 
@@ -78,12 +78,12 @@ class Origin(TextEnum):
 
     @property
     def is_renewable(self) -> bool:
-        """Whether the service can make the next version by itself; what others share it cannot."""
+        """Whether the service can make the next version itself; not of agreed or derived keys, which others have."""
         return self in {Origin.GENERATED, Origin.IMPORTED}
 
 
 class ExternalMaterial(TextEnum):
-    """Where the material of a version is that is kept elsewhere: never here yet, here, or here before."""
+    """Whether external material is here: not imported yet, present, or removed or expired after an import."""
 
     AWAITED = "awaited"
     PRESENT = "present"
@@ -108,7 +108,7 @@ class RevocationReason(TextEnum):
     def leads_to(self) -> KeyState:
         """The state that a revocation for this reason puts a version in.
 
-        `unspecified` counts as a compromise: where nobody says why, the safe reading is the worse one.
+        `unspecified` counts as a compromise: without a reason the worst case is assumed.
         """
         if self is RevocationReason.CERTIFICATE_HOLD:
             return KeyState.SUSPENDED
@@ -126,15 +126,15 @@ class RevocationReason(TextEnum):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A named key: what all its versions have in common. `type` is that of the latest version and the next.
+    """A named key: what all its versions have in common. `type` is that of the latest version, and of the next one.
 
-    Versions below `oldest_version` were trimmed away; those below `min_protect_version` do not protect and those
-    below `min_process_version` do nothing. `deletion_at` is when the key goes, once that was asked for. `region` is
-    the one it was made in through the AWS dialect, empty for that of the settings; `replicas` are further ones, each
-    with a description and labels of its own.
-    `policy` is a key policy of AWS, empty where ownership says it all. `former_id` is the id that a deleted key gave
-    up, under which its material was sealed; empty for all others. `exportable_later` says that the owner may still
-    make it exportable, as with Vault.
+    Versions below `oldest_version` were trimmed; those below `min_protect_version` cannot encrypt or sign, and those
+    below `min_process_version` cannot be used at all. `deletion_at` is when the key will be deleted, None if no
+    deletion is scheduled. `region` is the AWS region of the key, empty for the one in the settings; `replicas` are
+    further regions, each with a description and labels of its own. `policy` is an AWS key policy, empty if ownership
+    and grants alone decide. `former_id` is the id that a key about to be deleted had before its name was released; it
+    is empty for all others, and its material stays bound to that id. `exportable_later` says that the owner may make
+    the key exportable later, as with Vault.
     """
 
     uid: bytes
@@ -165,19 +165,18 @@ class Key:
 
     @property
     def sealed_as(self) -> str:
-        """The id that its material is bound to, which stays the same for ever."""
+        """The key id to which the sealed material is bound; it never changes."""
         return self.former_id or self.key_id
 
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
-    """One version of a key. One beyond the latest has material from elsewhere, and waits for the next rotation.
+    """One version of a key. A version beyond the latest is external material that waits for the next rotation.
 
-    `material` is sealed by the vault and None once destroyed, and where only a public key was imported;
-    `public_key` is DER SubjectPublicKeyInfo.
-    `expires_at` ends the originator-usage period (protecting), `process_until` the recipient-usage period.
-    `fingerprint` is a keyed hash of material that is kept elsewhere, by which it is known when it comes again;
-    `material_until` is for how long it was lent.
+    `material` is sealed by the vault; it is None if it was destroyed or is missing, or if only a public key was
+    imported. `public_key` is DER SubjectPublicKeyInfo. The originator-usage period (protecting) ends at `expires_at`,
+    the recipient-usage period (processing) at `process_until`. For external material `fingerprint` is a keyed hash,
+    by which it is recognised when it is imported again, and `material_until` is when it expires.
     """
 
     key_uid: bytes
@@ -198,7 +197,7 @@ class KeyVersion:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Another name of a key, which can be given to another key later: when that was last is `updated_at`."""
+    """Another name of a key, which can be pointed to another key; `updated_at` is when it last was, None: never."""
 
     alias: str
     key_uid: bytes

@@ -6,7 +6,9 @@ import kms.operations.accounts.clients
 import kms.operations.accounts.grants
 import kms.operations.accounts.groups
 import kms.operations.accounts.issuers
+import kms.operations.accounts.passkeys
 import kms.operations.accounts.public_keys
+import kms.operations.accounts.second_factor
 import kms.operations.accounts.sessions
 import kms.operations.keys.aliases
 import kms.operations.keys.fleet
@@ -17,8 +19,11 @@ import kms.operations.keys.public_keys
 import kms.operations.keys.quickstart
 import kms.operations.keys.regions
 import kms.operations.keys.state_changes
+import kms.operations.keys.summary
+import kms.operations.system.deliveries
 import kms.operations.system.monitoring
 import kms.operations.system.mounts
+import kms.operations.system.notices
 import kms.operations.system.policy
 import kms.operations.transfer.backups
 import kms.operations.transfer.exporting

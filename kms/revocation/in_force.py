@@ -1,9 +1,9 @@
-"""The revocations in force, in memory, as the head says they are.
+"""The revocations in force, kept in memory and checked against the head.
 
-A row that says of a version that it may be used is authentic also when it is an old one. So whoever loads a version
-asks here too. The list is read when a worker starts and goes on with each new entry, and is always compared with the
-digest in the head: who puts old rows of the versions back would have to put the list back, and who puts the list back
-the head, which does not go unnoticed.
+An old row of a version, from before its revocation, still has a valid authentication code. So a version is used only
+if this list allows it, too. The list is read when a worker starts, then extended by each new entry, and always
+compared with its digest in the head. An attacker who puts an old row of a version back would also have to put back
+the list, and then the head; and an old head is detected (see `kms.vault.host`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Known:
         self.digest = TableDigest()
 
     def goes_on(self, snapshot: Snapshot, head: Head) -> bool:
-        """Read what is new; whether that makes it what the head stands for. Otherwise it stays as it was."""
+        """Read new entries; return whether the list then has the digest in the head. If not, nothing is kept."""
         table = tables.revocations
         last = self.entries[-1].serial if self.entries else 0
         new = snapshot.select(Revocation, table.c.serial > last, order_by=table.c.serial)
@@ -75,11 +75,11 @@ class RevocationsInForce:
 
     @property
     def entries(self) -> list[Revocation]:
-        """The whole list, also what is not in force any more."""
+        """All entries, including those that are no longer in force."""
         return self._known.entries
 
     def follow(self, snapshot: Snapshot, head: Head) -> None:
-        """Read what is new in the list. Raises IntegrityFailure where it is not what the head stands for."""
+        """Read new entries of the list. Raises IntegrityFailure if its digest is not the one in the head."""
         if self._known.goes_on(snapshot, head):
             return
         again = _Known()  # an operator may have accepted another list
@@ -88,7 +88,7 @@ class RevocationsInForce:
         self._known = again
 
     def allow(self, version: KeyVersion) -> bool:
-        """Whether a version says no more of itself than the list allows."""
+        """Whether the list agrees with `version`: False if its row says that it is usable but it was revoked."""
         of_key = self._known.of_key.get(version.key_uid)
         if of_key is None:
             return True

@@ -13,7 +13,7 @@ from kms.vault.records import stored_in
 @stored_in(tables.revocations)
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """All versions of a key up to one were revoked, or with `removeFromCRL` a hold on them was lifted."""
+    """An entry: all versions up to `up_to_version` were revoked; with `removeFromCRL`, their hold was lifted."""
 
     serial: int
     key_uid: bytes

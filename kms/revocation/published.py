@@ -123,7 +123,7 @@ class Publisher:
 
 
 def in_force(entries: Sequence[Revocation]) -> list[Revocation]:
-    """`entries`, in order, without holds that were lifted or that a later revocation took the place of."""
+    """`entries` in order, without holds that were lifted and those that a later revocation replaced."""
     later: set[bytes] = set()
     found = []
     for entry in reversed(entries):

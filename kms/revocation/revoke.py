@@ -8,6 +8,7 @@ from datetime import datetime
 from kms.errors import KeyStateConflict
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
+from kms.notices import events, outbox
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
 from kms.vault.change import Change, next_serial
@@ -30,24 +31,24 @@ def revoke(
             changed = True
     if not changed:
         return key
-    change.insert(
-        Revocation(
-            serial=next_serial(change, revocations.c.serial),
-            key_uid=key.uid,
-            key_id=key.key_id,
-            up_to_version=key.latest_version,
-            reason=reason,
-            revoked_at=now,
-            compromised_at=compromised_at,
-        )
+    made = Revocation(
+        serial=next_serial(change, revocations.c.serial),
+        key_uid=key.uid,
+        key_id=key.key_id,
+        up_to_version=key.latest_version,
+        reason=reason,
+        revoked_at=now,
+        compromised_at=compromised_at,
     )
+    change.insert(made)
+    outbox.emit(change, events.key_revoked(key, made))
     if reason.leads_to in {KeyState.COMPROMISED, KeyState.DEACTIVATED} and key.next_rotation_at is not None:
         key = change.replace(key, replace(key, next_rotation_at=None))
     return key
 
 
 def revoke_again(change: Change, key: Key, now: datetime) -> None:
-    """Carry out, on a key that came back from a backup, the revocations that were made since."""
+    """Apply to a key that was restored from a backup the revocations that were made after that backup."""
     made = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
     entries = in_force(made)
     if any(entry.reason is not RevocationReason.CERTIFICATE_HOLD for entry in entries):
@@ -62,7 +63,7 @@ def revoke_again(change: Change, key: Key, now: datetime) -> None:
 
 
 def publish_under_its_id(change: Change, key: Key) -> None:
-    """List what was revoked of `key` under another id under its own, too, for those who look for that."""
+    """Repeat entries of `key` that are listed under another id under its current id, so that they are found there."""
     made = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
     for entry in in_force(made):
         if entry.key_id != key.key_id:
@@ -71,7 +72,7 @@ def publish_under_its_id(change: Change, key: Key) -> None:
 
 
 def highest_revoked(change: Change, uid: bytes) -> int:
-    """Up to which version the key of that uid is revoked, 0 where it is not."""
+    """The highest version of the key `uid` that is revoked, 0 if none is."""
     made = change.select(Revocation, revocations.c.key_uid == uid, order_by=revocations.c.serial)
     return max((entry.up_to_version for entry in in_force(made)), default=0)
 

@@ -15,10 +15,10 @@ from kms.vault.store import Vault
 
 
 def accept(vault: Vault, entry: str) -> None:
-    """Make a new head over the rows that there are, with the audit entry that says so, and trust the database again.
+    """Write a new head for the current rows, together with the audit `entry`, and trust the database again.
 
-    Other nodes see by its counter that it was accepted. Rows whose own code is wrong are still refused. Raises
-    Unavailable.
+    The counter of the new head tells other nodes that the database was accepted. Rows with a wrong authentication
+    code are still refused. Raises Unavailable.
     """
     with vault.untrusted() as change:
         head = _head_of_rows(vault, change)

@@ -54,6 +54,22 @@ public_keys = Table(
     mac(),
 )
 
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("passkey_id", String(32), primary_key=True),
+    Column("client_id", String(64), nullable=False, index=True),
+    Column("credential_id", LargeBinary, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("sign_count", BigInteger, nullable=False),
+    Column("backup_eligible", Boolean, nullable=False),
+    Column("transports", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger),
+    mac(),
+)
+
 ended_certificates = Table(
     "ended_certificates",
     metadata,

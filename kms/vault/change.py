@@ -28,21 +28,25 @@ _CHANGES_FORGOTTEN_AT_ONCE = 256
 
 
 class Change(Snapshot):
-    """Writes of one transaction, until it is known whether they stay; what they do to the head is gathered.
+    """The writes of one transaction, and what they change in the head, which is written at the commit.
 
-    `epoch` is the one of the head that it began with.
+    `epoch` is the one of the head that it began with. The same commit may hold earlier changes: what they outdate has
+    an epoch only once it is committed, and is `outdated_before` until then.
+    `memo` is for what callers read once in a change that makes many of the same kind, and that nothing in it changes.
     """
 
     def __init__(self, connection: Connection, keys: DerivedKeys) -> None:
         super().__init__(connection, keys)
         self.epoch = 0
         self.outdated: set[str] = set()
+        self.outdated_before: frozenset[str] = frozenset()
         self.entries: list[str] = []
         self.terms: dict[str, tuple[int, int]] = {}
+        self.memo: dict[object, Any] = {}
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """A part of this change that leaves nothing behind where it raises, and the rest as it is."""
+        """A part of this change, as a context manager: if its block raises, the part is undone and the rest stays."""
         entries, terms = len(self.entries), dict(self.terms)
         self._cursor.execute("SAVEPOINT part_begins")
         try:
@@ -56,7 +60,7 @@ class Change(Snapshot):
             self._cursor.execute("RELEASE SAVEPOINT part_begins")
 
     def insert(self, *values: object) -> None:
-        """Add rows. Raises AlreadyExists where another call was faster."""
+        """Insert rows. Raises AlreadyExists if there is a row with the same primary key or unique value."""
         with self.together():
             for cls, some in groupby(values, type):
                 table, rows = table_of(cls), []
@@ -67,7 +71,7 @@ class Change(Snapshot):
                 self._write(self._statements.insert(table), rows)
 
     def replace(self, old: T, new: T) -> T:
-        """Put `new` where `old`, read in this change, stands. Gives `new` back."""
+        """Replace the row `old`, which must have been read in this change, by `new`; returns `new`."""
         self.replace_all([(old, new)])
         return new
 
@@ -101,7 +105,7 @@ class Change(Snapshot):
         return self.derived_keys.seal(material, material_binding(key, version, key_type))
 
     def record(self, entry: str) -> None:
-        """Put an audit entry into the outbox: it is there exactly if the change is."""
+        """Put an audit entry into the outbox; it is committed together with the change."""
         self.entries.append(entry)
 
     def write_entries(self, entries: Sequence[str], last_entry: int) -> None:
@@ -111,7 +115,7 @@ class Change(Snapshot):
         self._write(self._statements.insert(table), [self._with_code(table, row) for row in rows])
 
     def write_outdated(self, epoch: int, outdated: Collection[str]) -> None:
-        """Write what a commit outdates, and now and then forget what nobody needs any more."""
+        """Write the names that a commit outdates, and from time to time delete old rows of them."""
         packed = msgspec.msgpack.encode(sorted(outdated))
         code = change_code(self.derived_keys, epoch, packed)
         self._write(self._statements.insert(tables.changes), [{"epoch": epoch, "names": packed, "code": code}])
@@ -120,8 +124,9 @@ class Change(Snapshot):
             self._statements.made(_old_changes).run(self._cursor, before)
 
     def locked_head(self, node_id: str = "") -> tuple[bytes, bool]:
-        """The head as it is stored, which nobody else moves until this transaction ends, and whether there is another
-        node than that one. Raises IntegrityFailure.
+        """The sealed head, locked until this transaction ends, and whether there are nodes other than `node_id`.
+
+        Raises IntegrityFailure unless there is exactly one head.
         """
         rows = self._statements.made(_locked_head).rows(self._cursor, {"node_id": node_id})
         return self._only_head(rows), bool(rows[0][2])
@@ -155,7 +160,7 @@ class Change(Snapshot):
         self._cursor.execute("ROLLBACK TO SAVEPOINT change_begins")
 
     def _counted(self, table: Table, row: Values, sign: int) -> Values:
-        """`row` with its code, added to what the head's digest of its table changes by, or taken away from it."""
+        """Count `row` into (`sign` +1) or out of (-1) its table's digest; returns it, when added with its code."""
         content = canonical(table, [*row.values(), None])
         name = str(table.name)
         count, total = self.terms.get(name, (0, 0))

@@ -1,9 +1,9 @@
-"""Work that is done once for a database, by whichever worker claims it first.
+"""Claims: a task that is to be done once per database is done by the worker that claims it first.
 
-A claim has an end, after which another may take it: a worker that dies holds nothing up for long. The clocks of
-hosts may differ; then something may be done twice, which does no harm. The head does not cover the claims. So nobody
-may put anything off by them: a claim carries a code, lies no further ahead than its task ever puts it, and how far it
-came counts for a few minutes only, so that an old one says nothing.
+A claim expires, so that a worker that dies does not block a task for long. If the clocks of hosts differ, a task may
+be done twice, which does no harm. Claims are not covered by the head. An attacker who writes to the database must
+still not be able to postpone a task, so a claim has an authentication code, is ignored if it lies further in the
+future than its task allows, and its `position` counts for a few minutes only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CLOCKS_DIFFER_BY = timedelta(minutes=2)
 
 @dataclass(frozen=True)
 class Claim:
-    """What is known of a task: until when it is taken, or not due, in microseconds; and how far it came."""
+    """The state of a task: claimed or not due before `until` (microseconds since 1970), and done up to `position`."""
 
     until: int
     position: str
@@ -42,10 +42,10 @@ def look(vault: Vault, task: str) -> Claim:
 def take(
     vault: Vault, task: str, now: datetime, period: timedelta, position: str = "", longest: timedelta | None = None
 ) -> Claim | None:
-    """Claim `task` for `period` if it is due, giving how far it is; None where another has it.
+    """Claim `task` for `period` if it is due, and return the claim; None if it is not due or another worker has it.
 
-    `position` is where it begins if it is not under way already. No claim is believed that lies further ahead than
-    `longest`, which is the period where it is not given.
+    `position` is where the task begins, unless it is under way already. An existing claim that lies further in the
+    future than `longest` (by default `period`) is ignored.
     """
     ahead = microseconds(now + (longest or period) + _CLOCKS_DIFFER_BY)
     if microseconds(now) < look(vault, task).until <= ahead:

@@ -31,7 +31,7 @@ _SUM_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class TableDigest:
-    """How many rows a table has, and the sum of their terms."""
+    """The multiset hash of a table: how many rows it has, and the sum of their terms modulo 2^256."""
 
     count: int = 0
     total: int = 0
@@ -43,10 +43,10 @@ class TableDigest:
 
 @dataclass(frozen=True)
 class Head:
-    """`counter` is how many commits there were, `epoch` how many of them outdated something.
+    """The head. `counter` is the number of commits, `epoch` the number of those that outdated something.
 
-    `last_entry` is the number of the newest audit entry in the outbox, which has no gaps up to there but for the
-    `lost_entries` that were missing when an operator accepted that.
+    `last_entry` is the number of the newest audit entry in the outbox. The numbers up to it have no gaps, except for
+    the `lost_entries` that were missing when an operator accepted the database.
     """
 
     counter: int
@@ -56,11 +56,11 @@ class Head:
     lost_entries: int = 0
 
     def digest(self, table: Table) -> TableDigest | None:
-        """The digest of `table`; None where the head knows of none, which fits no rows."""
+        """The digest of `table`; None if the head has none, and then the table counts as altered."""
         return self.digests.get(str(table.name))
 
     def require_not_before(self, known: int) -> None:
-        """Raise IntegrityFailure where this is from before the change `known`, which was seen already."""
+        """Raise IntegrityFailure if this head's counter is below `known`, the newest counter that was seen."""
         if self.counter < known:
             raise IntegrityFailure(
                 f"The database is older than what was seen of it: it is at change {self.counter} of {known}."

@@ -1,13 +1,13 @@
-"""What the processes of one host share about a vault: a small file mapped into each of them, and a turn to write.
+"""What the processes of one host share about a vault: a small memory-mapped file, and a lock for writing, the turn.
 
-The file holds the newest epoch and the newest counter of the head (see `head`) that this host knows. The epoch is
-written after each commit that outdates something and before its answer, so that a worker sees, without asking the
-database, whether it may still answer from memory. The counter outlasts a restart: a database that is older than that
-was put back. Where that, or anything else that does not fit, was found, the file says so until an operator accepts
-it.
+The file holds the newest epoch and the newest counter of the head (see `head`) that this host has seen. The epoch is
+written after each commit that outdates something, before the request is answered. So a worker sees without asking the
+database whether it may still answer from memory. The counter survives a restart: a database with a lower counter is
+an older copy. If that or another inconsistency is found, the reason is kept in the file until an operator accepts the
+database.
 
-The host writes one after the other: whoever has the turn begins, commits and writes the epoch before the next one
-may begin, so that no number ever goes back.
+Changes on one host happen one after the other: the process that has the turn begins, commits, and writes the epoch
+before the next one may begin, so that neither number ever goes back.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Host:
             self.words[_COUNTER] = counter
 
     def announce(self, epoch: int) -> None:
-        """Let every process of this host see that something is outdated; only for whoever has the turn."""
+        """Tell every process of this host that something is outdated; only the one that has the turn may call it."""
         self.words[EPOCH] = max(epoch, self.words[EPOCH])
 
     @property
@@ -96,10 +96,10 @@ class Host:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Have the host's only turn to write. Raises Unavailable after ten seconds.
+        """Hold the host's only write lock, as a context manager. Raises Unavailable after waiting ten seconds.
 
-        Two locks make the queue fair: who has had the turn cannot have it again before who waits at its door. Both
-        fall back to the kernel when their process dies.
+        Two locks make the queue fair: a process that has had the turn cannot take it again before one that waits. The
+        kernel releases both if the process dies.
         """
         self._waiting_room.acquire()
         try:

@@ -1,8 +1,7 @@
-"""Nobody who can only write to the database can change what a key may do.
+"""Authentication codes of rows: somebody who can only write to the database cannot change what a key may do.
 
-Each row carries an HMAC over all its columns: an altered row is refused when it is read, and the others go on
-working. That alone would let an old copy of a row be put back, or a row be removed; against that stands the head
-(see `head`).
+Each row has an HMAC over all its columns. An altered row is refused when it is read; the others still work. The codes
+alone would not detect that an old copy of a row was put back, or that a row was removed; the head does (see `head`).
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ def _layout(table: Table) -> _Layout:
 
 
 def canonical(table: Table, values: Sequence[Any]) -> bytes:
-    """The bytes that stand for a row: MessagePack of the table's name and every column but `mac`, in order.
+    """The bytes of a row that its code authenticates: MessagePack of the table's name and all columns except `mac`.
 
-    Columns that a later schema added follow as a map, of those only that do not hold their default. So a
-    migration, which has no key to authenticate with, leaves the codes of old rows as they were.
+    Columns that a later schema added come last, as a map of those that do not hold their default value. So the codes
+    of old rows stay valid after a migration, which has no key to compute new ones.
     """
     layout = _layout(table)
     stood: list[Any] = [layout.name, *values[: layout.first]]

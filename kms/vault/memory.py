@@ -1,15 +1,15 @@
-"""What a worker remembers of the vault, and when it may answer from that.
+"""The cache of a worker, and when it may answer from it.
 
-Everything remembered rests on names (see `names`), each of which has one small cell that is on. A change that names
-something has its cell switched off, and with it goes whatever rests on it. Two things must hold before a worker
-answers from memory, and `Memory.require` is where both are looked at:
+Each cached value depends on names (see `names`). A name has one small cell, which is on; when a change outdates the
+name its cell is switched off, and every value that depends on it becomes invalid. Before a worker answers from the
+cache, two conditions must hold. `Memory.require` checks both:
 
-- no process of this host has announced an epoch that this worker has not caught up with (see `host`);
-- a lease on the database is held. From the moment a read of the head *begins* it may be relied on for the length of
-  the lease, if this host's row was among the nodes. A change waits that long while there are other nodes (see
-  `nodes`).
+- The worker has caught up with every epoch that a process of this host has announced (see `host`).
+- The worker holds a lease on the database. A read of the head gives a lease, counted from the moment at which the
+  read *begins*, if this host was among the nodes. While there are other nodes, a change waits for that long before it
+  answers (see `nodes`).
 
-docs/decisions/0016 has the argument why no use that began after a change has answered can act on what was before.
+docs/decisions/0016 shows why a use that begins after a change has answered never acts on the state before it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Memory:
         vault.memories.append(self)
 
     def follow(self, table: Table, follower: Follower) -> None:
-        """Have `follower` called whenever `table` is another; before `start`."""
+        """Have `follower` called whenever the digest of `table` changes. Call this before `start`."""
         self._followers[str(table.name)] = follower
 
     def start(self) -> None:
@@ -103,9 +103,9 @@ class Memory:
         return steady_seconds() < self.ends and self.words[EPOCH] <= self.epoch
 
     def require(self) -> None:
-        """Return once what is remembered may be relied on, at the latest after half a second.
+        """Wait until answers from memory are allowed, and return.
 
-        Raises Unavailable, and IntegrityFailure where the database is not trusted.
+        Raises Unavailable after waiting too long, and IntegrityFailure if the database is not trusted.
         """
         if self.words[EPOCH] > self.epoch or steady_seconds() >= self.ends:
             self.catch_up()
@@ -123,7 +123,7 @@ class Memory:
         raise Unavailable("The database cannot be reached; keys are not used unchecked.", retry_after=1)
 
     def standing(self, epoch: int, names: Names) -> Standing | None:
-        """What was read after `epoch`, resting on `names`; None where something was outdated meanwhile."""
+        """The Standing of a value that rests on `names` and was read after `epoch`; None if the epoch has moved."""
         with self._changed:
             return Standing(tuple(map(self._cell, names)), epoch) if epoch == self.epoch else None
 
@@ -136,7 +136,10 @@ class Memory:
                 raise Unavailable("The database cannot be reached; keys are not used unchecked.", retry_after=1)
 
     def committed(self, head: Head, sealed: bytes, names: Iterable[str]) -> None:
-        """This process has just made `head`, outdating `names`; where that is all that is new, nothing is read."""
+        """Take over `head`, which this process has just committed, without reading it; `names` are those it outdates.
+
+        Does nothing if there were other commits since the last read, or if a followed table changed.
+        """
         with self._changed:
             before = self._head
             is_next = before is not None and head.counter == before.counter + 1
@@ -239,7 +242,7 @@ def _same(before: Head | None, head: Head, table: str) -> bool:
 
 
 class Standing:
-    """Whether something still stands: the cells it rests on, and the epoch at which they were last seen to be on."""
+    """Whether a cached value is still valid: the cells of its names, and the last epoch at which all were on."""
 
     __slots__ = ("_cells", "epoch")
 
@@ -247,7 +250,7 @@ class Standing:
         self._cells, self.epoch = cells, epoch
 
     def holds(self, epoch: int) -> bool:
-        """Whether it stands at `epoch`, which was read before: cells are switched off before that moves on."""
+        """Whether the value is valid at `epoch`, which must be read before the call: cells go off before it moves."""
         if self.epoch != epoch:
             for cell in self._cells:
                 if not cell.on:

@@ -1,11 +1,11 @@
-"""What a change outdates, by name.
+"""Cache invalidation by name: which cached values a change outdates.
 
-A worker remembers what it has read and decided. Each thing that it remembers rests on things with names: a key, a
-client, a session, an alias … A change names what it takes away or makes other, and workers forget what rests on
-those names and nothing else. What only adds names nothing: what is not there is never remembered.
+A worker caches what it has read and decided. Each cached value depends on named things: a key, a client, a session,
+an alias … A change lists the names of what it removes or alters, and workers drop the values that depend on those
+names, and no others. A change that only adds rows lists no names, because the absence of a row is never cached.
 
-A row says by itself what it is about, so that no operation can forget to say it. `rests` declares for a stored class
-which names a row of it bears on, and which of its columns decide nothing.
+The names follow from the rows that are written, so that no operation can forget them. `bears` declares for a stored
+class which name its rows belong to, and which columns do not matter.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def of_public_key(client_id: str, kid: str) -> str:
     return f"public key {client_id} {kid}"
 
 
+def of_passkey(passkey_id: str) -> str:
+    """A passkey by which a person proves a client."""
+    return f"passkey {passkey_id}"
+
+
 def of_certificate(client_id: str, thumbprint: str) -> str:
     """A certificate by which a client proves itself."""
     return f"certificate {client_id} {thumbprint}"
@@ -89,9 +94,9 @@ _BEARINGS: dict[type, _Bearing] = {}
 
 
 def bears(cls: type, name: Callable[[Any], str], *, when_added: bool = False, but: Iterable[str] = ()) -> None:
-    """Declare that rows of `cls` bear on `name(row)`, all columns of them `but` some.
+    """Declare that a changed or removed row of `cls` outdates `name(row)`, unless only columns in `but` change.
 
-    A new row outdates nothing unless `when_added` says so.
+    A new row outdates the name only with `when_added`.
     """
     deciding = [field.name for field in fields(cls) if field.name not in set(but)]
     _BEARINGS[cls] = _Bearing(name, when_added, attrgetter(*deciding))

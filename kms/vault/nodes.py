@@ -1,12 +1,13 @@
-"""Which hosts serve from this database.
+"""The nodes: hosts that serve from this database.
 
-A host has a row while it serves. Whoever reads the head for a lease reads this row too: without it there is no lease.
-Whoever changes something looks for rows of other hosts in the same transaction, and where there is one waits out the
-leases that it may have. The writes here happen one after the other like all changes, so that a host that has just
-come has either been seen by a change or sees it.
+Each host has a row while it serves. A read of the head gives a lease only if it also finds this row. A change looks
+for rows of other hosts in its transaction; if there are any, it waits until the leases that they may hold have
+expired. Rows of nodes are written one after the other like all changes. So a host that joins is either seen by a
+change, or sees the result of that change.
 
-A host beats while others are there. One that is silent for long is told to leave, which ends its leases, and
-is forgotten only when the last of them is over for certain. Silence is measured by the clock of who listens.
+While there are several hosts, each writes a heartbeat. A host without heartbeat is marked as leaving, so that it gets
+no new lease; its row is removed only after its last lease has certainly expired. The time without heartbeat is
+measured by the clock of the host that observes it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _columns = tables.nodes.c
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One host: `beats` grows while it lives; once it is `leaving` it has no lease."""
+    """One host. `beats` counts its heartbeats; a host that is `leaving` gets no lease any more."""
 
     node_id: str
     host: str

@@ -101,7 +101,7 @@ def _unseal(connection: Connection, settings: Settings, root_key: Secret | None)
 
 
 def _seal_revision(connection: Connection, derived_keys: DerivedKeys, revision: str) -> None:
-    """Remember the revision of the schema where nobody can set it back unseen."""
+    """Store the schema revision in the sealed check value, so that setting it back is detected."""
     row = connection.execute(select(tables.vault)).mappings().one()
     check_value = derived_keys.seal(revision.encode(), _check(row["seal"], row["created_at"]))
     connection.execute(update(tables.vault).values(check_value=check_value))
@@ -121,9 +121,9 @@ def _create(connection: Connection, settings: Settings, revision: str) -> Derive
 
 
 def _make_head(connection: Connection, derived_keys: DerivedKeys, before: set[str]) -> None:
-    """Bring the head up to the schema, making it where there was none.
+    """Update the head for the current schema, or make it if there is none.
 
-    A table that was not there `before` has an empty digest. One whose digest is missing otherwise stays without.
+    Tables that did not exist `before` the migration get an empty digest. An older table without digest stays without.
     """
     new = {str(table.name): TableDigest() for table in tables.digested_tables() if table.name not in before}
     stored = connection.execute(select(tables.head.c.sealed)).scalar()

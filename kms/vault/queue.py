@@ -51,7 +51,7 @@ class Turns:
         raise Unavailable("Too many changes are waiting. Try again.", retry_after=1)
 
     def hand_over(self, prepare: Callable[[], None]) -> bool:
-        """End a turn if somebody waits for it, after `prepare`; whether that was so."""
+        """If another thread waits, call `prepare` and pass the turn on to it; returns whether one did."""
         with self._lock:
             if not self._waiting:
                 return False
@@ -70,9 +70,10 @@ class Turns:
 
 @dataclass
 class Group:
-    """The changes of one transaction, which began with `head` and `first`; `held` is let go of at its end.
+    """The changes that are committed in one transaction. It began with `head` and the change `first`.
 
-    `others_alive` says whether another node may have leases. `committed` is done once it is known how it ended.
+    `held` is released at its end. `others_alive` says whether other nodes may hold leases. `committed` gets the time
+    of the commit, or the exception that ended the group.
     """
 
     transaction: RootTransaction
@@ -100,6 +101,7 @@ class Group:
             return self.first
         change = Change(self.first.connection, self.first.derived_keys)
         change.epoch = self.head.epoch
+        change.outdated_before = frozenset(self.outdated)
         change.savepoint()
         return change
 

@@ -21,7 +21,7 @@ from kms.secret import Secret
 ROOT_KEY_BYTES = 32
 _FORMAT = b"\x01"
 _NONCE_BYTES = 12
-_HEAD_NONCE_BYTES = 16
+_SIV_NONCE_BYTES = 16
 
 SealContext = tuple[str | int | bytes, ...]
 """What a sealed value is bound to: where it stands and what it is."""
@@ -45,6 +45,7 @@ class DerivedKeys:
         self._row_key = derive("row authentication")
         self._digest_key = derive("row tally")  # as the first release called it
         self._head_cipher = AESSIV(derive("head", 64))
+        self._cookie_cipher = AESSIV(derive("console cookie", 64))
         self._credential_key = derive("credential hash")
 
     def seal(self, plaintext: bytes, bound_to: SealContext) -> bytes:
@@ -72,18 +73,19 @@ class DerivedKeys:
 
     def seal_head(self, plaintext: bytes) -> bytes:
         """AES-256-SIV (RFC 5297) under a key for the head alone: format (1 byte) ‖ nonce (16) ‖ ciphertext."""
-        nonce = os.urandom(_HEAD_NONCE_BYTES)
-        return _FORMAT + nonce + self._head_cipher.encrypt(plaintext, [self.vault_id, nonce])
+        return self._seal_siv(self._head_cipher, plaintext)
 
     def open_head(self, sealed: bytes) -> bytes:
         """What `seal_head` sealed. Raises SealBroken."""
-        nonce, ciphertext = sealed[1 : 1 + _HEAD_NONCE_BYTES], sealed[1 + _HEAD_NONCE_BYTES :]
-        if sealed[:1] != _FORMAT or len(ciphertext) <= 16:
-            raise SealBroken("head of no known format")
-        try:
-            return self._head_cipher.decrypt(ciphertext, [self.vault_id, nonce])
-        except InvalidTag:
-            raise SealBroken("head does not open") from None
+        return self._open_siv(self._head_cipher, sealed, "head")
+
+    def seal_cookie(self, plaintext: bytes) -> bytes:
+        """As `seal_head`, under a key for cookies of the console alone."""
+        return self._seal_siv(self._cookie_cipher, plaintext)
+
+    def open_cookie(self, sealed: bytes) -> bytes:
+        """What `seal_cookie` sealed. Raises SealBroken."""
+        return self._open_siv(self._cookie_cipher, sealed, "cookie")
 
     def credential_hash(self, kind: str, *parts: bytes) -> bytes:
         """HMAC-SHA-256 of a credential of 256 (or, for recovery codes, 80) random bits.
@@ -97,6 +99,19 @@ class DerivedKeys:
         secret = shared.encode() if shared is not None else self.root_key.reveal()
         salt = b"" if shared is not None else self.vault_id
         return HKDF(hashes.SHA256(), 32, salt, b"kms backup v1").derive(secret)
+
+    def _seal_siv(self, cipher: AESSIV, plaintext: bytes) -> bytes:
+        nonce = os.urandom(_SIV_NONCE_BYTES)
+        return _FORMAT + nonce + cipher.encrypt(plaintext, [self.vault_id, nonce])
+
+    def _open_siv(self, cipher: AESSIV, sealed: bytes, what: str) -> bytes:
+        nonce, ciphertext = sealed[1 : 1 + _SIV_NONCE_BYTES], sealed[1 + _SIV_NONCE_BYTES :]
+        if sealed[:1] != _FORMAT or len(ciphertext) <= 16:
+            raise SealBroken(f"{what} of no known format")
+        try:
+            return cipher.decrypt(ciphertext, [self.vault_id, nonce])
+        except InvalidTag:
+            raise SealBroken(f"{what} does not open") from None
 
     def _context(self, bound_to: SealContext) -> bytes:
         return msgspec.msgpack.encode((self.vault_id, *bound_to))

@@ -1,4 +1,4 @@
-"""Which database the service on a data directory serves from: the file that it holds locked there says so."""
+"""Which database the running service of a data directory uses; it is written in the lock file of that directory."""
 
 from __future__ import annotations
 

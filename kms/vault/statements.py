@@ -65,7 +65,7 @@ class Statement:
 
 
 def _getter(order: Sequence[str]) -> Callable[[Values], tuple[Any, ...]]:
-    """What takes the values of these names out of a row, in this order."""
+    """A function that returns the values of these names in a row, as a tuple in this order."""
     if len(order) > 1:
         return itemgetter(*order)
     return lambda values: tuple(values[name] for name in order)

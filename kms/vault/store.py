@@ -45,11 +45,15 @@ def _unobserved(_kind: str, _seconds: float) -> None:
     """Nobody wants to know."""
 
 
+def _nobody_told(_reason: str) -> None:
+    """Nobody wants to know."""
+
+
 class Vault:
     """An unsealed vault on one engine. `memories` are those of this process that are told of its commits.
 
-    `observe` is told of each "read" and "change", and how many seconds it took; `errors` counts what the database did
-    not carry out.
+    `observe` is told of each "read" and "change", and how many seconds it took; `distrusted` why the database is not
+    trusted any more; `errors` counts what the database did not carry out.
     """
 
     def __init__(self, engine: Engine, derived_keys: DerivedKeys, lease: timedelta, host: Host) -> None:
@@ -60,6 +64,7 @@ class Vault:
         self.nodes = Nodes(host.node_id, self.lease_seconds)
         self.memories: list[Memory] = []
         self.observe: Callable[[str, float], None] = _unobserved
+        self.distrusted: Callable[[str], None] = _nobody_told
         self.errors = Counter(conflict=0, unavailable=0)
         is_postgresql = engine.dialect.name == "postgresql"
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ") if is_postgresql else engine
@@ -82,7 +87,7 @@ class Vault:
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
-        """A consistent view. Raises Unavailable where the database is."""
+        """A consistent snapshot, as a context manager. Raises Unavailable if the database cannot be reached."""
         began = steady_seconds()
         with self._database_faults(), self._reading.connect() as connection, connection.begin():
             yield Snapshot(connection, self.derived_keys)
@@ -90,10 +95,10 @@ class Vault:
 
     @contextmanager
     def change(self) -> Iterator[Change]:
-        """A change that is committed when this returns, and leaves nothing behind when the block raises.
+        """A change, as a context manager: committed at the end of the block, undone if the block raises.
 
-        When it returns nobody acts on what it outdates. A refusal that the block raises comes once what it may rest
-        on is durable. Raises Unavailable, AlreadyExists or IntegrityFailure.
+        When it returns, no worker uses what it outdates. If the block raises a Refusal, it is passed on only after
+        the changes on which it may depend are durable. Raises Unavailable, AlreadyExists or IntegrityFailure.
         """
         began = steady_seconds()
         group, change = self._join_group()
@@ -194,7 +199,7 @@ class Vault:
 
     @contextmanager
     def untrusted(self) -> Iterator[Change]:
-        """A change of a database that is not trusted, which keeps no head: for who makes another one."""
+        """A change of a database that is not trusted. It does not update the head; the caller writes a new one."""
         with self._database_faults(), self.host.turn(), self._writing.connect() as connection, connection.begin():
             yield Change(connection, self.derived_keys)
 
@@ -213,6 +218,7 @@ class Vault:
                 "KEYS ARE NOT USED: the database is not what the service wrote; see `python -m kms vault accept`",
                 reason=reason,
             )
+            self.distrusted(reason)
         for memory in list(self.memories):
             memory.ends = 0.0
 

@@ -13,12 +13,16 @@ from kms.vault.access_tables import groups as groups
 from kms.vault.access_tables import issuer_roles as issuer_roles
 from kms.vault.access_tables import issuers as issuers
 from kms.vault.access_tables import login_failures as login_failures
+from kms.vault.access_tables import passkeys as passkeys
 from kms.vault.access_tables import public_keys as public_keys
 from kms.vault.access_tables import recovery_codes as recovery_codes
 from kms.vault.access_tables import tokens as tokens
 from kms.vault.access_tables import used_assertions as used_assertions
 from kms.vault.columns import added, mac
 from kms.vault.columns import metadata as metadata
+from kms.vault.notice_tables import notice_marks as notice_marks
+from kms.vault.notice_tables import notice_outbox as notice_outbox
+from kms.vault.notice_tables import notices as notices
 
 vault = Table(
     "vault",
@@ -152,7 +156,7 @@ key_versions = Table(
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("activate_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
     Column("process_until", BigInteger, nullable=False),
     Column("material", LargeBinary),
     Column("public_key", LargeBinary),

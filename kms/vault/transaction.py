@@ -1,4 +1,4 @@
-"""Reads of one transaction. Every row that comes out has had its code checked."""
+"""Reads of one transaction. The authentication code of every row is checked before the row is returned."""
 
 from __future__ import annotations
 
@@ -65,13 +65,14 @@ class Snapshot:
         order_by: Any = None,
         limit: int | None = None,
     ) -> list[T]:
-        """The values of `cls` that meet `criteria`. Raises IntegrityFailure."""
-        query = select(table_of(cls)).where(*criteria).order_by(order_by).limit(limit)
+        """The values of `cls` that meet `criteria`; `order_by` is a column or several. Raises IntegrityFailure."""
+        order = order_by if isinstance(order_by, tuple) else (order_by,)
+        query = select(table_of(cls)).where(*criteria).order_by(*order).limit(limit)
         rows = self.connection.execute(query).all()
         return [_checked(self.derived_keys, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 
     def rows(self, table: Table) -> Rows:
-        """All rows of a table that is none of values, unchecked."""
+        """All rows of a table without authentication codes, unchecked."""
         return self._statements.matching(table, (), "", None).rows(self._cursor, {})
 
     def key_by_id(self, key_id: str) -> Key | None:
@@ -144,7 +145,7 @@ class Snapshot:
         return bytes(rows[0][1])
 
     def outdated_since(self, seen: int, now: int) -> list[str] | None:
-        """What the changes after epoch `seen` up to epoch `now` name; None where that is not all here any more."""
+        """The names outdated after epoch `seen` up to epoch `now`; None if some of these rows are deleted already."""
         if now <= seen:
             return []
         if now - seen > MOST_CHANGES_NAMED:
@@ -190,7 +191,7 @@ def material_binding(key: Key, version: int, key_type: str) -> SealContext:
 
 
 def unwrapped(keys: DerivedKeys, key: Key, version: KeyVersion) -> bytes:
-    """The material of one version: the one door through which it leaves the vault. Raises IntegrityFailure."""
+    """The unsealed material of one version. No other function unseals material. Raises IntegrityFailure."""
     if version.material is None:
         raise IntegrityFailure("This version has no material.")
     try:

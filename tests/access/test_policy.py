@@ -220,7 +220,8 @@ def test_deny_is_the_default() -> None:
     uses = {Permission.KEYS_ENCRYPT, Permission.KEYS_DECRYPT, Permission.KEYS_SIGN, Permission.KEYS_VERIFY}
     assert not any(uses & ANY_OWNER[role] for role in Role)
     assert uses <= GRANTABLE
-    assert all(op.permission is not None for op in OPERATIONS.values())
+    assert {op.name for op in OPERATIONS.values() if op.permission is None} == {"passkey_request_options"}
+    assert all(op.is_public == (op.permission is None) for op in OPERATIONS.values())
 
 
 def test_disabling_and_deleting_end_everything_at_once(world: World, alice: Api) -> None:

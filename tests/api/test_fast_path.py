@@ -173,7 +173,7 @@ def test_the_plain_form_is_served_in_front(doors: Doors, never_behind: None) -> 
     assert doors.ask(doors.dispatch, "/api/v1/keys/siv/encrypt", body)[0] == "200 OK"
     assert doors.ask(doors.dispatch, "/api/v1/random", b"{}")[0] == "200 OK"
     for operation in OPERATIONS.values():
-        if operation.hot:
+        if operation.hot and not operation.is_public:
             path = operation.path.replace("<key_id>", "none")
             assert doors.ask(doors.dispatch, path, b'{"x": 1}')[0].startswith("4")
 

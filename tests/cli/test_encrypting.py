@@ -90,6 +90,8 @@ def test_signatures_and_codes(kms: Kms) -> None:
     kms("key", "create", "hooks", "--type", "hmac-sha256")
     code = kms("mac", "-k", "hooks", "app.tar")[0].strip()
     kms("mac", "-k", "hooks", "--check", code, "app.tar")
+    long = CliRunner().invoke(main, ["mac", "-k", "hooks", "-"], input=bytes(600_000))
+    assert (long.exit_code, "too long" in long.output) == (1, True)  # and not the code of its beginning
     assert "not the code" in kms("mac", "-k", "hooks", "--check", "00" * 32, "app.tar", code=8)[0]
     kms("mac", "-k", "hooks", "--check", "zz", "app.tar", code=2)
 

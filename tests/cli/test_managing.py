@@ -49,7 +49,7 @@ def test_a_key_of_one_s_own_asks_for_a_fresh_second_factor(kms: Kms) -> None:
     Path("app.pub").write_text(public_pem(new_key()))
     (told,) = kms("client", "add-key", "bob", "app.pub", by="bob", code=3)
     assert told.endswith(
-        "Error: This needs a second factor that was given a short while ago. Log in again (`python -m kms login`), "
+        "Error: This needs a second factor that was given a short while ago. Give it (`python -m kms confirm`), "
         "then run this command again.\n"
     )
 

@@ -14,6 +14,7 @@ import pytest
 
 from helpers.certificates import write_pair
 from kms.client import Client, errors
+from kms.client.logins import Proof
 
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 46\r\nRetry-After: 0\r\n\r\n"
 BUSY += b'{"type": "/problems/unavailable", "detail":""}'
@@ -104,6 +105,21 @@ def test_what_was_refused_for_its_rate_is_asked_for_again(server: Server) -> Non
     done = content({"key_id": "k"})
     assert server.client(LIMITED, done).call("rotate_key_version", key_id="k") == {"key_id": "k"}
     assert len(server.requests) == 2
+
+
+def test_logging_in_is_tried_again_with_a_proof_that_is_new(server: Server) -> None:
+    session = content({"access_token": "t", "expires_in": 60})
+    proofs: list[str] = []
+
+    class Login:
+        def proof(self, url: str) -> Proof:
+            proofs.append(url)
+            return Proof()
+
+    client = server.client(BUSY, HANG_UP, session, USED)
+    again = Client(client.connection.url, ca=server.ca, login=Login(), patience=5)
+    assert again.encrypt("k", b"x") == b"hello"
+    assert (len(proofs), len(server.requests)) == (3, 4)
 
 
 def test_patience_ends(server: Server) -> None:

@@ -90,8 +90,8 @@ class Running:
         headers = dict(line.lower().split(": ", 1) if ": " in line else (line, "") for line in lines)
         return Answer(int(first.split()[1]), headers, text)
 
-    def login(self, enrolment: dict[str, Any]) -> str:
-        """A session token; each call spends a TOTP step, so it may wait for the next one to be in reach."""
+    def code(self, enrolment: dict[str, Any]) -> str:
+        """Six digits that were not used yet; it may wait for the next ones to be in reach."""
         client_id = enrolment["client_id"]
         while True:
             now = int(time.time()) // 30
@@ -101,7 +101,11 @@ class Running:
                 break
             time.sleep(1)
         self._used_steps[client_id] = step
-        code = pyotp.TOTP(enrolment["totp_secret"]).at(step * 30)
+        return str(pyotp.TOTP(enrolment["totp_secret"]).at(step * 30))
+
+    def login(self, enrolment: dict[str, Any]) -> str:
+        """A session token; each call spends a TOTP step."""
+        client_id, code = enrolment["client_id"], self.code(enrolment)
         answer = self.curl(
             "POST", "/auth/token", None, "-u", f"{client_id}:{enrolment['client_secret']}", "-H", f"X-TOTP: {code}",
             token="",

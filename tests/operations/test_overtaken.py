@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,18 @@ from typing import Any
 import pyotp
 import pytest
 
-from helpers.support import Api, World, basic, kind_of
-from kms.access import clients
-from kms.access.model import ClientStatus
+from helpers.authenticator import Authenticator
+from helpers.people import Person
+from helpers.running import wait_until
+from helpers.support import Api, SteeredClock, World, basic, kind_of
+from helpers.tokens import TOKEN_EXCHANGE
+from kms.access import clients, sessions
+from kms.access.access_keys import AccessKey
+from kms.access.model import ClientStatus, Token
+from kms.access.passkeys import Passkey
 from kms.key_cache import KeyCache
+from kms.keys.model import Key
+from kms.vault.change import Change
 from kms.vault.store import Vault
 
 
@@ -115,3 +124,59 @@ def test_a_secret_that_was_changed_while_its_login_was_under_way_gives_no_sessio
     once_before(monkeypatch, type(world.service.authenticator), "revalidate", rotate_secret)
     headers = basic("carol", made.client_secret, **{"X-TOTP": code})
     assert world.http.post("/auth/token", headers=headers).status_code == 401
+
+
+def in_one_commit_before(
+    monkeypatch: pytest.MonkeyPatch, vault: Vault, turn: int, act: Callable[[Change], None]
+) -> None:
+    """Have `act` done in the same commit as the change that asks for its turn as the `turn`th, and before it."""
+    original, asked = Vault._join_group, itertools.count(1)
+    has_turn = threading.Event()
+
+    def earlier() -> None:
+        with vault.change() as change:
+            has_turn.set()
+            wait_until(lambda: vault._turns._waiting, every=0)  # a change that is old is joined by none
+            act(change)
+
+    def overtaken(self: Vault) -> Any:
+        if next(asked) == turn:
+            threading.Thread(target=earlier).start()
+            assert has_turn.wait(30)
+        return original(self)
+
+    monkeypatch.setattr(Vault, "_join_group", overtaken)
+
+
+@pytest.mark.parametrize("what", ["child", "access key", "key", "confirmed", "passkey"])
+@pytest.mark.parametrize("end", ["sessions", "client"])
+def test_who_ends_in_the_same_commit_makes_nothing_after_that(
+    world: World, monkeypatch: pytest.MonkeyPatch, clock: SteeredClock, what: str, end: str
+) -> None:
+    """Else a session that was ended would leave one behind that nobody has ended."""
+    amy = Person.of(world, "amy")
+    options = amy.creation()
+    clock.advance(seconds=30)
+    exchange = {"grant_type": TOKEN_EXCHANGE}
+    act: Callable[[], Any] = {
+        "child": lambda: world.http.post("/auth/token", data=exchange, headers=amy.api.headers),
+        "access key": lambda: amy.api.post("/api/v1/access-keys", {}),
+        "key": lambda: amy.api.post("/api/v1/keys", {"type": "aes-256-gcm"}),
+        "confirmed": lambda: amy.api.post("/auth/second-factor", {"code": amy.code}),
+        "passkey": lambda: amy.add(Authenticator(), options),
+    }[what]
+
+    def ending(change: Change) -> None:
+        if end == "sessions":
+            sessions.end_all(change, "amy")
+        else:
+            clients.set_status(change, clients.get(change, "amy"), ClientStatus.DELETED)
+
+    # What confirms a session uses the code up in a change of its own, before the one of the session.
+    in_one_commit_before(monkeypatch, world.service.vault, 2 if what == "confirmed" else 1, ending)
+    answer = act()
+    assert (answer.status_code, kind_of(answer)) == (401, "authentication-failed"), answer.text
+    with world.service.vault.read() as snapshot:
+        for cls in (Token, AccessKey, Passkey):
+            assert snapshot.matching(cls, client_id="amy") == []
+        assert snapshot.matching(Key, owner="amy") == []

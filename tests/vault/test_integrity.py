@@ -20,11 +20,13 @@ from kms.access.groups import Group, GroupMember
 from kms.access.issuers import Issuer, IssuerRole
 from kms.access.lockout import LoginFailures, count_failure
 from kms.access.model import Client, Grant, RecoveryCode, Role, Token, UsedAssertion
+from kms.access.passkeys import Passkey
 from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import IntegrityFailure
 from kms.keys.model import Alias, Key, KeyVersion, RevocationReason
+from kms.notices.model import Channel, Delivery, DeliveryState, Event, ExpiryMark, Notice, NoticeStatus
 from kms.revocation.model import Revocation
 from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
@@ -38,7 +40,8 @@ from kms.vault.store import Vault
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
-PROTECTED += [PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
+PROTECTED += [Notice, Delivery, ExpiryMark]
+PROTECTED += [Passkey, PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +74,41 @@ def fill(opened: Vault) -> None:
             WrappingKey("0" * 32, "user1", "HPKE", b"sealed", NOW),
             AccessKey("A" * 20, "user1", b"sealed", None, NOW, NOW),
             PublicKey("user1", "kid1", {"kty": "OKP"}, NOW, None),
+            Passkey("p" * 32, "user1", b"c" * 32, b"cose", 1, False, frozenset({"usb"}), "laptop", NOW, None),
             Issuer("1" * 24, "https://issuer.example", "kms", "{}", "", None, NOW),
             IssuerRole("pay", "1" * 24, {"sub": "a*"}, "user1", frozenset(), None, NOW),
             EndedCertificate("user1", "c" * 64, NOW),
             UsedAssertion(b"a" * 32, NOW),
             Group("team", "of people", NOW),
             GroupMember("team", "user1"),
+            Notice(
+                "2" * 24,
+                "user1",
+                False,
+                Channel.WEBHOOK,
+                b"sealed",
+                b"sealed",
+                frozenset({Event.KEY_REVOKED}),
+                "*",
+                NoticeStatus.ENABLED,
+                "",
+                NOW,
+            ),
+            Delivery(
+                "3" * 32,
+                "2" * 24,
+                Event.KEY_REVOKED,
+                key.uid,
+                "user1",
+                {"key_id": "other"},
+                NOW,
+                DeliveryState.WAITING,
+                0,
+                NOW,
+                "",
+                None,
+            ),
+            ExpiryMark(30, NOW, b"u" * 16),
         )
         change.record("an entry")
         found = change.key_by_id("user1_symmetric")

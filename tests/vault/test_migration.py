@@ -31,6 +31,7 @@ OF_TOKENS = ["session_id", "scope", "credential", "subject", "parent", "second_f
 GRANT = Grant("0" * 32, "user1", "client:user1", "keys:encrypt", "*", NOW)
 TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys", "last_uses", "mounts"]
 TABLES += [
+    "passkeys",
     "public_keys",
     "issuers",
     "issuer_roles",
@@ -38,6 +39,9 @@ TABLES += [
     "ended_certificates",
     "groups",
     "group_members",
+    "notices",
+    "notice_outbox",
+    "notice_marks",
 ]
 
 
@@ -48,6 +52,7 @@ def as_it_was(vault: Vault, tmp_path: Path, missing: str = "") -> None:
         for column in COLUMNS:
             connection.execute(text(f"ALTER TABLE keys DROP COLUMN {column}"))
         connection.execute(text("DROP INDEX ix_key_versions_material_until"))
+        connection.execute(text("DROP INDEX ix_key_versions_expires_at"))
         for index in ("session_id", "parent"):
             connection.execute(text(f"DROP INDEX ix_tokens_{index}"))
         of_versions = ["fingerprint", "material_until"]

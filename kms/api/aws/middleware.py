@@ -1,4 +1,4 @@
-"""The door of the AWS dialect: `POST /` with X-Amz-Target, signed with Signature Version 4.
+"""The entry point of the AWS dialect: `POST /` with X-Amz-Target, signed with Signature Version 4.
 
 It stands in front of Flask, as the dispatch does: the signature covers the body, and AWS clients use every operation
 as often as others use encryption.

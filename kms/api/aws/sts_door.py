@@ -1,4 +1,4 @@
-"""The door of AWS's Security Token Service: `POST /` with a form, and answers in XML (AWS's query protocol).
+"""The entry point of AWS's Security Token Service: `POST /` with a form, answers in XML (AWS's query protocol).
 
 An operation that gives keys for a platform's token is not signed; all others are, as those of KMS are.
 """

@@ -82,7 +82,7 @@ def rewrap(transit: TransitRequest, body: UseBody, name: str) -> Done:
 
 @route(WRITE, "~/datakey/<kind>/<name>", UseBody, RateClass.USE)
 def datakey(transit: TransitRequest, body: UseBody, kind: str, name: str) -> Any:
-    """Make a key for use outside, encrypted, and with `plaintext` also shown."""
+    """Make a data key, encrypted; with `plaintext` in the path it is also returned in plaintext."""
     if body.batch_input is not None:
         raise Fault("batch_input: one data key is made at a time")
     if kind not in ("plaintext", "wrapped"):

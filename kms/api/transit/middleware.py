@@ -1,4 +1,4 @@
-"""The door of the Vault dialect: everything below `/v1/`, with a session token in X-Vault-Token.
+"""The entry point of the Vault dialect: everything below `/v1/`, with a session token in X-Vault-Token.
 
 It stands in front of Flask, as the dispatch does, so that Vault clients use keys as fast as others.
 """

@@ -26,6 +26,7 @@ from kms.vault import tables
 _DEFAULT = "default"
 _WAYS = {
     "secret": ("auth/userpass/login/{client}", "userpass-{client}"),
+    "passkey": ("auth/userpass/login/{client}", "userpass-{client}"),
     "key": ("auth/token", "token-{client}"),
     "issuer-role": ("auth/jwt/login", "jwt-{name}"),
     "access-key": ("auth/approle/login", "approle"),
@@ -41,7 +42,7 @@ class TokenBody(Body, kw_only=True):
 
 
 class AccessorBody(Body, kw_only=True):
-    """Which token, by a name that opens nothing."""
+    """The accessor of a token: its public id."""
 
     accessor: str = ""
 
@@ -171,7 +172,7 @@ def revoke(transit: TransitRequest, body: TokenBody) -> Done:
 
 @route(WRITE, "auth/token/revoke-accessor", AccessorBody)
 def revoke_accessor(transit: TransitRequest, body: AccessorBody) -> Done:
-    """End a token of the client's and its children, by a name that opens nothing."""
+    """End a token of the client and its children, by its accessor."""
     return _end(transit, _of_accessor(transit, body.accessor, Permission.CLIENTS_MANAGE))
 
 

@@ -1,4 +1,4 @@
-"""Access keys over REST: a client mints them for its own programs, within a session that had a second factor."""
+"""Access keys over REST: a client makes them for its own programs, in a session that had a second factor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from kms.access import access_keys, policy, sessions
 from kms.access.access_keys import AccessKey
-from kms.access.model import SECRET
+from kms.access.model import is_of_person
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.errors import Conflict, NotFound, ValidationFailed
@@ -21,12 +21,14 @@ _MOST = 100
 
 
 class CreateAccessKeyRequest(Request):
-    """`expires_in` is in seconds, from a minute up to what the settings allow (`KMS_ACCESS_KEY_LIFETIME`, default).
+    """What the new access key shall be.
 
-    With a session token, requests must carry it beside their signature (`X-Amz-Security-Token`). `scope` narrows
-    what the access key may do, as it narrows a session. One that `needs_second_factor` does nothing but give, with a
-    code (STS `GetSessionToken`, `AssumeRole`), access keys that end soon; it may live for long
-    (`KMS_MFA_ACCESS_KEY_LIFETIME`).
+    `expires_in` is in seconds, at least 60. The longest that it can be, and its default, is the setting
+    `KMS_ACCESS_KEY_LIFETIME`. `with_session_token` also makes a session token, which every request must then carry
+    in the header `X-Amz-Security-Token` beside its signature. `scope` narrows what the access key may do, as it
+    narrows a session. With `needs_second_factor` the key can only be exchanged, together with a TOTP code, for
+    short-lived access keys (STS `GetSessionToken`, `AssumeRole`); the setting `KMS_MFA_ACCESS_KEY_LIFETIME` then
+    limits `expires_in`.
     """
 
     expires_in: Annotated[int, msgspec.Meta(ge=60, le=315_360_000)] | None = None
@@ -36,7 +38,7 @@ class CreateAccessKeyRequest(Request):
 
 
 class AccessKeyAnswer(Answer, kw_only=True):
-    """The access key; its secret is shown this once."""
+    """The new access key. Its secret and its session token are shown only in this answer."""
 
     access_key_id: str
     secret_access_key: str
@@ -73,9 +75,10 @@ class AccessKeyList(Answer):
     example={"expires_in": 3600},
 )
 def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequest) -> AccessKeyAnswer:
-    """Make an access key for programs that sign their requests as AWS's do; its expiry is fixed now.
+    """Make an access key for programs that sign their requests as AWS programs do (Signature Version 4).
 
-    In a session that a program proved, or that another session made, it ends no later than the session.
+    Its expiry is set now and cannot be extended. If the caller's session was opened by a program (by a key, a
+    token or an access key), or was made from another session, the access key expires no later than that session.
     """
     caller, settings = call.known_caller, service.settings
     longest = settings.mfa_access_key_lifetime if request.needs_second_factor else settings.access_key_lifetime
@@ -90,7 +93,7 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
     now = service.clock()
     expires_at = now + lifetime
     is_child = caller.token is not None and caller.token.parent is not None
-    if (is_child or caller.credential != SECRET) and caller.expires_at is not None:
+    if (is_child or not is_of_person(caller.credential)) and caller.expires_at is not None:
         expires_at = min(expires_at, caller.expires_at)  # no program may make itself live on
     with service.change(call) as change:
         # Those with a session token are as many as sessions: STS gives one to each program that asks.
@@ -116,7 +119,7 @@ def create_access_key(service: Service, call: Call, request: CreateAccessKeyRequ
 
 @operation("GET", "/api/v1/access-keys", permission=Permission.SESSIONS_MANAGE, checked_upfront=True)
 def list_access_keys(service: Service, call: Call, request: EmptyRequest) -> AccessKeyList:
-    """List the caller's access keys; of very many the newest thousand."""
+    """List the caller's access keys that have not expired; if there are very many, the newest thousand."""
     with service.vault.read() as snapshot:
         found = access_keys.in_force(snapshot, call.known_caller.client_id, service.clock())
     return AccessKeyList(items=[_view(each) for each in found], next_cursor=None)
@@ -126,9 +129,10 @@ def list_access_keys(service: Service, call: Call, request: EmptyRequest) -> Acc
     "DELETE", "/api/v1/access-keys/<access_key_id>", permission=Permission.SESSIONS_MANAGE, checked_upfront=True
 )
 def delete_access_key(service: Service, call: Call, request: EmptyRequest, access_key_id: str) -> AccessKeyView:
-    """End an access key and what was proven with it, on every worker, before this answers.
+    """Delete an access key, and end the sessions and access keys obtained with it, on all workers.
 
-    Clients end their own, administrators those of others too.
+    Once this has answered no worker accepts them. Clients can delete their own access keys, administrators also those
+    of others.
     """
     caller = call.known_caller
     with service.change(call) as change:

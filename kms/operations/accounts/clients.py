@@ -1,4 +1,4 @@
-"""Clients over REST: for administrators, apart from rotating one's own secret."""
+"""Clients over REST: for administrators, except that every client can rotate its own secret."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class CreateClientRequest(Request):
-    """A client id that was never used, and at least one role."""
+    """`client_id` must never have been used before, not even by a deleted client; `roles` are one or more."""
 
     client_id: ClientId
     roles: Annotated[set[Role], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=lambda: {Role.USER})
@@ -37,13 +37,13 @@ class ListClientsRequest(Request):
 
 
 class RotateSecretRequest(Request):
-    """A passphrase of a person's choice; without one a secret of 256 random bits is made."""
+    """`passphrase` is a new secret that a person has chosen; without it the service makes one of 256 random bits."""
 
     passphrase: Annotated[str, msgspec.Meta(min_length=12, max_length=256)] | None = None
 
 
 class EnrolmentAnswer(Answer):
-    """What a new client needs, shown this once."""
+    """The credentials of a new client. They are shown only in this answer."""
 
     client_id: str
     roles: list[Role]
@@ -70,14 +70,14 @@ class ClientList(Answer):
 
 
 class SecretAnswer(Answer):
-    """The new secret, shown this once; left out where the client chose a passphrase."""
+    """The new secret, shown only in this answer; left out if the request gave a passphrase."""
 
     client_id: str
     client_secret: str | UnsetType = UNSET
 
 
 class SecondFactorAnswer(Answer):
-    """A new second factor, shown this once."""
+    """A new TOTP secret with new recovery codes. They are shown only in this answer."""
 
     client_id: str
     totp_secret: str
@@ -137,19 +137,19 @@ def get_client(service: Service, call: Call, request: EmptyRequest, client_id: s
 
 @operation("POST", "/api/v1/clients/<client_id>/disable", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
 def disable_client(service: Service, call: Call, request: EmptyRequest, client_id: str) -> ClientView:
-    """Refuse a client everything from now on and end its sessions."""
+    """Disable a client: end its sessions and refuse all its requests until it is enabled again."""
     return _change_client(service, call, client_id, ClientStatus.DISABLED)
 
 
 @operation("POST", "/api/v1/clients/<client_id>/enable", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
 def enable_client(service: Service, call: Call, request: EmptyRequest, client_id: str) -> ClientView:
-    """Let a disabled client in again."""
+    """Enable a disabled client again."""
     return _change_client(service, call, client_id, ClientStatus.ENABLED)
 
 
 @operation("DELETE", "/api/v1/clients/<client_id>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
 def delete_client(service: Service, call: Call, request: EmptyRequest, client_id: str) -> ClientView:
-    """Remove a client with its credentials and grants; its name is never given again, its keys stay."""
+    """Delete a client with its credentials and grants. Its keys stay, and its id can never be used again."""
     return _change_client(service, call, client_id, ClientStatus.DELETED)
 
 

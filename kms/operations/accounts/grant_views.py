@@ -12,7 +12,7 @@ from kms.operations.core.declare import Answer
 
 
 class GrantView(Answer):
-    """A grant; it reaches only keys of `owner` (`*`: everybody's). `permission` is the first of its `permissions`."""
+    """A grant. It covers only keys of `owner` (`*`: of every client); `permission` is the first of `permissions`."""
 
     grant_id: str
     owner: str

@@ -1,4 +1,4 @@
-"""Who may give grants on a key: its owner, unless the key's policy keeps that from it, and whom the policy lets."""
+"""Who may create grants on a key: its owner, unless the key's policy denies it, and whomever the policy allows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kms.vault.transaction import Snapshot
 
 @dataclass(frozen=True)
 class AskedGrant:
-    """A grant as a key's policy looks at it. `operations` and `constraint` are AWS's words."""
+    """What a key policy looks at in a requested grant; `operations` and `constraint` are as in AWS's CreateGrant."""
 
     owner: str
     key_pattern: str
@@ -32,21 +32,21 @@ class AskedGrant:
 
 
 def require_in_scope(caller: Caller, key_pattern: str, permissions: Iterable[Permission]) -> None:
-    """Return unless the caller's narrowed session would give more than it may. Raises PermissionDenied."""
+    """Raise PermissionDenied if the caller's session has a scope that does not itself allow what would be granted."""
     for permission in sorted({Permission.GRANTS_MANAGE, *permissions}):
         if caller.scope is not None and not caller.scope.allows_on_all(permission, key_pattern):
             raise PermissionDenied(f"The scope of this session does not have {permission} on {key_pattern}.")
 
 
 def is_in_scope(caller: Caller, grant: Grant) -> bool:
-    """Whether the caller's session may look after grants on every key that this one is about."""
+    """Whether the scope of the caller's session lets it manage grants on every key that this grant covers."""
     return caller.scope is None or caller.scope.allows_on_all(Permission.GRANTS_MANAGE, grant.key_pattern)
 
 
 def require_granter(service: Service, snapshot: Snapshot, call: Call, asked: AskedGrant) -> None:
-    """Return if the caller may give that grant. Nobody gives by a policy what it may not do itself.
+    """Return if the caller may create the grant. One whom only a key policy allows must have the permissions itself.
 
-    Raises PermissionDenied, NotFound.
+    Raises PermissionDenied or NotFound if the caller may not.
     """
     caller = call.known_caller
     at = _circumstances(service, call, asked)
@@ -63,14 +63,14 @@ def require_granter(service: Service, snapshot: Snapshot, call: Call, asked: Ask
 
 
 def is_denied(service: Service, snapshot: Snapshot, call: Call, grant: Grant) -> bool:
-    """Whether the policy of a key that a grant is about keeps the caller from listing it, or from ending it."""
+    """Whether the policy of any key that the grant covers denies the caller to list the grant or to end it."""
     caller, at = call.known_caller, service.circumstances(call)
     keys = _concerned(snapshot, grant.owner, grant.key_pattern) if grant.effect is Effect.ALLOW else []
     return any(key_rules.denies(caller, Permission.GRANTS_MANAGE, key, at) for key in keys)
 
 
 def lets_handle(service: Service, snapshot: Snapshot, call: Call, grant: Grant) -> bool:
-    """Whether the policy of the one key that a grant of another is about lets the caller list it, or end it."""
+    """Whether a grant covers exactly one key, and that key's policy allows the caller to list or end the grant."""
     keys = _concerned(snapshot, grant.owner, grant.key_pattern) if grant.effect is Effect.ALLOW else []
     at = service.circumstances(call)
     return [key.key_id for key in keys] == [grant.key_pattern] and allows(
@@ -79,7 +79,10 @@ def lets_handle(service: Service, snapshot: Snapshot, call: Call, grant: Grant) 
 
 
 def on_key(service: Service, snapshot: Snapshot, call: Call, own: list[Grant], key_id: str) -> list[Grant]:
-    """Those on a key, with the grants of others on it that its policy lets the caller see. Raises NotFound."""
+    """The grants on a key: those of `own` that cover it, and others that its policy lets the caller see.
+
+    The oldest is first. Raises NotFound if the caller may not see the key.
+    """
     key = snapshot.key_named(key_id)
     if key is None or not may_see_key(call.known_caller, key, service.circumstances(call)):
         raise no_such_key(key_id)

@@ -1,4 +1,4 @@
-"""Grants: the owner of keys lets others use them. Nobody can grant what is not theirs."""
+"""Grants: the owner of keys lets other clients use them. Nobody can grant the use of keys of others."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ AwsWord = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
 
 
 class Conditions(Request):
-    """When a grant is in force.
+    """When a grant is in force; all conditions that are given must be met.
 
-    `source`: for callers from these networks; `second_factor_within`: whose person gave a second factor no longer
-    ago than that.
+    `source`: only for requests from these networks. `not_before`, `not_after`: only in this time.
+    `second_factor_within`: only if a person gave a second factor at most this long before the request (ISO 8601).
     """
 
     source: Annotated[list[Network], msgspec.Meta(min_length=1, max_length=50)] | None = None
@@ -56,15 +56,18 @@ class Conditions(Request):
 
 
 class CreateGrantRequest(Request):
-    """`subject` is `client:`, `role:` or `group:NAME`; `key_pattern` a key id, or the beginning of one and `*`.
+    """`subject` is `client:NAME`, `role:NAME` or `group:NAME`; `key_pattern` is a key id, or its beginning and `*`.
 
-    It permits the `permission`, the `permissions`, or both; with the `effect` `deny`, which administrators alone can
-    give, it forbids them, whatever else allows them. `owner` is whose keys it is about: the caller, except for
-    `keys:recover`, which administrators grant, and for what denies, which is about everybody's unless one is named.
-    It is in force where all `conditions` are met. `context_equals` or `context_subset` limit it to messages whose
-    associated data is an encryption context (docs/reference/aws.md) that is the same, or has at least these members.
-    `retired_by` may give it back. With a `name`, a repeated request gives the same grant again. `aws_operations` are
-    shown again; with `RetireGrant` among them the subject, too, may give it back.
+    The grant allows the subject what `permission` and `permissions` name together. With `effect` `deny`, which only
+    administrators can use, it forbids them, whatever else allows them. `owner` is the client whose keys the grant
+    covers. Its default is the caller, or every client if the grant denies. An administrator who grants
+    `keys:recover` names the owner. The grant is in force while all `conditions` are met.
+
+    `context_equals` and `context_subset` limit it to messages whose associated data is an encryption context
+    (docs/reference/aws.md): one that is equal, or one that has at least these members. The client in `retired_by`
+    may end the grant. If there is a grant with the same `name` and members already, it is answered again and no
+    second one is made. `aws_operations` are only shown again, but if `RetireGrant` is among them the subject may end
+    the grant, too.
     """
 
     subject: Annotated[
@@ -84,13 +87,13 @@ class CreateGrantRequest(Request):
 
 
 class ListGrantsRequest(Request):
-    """With `key_id` those on that key alone; also of others, as far as the key's policy lets the caller list them."""
+    """`key_id` limits the list to grants on that key, and adds those of others that the key's policy lets you see."""
 
     key_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
 
 
 class GrantList(Answer):
-    """Grants given, held, and to be retired."""
+    """The grants that the caller gave, that it holds, and that it may end as their `retired_by`; the oldest first."""
 
     items: list[GrantView]
     next_cursor: str | None
@@ -105,7 +108,7 @@ class GrantList(Answer):
     checked_upfront=True,
 )
 def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> GrantView:
-    """Let another client or a role use keys of one's own; or, as administrator, recover with compromised ones."""
+    """Let a client, a role or a group use your keys; administrators can also deny, or grant recovery."""
     caller = call.known_caller
     owner = owner_of(request, caller)
     permissions = _permissions(request)
@@ -135,7 +138,10 @@ def create_grant(service: Service, call: Call, request: CreateGrantRequest) -> G
 
 
 def require_may_give(service: Service, snapshot: Snapshot, call: Call, request: CreateGrantRequest) -> None:
-    """Return if the caller may give what owners can. Raises PermissionDenied, NotFound."""
+    """Return if the caller may grant the requested permissions, apart from those that only administrators grant.
+
+    Raises PermissionDenied or NotFound if it may not.
+    """
     permissions = _permissions(request) - policy.GRANTED_BY_ADMINISTRATORS
     if request.effect is Effect.ALLOW and permissions:
         require_granter(service, snapshot, call, _asked(request, permissions, owner_of(request, call.known_caller)))
@@ -146,7 +152,7 @@ def _permissions(request: CreateGrantRequest) -> frozenset[Permission]:
 
 
 def owner_of(request: CreateGrantRequest, caller: Caller) -> str:
-    """Whose keys a grant is about that the caller asks for."""
+    """The id of the client whose keys the requested grant covers, or `EVERY_OWNER`."""
     return request.owner or (EVERY_OWNER if request.effect is Effect.DENY else caller.client_id)
 
 
@@ -183,7 +189,7 @@ def grant_of(request: CreateGrantRequest, owner: str, now: datetime) -> Grant:
     "GET", "/api/v1/grants", permission=Permission.GRANTS_MANAGE, request=ListGrantsRequest, checked_upfront=True
 )
 def list_grants(service: Service, call: Call, request: ListGrantsRequest) -> GrantList:
-    """List the grants that the caller has given, holds, or may retire; for administrators those that deny, too."""
+    """List the grants that the caller gave, holds or may retire; administrators also see all that deny."""
     caller = call.known_caller
     me = names.of_client(caller.client_id)
     subjects = [me, *map(names.of_role, caller.roles), *map(names.of_group, caller.groups)]
@@ -202,9 +208,9 @@ def list_grants(service: Service, call: Call, request: ListGrantsRequest) -> Gra
 
 @operation("DELETE", "/api/v1/grants/<grant_id>", permission=Permission.GRANTS_MANAGE, checked_upfront=True)
 def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: str) -> GrantView:
-    """Take back a grant of one's own, or give one back where it says so; administrators can take back any.
+    """Delete a grant: one that you gave, one that you may retire, or as administrator any grant.
 
-    A key policy can keep from it whomever it names, and let others end the grants on its key.
+    A key's policy can deny this to a client, and can allow it to others for grants on that key alone.
     """
     caller = call.known_caller
     with service.change(call) as change:
@@ -219,7 +225,7 @@ def delete_grant(service: Service, call: Call, request: EmptyRequest, grant_id: 
 
 
 def may_take_back(caller: Caller, grant: Grant) -> bool:
-    """Whether `caller` may end the grant: who gave it, who may retire it, an administrator; within its scope."""
+    """Whether `caller` gave the grant, may retire it, or is an administrator, and its session's scope allows it."""
     if not is_in_scope(caller, grant):
         return False
     if grant.effect is Effect.DENY:
@@ -269,7 +275,7 @@ def _require_deniable(caller: Caller, permissions: AbstractSet[Permission], requ
 
 
 def _conditions(request: CreateGrantRequest) -> Conditions:
-    """The conditions, each of which can be met. Raises ValidationFailed."""
+    """The conditions of the request. Raises ValidationFailed for any that is malformed or can never be met."""
     given = request.conditions or Conditions()
     for network in given.source or ():
         try:

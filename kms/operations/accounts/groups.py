@@ -1,4 +1,4 @@
-"""Groups of clients over REST; administrators say who is in them, and owners of keys grant to them."""
+"""Groups of clients over REST. Administrators set their members; owners of keys give grants to a group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kms.vault.transaction import Snapshot
 
 
 class PutGroupRequest(Request):
-    """Who is in the group from now on, and nobody else; without `members` they stay as they are."""
+    """`members` replaces the whole list of members; without it the members stay as they are."""
 
     members: Annotated[list[ClientId], msgspec.Meta(max_length=1000)] | None = None
     description: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
@@ -49,7 +49,7 @@ class GroupList(Answer):
     checked_upfront=True,
 )
 def put_group(service: Service, call: Call, request: PutGroupRequest, group: str) -> GroupView:
-    """Make a group, or say who is in it."""
+    """Create a group, or replace the members of an existing one."""
     if not is_client_id(group):
         raise ValidationFailed("group: letters, digits, '.', '_' and '-', 64 at the most.")
     with service.change(call) as change:
@@ -100,7 +100,7 @@ def delete_group(service: Service, call: Call, request: EmptyRequest, group: str
     "PUT", "/api/v1/groups/<group>/members/<client_id>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True
 )
 def add_group_member(service: Service, call: Call, request: EmptyRequest, group: str, client_id: str) -> GroupView:
-    """Take a client into a group."""
+    """Add a client to a group."""
     with service.change(call) as change:
         found = _group(change, call, group)
         clients.get(change, client_id)
@@ -116,7 +116,7 @@ def add_group_member(service: Service, call: Call, request: EmptyRequest, group:
     checked_upfront=True,
 )
 def remove_group_member(service: Service, call: Call, request: EmptyRequest, group: str, client_id: str) -> GroupView:
-    """Take a client out of a group, on every worker, before this answers."""
+    """Remove a client from a group; once this has answered, every worker knows it."""
     with service.change(call) as change:
         found = _group(change, call, group)
         member = _member(change, group, client_id)

@@ -1,4 +1,4 @@
-"""Issuers of platform tokens and the roles that take them, over REST; for administrators."""
+"""Issuers of platform tokens (JWTs), and the issuer roles that accept them, over REST; for administrators."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ BoundClaim = str | bool | int | float | list[str]
 
 
 class IssuerKeysRequest(Request):
-    """The keys of an issuer: `jwks`, a JWK set, or from where they are fetched, `jwks_uri`."""
+    """The public keys of an issuer: either `jwks`, a JWK set, or `jwks_uri`, the URL from which it is fetched."""
 
     jwks: dict[str, Any] | None = None
     jwks_uri: Url | None = None
 
 
 class AddIssuerRequest(IssuerKeysRequest, kw_only=True):
-    """`issuer` and `audience` are what `iss` and `aud` of its tokens say, character by character.
+    """`issuer` and `audience` must be exactly what the claims `iss` and `aud` of its tokens say.
 
-    Its keys are `jwks`, a JWK set, or are fetched from `jwks_uri`, whose host the setting `KMS_JWKS_HOSTS` names.
+    Its public keys are given as `jwks`, a JWK set, or fetched from `jwks_uri`. The setting `KMS_JWKS_HOSTS` must
+    list the host of that URL.
     """
 
     issuer: _Words
@@ -46,7 +47,7 @@ class AddIssuerRequest(IssuerKeysRequest, kw_only=True):
 
 
 class IssuerView(Answer):
-    """A trusted issuer, and by which `kid` its keys are known."""
+    """A trusted issuer; `kids` are the ids of its public keys."""
 
     issuer_id: str
     issuer: str
@@ -65,10 +66,11 @@ class IssuerList(Answer):
 
 
 class AddIssuerRoleRequest(Request):
-    """Tokens of `issuer` (what `iss` says, or an `issuer_id`) whose claims match `claims` stand for the client.
+    """A program whose token comes from `issuer` and matches all of `claims` can log in as the client `client_id`.
 
-    A `*` in a pattern stands for characters other than `:` and `/`; docs/how-to/let-a-program-in.md has the rules.
-    Sessions are within `scope`, if there is one, and live for `token_lifetime` at the most.
+    `issuer` is the `iss` of the tokens, or an `issuer_id`. A `*` in a pattern stands for any characters except `:`
+    and `/`; docs/how-to/let-a-program-in.md has the rules. `scope`, if given, limits what the sessions may do, and
+    `token_lifetime` (ISO 8601, from PT1M to P1D) how long they last.
     """
 
     role: ClientId
@@ -108,7 +110,7 @@ class IssuerRoleList(Answer):
     slow=True,
 )
 def add_issuer(service: Service, call: Call, request: AddIssuerRequest) -> IssuerView:
-    """Trust an issuer to say who programs are, as far as roles take its word. Its keys are read now."""
+    """Trust the tokens of an issuer, for the issuer roles that name it. Its public keys are read now."""
     issuer_id, now = secrets.token_hex(12), service.clock()
     made = _with_keys(service, request, Issuer(issuer_id, request.issuer, request.audience, "", "", None, now))
     with service.change(call) as change:
@@ -137,7 +139,7 @@ def list_issuers(service: Service, call: Call, request: EmptyRequest) -> IssuerL
     slow=True,
 )
 def update_issuer(service: Service, call: Call, request: IssuerKeysRequest, issuer_id: str) -> IssuerView:
-    """Take other keys for an issuer in place of those that it had; its roles and their sessions go on."""
+    """Replace the public keys of an issuer. Its roles and their sessions stay."""
     with service.vault.read() as snapshot:
         after = _with_keys(service, request, _issuer_of_id(snapshot, issuer_id))
     with service.change(call) as change:
@@ -151,7 +153,7 @@ def update_issuer(service: Service, call: Call, request: IssuerKeysRequest, issu
 
 @operation("DELETE", "/api/v1/issuers/<issuer_id>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
 def delete_issuer(service: Service, call: Call, request: EmptyRequest, issuer_id: str) -> IssuerView:
-    """Trust an issuer no more; its roles and what came by them end, on every worker, before this answers."""
+    """Stop trusting an issuer. Its roles, and the sessions opened through them, end on every worker."""
     with service.change(call) as change:
         found = _issuer_of_id(change, issuer_id)
         call.target = issuer_id
@@ -168,7 +170,7 @@ def delete_issuer(service: Service, call: Call, request: EmptyRequest, issuer_id
     checked_upfront=True,
 )
 def add_issuer_role(service: Service, call: Call, request: AddIssuerRoleRequest) -> IssuerRoleView:
-    """Let programs that an issuer vouches for come as a client."""
+    """Let programs with a matching token of an issuer log in as a client."""
     if request.role in set(Role):
         raise ValidationFailed("role: admin, user and auditor are roles of clients; choose another name.")
     bound_claims(request.claims)
@@ -197,7 +199,7 @@ def add_issuer_role(service: Service, call: Call, request: AddIssuerRoleRequest)
 
 @operation("GET", "/api/v1/issuer-roles", permission=Permission.CLIENTS_READ, checked_upfront=True)
 def list_issuer_roles(service: Service, call: Call, request: EmptyRequest) -> IssuerRoleList:
-    """List the roles that take tokens of issuers."""
+    """List the issuer roles."""
     with service.vault.read() as snapshot:
         found = snapshot.matching(IssuerRole, order_by="role")
     return IssuerRoleList(items=[_role_view(each) for each in found], next_cursor=None)
@@ -205,7 +207,7 @@ def list_issuer_roles(service: Service, call: Call, request: EmptyRequest) -> Is
 
 @operation("DELETE", "/api/v1/issuer-roles/<role>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
 def delete_issuer_role(service: Service, call: Call, request: EmptyRequest, role: str) -> IssuerRoleView:
-    """Take a role away; what came by it ends, on every worker, before this answers."""
+    """Delete an issuer role; the sessions and access keys obtained through it end on every worker."""
     with service.change(call) as change:
         found = {each.role: each for each in change.matching(IssuerRole)}
         if role not in found:

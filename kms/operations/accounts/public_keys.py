@@ -1,4 +1,4 @@
-"""The public keys by which a client's programs prove themselves, over REST."""
+"""The public keys that verify the client assertions of a client's programs (RFC 7523), over REST."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Pem = Annotated[str, msgspec.Meta(max_length=16_384)]
 
 
 class AddPublicKeyRequest(Request):
-    """A key on P-256, P-384, P-521 or Ed25519, or an RSA key, as `jwk` or as PEM in `public_key`.
+    """A public key on P-256, P-384, P-521 or Ed25519, or an RSA public key: a JWK in `jwk`, or PEM in `public_key`.
 
-    After `expires_at` it proves nothing.
+    After `expires_at` nobody can log in with it.
     """
 
     jwk: dict[str, Any] | None = None
@@ -35,7 +35,7 @@ class AddPublicKeyRequest(Request):
 
 
 class PublicKeyView(Answer):
-    """A public key of a client; `kid` is its RFC 7638 thumbprint, `algorithm` the one to sign with first."""
+    """A public key of a client. `kid` is its RFC 7638 thumbprint, `algorithm` the recommended one for assertions."""
 
     kid: str
     client_id: str
@@ -61,10 +61,10 @@ class PublicKeyList(Answer):
     status=201,
 )
 def add_public_key(service: Service, call: Call, request: AddPublicKeyRequest, client_id: str) -> PublicKeyView:
-    """Let whoever has the private half log in as the client.
+    """Add a public key to a client: whoever has its private key can then log in as the client.
 
-    A client does this itself with a second factor that a person gave within five minutes; an administrator does it
-    for others.
+    A client can do this for itself if a person gave a second factor within the last five minutes; an administrator
+    can do it for other clients.
     """
     caller, now = call.known_caller, service.clock()
     policy.require_over(caller, client_id, Permission.CLIENTS_MANAGE)
@@ -88,7 +88,7 @@ def add_public_key(service: Service, call: Call, request: AddPublicKeyRequest, c
 
 @operation("GET", "/api/v1/clients/<client_id>/public-keys", permission=Permission.SESSIONS_MANAGE)
 def list_public_keys(service: Service, call: Call, request: EmptyRequest, client_id: str) -> PublicKeyList:
-    """List the public keys by which a client logs in."""
+    """List the public keys with which a client can log in."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_READ)
     with service.vault.read() as snapshot:
         call.target = clients.get(snapshot, client_id).client_id
@@ -98,7 +98,7 @@ def list_public_keys(service: Service, call: Call, request: EmptyRequest, client
 
 @operation("DELETE", "/api/v1/clients/<client_id>/public-keys/<kid>", permission=Permission.SESSIONS_MANAGE)
 def delete_public_key(service: Service, call: Call, request: EmptyRequest, client_id: str, kid: str) -> PublicKeyView:
-    """End a public key and everything that was proven with it, on every worker, before this answers."""
+    """Delete a public key; the sessions and access keys obtained with it end on every worker before this answers."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id
@@ -111,7 +111,7 @@ def delete_public_key(service: Service, call: Call, request: EmptyRequest, clien
 
 
 class EndedCertificateView(Answer):
-    """A certificate that proves the client no more; `thumbprint` is the SHA-256 of its DER in hexadecimal."""
+    """A certificate with which the client can no longer log in; `thumbprint` is the SHA-256 of its DER, as hex."""
 
     client_id: str
     thumbprint: str
@@ -121,10 +121,11 @@ class EndedCertificateView(Answer):
 def end_certificate(
     service: Service, call: Call, request: EmptyRequest, client_id: str, thumbprint: str
 ) -> EndedCertificateView:
-    """Take a certificate no more, and end every session that a certificate proved, on every worker, at once.
+    """Refuse a certificate from now on, and end all sessions that any certificate of the client opened.
 
-    It need not have been seen here. The client's other certificates log in again: of one certificate there can be two
-    forms with different thumbprints, so the sessions of all of them end.
+    They have ended on every worker once this answers. The service need not have seen the certificate before. Sessions
+    of the client's other certificates end too, because one certificate can have two encodings with different
+    thumbprints; those other certificates can log in again.
     """
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     if not re.fullmatch("[0-9a-f]{64}", thumbprint):

@@ -1,4 +1,4 @@
-"""Sessions: a token for what proves a client, narrower ones of it, and the end of one or all."""
+"""Sessions: issue a token for credentials, exchange it for a narrower one, list sessions and end them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import access_keys, clients, issuers, policy, public_keys, sessions
+from kms.access import access_keys, clients, issuers, passkeys, policy, public_keys, sessions
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
 from kms.access.model import Client, RecoveryCode, Token
+from kms.access.passkeys import Passkey
 from kms.access.policy import Permission
 from kms.access.public_keys import PublicKey
 from kms.access.ratelimit import RateClass
+from kms.access.webauthn import AuthenticationResponse
 from kms.errors import NotFound
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -24,32 +26,37 @@ CLIENT_CREDENTIALS = "client_credentials"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105  # a name
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name
+PASSKEY = "urn:kms:params:oauth:grant-type:passkey"
 _MOST_SESSIONS_SHOWN = 1000
 
 Jwt = Annotated[str, msgspec.Meta(max_length=16_384)]
 
 
 class TokenRequest(Request):
-    """OAuth 2.0 (RFC 6749, section 3.2), as a form or as JSON.
+    """A token request of OAuth 2.0 (RFC 6749, section 3.2), as a form or as JSON.
 
-    `client_credentials`: the headers have a secret and a second factor, or `client_assertion` is a JWT that a key of
-    the client has signed (RFC 7523), or the connection has a certificate for `client_id` (RFC 8705). `…:jwt-bearer`:
-    `assertion` is a token of a platform, and `role` the issuer role that takes it. `…:token-exchange` (RFC 8693): a
-    narrower session of the one whose token the headers or `subject_token` have.
+    `grant_type` says how the client proves itself. `client_credentials`: by client secret and second factor in the
+    headers; by `client_assertion`, a JWT signed with a key of the client (RFC 7523); or by the TLS client
+    certificate of the connection, for `client_id` (RFC 8705). `…:jwt-bearer`: by `assertion`, a token of a platform,
+    which the issuer role `role` accepts. `…:token-exchange` (RFC 8693): by the token of a session, in the headers or
+    in `subject_token`; the new session can be narrower than that one. `urn:kms:…:passkey`: by `passkey`, what the
+    browser gave for the options of `POST /auth/passkey/options`; in a form it is JSON text.
 
-    `scope` narrows the session to words `PERMISSION@KEY-PATTERN`, separated by spaces; `expires_in` is in seconds.
+    `scope` limits the session to a list of `PERMISSION@KEY-PATTERN`, separated by spaces; `expires_in` is in seconds.
     """
 
     grant_type: Literal[
         "client_credentials",
         "urn:ietf:params:oauth:grant-type:jwt-bearer",
         "urn:ietf:params:oauth:grant-type:token-exchange",
+        "urn:kms:params:oauth:grant-type:passkey",
     ] = "client_credentials"
     client_id: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     client_assertion_type: Literal["urn:ietf:params:oauth:client-assertion-type:jwt-bearer"] | None = None
     client_assertion: Jwt | None = None
     assertion: Jwt | None = None
     role: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    passkey: AuthenticationResponse | Annotated[str, msgspec.Meta(max_length=16_384)] | None = None
     subject_token: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
     subject_token_type: Literal["urn:ietf:params:oauth:token-type:access_token"] | None = None
     requested_token_type: Literal["urn:ietf:params:oauth:token-type:access_token"] | None = None
@@ -58,17 +65,20 @@ class TokenRequest(Request):
 
     @property
     def words(self) -> frozenset[str]:
-        """The words of the scope."""
+        """The members of `scope`, split at white space."""
         return frozenset(self.scope.split())
 
     @property
     def lifetime(self) -> timedelta | None:
-        """How long the session is to live; None for as long as it may."""
+        """The lifetime asked for; None if the request leaves it to the service."""
         return timedelta(seconds=self.expires_in) if self.expires_in is not None else None
 
 
 class TokenAnswer(Answer):
-    """RFC 6749, section 5.1; `expires_in` in seconds. By `session_id` the session is listed and ended."""
+    """The token answer of RFC 6749, section 5.1. `expires_in` is in seconds; `session_id` names the session.
+
+    The session is listed and ended by that id.
+    """
 
     access_token: str
     token_type: str
@@ -79,13 +89,13 @@ class TokenAnswer(Answer):
 
 
 class LoggedOut(Answer):
-    """A sentence."""
+    """Confirms that the session has ended; `message` is for people."""
 
     message: str
 
 
 class SessionView(Answer):
-    """A session without its token. `credential` is what proved it, `subject` whom a platform's token named."""
+    """A session without its token. `credential` opened it; `subject` is the `sub` of the platform token, if any."""
 
     session_id: str
     client_id: str
@@ -99,14 +109,14 @@ class SessionView(Answer):
 
 
 class SessionList(Answer):
-    """Sessions that are not over, the newest first, a thousand at the most."""
+    """Sessions that have not ended, the newest first, at most a thousand."""
 
     items: list[SessionView]
     next_cursor: str | None
 
 
 class CredentialView(Answer):
-    """Something that proves a client; `credential` is its kind and name, as sessions and the audit log have it."""
+    """A credential of a client. `credential` is its kind and name, written as in sessions and in the audit log."""
 
     credential: str
     created_at: datetime
@@ -116,14 +126,14 @@ class CredentialView(Answer):
 
 
 class CredentialList(Answer):
-    """What proves a client: secret, recovery codes (`remaining`), public keys, access keys, issuer roles."""
+    """The credentials of a client; `remaining` is how many recovery codes are left."""
 
     items: list[CredentialView]
     next_cursor: str | None
 
 
 class Ended(Answer):
-    """How many sessions and access keys were ended, and of all credentials how many others."""
+    """How many sessions and access keys were ended; `credentials` is how many other credentials were deleted."""
 
     sessions: int
     access_keys: int
@@ -139,7 +149,7 @@ class Ended(Answer):
     is_token_endpoint=True,
 )
 def issue_token(service: Service, call: Call, request: TokenRequest) -> TokenAnswer:
-    """Give out a session token for what proves the client; its expiry is fixed now."""
+    """Log in: issue a session token for valid credentials. Its expiry is set now and cannot be extended."""
     caller = call.known_caller
     call.credential, call.subject = caller.credential, caller.subject or None
     with service.change(call) as change:
@@ -158,7 +168,7 @@ def issue_token(service: Service, call: Call, request: TokenRequest) -> TokenAns
 
 @operation("POST", "/auth/logout", permission=Permission.SESSIONS_MANAGE)
 def end_session(service: Service, call: Call, request: EmptyRequest) -> LoggedOut:
-    """End the session of the token that this call carries, and its children, on every worker, before this answers."""
+    """Log out: end this session and those made from it; no worker accepts them once this has answered."""
     token = call.known_caller.token
     if token is not None:
         with service.change(call) as change:
@@ -170,7 +180,7 @@ def end_session(service: Service, call: Call, request: EmptyRequest) -> LoggedOu
 
 @operation("GET", "/api/v1/clients/<client_id>/sessions", permission=Permission.SESSIONS_MANAGE)
 def list_sessions(service: Service, call: Call, request: EmptyRequest, client_id: str) -> SessionList:
-    """List the sessions of a client: one's own, or as administrator or auditor anybody's."""
+    """List the sessions of a client: your own, or as administrator or auditor those of any client."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_READ)
     column = tables.tokens.c
     with service.vault.read() as snapshot:
@@ -185,7 +195,7 @@ def list_sessions(service: Service, call: Call, request: EmptyRequest, client_id
 def end_one_session(
     service: Service, call: Call, request: EmptyRequest, client_id: str, session_id: str
 ) -> SessionView:
-    """End a session and those that it made of itself, on every worker, before this answers."""
+    """End a session and those made from it; no worker accepts them once this has answered."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         clients.get(change, client_id)
@@ -199,7 +209,7 @@ def end_one_session(
 
 @operation("DELETE", "/api/v1/clients/<client_id>/sessions", permission=Permission.SESSIONS_MANAGE)
 def end_every_session(service: Service, call: Call, request: EmptyRequest, client_id: str) -> Ended:
-    """End every session and every access key of a client, on every worker, before this answers."""
+    """End every session and access key of a client; no worker accepts them once this has answered."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id
@@ -209,25 +219,28 @@ def end_every_session(service: Service, call: Call, request: EmptyRequest, clien
 
 @operation("GET", "/api/v1/clients/<client_id>/credentials", permission=Permission.SESSIONS_MANAGE)
 def list_credentials(service: Service, call: Call, request: EmptyRequest, client_id: str) -> CredentialList:
-    """List what proves a client, without any secret: one's own, or as administrator or auditor anybody's."""
+    """List a client's credentials, without any secret: your own, or as administrator or auditor any client's."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_READ)
     with service.vault.read() as snapshot:
         client = clients.get(snapshot, client_id)
         codes = snapshot.matching(RecoveryCode, client_id=client_id)
+        of_person = snapshot.matching(Passkey, client_id=client_id, order_by="created_at")
         keys = snapshot.matching(PublicKey, client_id=client_id, order_by="created_at")
         signing = access_keys.in_force(snapshot, client_id, service.clock())
         roles = snapshot.matching(IssuerRole, client_id=client_id, order_by="created_at")
     call.target = client_id
-    return CredentialList(items=_credentials(client, codes, keys, signing, roles, service.clock()), next_cursor=None)
+    found = _credentials(client, codes, of_person, keys, signing, roles, service.clock())
+    return CredentialList(items=found, next_cursor=None)
 
 
 @operation("DELETE", "/api/v1/clients/<client_id>/credentials", permission=Permission.SESSIONS_MANAGE)
 def end_every_credential(service: Service, call: Call, request: EmptyRequest, client_id: str) -> Ended:
-    """End all that proves a client but secret, second factor and recovery codes, with every session."""
+    """End a client's sessions and every credential except its secret, second factor and recovery codes."""
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id
         others = [
+            *change.matching(Passkey, client_id=client_id),
             *change.matching(PublicKey, client_id=client_id),
             *change.matching(IssuerRole, client_id=client_id),
         ]
@@ -257,6 +270,7 @@ def _shown_scope(words: frozenset[str]) -> str | UnsetType:
 def _credentials(
     client: Client,
     codes: list[RecoveryCode],
+    of_person: list[Passkey],
     keys: list[PublicKey],
     signing: list[AccessKey],
     roles: list[IssuerRole],
@@ -265,6 +279,9 @@ def _credentials(
     made = client.created_at
     found = [CredentialView(credential="secret", created_at=made)]
     found.append(CredentialView(credential="recovery-codes", created_at=made, remaining=len(codes)))
+    for passkey in of_person:
+        name = passkeys.credential_of(passkey.passkey_id)
+        found.append(CredentialView(credential=name, created_at=passkey.created_at))
     for key in keys:
         name = public_keys.credential_of(key.kid)
         found.append(CredentialView(credential=name, created_at=key.created_at, expires_at=key.expires_at or UNSET))

@@ -29,7 +29,7 @@ class Answer(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class TextAnswer:
-    """An answer that is not JSON, or was encoded before; with an entity tag it can be asked for again for nothing."""
+    """An answer that is not JSON, or that is JSON already encoded. `etag` lets a client ask only for a newer one."""
 
     body: bytes
     content_type: str
@@ -40,13 +40,15 @@ class TextAnswer:
 class Operation:
     """One operation.
 
-    `path` is a Flask rule; `permission` is what the caller must hold with respect to what the operation acts on,
-    checked in `function`, or before it where `checked_upfront` says that it acts on nothing that somebody owns. `hot`
-    marks operations that touch no database; `slow` those that compute for long. `batch` is the form of a request with
-    `items`, for operations that take it; `batch_function` carries out a batch at less cost than `function` would for
-    each item, with the same results, `at_once` items between two looks at whether the caller still may. `location` is
-    the path of what was made, with members of the answer in braces. `example` is a request that works, its parts from
-    earlier answers written as `FromAnswerOf`.
+    `path` is a Flask rule. `permission` is what the caller needs: `function` checks it against the key or client
+    that it acts on; with `checked_upfront` nothing of the kind is involved, and it is checked before `function` is
+    called. `hot` marks operations that do not use the database, `slow` those that compute for long.
+
+    `batch` is the request class with `items`, None for operations without batches. `batch_function` does the same as
+    `function` for many items at less cost; it gets at most `at_once` of them per call, and before each call the
+    caller is authenticated again. `location` is the path of what was made, with members of the answer in braces.
+    `example` is a request that works; values from earlier answers are written as `FromAnswerOf`. Operations that
+    are `is_public` have no caller and need no permission.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Operation:
     hot: bool = False
     slow: bool = False
     is_token_endpoint: bool = False
+    is_public: bool = False
     batch: type[Request] | None = None
     batch_function: Callable[..., Any] | None = None
     at_once: int = 100
@@ -70,7 +73,10 @@ class Operation:
 
 @dataclass(frozen=True)
 class FromAnswerOf:
-    """In an example: a member of the answer that the example of `operation` gets; `sample` is how it may look."""
+    """A value in an example that comes from elsewhere: `member` of the answer to the example of `operation`.
+
+    `sample` stands for it in the documentation.
+    """
 
     operation: str
     member: str
@@ -82,17 +88,17 @@ MOST_ITEMS = 1000
 
 
 def batch_of(request: type[Request]) -> type[Request]:
-    """The form of a request with up to `MOST_ITEMS` items, each a `request`."""
+    """The class of a batch request: a struct whose `items` are 1 to `MOST_ITEMS` of `request`."""
     items = Annotated[list[request], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]  # type: ignore[valid-type]
     name = request.__name__.removesuffix("Request") + "BatchRequest"
-    doc = {"__doc__": f"Up to {MOST_ITEMS} requests at once; each answer or error is at its place in the answer."}
+    doc = {"__doc__": f"Up to {MOST_ITEMS} requests at once; their answers or errors come in the same order."}
     made = msgspec.defstruct(name, [("items", items)], bases=(Request,), namespace=doc, forbid_unknown_fields=True)
     return cast(type[Request], made)
 
 
 @dataclass(frozen=True)
 class BatchItems:
-    """A batch. An item that failed validation is replaced by its refusal."""
+    """A batch. In the place of an item that failed validation stands the Refusal that says why."""
 
     items: Sequence[Request | Refusal]
 
@@ -120,8 +126,8 @@ def operation(
 ) -> Callable[[F], F]:
     """Declare the decorated function as an operation under its own name.
 
-    It is called with the service, the call, the request and the variables of its path; where it is `batched`,
-    once for each of the `items` of a request that has them.
+    It is called with the service, the call, the request and the variables of its path. With `batched` it also takes
+    requests with `items`, and is called once for each of them.
     """
     if batched:
         options["batch"] = batch_of(request)

@@ -10,7 +10,7 @@ from typing import Any
 
 from kms.access import policy
 from kms.access.ratelimit import identity
-from kms.errors import InternalError, Refusal
+from kms.errors import InternalError, KeyRevoked, Refusal
 from kms.operations.core.declare import BatchItems, BatchResults, Operation, Request
 from kms.operations.core.key_access import authorized_key_cached
 from kms.operations.core.service import Call, Service
@@ -23,37 +23,51 @@ def execute_operation(
     read_request: Callable[[], Request | BatchItems],
     path: Mapping[str, str],
 ) -> Any:
-    """Carry out `operation` and give its answer, after its audit entry is written.
+    """Carry out `operation`, write its audit entry, and only then return its answer.
 
-    `read_request` is called first and may refuse. Raises Refusal; every refusal leaves an entry too, and
-    where that cannot be written the refusal is Unavailable.
+    `read_request` decodes and validates the body and may raise a Refusal. Raises Refusal. Refused requests get an
+    audit entry too; if that cannot be written, Unavailable is raised instead.
     """
     try:
         call.at = at = service.clock()
-        call.caller = service.authenticator.revalidate(call.known_caller, at)  # whose body may have taken its time
+        if not operation.is_public:
+            call.caller = service.authenticator.revalidate(
+                call.known_caller, at
+            )  # whose body may have taken its time
         if operation.permission is not None and operation.checked_upfront:
-            policy.require(call.caller, operation.permission)
+            policy.require(call.known_caller, operation.permission)
         request = read_request()
         if isinstance(request, BatchItems):
             answer: Any = _each(service, operation, call, request, path)
         else:
             answer = operation.function(service, call, request, **path)
     except Refusal as refusal:
+        if isinstance(refusal, KeyRevoked):
+            _tell_of_revoked(service, operation, call)
         service.record(call, refusal)
         raise
     except Exception:
         service.record(call, InternalError(""))
         raise
     service.record(call)
+    if call.refused and any(isinstance(each, KeyRevoked) for each in answer.items):
+        _tell_of_revoked(service, operation, call)
     if call.key_id is not None and operation.permission in policy.USES and call.succeeded:
         service.last_uses.note(call.key_id, at, operation.name, call.request_id)
     return answer
 
 
+def _tell_of_revoked(service: Service, operation: Operation, call: Call) -> None:
+    """Somebody wanted to use a key that was revoked: perhaps for compromise, of which its owner may want to know."""
+    if call.key_id is not None and operation.permission in policy.USES:
+        client_id = call.known_caller.client_id
+        service.happenings.refused_as_revoked(call.key_id, call.version, client_id, operation.name)
+
+
 def _each(
     service: Service, operation: Operation, call: Call, request: BatchItems, path: Mapping[str, str]
 ) -> BatchResults:
-    """Carry out each item. A refusal that every item would meet refuses the whole."""
+    """Carry out each item. A refusal that does not depend on the item (not `item_scoped`) refuses the whole batch."""
     if operation.slow and len(request.items) > 1:  # the request itself was counted already
         who = identity(call.known_caller, call.source)
         service.rate_limits.hit(operation.rate_class, who, cost=len(request.items) - 1)
@@ -71,7 +85,7 @@ def _each(
         if isinstance(item, Refusal):
             results.append(item)
             continue
-        call.recorded = False  # what an item before it changed has its entry
+        call.recorded = False  # the audit entry of an earlier item does not stand for this one
         _look_again(service, call)
         try:
             results.append(operation.function(service, call, item, **path))
@@ -83,7 +97,7 @@ def _each(
 
 
 def _look_again(service: Service, call: Call) -> None:
-    """Whether the caller still may, after what came before in a batch."""
+    """Check between the items of a batch that the caller is still authenticated. Raises AuthenticationFailed."""
     call.at = service.clock()
     call.caller = service.authenticator.revalidate(call.known_caller, call.at)
 

@@ -1,4 +1,4 @@
-"""What every use of a key has in common: may the caller, can the key, and which version."""
+"""What every use of a key has in common: whether the caller may, whether the key can, and which version is used."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ VersionNumber = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class ProcessRequest(Request):
-    """`version` is the latest one unless another is given.
+    """`version` names the version of the key to use; by default the latest.
 
-    `recover` asks for the use of a version that was revoked for compromise; it needs the permission
+    `recover` allows a version that was revoked as compromised; the caller then also needs the permission
     `keys:recover`, which only administrators grant.
     """
 
@@ -39,7 +39,7 @@ class ProcessRequest(Request):
 
 
 class UsedKey(Answer):
-    """Which version of which key did it."""
+    """The id of the key, and the version of it, that were used."""
 
     key_id: str
     version: int
@@ -54,7 +54,7 @@ def key_operation(
     hot: bool = True,
     batch_function: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
-    """Declare a use of a key: an operation with what all uses have in common."""
+    """Declare an operation `POST /api/v1/keys/<key_id>/{name}` that uses a key, with the options all uses share."""
     return operation(
         "POST",
         f"/api/v1/keys/<key_id>/{name}",
@@ -71,9 +71,10 @@ def key_operation(
 def authorized_key(
     service: Service, snapshot: Snapshot, call: Call, permission: Permission, name: str, *actions: str
 ) -> Key:
-    """The key of that id or alias, if the caller may do this with it. Raises NotFound or PermissionDenied.
+    """The key with the id or alias `name`, if the caller has `permission` on it. Notes the key's id in `call`.
 
-    `actions` are all that it is in the words of AWS, where it is not always the same.
+    `actions` are the AWS names of what the caller asks for, where these depend on the request; each of them must be
+    allowed. Raises NotFound or PermissionDenied.
     """
     key = snapshot.key_named(name)
     if key is None:
@@ -88,7 +89,7 @@ def authorized_key(
 def authorized_key_cached(
     service: Service, call: Call, permission: Permission, name: str, items: Sequence[Any] = ()
 ) -> Key:
-    """As `authorized_key`, from memory; `items` are the messages, where it may depend on them."""
+    """As `authorized_key`, without the database; `items` are the messages, as the permission can depend on them."""
     return _authorized(service, call, permission, name, items).key
 
 
@@ -101,7 +102,7 @@ def _authorized(
     usage: Usage | None = None,
     version: int | None = None,
 ) -> Authorization:
-    """What was decided about the caller and the key, noted for the audit entry as far as it came."""
+    """Whether the caller may use the key, and the version to use; both are noted in `call` for the audit entry."""
     found = service.key_cache.authorize(
         call.known_caller,
         permission,
@@ -131,10 +132,11 @@ def key_to_protect(
     count: int = 1,
     permission: Permission | None = None,
 ) -> tuple[Key, int, P]:
-    """The key of that id or alias, its latest version and what computes with that, for so many messages.
+    """The key with the id or alias `name`, the number of its latest version, and that version's primitive.
 
-    `items` are the messages, where it may depend on them whether the caller may. `primitives` names, for the type
-    checker, those of the usage. Raises what `KeyCache.authorize` raises, and why the version cannot be used.
+    `items` are the messages, where the permission can depend on them; `count` is how many messages will be protected,
+    for types with a limit per version. `primitives` only tells the type checker which types the primitive can have.
+    Raises what `KeyCache.authorize` raises, and the Refusal that says why the version cannot be used.
     """
     wanted = permission or PERMISSION[usage]
     caller, now = call.caller, call.at
@@ -161,7 +163,7 @@ def _counted(
     usage: Usage,
     count: int,
 ) -> Authorization:
-    """What was decided where not everything goes: messages are admitted, and counted of the limit of a version."""
+    """As `_authorized`, where use is limited: checks each message, and counts it towards the version's limit."""
     found = _authorized(service, call, permission, name, items, usage)
     loaded = found.loaded
     if (
@@ -188,7 +190,7 @@ def version_to_process(
     items: Sequence[Any] = (),
     permission: Permission | None = None,
 ) -> tuple[Key, int, P]:
-    """As `key_to_protect`, for undoing it: with the version that the request names."""
+    """As `key_to_protect`, for decrypting, verifying and the like: with the version that `request` names."""
     found = _authorized(service, call, permission or PERMISSION[usage], name, items, usage, request.version)
     key, loaded = found.key, found.loaded
     if request.recover:
@@ -204,17 +206,18 @@ def version_to_process(
 def code_key_of(
     service: Service, call: Call, name: str, permission: Permission, request: ProcessRequest | None = None
 ) -> tuple[Key, int, Mac]:
-    """The key of that id or alias, a version, and the key for codes that is derived from that version.
+    """The key with the id or alias `name`, a version number, and a MAC key that is derived from that version.
 
-    The latest version makes codes, and the one that `request` names checks one. It must be usable for what the key
-    was made for, protecting or processing. Raises as `version_to_process` does, and ValidationFailed to recover.
+    Without `request`, to make a code, it is the latest version; with it, to check a code, the version that it names.
+    The version must still be usable for the key's own purpose. Raises what `version_to_process` raises, and
+    ValidationFailed if the request asks to `recover`.
     """
     if request is not None and request.recover:
         raise ValidationFailed("recover: not for codes under a derived key.")
     since = service.memory.epoch
     key = authorized_key_cached(service, call, permission, name)
     if key.usages & _OF_ITSELF:
-        # Who may derive from a key by HKDF could choose the salt that the key for codes is derived with.
+        # Whoever may use the key for HKDF could choose the same salt and so learn the derived MAC key.
         raise OperationNotSupported(f"{key.key_id} is a key for codes or for derivation itself.")
     usages = sorted(each for each in key.usages if each.protects or request is not None)
     if not usages:

@@ -1,7 +1,7 @@
-"""Keys of the slow types: an RSA key of 4096 bits takes half a second, for which nobody else should have to wait.
+"""Generates keys whose types are slow to generate; an RSA key of 4096 bits takes half a second.
 
-They are made by a few threads that give way to all others, so that a service with one core goes on answering. A few
-are made ahead of those types that were asked for. They are held in this worker's memory only, and each is given once.
+A few threads of low priority do it, so that a service on one core goes on answering. Of each slow type that was asked
+for, a few keys are generated in advance. They are held only in the memory of this worker; each is handed out once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GIVES_WAY, _GIVES_WAY_TO_THAT = 10, 15
 
 
 class KeyPool:
-    """Fresh material of any type, from what was made ahead where there is some."""
+    """Gives new key material of any type, generated in advance if there is some."""
 
     def __init__(self) -> None:
         self._ready: defaultdict[str, deque[bytes]] = defaultdict(deque)
@@ -42,7 +42,7 @@ class KeyPool:
             return self._makers.submit(kind.generate).result()
 
     def close(self) -> None:
-        """End the makers after what is under way."""
+        """Stop the threads once each has finished the key it is generating. Does not wait for them."""
         self._wanted.put(None)
         self._makers.shutdown(wait=False, cancel_futures=True)
 

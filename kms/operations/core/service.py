@@ -1,4 +1,4 @@
-"""The service as a whole: one bootstrap wires it, every operation is handed it."""
+"""The service as a whole: `Service.open` puts its parts together, and every operation gets it as an argument."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from socket import gethostname
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -16,9 +17,11 @@ from kms.access.authentication import Authenticator, Credentials
 from kms.access.certificates import ClientRoots
 from kms.access.circumstances import Circumstances
 from kms.access.model import Caller
+from kms.access.passkey_logins import PasskeyLogins
 from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
+from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
@@ -30,6 +33,9 @@ from kms.keys.cryptoperiod import Cryptoperiods
 from kms.last_uses import LastUses
 from kms.message_quota import MessageQuota
 from kms.metrics import Metrics
+from kms.notices.deliver import Deliveries
+from kms.notices.happenings import Happenings
+from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.core.key_pool import KeyPool
 from kms.revocation.in_force import RevocationsInForce
@@ -45,12 +51,13 @@ A = TypeVar("A")
 
 
 class Call(msgspec.Struct):
-    """One request on its way: who asks for what, and what its audit entry will say.
+    """One request while it is carried out: who asks for what, and what its audit entry will say.
 
-    `key_id` and `target` are set once what they name was found: what callers make up stays out of the log.
-    `at` is when its body was read and it began; `action` is what AWS calls it, where that dialect is spoken. `items`
-    of a batch were carried out, `refused` of them not. `credential` and `subject` are what proved the caller, where
-    that is told. An `abandoned` change found nothing left to do.
+    `key_id` and `target` are set only when the key or other object was found, so that invented names stay out of
+    the log. `at` is the time at which the operation began, after its body was read. `action` is the AWS name of the
+    operation in requests of the AWS dialect, else empty. `items` is the number of items of a batch, `refused` how
+    many of them were refused. `credential` and `subject` say what authenticated the caller, where that is to be
+    logged. `recorded` says that the audit entry is written; `abandoned` that nothing had to be changed.
     """
 
     operation: str
@@ -72,12 +79,12 @@ class Call(msgspec.Struct):
 
     @property
     def succeeded(self) -> bool:
-        """Whether anything that was asked for was done, once it was carried out."""
+        """Whether at least one item of a batch succeeded; always true for a single request. For use afterwards."""
         return self.items is None or self.refused != self.items
 
     @property
     def began(self) -> datetime:
-        """When its body was read and it began; for operations, which are called after that."""
+        """`at`, for code that runs after it is set, as every operation does."""
         assert self.at is not None
         return self.at
 
@@ -92,7 +99,7 @@ class Call(msgspec.Struct):
 class _Refused(Protocol):
     @property
     def problem(self) -> str:
-        """The problem type that names why."""
+        """The name of the problem type (RFC 9457), such as `key-revoked`."""
 
 
 class Service:
@@ -109,20 +116,33 @@ class Service:
         self.revocations = RevocationsInForce(self.memory)
         self.key_cache = KeyCache(vault, self.memory, self.revocations, settings.aws_account_id)
         lifetimes = Lifetimes(settings.token_lifetime, settings.metrics_token_lifetime)
-        self.authenticator = Authenticator(vault, self.memory, clock, lifetimes)
+        self.metrics = Metrics(settings.run_dir / "metrics")
+        self.notice_targets = targets_of(settings)
+        self.deliveries = Deliveries(
+            vault, clock, self.notice_targets, settings.aws_account_id, self.metrics.count_notice
+        )
+        self.happenings = Happenings(vault, clock, self.deliveries, gethostname())
+        vault.distrusted = self.happenings.distrusted
+        self.authenticator = Authenticator(vault, self.memory, clock, lifetimes, self.happenings.locked_out)
         hosts = jwks_fetch.named_hosts(settings.jwks_hosts)
         self.fetch_jwks = partial(jwks_fetch.fetch, hosts=hosts, ca=settings.jwks_ca)
         roots = ClientRoots(settings.client_ca).in_force if settings.client_ca is not None else tuple
-        self.programs = Programs(vault, self.memory, clock, settings.audiences, self.fetch_jwks, roots)
+        self.programs = Programs(
+            vault, self.memory, clock, settings.audiences, self.fetch_jwks, roots, self.happenings.locked_out
+        )
+        party = RelyingParty(settings.relying_party_id, settings.origin)
+        self.passkeys = PasskeyLogins(vault, self.memory, clock, party, self.happenings.locked_out)
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
         self.publisher = Publisher(vault, self.memory, self.revocations)
         self.rate_limits = RateLimits(settings)
-        self.metrics = Metrics(settings.run_dir / "metrics")
         vault.observe = self.metrics.observe_database
         self.spool = Spool(
-            settings.audit_dir, fsync=settings.audit_fsync == "always", lost=self.metrics.spools_lost.inc
+            settings.audit_dir,
+            fsync=settings.audit_fsync == "always",
+            lost=self.metrics.spools_lost.inc,
+            stalled=self.happenings.stalled,
         )
         self.memory.start()
 
@@ -137,11 +157,11 @@ class Service:
         return cls(settings, vault, clock)
 
     def authenticate(self, presented: Credentials, source: str) -> Caller:
-        """As `Authenticator.authenticate`, for every way to log in, and counted."""
+        """As `Authenticator.authenticate`; the outcome is also counted in the metrics."""
         return self.counted(lambda: self.authenticator.authenticate(presented, source))
 
     def counted(self, prove: Callable[[], Caller]) -> Caller:
-        """What `prove` gives, counted among the log-ins as it ends."""
+        """Call `prove`, count its outcome among the log-ins in the metrics, and return or raise what it does."""
         outcome = SUCCESS
         try:
             return prove()
@@ -152,7 +172,7 @@ class Service:
             self.metrics.count_login(outcome)
 
     def circumstances(self, call: Call) -> Circumstances:
-        """What policy looks at in a request beside its caller."""
+        """What access decisions look at in a request beside its caller: address, time, action and account."""
         return Circumstances(
             call.source, call.at or self.clock(), call.action or call.operation, self.settings.aws_account_id
         )
@@ -162,7 +182,7 @@ class Service:
         return KeyMaterial.of(kind, self.key_pool.generate(kind))
 
     def write_at_the_end(self) -> None:
-        """Write down what is only in memory, and entries of an audit file that was taken away a moment ago."""
+        """Save what is only in memory: the last uses of keys, and entries of an audit file that was just removed."""
         self.last_uses.write_at_the_end()
         with suppress(Unavailable):
             self.spool.require()
@@ -170,6 +190,7 @@ class Service:
     def close(self) -> None:
         """Stop answering and let go of the database."""
         self.write_at_the_end()
+        self.deliveries.stop()
         self.memory.stop()
         self.key_pool.close()
         self.spool.close()
@@ -177,7 +198,10 @@ class Service:
 
     @contextmanager
     def change(self, call: Call) -> Iterator[Change]:
-        """A change of the vault whose audit entry commits with it."""
+        """Open a change of the vault, as a context manager. The audit entry of `call` is committed together with it.
+
+        Raises AuthenticationFailed if the caller's session or client ended while the change waited for its turn.
+        """
         with self.vault.change() as change:
             self._require_caller_still(change, call)
             yield change
@@ -188,10 +212,10 @@ class Service:
     def change_each(
         self, call: Call, items: Iterable[T | Refusal], act: Callable[[Change, Call, T], A]
     ) -> list[A | Refusal]:
-        """Have `act` change something for each item, all in one transaction.
+        """Call `act` for each item, all in one transaction, and return their answers or refusals in the same order.
 
-        An item that is refused leaves nothing behind and the others as they are; one that is carried out has an audit
-        entry of its own. Raises Unavailable for all of them.
+        A refused item changes nothing and does not affect the others; each item that succeeds gets an audit entry of
+        its own. Raises Unavailable if nothing could be carried out.
         """
         results: list[A | Refusal] = []
         with self.vault.change() as change:
@@ -217,11 +241,11 @@ class Service:
             call.caller = self.authenticator.still(change, call.caller, self.clock())
 
     def record_in(self, change: Change, call: Call) -> None:
-        """Leave the audit entry of a call that succeeded, in the change that carries it out."""
+        """Write the audit entry of a call that succeeded, as a part of the change that carries it out."""
         change.record(self._entry(call, SUCCESS, self.clock()).decode())
 
     def record(self, call: Call, refusal: _Refused | None = None) -> None:
-        """Leave the audit entry of a call that changed nothing. Raises Unavailable where it cannot be written."""
+        """Write the audit entry of a call that changed nothing, unless it is `recorded`. Raises Unavailable."""
         if not call.recorded:
             outcome = SUCCESS if refusal is None else refusal.problem
             self.spool.append(self._entry(call, outcome, call.at or self.clock()))
@@ -252,5 +276,5 @@ class Service:
 
 
 def new_request_id() -> str:
-    """A name for one request, in its answer, the log and the audit log."""
+    """A new id for one request, 16 hexadecimal digits; it appears in the answer, the log and the audit log."""
     return random.getrandbits(64).to_bytes(8).hex()  # it need not be hard to guess, only new

@@ -19,21 +19,24 @@ from kms.vault.change import Change
 
 
 class SetAliasRequest(Request):
-    """The key that the alias shall name; with `exists`, only if the alias does (true) or does not yet (false)."""
+    """`key_id` is the key that the alias shall name.
+
+    `exists` refuses the request unless there is such an alias already (true), or none yet (false).
+    """
 
     key_id: KeyId
     exists: bool | None = None
 
 
 class ListAliasesRequest(Request):
-    """A page of aliases in their order; `cursor` is the `next_cursor` of the page before."""
+    """A page of aliases in alphabetical order; `cursor` is the `next_cursor` of the page before."""
 
     limit: Limit = 100
     cursor: Cursor | None = None
 
 
 class AliasView(Answer):
-    """Another name of a key, good wherever a key id is; `updated_at` is when it was given to a key last."""
+    """Another name of a key, usable wherever a key id is. `updated_at` is when it was last pointed to a key."""
 
     alias: str
     key_id: str
@@ -56,7 +59,7 @@ class AliasList(Answer):
     example={"key_id": "orders"},
 )
 def set_alias(service: Service, call: Call, request: SetAliasRequest, alias: str) -> AliasView:
-    """Give a key another name, or give that name to another key."""
+    """Create an alias for a key, or point an existing alias to another key."""
     if not is_alias(alias) or reserved_for(alias) is not None:
         raise ValidationFailed("alias: must look like a key id, and not like the name of a flat key.")
     with service.change(call) as change:
@@ -103,7 +106,7 @@ def list_aliases(service: Service, call: Call, request: ListAliasesRequest) -> A
 
 @operation("DELETE", "/api/v1/aliases/<alias>", permission=Permission.KEYS_UPDATE)
 def delete_alias(service: Service, call: Call, request: EmptyRequest, alias: str) -> AliasView:
-    """Take a name back; the key stays."""
+    """Delete an alias; the key stays."""
     with service.change(call) as change:
         found = _of_caller(service, change, call, alias)
         if found is None:

@@ -18,13 +18,13 @@ from kms.vault.change import Change
 
 
 class RotateKeyRequest(Request):
-    """Which key."""
+    """The id or alias of the key to rotate."""
 
     key_id: KeyId
 
 
 class RevokeNamedKeyRequest(RevokeKeyRequest, kw_only=True):
-    """Which key, why, and since when it is known to be compromised."""
+    """The id or alias of the key to revoke, the reason (RFC 5280), and when it was compromised, if that is known."""
 
     key_id: KeyId
 
@@ -94,7 +94,7 @@ def rotate_named_key(service: Service, call: Call, request: RotateKeyRequest) ->
     example={"key_id": "retired", "reason": "superseded"},
 )
 def revoke_named_key(service: Service, call: Call, request: RevokeNamedKeyRequest) -> KeySummary:
-    """Revoke a key, or up to a thousand keys in one transaction; once this has answered, nobody uses them again."""
+    """Revoke a key, or up to a thousand keys in one transaction; every worker knows it once this has answered."""
     with service.change(call) as change:
         return _revoked(service, call, change, request)
 

@@ -1,4 +1,4 @@
-"""Making key versions: the first of a key, the next by generating again, by rotation, or by the schedule."""
+"""Makes key versions: the first one of a new key, and the next one when a key is generated again or rotated."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kms.keys.cryptoperiod import Cryptoperiods, next_rotation
 from kms.keys.ids import is_key_id, is_session_key_id, new_key_id, new_key_uid, reserved_for
 from kms.keys.lifecycle import awaits_material, effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, Origin, Usage
+from kms.notices import events, outbox
 from kms.vault.change import Change
 from kms.vault.transaction import Snapshot
 
@@ -21,7 +22,7 @@ _NOT_BY_ITSELF = datetime(9999, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class KeySpec:
-    """What a new key shall be; members that are None follow the settings."""
+    """The properties of a new key; for those that are None the settings or the key type give a default."""
 
     type: KeyType
     owner: str
@@ -42,9 +43,9 @@ class KeySpec:
 def new_key(
     change: Change, periods: Cryptoperiods, spec: KeySpec, material: KeyMaterial, now: datetime
 ) -> tuple[Key, KeyVersion]:
-    """A key with its first version.
+    """Insert a new key with its first version, and return both.
 
-    Raises AlreadyExists, NotFound for an owner who is not there, and ValidationFailed.
+    Raises AlreadyExists if the id is taken, NotFound if there is no such owner, and ValidationFailed.
     """
     clients.get(change, spec.owner)
     key_id = spec.key_id
@@ -91,20 +92,22 @@ def next_version(
     *,
     keep_schedule: bool = False,
 ) -> tuple[Key, KeyVersion]:
-    """The next version of `key`; the one before it is deactivated and only decrypts and verifies.
+    """Insert the next version of `key`, made of `material`, and return the changed key and that version.
 
-    With `keep_schedule` the next rotation stays due when it was. Raises KeyStateConflict while the key is suspended
-    or awaits its deletion, Conflict for a type with other uses.
+    The version before is deactivated: from then on it only decrypts and verifies. With `keep_schedule` the date of
+    the next rotation does not move. Raises KeyStateConflict if the key is suspended, not active yet or about to be
+    deleted, and Conflict if a key of type `kind` cannot have the usages of `key`.
     """
     waiting = _beyond_latest(change, key)
     after = _succeeded(change, key, kind, now, keep_schedule=keep_schedule)
     version = _version(change, after, after.latest_version, material, now, now, periods)
     _put(change, waiting, version)
+    outbox.emit(change, events.key_rotated(after, version, now))
     return after, version
 
 
 def pending_rotation(snapshot: Snapshot, key: Key, now: datetime) -> KeyVersion | None:
-    """The version of `key` whose material was brought for the next rotation and is still here, None for none."""
+    """The version of `key` with imported material that waits for the next rotation; None if there is none."""
     found = _beyond_latest(snapshot, key)
     if found is None or found.state is not KeyState.PRE_ACTIVATION or awaits_material(found, now):
         return None
@@ -114,7 +117,10 @@ def pending_rotation(snapshot: Snapshot, key: Key, now: datetime) -> KeyVersion 
 def set_pending_rotation(
     change: Change, key: Key, material: KeyMaterial, fingerprint: bytes, until: datetime | None, now: datetime
 ) -> KeyVersion:
-    """Keep material from elsewhere for the next rotation of `key`, in the place of what waited for it before."""
+    """Store imported material as the version that the next rotation of `key` puts in force, and return that version.
+
+    It replaces material that waited there before. `until` is when the material is to be forgotten, None for never.
+    """
     number = key.latest_version + 1
     assert material.private is not None
     version = KeyVersion(
@@ -138,7 +144,7 @@ def set_pending_rotation(
 def rotate_to(
     change: Change, periods: Cryptoperiods, key: Key, pending: KeyVersion, now: datetime, *, keep_schedule: bool
 ) -> tuple[Key, KeyVersion]:
-    """As `next_version`, with one that waits for it."""
+    """As `next_version`, with `pending`, a version whose imported material waits for the rotation."""
     after = _succeeded(change, key, key_type(pending.type), now, keep_schedule=keep_schedule)
     expires_at = now + key.cryptoperiod
     version = replace(
@@ -150,6 +156,7 @@ def rotate_to(
         process_until=expires_at + periods.process_after,
     )
     change.replace(pending, version)
+    outbox.emit(change, events.key_rotated(after, version, now))
     return after, version
 
 
@@ -195,7 +202,10 @@ def _succeeded(change: Change, key: Key, kind: KeyType, now: datetime, *, keep_s
 
 
 def usages_of(kind: KeyType, asked: frozenset[Usage] | None, material: KeyMaterial) -> frozenset[Usage]:
-    """The usages of a key of `kind`, all that it can have where none are asked for. Raises ValidationFailed."""
+    """The usages of a new key of `kind`: those `asked` for, else the default ones of the type.
+
+    Raises ValidationFailed for usages that the type does not have.
+    """
     purposes = kind.purposes
     if material.public is not None and material.private is None:
         purposes = tuple(frozenset(each for each in purpose if not each.needs_private) for purpose in purposes)
@@ -210,7 +220,7 @@ def usages_of(kind: KeyType, asked: frozenset[Usage] | None, material: KeyMateri
 
 
 def require_free_name(change: Change, name: str, owner: str) -> None:
-    """Raise AlreadyExists for a name in use, and ValidationFailed for one of no form or kept for another client."""
+    """Raise AlreadyExists for a name in use, ValidationFailed for a malformed one or one reserved for a client."""
     if not is_key_id(name):  # REST has checked that; dialects take names as they come
         raise ValidationFailed("key_id: letters, digits, dots, dashes and underscores, 128 at the most.")
     if change.key_by_id(name) is not None or change.find(Alias, name) is not None:

@@ -1,4 +1,7 @@
-"""Key policies of AWS are kept only where they can be enforced, name who is there, and leave the owner in charge."""
+"""Checks AWS key policies before they are stored: only enforceable ones that name existing clients are accepted.
+
+A policy must also leave the owner of the key able to change it.
+"""
 
 from __future__ import annotations
 

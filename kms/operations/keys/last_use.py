@@ -15,9 +15,9 @@ from kms.vault.rows import LastUse
 
 
 class LastUseAnswer(Answer):
-    """The last use that succeeded; without `used_at` there was none since `tracked_since`.
+    """The last successful use of a key. If `used_at` is missing, there was none since `tracked_since`.
 
-    Uses of the last five minutes may be missing, and those before a crash.
+    Uses in the last five minutes, or in the last minutes before a crash, may be missing.
     """
 
     key_id: str
@@ -29,7 +29,7 @@ class LastUseAnswer(Answer):
 
 @operation("GET", "/api/v1/keys/<key_id>/last-use", permission=Permission.KEYS_READ)
 def get_last_use(service: Service, call: Call, request: EmptyRequest, key_id: str) -> LastUseAnswer:
-    """Say when and by which operation a key was used last."""
+    """Show when a key was last used, and by which operation."""
     with service.vault.read() as snapshot:
         key = authorized_key(service, snapshot, call, Permission.KEYS_READ, key_id)
         written, beginning = (snapshot.find(LastUse, uid) for uid in (key.uid, BEGINNING))

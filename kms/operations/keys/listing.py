@@ -1,4 +1,4 @@
-"""Keys over REST: which there are."""
+"""Keys over REST: listing them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kms.vault.records import microseconds
 class ListKeysRequest(Request):
     """A page of keys in the order of their ids; `cursor` is the `next_cursor` of the page before.
 
-    Filters add up. `label` is a name, or a name and a value as `name:value`.
+    A key must match all filters that are given. `label` is the name of a label, or `name:value`.
     """
 
     limit: Limit = 100

@@ -1,4 +1,4 @@
-"""Keys over REST: create, detail, versions, settings."""
+"""Keys over REST: create a key, show it, list its versions, change its properties."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ _SHORTEST_PERIOD, LONGEST_PERIOD = timedelta(seconds=1), timedelta(days=36_500)
 
 
 class CreateKeyRequest(Request):
-    """What the key shall be.
+    """The properties of the new key.
 
-    `usages` are all that the type can have by default, `owner` the caller. `cryptoperiod` is how long a version
-    protects, `rotation_period` after how long the next is made by itself; both ISO 8601, such as P90D. A key that is
-    not `exportable` never becomes so, unless it is made `exportable_later`. `region` is
-    the AWS region in which the AWS dialect shows the key, that of the settings where it is empty. `policy` is a key
-    policy of AWS (docs/reference/aws.md); an empty one leaves the key to its owner.
+    `usages` are by default those of the type's first purpose; `owner` is by default the caller. `cryptoperiod` is
+    how long a version may protect data; `rotation_period` is after how long the service makes the next version by
+    itself. Both are ISO 8601 durations, such as P90D. A key that is not `exportable` can become so later only if it
+    is made with `exportable_later`. `activate_at` is when the key becomes active, by default at once. `region` is
+    the AWS region in which the AWS dialect shows the key, by default the one in the settings. `policy` is an AWS key
+    policy (docs/reference/aws.md); if it is empty, the owner and its grants alone decide who may use the key.
     """
 
     type: KeyTypeName = "xaes-256-gcm"
@@ -72,12 +73,13 @@ class ListVersionsRequest(Request):
 
 
 class UpdateKeyRequest(Request):
-    """Members that are not given stay as they are; `rotation_period` null ends the rotation by schedule.
+    """The properties to change; members that are not given stay as they are.
 
-    `labels` takes the place of all, `add_labels` and `remove_labels` change some.
-    Versions below `min_process_version` are refused everything, those below `min_protect_version` protection.
-    `exportable` can become true where the key was made `exportable_later`, and never false again. `policy` is a key
-    policy of AWS (docs/reference/aws.md); an empty one leaves the key to its owner.
+    `rotation_period` null ends the automatic rotation. `labels` replaces all labels; `add_labels` and
+    `remove_labels` change single ones. Versions below `min_process_version` can no longer be used at all; those below
+    `min_protect_version` can decrypt and verify, but not encrypt or sign. `exportable` can be set to true if the key
+    was made with `exportable_later`, and never back to false. `policy` is an AWS key policy (docs/reference/aws.md);
+    if it is empty, the owner and its grants alone decide who may use the key.
     """
 
     exportable: bool | UnsetType = UNSET
@@ -169,7 +171,7 @@ def list_versions(service: Service, call: Call, request: ListVersionsRequest, ke
     example={"rotation_period": "P90D", "description": "Orders of the web shop"},
 )
 def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: str) -> KeyView:
-    """Change what a key does by itself, what it is called, or from which version on it works."""
+    """Change the properties of a key: periods, labels, description, lowest usable versions, exportability, policy."""
     with service.change(call) as change:
         key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id, *_actions(request))
         if request.policy is not UNSET:
@@ -200,7 +202,7 @@ def update_key(service: Service, call: Call, request: UpdateKeyRequest, key_id: 
 
 
 def _actions(request: UpdateKeyRequest) -> list[str]:
-    """What an update is in the words of AWS, each of which a key's policy may keep from somebody."""
+    """The AWS actions that an update consists of; the key's policy must allow each of them."""
     given = {name for name in request.__struct_fields__ if getattr(request, name) is not UNSET}
     given -= {name for name in ("add_labels", "remove_labels") if not getattr(request, name)}
     is_rotation_ended = request.rotation_period is None
@@ -217,7 +219,7 @@ def _actions(request: UpdateKeyRequest) -> list[str]:
 
 
 def spec_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:
-    """What the request asks for, if the caller may have it. Raises PermissionDenied, ValidationFailed, …"""
+    """The KeySpec of the requested key, if the caller may make it. Raises PermissionDenied, ValidationFailed, …"""
     caller = call.known_caller
     owner = request.owner or caller.client_id
     policy.require(caller, Permission.KEYS_CREATE, owner)
@@ -244,7 +246,7 @@ def spec_of(service: Service, call: Call, request: CreateKeyRequest) -> KeySpec:
 
 
 def stored(service: Service, call: Call, spec: KeySpec, material: KeyMaterial) -> KeyView:
-    """The new key, kept and shown."""
+    """Store a new key with its first version, and return its view."""
     with service.change(call) as change:
         return _store(service, call, change, spec, material)
 

@@ -1,4 +1,4 @@
-"""The public halves of keys: each for who may see the key, and those that verify for everybody."""
+"""Public keys: that of one key for whoever may see the key, and a client's verification keys for everybody."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _KEYS_PUBLISHED = 200
 
 
 class PublicKeyRequest(Request):
-    """Which version, and in which format: PEM, JWK (RFC 7517) or SSH (RFC 4253)."""
+    """`version` is by default the latest; `format` is PEM, JWK (RFC 7517) or SSH (RFC 4253)."""
 
     version: VersionNumber | None = None
     format: Literal["pem", "jwk", "ssh"] = "pem"
 
 
 class PublicKeyAnswer(Answer):
-    """The public key: text, or for `jwk` an object."""
+    """A public key: `public_key` is its text in PEM or SSH form; with the format `jwk` there is the object `jwk`."""
 
     key_id: str
     version: int

@@ -1,4 +1,4 @@
-"""The flat endpoints: what a user tries first."""
+"""The flat endpoints, such as `POST /generate_rsa_key`: one key of each kind per client, for a first try."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GROUPS = tuple(name for name, kind in KEY_TYPES.items() if kind.usages == {Usag
 
 
 class GenerateRequest(Request):
-    """Whose key; the caller's own unless another client is named."""
+    """`client_id` is the client for which the key is made, by default the caller."""
 
     client_id: ClientId | None = None
 
@@ -50,14 +50,14 @@ class GenerateEccRequest(GenerateRequest):
 
 
 class GenerateDhRequest(GenerateRequest):
-    """A group: ffdhe2048 to ffdhe8192, x25519 or x448; with the peer's public key (PEM) the exchange is completed."""
+    """`group` is ffdhe2048 to ffdhe8192, x25519 or x448. `peer_public_key` (PEM) completes an exchange at once."""
 
     group: str | None = None
     peer_public_key: str | None = None
 
 
 class RevokeRequest(Request):
-    """What to revoke and why (RFC 5280 reason names)."""
+    """The key to revoke, the `reason` (a name from RFC 5280), and when the key was compromised, if that is known."""
 
     key_id: KeyId
     reason: RevocationReason = RevocationReason.KEY_COMPROMISE
@@ -65,13 +65,13 @@ class RevokeRequest(Request):
 
 
 class RotateRequest(Request):
-    """What to rotate."""
+    """The id or alias of the key to rotate."""
 
     key_id: KeyId
 
 
 class GeneratedKey(Answer):
-    """A new version. `symmetric_key` is base64 of 32 bytes; `public_key` is PEM."""
+    """A new key version. `symmetric_key` is the 32 bytes of the key in base64; `public_key` is PEM."""
 
     client_id: str
     key_id: str
@@ -85,8 +85,9 @@ class GeneratedKey(Answer):
 class CompletedExchange(Answer):
     """What the peer needs to derive the same session key.
 
-    The peer computes Z from its private key and `public_key` (for ffdhe groups Z has the length of the
-    modulus), then HKDF with SHA-256, `salt` and `info` (both base64), 32 bytes.
+    The peer computes the shared secret Z from its own private key and `public_key` (PEM). For ffdhe groups Z is
+    left-padded to the length of the modulus. The session key is the 32 bytes that HKDF with SHA-256 derives from Z,
+    with `salt` and `info` (both base64).
     """
 
     client_id: str
@@ -101,7 +102,7 @@ class CompletedExchange(Answer):
 
 
 class Message(Answer):
-    """A sentence."""
+    """`message` is a sentence for people that says what was done."""
 
     message: str
 
@@ -114,7 +115,7 @@ class Message(Answer):
     request=GenerateRequest,
 )
 def generate_symmetric_key(service: Service, call: Call, request: GenerateRequest) -> GeneratedKey:
-    """Make the next version of `{client_id}_symmetric`, an AES-256 key, and give it out."""
+    """Make the next version of `{client_id}_symmetric`, an AES-256 key, and return it in plaintext."""
     kind = key_type("xaes-256-gcm")
     material = kind.generate()
     key, version = _generate(service, call, request, "symmetric", kind, material)
@@ -130,7 +131,7 @@ def generate_symmetric_key(service: Service, call: Call, request: GenerateReques
     slow=True,
 )
 def generate_rsa_key(service: Service, call: Call, request: GenerateRsaRequest) -> GeneratedKey:
-    """Make the next version of `{client_id}_rsa` and give out its public key."""
+    """Make the next version of `{client_id}_rsa` and return its public key."""
     kind = _of_type(f"rsa-{request.bits}", "bits", "2048, 3072, 4096")
     return _answer(*_generate(service, call, request, "rsa", kind))
 
@@ -143,7 +144,7 @@ def generate_rsa_key(service: Service, call: Call, request: GenerateRsaRequest) 
     request=GenerateEccRequest,
 )
 def generate_ecc_key(service: Service, call: Call, request: GenerateEccRequest) -> GeneratedKey:
-    """Make the next version of `{client_id}_ecc` and give out its public key."""
+    """Make the next version of `{client_id}_ecc` and return its public key."""
     kind = _of_type(f"ec-{request.curve.lower().replace('-', '')}", "curve", "P-256, P-384, P-521, secp256k1")
     return _answer(*_generate(service, call, request, "ecc", kind))
 
@@ -173,7 +174,7 @@ def generate_dh_key(service: Service, call: Call, request: GenerateDhRequest) ->
     request=RevokeRequest,
 )
 def revoke_key(service: Service, call: Call, request: RevokeRequest) -> Message:
-    """Revoke every version of a key; once this has answered, no worker on any node uses it again."""
+    """Revoke every version of a key; every worker on every node knows it once this has answered."""
     with service.change(call) as change:
         revoke(service, call, change, request.key_id, request.reason, request.compromised_at)
     return Message(message=f"Key {request.key_id} revoked.")
@@ -188,7 +189,7 @@ def revoke_key(service: Service, call: Call, request: RevokeRequest) -> Message:
     slow=True,
 )
 def rotate_key(service: Service, call: Call, request: RotateRequest) -> GeneratedKey:
-    """Make the next version of a key; secret material is not given out."""
+    """Make the next version of a key. The answer has no secret key material."""
     material = next_material(service, call, request.key_id)
     with service.change(call) as change:
         return _answer(*rotate(service, call, change, request.key_id, material))

@@ -26,10 +26,11 @@ _MOST_REGIONS = 64
 
 
 class SetRegionsRequest(Request):
-    """The region that is `primary` from now on, which must be one of the key's, and one to `add` or to `remove`.
+    """Changes to the AWS regions of a key: the new `primary` one, a replica to `add`, a replica to `remove`.
 
-    A replica has a description and labels of its own, at first none: `description`, `add_labels` and `remove_labels`
-    are about the one that is added, or that is named by `describe`.
+    `primary` must be a region that the key has already or that is added now. Each replica has its own description
+    and labels, at first none. `description`, `add_labels` and `remove_labels` change those of the added replica, or
+    of the one whose region `describe` names.
     """
 
     primary: Named | UnsetType = UNSET
@@ -49,7 +50,7 @@ class SetRegionsRequest(Request):
     example={"add": "eu-central-1"},
 )
 def set_regions(service: Service, call: Call, request: SetRegionsRequest, key_id: str) -> KeyView:
-    """Change in which AWS regions a key is shown whose id begins with `mrk-`, as AWS's multi-region keys do."""
+    """Change in which AWS regions a multi-region key is shown; such a key's id begins with `mrk-`."""
     with service.change(call) as change:
         key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id)
         if not is_multi_region_key_id(key.key_id):

@@ -28,23 +28,24 @@ _SHORTEST_WAIT, _USUAL_WAIT, _LONGEST_WAIT = timedelta(days=1), timedelta(days=3
 
 
 class RevokeKeyRequest(Request):
-    """Why (RFC 5280 reason names), and since when the key is known to be compromised."""
+    """The `reason` (a name from RFC 5280), and when the key was compromised, if that is known."""
 
     reason: RevocationReason = RevocationReason.KEY_COMPROMISE
     compromised_at: Moment | None = None
 
 
 class RotateKeyVersionRequest(Request):
-    """With `keep_schedule` the next rotation by schedule stays due when it was, and is not counted from now."""
+    """`keep_schedule` leaves the date of the next automatic rotation as it is; else it is counted from now."""
 
     keep_schedule: bool = False
 
 
 class DeleteKeyRequest(Request):
-    """How long the deletion can still be cancelled: from a day to a year, ISO 8601.
+    """`waiting_period` is how long the deletion can still be cancelled: ISO 8601, from P1D to P365D.
 
-    With `release_name` the key's id, and an alias that it was called by, is free at once for another key; until it is
-    gone the deleted one has an id that begins with `deleted-`, and says by `former_key_id` which it had.
+    With `release_name` the key's id, and the alias if the request named the key by one, can be given to another key
+    at once. Until it is gone, the deleted key then has an id that begins with `deleted-`; its `former_key_id` is the
+    id that it had before.
     """
 
     waiting_period: timedelta = _USUAL_WAIT
@@ -52,7 +53,7 @@ class DeleteKeyRequest(Request):
 
 
 class TrimKeyRequest(Request):
-    """The oldest version to keep."""
+    """`oldest_version` is the number of the oldest version to keep."""
 
     oldest_version: VersionNumber
 
@@ -67,9 +68,9 @@ class TrimKeyRequest(Request):
     example={},
 )
 def rotate_key_version(service: Service, call: Call, request: RotateKeyVersionRequest, key_id: str) -> KeyView:
-    """Make the next version of a key; the one before decrypts and verifies from now on.
+    """Make the next version of a key; the version before can then only decrypt and verify.
 
-    Where material from elsewhere was brought for that, it is the next version's.
+    If imported material waits for the rotation, the next version is made of that.
     """
     material = next_material(service, call, key_id)
     with service.change(call) as change:
@@ -79,14 +80,14 @@ def rotate_key_version(service: Service, call: Call, request: RotateKeyVersionRe
 
 @operation("POST", "/api/v1/keys/<key_id>/suspend", permission=Permission.KEYS_REVOKE, example={})
 def suspend_key(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
-    """Put a key on hold: it is refused everything until it is resumed."""
+    """Suspend a key: every use of it is refused until it is resumed."""
     with service.change(call) as change:
         return shown(service, change, revoke(service, call, change, key_id, RevocationReason.CERTIFICATE_HOLD))
 
 
 @operation("POST", "/api/v1/keys/<key_id>/resume", permission=Permission.KEYS_REVOKE, example={})
 def resume_key(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
-    """Lift the hold on a key."""
+    """Resume a suspended key."""
     with service.change(call) as change:
         return shown(service, change, revoke(service, call, change, key_id, RevocationReason.REMOVE_FROM_CRL))
 
@@ -99,7 +100,7 @@ def resume_key(service: Service, call: Call, request: EmptyRequest, key_id: str)
     example={"reason": "superseded"},
 )
 def revoke_key_versions(service: Service, call: Call, request: RevokeKeyRequest, key_id: str) -> KeyView:
-    """Revoke every version of a key; once this has answered, no worker on any node uses it again."""
+    """Revoke every version of a key; every worker on every node knows it once this has answered."""
     with service.change(call) as change:
         key = revoke(service, call, change, key_id, request.reason, request.compromised_at)
         return shown(service, change, key)
@@ -113,7 +114,7 @@ def revoke_key_versions(service: Service, call: Call, request: RevokeKeyRequest,
     example={"oldest_version": 2},
 )
 def trim_key(service: Service, call: Call, request: TrimKeyRequest, key_id: str) -> KeyView:
-    """Remove the versions before `oldest_version`, with their material, for ever."""
+    """Delete the versions before `oldest_version`, with their material, permanently."""
     with service.change(call) as change:
         key = authorized_key(service, change, call, Permission.KEYS_DELETE, key_id)
         oldest = request.oldest_version
@@ -138,7 +139,7 @@ def trim_key(service: Service, call: Call, request: TrimKeyRequest, key_id: str)
     example={},
 )
 def destroy_version(service: Service, call: Call, request: EmptyRequest, key_id: str, version: int) -> KeyView:
-    """Erase the material of one version for ever; what is known about it stays."""
+    """Erase the key material of one version permanently; its metadata stays."""
     with service.change(call) as change:
         key = authorized_key(service, change, call, Permission.KEYS_DELETE, key_id)
         found = change.find(KeyVersion, key.uid, version) if version <= key.latest_version else None
@@ -159,7 +160,7 @@ def destroy_version(service: Service, call: Call, request: EmptyRequest, key_id:
     example={"waiting_period": "P7D"},
 )
 def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: str) -> KeyView:
-    """Refuse a key every use at once, and delete it with all its versions after a waiting period."""
+    """Refuse every use of a key from now on, and delete it with all its versions after a waiting period."""
     if not _SHORTEST_WAIT <= request.waiting_period <= _LONGEST_WAIT:
         raise ValidationFailed("waiting_period: from P1D to P365D.")
     with service.change(call) as change:
@@ -180,7 +181,7 @@ def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: 
 
 @operation("POST", "/api/v1/keys/<key_id>/cancel-deletion", permission=Permission.KEYS_DELETE, example={})
 def cancel_deletion(service: Service, call: Call, request: EmptyRequest, key_id: str) -> KeyView:
-    """Keep a key that was to be deleted, with the id that it gave up if nothing else has that by now."""
+    """Cancel the deletion of a key. It gets its former id back, unless another key or alias has that by now."""
     with service.change(call) as change:
         key = authorized_key(service, change, call, Permission.KEYS_DELETE, key_id)
         if key.deletion_at is None:
@@ -215,7 +216,10 @@ def revoke(
     reason: RevocationReason,
     compromised_at: datetime | None = None,
 ) -> Key:
-    """Revoke, hold or resume. Raises NotFound, PermissionDenied, KeyStateConflict, ValidationFailed."""
+    """Revoke, suspend or resume a key, by `reason`, and return the changed key.
+
+    Raises NotFound, PermissionDenied, KeyStateConflict, and ValidationFailed for a wrong `compromised_at`.
+    """
     now = service.clock()
     key = authorized_key(service, change, call, Permission.KEYS_REVOKE, key_id)
     if compromised_at is not None and not min(key.created_at, now) <= compromised_at <= now:
@@ -224,7 +228,7 @@ def revoke(
 
 
 def next_material(service: Service, call: Call, key_id: str) -> tuple[KeyType, KeyMaterial]:
-    """KeyMaterial for the next version of a key. It may take seconds, so it comes before the change."""
+    """The type of a key, and fresh material for its next version. May take seconds, so call it before the change."""
     kind = key_type(authorized_key_cached(service, call, Permission.KEYS_ROTATE, key_id).type)
     return kind, service.generated(kind)
 
@@ -238,7 +242,10 @@ def rotate(
     *,
     keep_schedule: bool = False,
 ) -> tuple[Key, KeyVersion]:
-    """Make the next version of a key: of what waits for that, else of material that was made for it."""
+    """Make the next version of a key, of imported material that waits for it, or else of `made`.
+
+    `made` is what `next_material` gave. Returns the changed key and the new version.
+    """
     kind, material = made
     key = authorized_key(service, change, call, Permission.KEYS_ROTATE, key_id)
     if key.type != kind.name:

@@ -31,9 +31,11 @@ VERSIONS_SHOWN = 100
 
 
 class VersionView(Answer):
-    """One version; `public_key` is PEM. After `expires_at` it no longer protects, after `process_until` nothing.
+    """One key version; `public_key` is PEM.
 
-    `external_material` says where material is that is kept elsewhere, `material_expires_at` for how long it was lent.
+    After `expires_at` it can no longer encrypt or sign; after `process_until` it cannot be used at all. For imported
+    material that may be withdrawn, `external_material` says whether it is present, and `material_expires_at` when
+    the service will forget it.
     """
 
     version: int
@@ -52,8 +54,9 @@ class VersionView(Answer):
 class KeySummary(Answer):
     """A key without its versions. `state`, `expires_at` and `pending_import` are those of the latest version.
 
-    A key that waits for its deletion is `pending-deletion`, whatever its versions were. `former_key_id` is the id
-    that a deleted key gave up.
+    During the waiting period of a deletion, `state` is `pending-deletion`. `former_key_id` is the id that such a key
+    had before its deletion released the name. `pending_import` says that the latest version waits for its external
+    material.
     """
 
     key_id: str
@@ -89,8 +92,8 @@ _from_the_key = attrgetter(*_OF_THE_KEY)
 class KeyView(KeySummary):
     """A key with its aliases and its newest versions (at most 100), the oldest of them first.
 
-    What its replicas have for themselves is under their regions. `pending_rotation` is the version that comes into
-    force at the next rotation, whose material was brought for that.
+    `replica_descriptions` and `replica_labels` are those of its replicas, by region. `pending_rotation` is a version
+    of imported material that comes into force at the next rotation.
     """
 
     aliases: list[str]

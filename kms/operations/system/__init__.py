@@ -1,1 +1,1 @@
-"""What operators need and what happens by itself: audit log, metrics, mounts, schedule, checks."""
+"""Operations for operators, and background tasks: audit log, metrics, mounts, policy, schedule, integrity check."""

@@ -1,4 +1,7 @@
-"""The check of the whole vault against its head: once for a database, a slice at a time, going on where it was."""
+"""The integrity check: compares the whole vault with its head, slice by slice, by one worker for each database.
+
+A check that was interrupted goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ INTEGRITY = "integrity"
 """The task of that name (see `vault.claims`)."""
 _CLAIM = timedelta(minutes=2)
 _KEEP_SECONDS = 30.0
-_SHARE = 10  # of ten moments it takes one, so that nobody who uses keys notices
+_SHARE = 10  # it works a tenth of the time, so that it does not slow down the use of keys
 
 
 def check_integrity(service: Service, is_stopping: Callable[[], bool] = lambda: False) -> None:
-    """Compare every table with the head if that is due and no other worker does it; stop trusting where one differs.
+    """Compare every table with the head, if that is due and no other worker does it.
 
-    Raises Unavailable.
+    If a table differs, the database is not trusted any more and keys are not used. Raises Unavailable.
     """
     vault = service.vault
     every = tables.authenticated_tables()
@@ -42,7 +45,7 @@ def check_integrity(service: Service, is_stopping: Callable[[], bool] = lambda: 
 
 
 def checked_state(service: Service) -> str:
-    """How far the check is, for an operator to read."""
+    """A line of text that says how far the integrity check is, for operators."""
     claim = claims.look(service.vault, INTEGRITY)
     if claim.position:
         return f"integrity check: under way, at the table {claim.position}\n"

@@ -1,4 +1,4 @@
-"""What operators chart, read from the state that there is when it is asked for."""
+"""Gauges for metrics, read from the database and the host at the moment of a scrape."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kms.audit.spool import sizes
 from kms.crypto.registry import KEY_TYPES
 from kms.keys.model import KeyState, ShownState
 from kms.metrics import Gauge, WorkerState
+from kms.notices.model import DeliveryState
 from kms.operations.core.service import Service
 from kms.operations.keys.listing import state_at
 from kms.vault import tables
@@ -28,7 +29,7 @@ _OF_NO_KNOWN = "unknown"
 
 
 def sample(service: Service) -> None:
-    """Put into the metrics what this worker has by itself; once a second, and before a scrape here."""
+    """Update the metrics of this worker alone. Called once a second, and before a scrape that this worker answers."""
     memory = service.memory
     service.metrics.sample(
         WorkerState(
@@ -43,7 +44,7 @@ def sample(service: Service) -> None:
 
 
 def read_now(service: Service) -> list[Gauge]:
-    """Everything that is read when it is asked for; what costs more the more keys there are, once a minute."""
+    """All gauges that are read at a scrape. Those that take longer the more keys there are can be a minute old."""
     now = service.clock()
     with service.vault.read() as snapshot:
         expiring: dict[tuple[str, ...], float] = {
@@ -64,11 +65,13 @@ def _counted(service: Service, now: datetime) -> Sequence[Gauge]:
         locks = snapshot.connection.execute(
             select(func.count()).select_from(tables.login_failures).where(locked_at(now))
         ).scalar_one()
+        notices = _notices(snapshot)
     return [
         Gauge("kms_keys", "Keys by type and by the state of their latest version.", ("type", "state"), keys),
         _one("kms_sessions", "Sessions that are not over.", sessions),
         _one("kms_access_keys", "Access keys that have not expired.", access_keys),
         _one("kms_login_locks", "Clients and places that are locked out now after failed log-ins.", locks),
+        Gauge("kms_notices", "Notices that wait to be delivered, or were given up.", ("state",), notices),
     ]
 
 
@@ -87,6 +90,14 @@ def _keys(snapshot: Snapshot, now: datetime) -> dict[tuple[str, ...], float]:
         )
         counts[labels] = counts.get(labels, 0) + count
     return counts
+
+
+def _notices(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
+    """How many notices wait, and how many are dead."""
+    state = tables.notice_outbox.c.state
+    query = select(state, func.count()).where(state != DeliveryState.DELIVERED).group_by(state)
+    counts = {row[0]: row[1] for row in snapshot.connection.execute(query)}
+    return {(str(each),): counts.get(each, 0) for each in (DeliveryState.WAITING, DeliveryState.DEAD)}
 
 
 def _in_force(snapshot: Snapshot, table: Table, now: datetime) -> int:

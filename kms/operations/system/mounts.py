@@ -1,4 +1,4 @@
-"""Further mounts of the Vault dialect: a mount is a name, and its keys have ids that begin with it and a dot."""
+"""Further mounts of the Vault dialect. The ids of the keys in a mount begin with the mount's name and a dot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RESERVED = frozenset({"sys", "auth", "cubbyhole", "identity"})
 
 
 class CreateMountRequest(Request):
-    """A name of letters, digits, dashes and underscores, 32 at the most."""
+    """`mount` is a name of letters, digits, dashes and underscores, at most 32 characters."""
 
     mount: str
     description: Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00]*\Z")] = ""
@@ -39,7 +39,7 @@ class MountView(Answer):
 
 
 class MountList(Answer):
-    """Every mount beside that of the settings."""
+    """Every mount except the one that is named in the settings."""
 
     items: list[MountView]
     next_cursor: str | None
@@ -82,9 +82,9 @@ def list_mounts(service: Service, call: Call, request: EmptyRequest) -> MountLis
 
 @operation("DELETE", "/api/v1/mounts/<mount>", permission=Permission.MOUNTS_MANAGE, checked_upfront=True)
 def delete_mount(service: Service, call: Call, request: EmptyRequest, mount: str) -> MountView:
-    """Remove a mount, free the names in it, and refuse its keys every use; after a day they are deleted.
+    """Delete a mount. Every use of its keys is refused at once, and after a day the keys are deleted.
 
-    Until then each can be brought back by cancelling its deletion.
+    Their names are free at once. Until the keys are deleted, each can be brought back by cancelling its deletion.
     """
     with service.change(call) as change:
         found = change.find(Mount, mount) if is_mount(mount) else None

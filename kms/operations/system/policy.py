@@ -1,4 +1,4 @@
-"""What policy says about a request, and what it would say about those of the last days after a change of grants."""
+"""Explains access decisions, and simulates how a change of grants would decide the requests of the last days."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ GrantId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
 
 class ExplainRequest(Request):
-    """A request to explain: as whom, what, with which key, and in which circumstances.
+    """The request whose decision is to be explained: who asks, for which permission, on which key, and how.
 
-    Left out are the caller itself, its own address and second factor, and now. `action` is what AWS calls it, where
-    the key has a policy of AWS; `second_factor_age` is in seconds.
+    By default `client_id` is the caller, `source` its address, `second_factor_age` that of its own second factor (in
+    seconds), and `at` now. `action` is the name of an AWS action, for keys with an AWS key policy.
+    `associated_data` is that of the message.
     """
 
     permission: Permission
@@ -57,7 +58,7 @@ class ExplainRequest(Request):
 
 
 class ReasonView(Answer):
-    """One rule: its name, what it would do, whether it is about this request, and why or why not."""
+    """One rule: its name, its effect, whether it applies to this request, and why it does or does not."""
 
     rule: str
     effect: Effect
@@ -66,14 +67,14 @@ class ReasonView(Answer):
 
 
 class ExplainAnswer(Answer):
-    """Whether it is allowed, and every rule that was looked at."""
+    """Whether the request is allowed, and every rule that was evaluated."""
 
     allowed: bool
     because: list[ReasonView]
 
 
 class SimulateRequest(Request):
-    """Grants to add and to remove, in thought only, and how far to look back."""
+    """Grants to `add` and ids of grants to `remove` in the simulation. `since` is how far to look back (ISO 8601)."""
 
     add: Annotated[list[CreateGrantRequest], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
     remove: Annotated[list[GrantId], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
@@ -81,7 +82,10 @@ class SimulateRequest(Request):
 
 
 class ChangedUse(Answer):
-    """What a client did, or was refused, `uses` times, and what policy says of it before and after."""
+    """A use of a key that occurred `uses` times, allowed or refused, and whose decision the change would turn around.
+
+    `before` and `after` say whether it is allowed without and with the change.
+    """
 
     client_id: str
     permission: Permission
@@ -92,10 +96,10 @@ class ChangedUse(Answer):
 
 
 class SimulateAnswer(Answer):
-    """What would change among what was done since `seen_since`, as far back as the audit log here goes.
+    """The uses whose decision would change, of `entries` audit entries of this node, the oldest from `seen_since`.
 
-    `unseen` are keys that were used in that time, and last by a request that is not in this log: on another node, or
-    it was moved away.
+    `unseen` are keys that were used in that time, but whose last use is not in this audit log: it happened on another
+    node, or the part of the log with it was moved away.
     """
 
     changed: list[ChangedUse]
@@ -112,7 +116,7 @@ class SimulateAnswer(Answer):
     example={"permission": "keys:encrypt", "key_id": "orders"},
 )
 def explain_policy(service: Service, call: Call, request: ExplainRequest) -> ExplainAnswer:
-    """Say whether a client may do something with a key, and every rule that was looked at.
+    """Show whether a client may do something with a key, and every rule that was evaluated.
 
     Clients ask about themselves, owners about their keys, administrators and auditors about everything.
     """
@@ -148,10 +152,10 @@ def explain_policy(service: Service, call: Call, request: ExplainRequest) -> Exp
     slow=True,
 )
 def simulate_policy(service: Service, call: Call, request: SimulateRequest) -> SimulateAnswer:
-    """Say what would change among what was really done, if grants were added and removed. Nothing is changed.
+    """Show which past requests would be decided otherwise if grants were added and removed. Changes nothing.
 
-    It knows the uses that were carried out on this node, and all changes. A second factor counts as given just then,
-    and a message as one that a grant admits.
+    It looks at uses of keys that this node carried out or refused, and at all changes. It assumes that a second
+    factor had just been given, and that the encryption context was one that the grants require.
     """
     if request.since < timedelta(0):
         raise ValidationFailed("since: is not negative.")

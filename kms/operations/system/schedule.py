@@ -1,7 +1,7 @@
-"""What happens by itself in a running service: rotations that are due, old rows removed, the vault checked.
+"""Background tasks of a running service: rotate keys that are due, remove old rows, check the vault.
 
-Every worker of every node runs this. What is due is claimed in a transaction before it is carried out, so that it
-happens once; where the claimant dies, the claim runs out and another worker takes it.
+Every worker of every node runs this. A worker claims a task in a transaction before it carries it out, so that it
+happens only once. If that worker dies, its claim expires and another worker takes over.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from kms.crypto.registry import key_type
 from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion
+from kms.notices import outbox
 from kms.operations.core.service import Call, Service, new_request_id
 from kms.operations.keys import key_factory
 from kms.operations.keys.state_changes import remove
 from kms.operations.system.checking import check_integrity
+from kms.operations.system.expiring import announce_expiring_keys
 from kms.operations.system.gauges import sample
 from kms.operations.transfer.external import forget_material
 from kms.vault import claims, tables
@@ -58,7 +60,7 @@ class Schedule:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
-            for work in (self.tick, self.check, self.beat, self.learn_keys)
+            for work in (self.tick, self.check, self.beat, self.learn_keys, self.notify, self.alarm)
         ]
 
     def start(self) -> None:
@@ -87,7 +89,7 @@ class Schedule:
             tidy(self._service.settings.audit_dir)
 
     def beat(self) -> None:
-        """Let other nodes hear that this one lives, however long everything else takes. Raises Refusal."""
+        """Write the heartbeat of this node, however long other tasks take. Raises Refusal."""
         nodes = self._service.vault.nodes
         if nodes.is_beat_due():
             with self._service.vault.change() as change:
@@ -99,6 +101,16 @@ class Schedule:
         if claims.take(self._service.vault, _ISSUERS, now, _ISSUERS_INTERVAL) is not None:
             refresh_issuers(self._service, now)
 
+    def notify(self) -> None:
+        """Tell of keys that expire soon, and begin to send the notices that are due. Raises Refusal."""
+        self._service.happenings.write()
+        announce_expiring_keys(self._service, self._service.clock())
+        self._service.deliveries.deliver_due()
+
+    def alarm(self) -> None:
+        """Tell that the service does not work, also where it does not trust its database. Raises Refusal."""
+        self._service.happenings.sound_alarms()
+
     def check(self) -> None:
         """Compare the vault with its head if that is due, which may take long. Raises Refusal."""
         check_integrity(self._service, self._stopping.is_set)
@@ -108,7 +120,7 @@ class Schedule:
         wait = _TICK_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311
         while not self._stopping.wait(wait):
             wait = _TICK_SECONDS
-            if self._service.vault.host.distrust is not None:
+            if self._service.vault.host.distrust is not None and work != self.alarm:
                 continue
             try:
                 work()
@@ -226,7 +238,7 @@ def delete_due_keys(service: Service, now: datetime) -> None:
 
 
 def refresh_issuers(service: Service, now: datetime) -> None:
-    """Fetch the keys of every issuer that serves them: a key that one gave up is good no longer than until then."""
+    """Fetch the public keys of every issuer with a `jwks_uri` again; keys it no longer serves become invalid."""
     with service.vault.read() as snapshot:
         found = snapshot.select(Issuer, tables.issuers.c.jwks_uri != "")
     for issuer in found:
@@ -234,7 +246,7 @@ def refresh_issuers(service: Service, now: datetime) -> None:
 
 
 def remove_old_rows(service: Service, now: datetime) -> None:
-    """Remove expired sessions, access keys, assertions, wrapping keys, failures to log in and material, in slices."""
+    """Remove, in slices, what has expired or was settled long ago, such as sessions, notices and lent material."""
     while _remove_some_old_rows(service, microseconds(now), now):
         time.sleep(_PAUSE_SECONDS)
 
@@ -249,6 +261,7 @@ def _remove_some_old_rows(service: Service, moment: int, now: datetime) -> bool:
             change.select(UsedAssertion, tables.used_assertions.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             change.select(WrappingKey, tables.wrapping_keys.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             lockout.forgotten(change, now, _ROWS_AT_ONCE),
+            outbox.forgotten(change, now, _ROWS_AT_ONCE),
         )
         for rows in old:
             change.delete(*rows)

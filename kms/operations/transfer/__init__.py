@@ -1,1 +1,1 @@
-"""Keys that come in and go out: import, export, material kept elsewhere, backups."""
+"""Moving keys in and out: import, export, externally kept key material, backups."""

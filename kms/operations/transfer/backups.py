@@ -40,14 +40,14 @@ _FORMAT = b"kms backup v1\x00"
 
 
 class BackupAnswer(Answer):
-    """The key with all its versions, sealed; to be given to `restore` as it is."""
+    """`backup` is the key with all its versions, encrypted (base64); give it to `restore` unchanged."""
 
     key_id: str
     backup: bytes
 
 
 class RestoreRequest(Request):
-    """What `backup` gave."""
+    """The member `backup` of the answer to `backup`, unchanged."""
 
     backup: bytes
 
@@ -66,7 +66,7 @@ class _Contents(msgspec.Struct):
     example={},
 )
 def backup_key(service: Service, call: Call, request: EmptyRequest, key_id: str) -> BackupAnswer:
-    """Give a key with all its versions out, sealed so that only a restoration opens it."""
+    """Return a backup of a key with all its versions, encrypted so that only `restore` can read it."""
     with service.vault.read() as snapshot:
         key = authorized_key(service, snapshot, call, Permission.KEYS_EXPORT, key_id)
         contents = msgspec.msgpack.encode(_contents(snapshot, key))
@@ -87,7 +87,7 @@ def backup_key(service: Service, call: Call, request: EmptyRequest, key_id: str)
     example={"backup": FromAnswerOf("backup_key", "backup", "a21zIGJhY2t1cCB2MQ==")},
 )
 def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyView:
-    """Bring a key back from its backup, with its owner, its states and its versions."""
+    """Restore a key from its backup, with its owner, its versions and their states."""
     if not request.backup.startswith(_FORMAT):
         raise DecryptionFailed
     plain = _cipher(service).decrypt(request.backup[len(_FORMAT) :], _FORMAT)

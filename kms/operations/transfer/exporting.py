@@ -1,4 +1,4 @@
-"""Taking a key along: only one born exportable, wrapped under a public key of the caller's."""
+"""Export of keys: only of those that are exportable, and wrapped under a public key that the caller gives."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SMALLEST_RSA, _LARGEST_RSA = 2048, 8192
 
 
 class ExportKeyRequest(Request):
-    """The recipient's public key as PEM.
+    """`recipient_public_key` is the public key (PEM) under which the exported key is wrapped.
 
-    RSA keys take the `algorithm` RSA_AES_KEY_WRAP_SHA_256 (default) or RSA-OAEP-256, all others HPKE with an
-    empty info, in the suite of their type. `plaintext` in place of a recipient needs the permission
-    `keys:export-plaintext`, which only administrators grant.
+    For an RSA recipient `algorithm` is RSA_AES_KEY_WRAP_SHA_256 (default) or RSA-OAEP-256; for all others it is HPKE
+    with an empty info, in the suite of the recipient's key type. `plaintext` true, without a recipient, returns the
+    key unwrapped; it needs the permission `keys:export-plaintext`, which only administrators grant.
     """
 
     recipient_public_key: str | None = None
@@ -41,7 +41,10 @@ class ExportKeyRequest(Request):
 
 
 class ExportKeyAnswer(UsedKey, kw_only=True):
-    """The wrapped key; `format` is that of what was wrapped, `suite` that of HPKE."""
+    """The key: `wrapped_key`, or `key` if plaintext was asked for; both in base64.
+
+    `format` is the encoding of the key inside the wrapping; `suite` is the HPKE suite, if HPKE was used.
+    """
 
     type: str
     format: str
@@ -62,7 +65,7 @@ class ExportKeyAnswer(UsedKey, kw_only=True):
     },
 )
 def export_key(service: Service, call: Call, request: ExportKeyRequest, key_id: str) -> ExportKeyAnswer:
-    """Give a key out, wrapped under a public key."""
+    """Export a key, wrapped under a public key."""
     with service.vault.read() as snapshot:
         key = authorized_key(service, snapshot, call, Permission.KEYS_EXPORT, key_id)
         if not key.exportable:

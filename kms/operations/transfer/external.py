@@ -1,4 +1,4 @@
-"""Keys whose material is kept elsewhere and lent to the service: it comes wrapped, and can be taken back."""
+"""Keys whose material is kept outside the service: it is imported wrapped, and can be removed and imported again."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ _CAN_BE_LENT = frozenset({KeyState.PRE_ACTIVATION, KeyState.ACTIVE, KeyState.SUS
 
 
 class ImportMaterialRequest(Request):
-    """The material under a wrapping key, in a `format` as for an import; after `valid_until` it is forgotten.
+    """Key material, wrapped under a wrapping key; `format` and `algorithm` are as for an import.
 
-    Other material than what the key had before comes as its `next_version`, which the next rotation puts in force.
-    With a `version`, it must be that version's.
+    After `valid_until` the service forgets the material; without it, it keeps the material. Once the key has had
+    material, only the same can be imported again. Other material needs `next_version` true, and is put in force by
+    the next rotation. `version` refuses the request unless the material is that of this version.
     """
 
     wrapping_key_id: str
@@ -52,13 +53,13 @@ class ImportMaterialRequest(Request):
 
 
 class ImportedMaterialView(KeyView, kw_only=True):
-    """The key, and the version that the material is of."""
+    """The key; `imported_version` is the number of the version to which the material belongs."""
 
     imported_version: int
 
 
 class DeleteMaterialRequest(Request):
-    """Of which version; of the latest where none is named."""
+    """`version` is the version whose material is removed, by default the latest."""
 
     version: VersionNumber | None = None
 
@@ -74,7 +75,7 @@ class DeleteMaterialRequest(Request):
     example={"type": "xaes-256-gcm", "key_id": "lent"},
 )
 def create_external_key(service: Service, call: Call, request: CreateKeyRequest) -> KeyView:
-    """Make a key that waits for its material; until then it is refused every use."""
+    """Make a key without material. Every use of it is refused until its material is imported."""
     spec = replace(spec_of(service, call, request), origin=Origin.IMPORTED)
     return stored(service, call, spec, KeyMaterial(None))
 
@@ -94,7 +95,7 @@ def create_external_key(service: Service, call: Call, request: CreateKeyRequest)
 def import_material(
     service: Service, call: Call, request: ImportMaterialRequest, key_id: KeyId
 ) -> ImportedMaterialView:
-    """Give a key the material that it waits for: any at first, later the same again, or that of its next version."""
+    """Import material into a key made for it: its first, the same again after a removal, or its next version's."""
     now = service.clock()
     if request.valid_until is not None and request.valid_until <= now:
         raise ValidationFailed("valid_until: must lie in the future.")
@@ -123,9 +124,10 @@ def import_material(
 def _place(
     change: Change, key: Key, latest: KeyVersion, fingerprint: bytes, request: ImportMaterialRequest, now: datetime
 ) -> KeyVersion | None:
-    """The version that the material is for, None where it is the first of its next version.
+    """The version to which the material belongs; None if it is new material, for the key's next version.
 
-    Raises Conflict for material that is not the one that was asked for, KeyStateConflict where other material waits.
+    Raises Conflict for material other than the request says, and KeyStateConflict if other material already waits for
+    the next rotation, or if the version was destroyed or compromised.
     """
     if latest.fingerprint is None:
         return latest
@@ -161,7 +163,7 @@ def _with_material(
     fingerprint: bytes,
     request: ImportMaterialRequest,
 ) -> KeyVersion:
-    """`version` with its material; what protects now has its cryptoperiod from now on."""
+    """`version` with its material. If it is the latest version, its cryptoperiod begins now."""
     material, now = imported.material, service.clock()
     assert material.private is not None
     given = replace(
@@ -190,9 +192,10 @@ def _with_material(
     example={},
 )
 def delete_material(service: Service, call: Call, request: DeleteMaterialRequest, key_id: str) -> KeyView:
-    """Forget material of such a key at once; what needs it waits until the same comes again.
+    """Remove the material of a version of such a key at once; the same material can be imported again later.
 
-    Material that waits for the next rotation is forgotten altogether.
+    Until then every use of that version is refused. If the material waits for the next rotation, its version is
+    removed as well.
     """
     with service.change(call) as change:
         key, latest = _external(service, change, call, key_id)
@@ -216,12 +219,12 @@ def fingerprint_of(change: Change, key: Key, material: bytes) -> bytes:
 
 
 def forget_material(change: Change, version: KeyVersion) -> None:
-    """Take the material of a version away, all but by what it is known again."""
+    """Remove the material of a version, but keep the fingerprint by which it is recognised later."""
     change.replace(version, replace(version, material=None, public_key=None, material_until=None))
 
 
 def _external(service: Service, change: Change, call: Call, key_id: str) -> tuple[Key, KeyVersion]:
-    """The key and its latest version, which can be without material. Raises Conflict."""
+    """The key and its latest version. Raises Conflict unless the key was made for external material."""
     key = authorized_key(service, change, call, Permission.KEYS_UPDATE, key_id)
     latest = change.find(KeyVersion, key.uid, key.latest_version)
     assert latest is not None

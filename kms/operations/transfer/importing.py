@@ -46,11 +46,11 @@ _PEM = "-----BEGIN PUBLIC KEY-----…"
 
 
 class WrappingKeyRequest(Request):
-    """How the key will be wrapped: RSA_AES_KEY_WRAP_SHA_256, RSA-OAEP-256 (only for short keys), or HPKE.
+    """`algorithm` is how the key will be wrapped: RSA_AES_KEY_WRAP_SHA_256, RSA-OAEP-256 (for short keys), or HPKE.
 
-    HPKE is DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM with an empty info and associated data; its
-    post-quantum form takes the KEM MLKEM768-X25519. `bits` is the size of an RSA key. The forms with SHA-1 are for
-    programs that know no other.
+    HPKE is DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM with empty info and empty associated data; its
+    post-quantum form has the KEM MLKEM768-X25519 instead. `bits` is the size of an RSA wrapping key.
+    RSA_AES_KEY_WRAP_SHA_1 and RSA-OAEP use SHA-1, for programs that support nothing else.
     """
 
     algorithm: Literal[
@@ -74,10 +74,11 @@ class WrappingKeyAnswer(Answer):
 
 
 class ImportKeyRequest(CreateKeyRequest, kw_only=True):
-    """What the key shall be, as for a new one, and its material: wrapped, or a public key (PEM) alone.
+    """The properties of the new key, and its material: a wrapped key, or only a public key (PEM).
 
-    `format` is that of what was wrapped: `raw` for symmetric keys, `pkcs8` for others, or `jwk`. `algorithm` is how
-    it was wrapped under the standing wrapping key; other wrapping keys are for one algorithm.
+    `format` is the encoding of the key inside the wrapping: `raw` for symmetric keys, `pkcs8` (DER) for key pairs, or
+    `jwk`. `algorithm` is given only with the standing wrapping key, and says how the key was wrapped; every other
+    wrapping key has one algorithm.
     """
 
     wrapping_key_id: str | None = None
@@ -88,7 +89,7 @@ class ImportKeyRequest(CreateKeyRequest, kw_only=True):
 
 
 class ImportVersionRequest(Request):
-    """The material of the next version, of the same type and kind as that of the version before."""
+    """The material of the next version: the same key type as before, and again a wrapped key or only a public key."""
 
     wrapping_key_id: str | None = None
     wrapped_key: bytes | None = None
@@ -99,7 +100,7 @@ class ImportVersionRequest(Request):
 
 @dataclass(frozen=True)
 class UnwrappedImport:
-    """KeyMaterial from outside, and the wrapping key that it came under."""
+    """Imported key material, and the wrapping key that it was wrapped under; None for a public key alone."""
 
     material: KeyMaterial
     wrapping_key: WrappingKey | None
@@ -116,7 +117,7 @@ class UnwrappedImport:
     example={"algorithm": "RSA_AES_KEY_WRAP_SHA_256"},
 )
 def create_wrapping_key(service: Service, call: Call, request: WrappingKeyRequest) -> WrappingKeyAnswer:
-    """Give a public key under which one key can be imported."""
+    """Make a wrapping key: a public key under which one key can be wrapped for import."""
     is_rsa = request.algorithm in IMPORT_ALGORITHMS
     kind = key_type(f"rsa-{request.bits}" if is_rsa else _TYPES[request.algorithm])
     material = service.key_pool.generate(kind)
@@ -146,7 +147,7 @@ def create_wrapping_key(service: Service, call: Call, request: WrappingKeyReques
     example={},
 )
 def get_standing_wrapping_key(service: Service, call: Call, request: EmptyRequest) -> WrappingKeyAnswer:
-    """Give the RSA key with the id `standing`, under which anybody imports as often as they like."""
+    """Show the standing wrapping key, an RSA key under which every client can import any number of keys."""
     with service.vault.read() as snapshot:
         found = snapshot.find(WrappingKey, STANDING)
     kind = key_type("rsa-4096")
@@ -186,7 +187,7 @@ def get_standing_wrapping_key(service: Service, call: Call, request: EmptyReques
     },
 )
 def import_key(service: Service, call: Call, request: ImportKeyRequest) -> KeyView:
-    """Make a key of material that comes from outside."""
+    """Import a key: make a new key of material from outside."""
     spec = replace(spec_of(service, call, request), origin=Origin.IMPORTED)
     imported = _checked_import(service, call, request, spec.type)
     with service.change(call) as change:
@@ -206,7 +207,7 @@ def import_key(service: Service, call: Call, request: ImportKeyRequest) -> KeyVi
     example={"public_key": FromAnswerOf("get_public_key", "public_key", _PEM)},
 )
 def import_version(service: Service, call: Call, request: ImportVersionRequest, key_id: KeyId) -> KeyView:
-    """Make the next version of an imported key of material that comes from outside."""
+    """Import the next version of an imported key."""
     with service.vault.read() as snapshot:
         seen = authorized_key(service, snapshot, call, Permission.KEYS_UPDATE, key_id)
     imported = _checked_import(service, call, request, key_type(seen.type))
@@ -254,19 +255,19 @@ class Wrapped(Protocol):
 
     @property
     def wrapping_key_id(self) -> str | None:
-        """Of which wrapping key."""
+        """The id of the wrapping key."""
 
     @property
     def wrapped_key(self) -> bytes | None:
-        """What came under it."""
+        """The key material, wrapped under the wrapping key."""
 
     @property
     def algorithm(self) -> str | None:
-        """How, where the wrapping key does not say it."""
+        """How it was wrapped; None if the wrapping key has only one algorithm."""
 
     @property
     def format(self) -> Format | None:
-        """What that is in."""
+        """The encoding of the key material inside the wrapping; None for the default of its type."""
 
 
 def unwrapped_import(service: Service, call: Call, request: Wrapped, kind: KeyType) -> UnwrappedImport:

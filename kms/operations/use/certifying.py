@@ -1,4 +1,4 @@
-"""Requests for certificates (PKCS#10, RFC 2986), on which a certification authority vouches for a key."""
+"""Certificate signing requests (PKCS#10, RFC 2986) for keys of the service."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _OF_ANOTHER_LENGTH = re.compile(r"length must be >= (?P<least>\d+) and <= (?P<mo
 
 
 class CertificateRequestRequest(Request):
-    """The subject as RFC 4514 writes it, such as `CN=shop.example.org,O=Example`, and DNS names; or one of them."""
+    """`subject` (as in RFC 4514, such as `CN=shop.example.org,O=Example`), or `dns_names`, or both."""
 
     subject: Annotated[str, msgspec.Meta(max_length=1024)] = ""
     dns_names: Annotated[list[DnsName], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
 
 
 class CertificateRequestAnswer(UsedKey, kw_only=True):
-    """The request as PEM."""
+    """The certificate signing request as PEM."""
 
     certificate_request: str
 
@@ -65,7 +65,7 @@ class CertificateRequestAnswer(UsedKey, kw_only=True):
 def certificate_request(
     service: Service, call: Call, request: CertificateRequestRequest, key_id: str
 ) -> CertificateRequestAnswer:
-    """Ask a certification authority for a certificate for the latest version of a key."""
+    """Make a certificate signing request (CSR) for the latest version of a key, to give to a CA."""
     if not request.subject and not request.dns_names:
         raise ValidationFailed("subject, dns_names: give at least one of them.")
     key, number, signer = key_to_protect(service, call, key_id, Usage.SIGN, Signer)

@@ -1,4 +1,4 @@
-"""Data keys and pairs: made for use outside, given out with their encrypted form."""
+"""Data keys and data key pairs: made for use outside the service, returned in plaintext and encrypted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from kms.operations.use.encrypting import encrypted
 
 
 class DataKeyRequest(Request):
-    """A key of `bits` for use outside; `with_plaintext` false gives it only encrypted, for later."""
+    """`bits` is the size of the data key. `with_plaintext` false returns it only encrypted, for later use.
+
+    `associated_data` and `context` are as for `encrypt`.
+    """
 
     bits: Annotated[int, msgspec.Meta(ge=128, le=8192, multiple_of=8)] = 256
     with_plaintext: bool = True
@@ -33,14 +36,17 @@ class DataKeyRequest(Request):
 
 
 class DataKeyAnswer(UsedKey, kw_only=True):
-    """The data key and the same encrypted; `decrypt` with the same associated data gives it back."""
+    """The data key in plaintext (base64), and `ciphertext`, from which `decrypt` recovers it.
+
+    `decrypt` needs the same associated data and context.
+    """
 
     plaintext: bytes | UnsetType = UNSET
     ciphertext: bytes
 
 
 class DataKeyPairRequest(Request):
-    """A key pair of `type` for use outside."""
+    """`type` is the key type of the pair; the other members are as for a data key."""
 
     type: KeyTypeName
     with_plaintext: bool = True
@@ -49,7 +55,7 @@ class DataKeyPairRequest(Request):
 
 
 class DataKeyPairAnswer(UsedKey, kw_only=True):
-    """`public_key` is PEM; `plaintext` is the private key as PKCS#8, `ciphertext` the same encrypted."""
+    """`public_key` is PEM; `plaintext` is the private key (PKCS#8 DER in base64), `ciphertext` the same encrypted."""
 
     type: str
     public_key: str
@@ -59,7 +65,7 @@ class DataKeyPairAnswer(UsedKey, kw_only=True):
 
 @key_operation("data-key", Permission.KEYS_ENCRYPT, DataKeyRequest, example={"bits": 256})
 def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str) -> DataKeyAnswer:
-    """Make a symmetric key for use outside, in plaintext and encrypted under this key."""
+    """Make a data key: a symmetric key for use outside the service, in plaintext and encrypted under this key."""
     key, number, cipher = key_to_protect(service, call, key_id, Usage.ENCRYPT, Cipher, items=[request])
     plaintext = os.urandom(request.bits // 8)
     sealed = encrypted(cipher, key, number, request, plaintext)
@@ -78,7 +84,7 @@ def data_key(service: Service, call: Call, request: DataKeyRequest, key_id: str)
     example={"type": "ec-p256", "with_plaintext": False},
 )
 def data_key_pair(service: Service, call: Call, request: DataKeyPairRequest, key_id: str) -> DataKeyPairAnswer:
-    """Make a key pair for use outside, its private key in plaintext and encrypted under this key."""
+    """Make a data key pair for use outside; its private key is returned in plaintext and encrypted under this key."""
     key = authorized_key_cached(service, call, Permission.KEYS_ENCRYPT, key_id, [request])
     require_usage(key, Usage.ENCRYPT)
     kind = key_type(request.type)

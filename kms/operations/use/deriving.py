@@ -1,4 +1,4 @@
-"""Secrets made from keys: derivation, agreement, encapsulation, and hybrid public-key encryption."""
+"""Key derivation, key agreement, key encapsulation (KEM), and hybrid public-key encryption (HPKE)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _DEFAULT_LENGTH = 32
 
 
 class DeriveRequest(ProcessRequest, kw_only=True):
-    """`algorithm` is HKDF (`salt`, and `context` as its info) or KBKDF in counter mode (`label`, `context`).
+    """`algorithm` is HKDF (`salt`, and `context` as its info) or KBKDF in counter mode (`label` and `context`).
 
-    `length` is in bytes. With `keep_as` the derived key is kept in the vault as a new key and not shown.
+    `length` is in bytes. With `keep_as` the derived key is stored as a new key and not returned.
     """
 
     algorithm: str | None = None
@@ -41,10 +41,10 @@ class DeriveRequest(ProcessRequest, kw_only=True):
 
 
 class AgreeRequest(ProcessRequest, kw_only=True):
-    """The peer's public key as PEM, of the same group.
+    """`peer_public_key` is a public key (PEM) of the same group as this key.
 
-    The shared secret goes through HKDF-SHA-256 with `salt` and `info` to `length` bytes; `kdf` `none` gives it as
-    it is, which is seldom right. With `keep_as` the derived key is kept in the vault as a new key and not shown.
+    HKDF-SHA-256 with `salt` and `info` derives `length` bytes from the shared secret. `kdf` `none` returns the shared
+    secret itself, which is seldom right. With `keep_as` the derived key is stored as a new key and not returned.
     """
 
     peer_public_key: str
@@ -56,14 +56,14 @@ class AgreeRequest(ProcessRequest, kw_only=True):
 
 
 class DerivedKeyAnswer(UsedKey, kw_only=True):
-    """The derived key, or the id under which it is kept."""
+    """`derived_key` in base64; or `kept_as`, the id of the new key as which it was stored."""
 
     derived_key: bytes | UnsetType = UNSET
     kept_as: str | UnsetType = UNSET
 
 
 class EncapsulateAnswer(UsedKey, kw_only=True):
-    """The shared secret, and the ciphertext from which the holder of the private key gets it."""
+    """The shared secret, and the ciphertext from which `decapsulate` recovers it; both in base64."""
 
     ciphertext: bytes
     shared_secret: bytes
@@ -76,34 +76,34 @@ class DecapsulateRequest(ProcessRequest, kw_only=True):
 
 
 class DecapsulateAnswer(UsedKey, kw_only=True):
-    """The shared secret; for an altered ciphertext another one (FIPS 203)."""
+    """The shared secret in base64. An altered ciphertext is not refused, but gives another secret (FIPS 203)."""
 
     shared_secret: bytes
 
 
 class SealRequest(Request):
-    """What to encrypt; `info` must be given again to open it."""
+    """`plaintext` is what to encrypt; the same `info` must be given to `open`."""
 
     plaintext: bytes
     info: bytes = b""
 
 
 class SealAnswer(UsedKey, kw_only=True):
-    """The encapsulated key ‖ ciphertext, as RFC 9180 gives them, and the suite."""
+    """`ciphertext` is the encapsulated key ‖ the HPKE ciphertext (RFC 9180), in base64; `suite` is the HPKE suite."""
 
     suite: str
     ciphertext: bytes
 
 
 class OpenRequest(ProcessRequest, kw_only=True):
-    """What was sealed to this key."""
+    """`ciphertext` as `seal` gave it, and the same `info`."""
 
     ciphertext: bytes
     info: bytes = b""
 
 
 class OpenAnswer(UsedKey, kw_only=True):
-    """What was sealed."""
+    """The plaintext, in base64."""
 
     plaintext: bytes
 
@@ -146,7 +146,7 @@ def agree(service: Service, call: Call, request: AgreeRequest, key_id: str) -> D
 
 @key_operation("encapsulate", Permission.KEYS_ENCAPSULATE, EmptyRequest, example={})
 def encapsulate(service: Service, call: Call, request: EmptyRequest, key_id: str) -> EncapsulateAnswer:
-    """Make a shared secret that only the holder of this key can get from the ciphertext."""
+    """Make a shared secret, and a ciphertext from which only this key can recover it (KEM)."""
     key, number, kem = key_to_protect(service, call, key_id, Usage.ENCAPSULATE, Kem)
     ciphertext, secret = kem.encapsulate()
     return EncapsulateAnswer(key_id=key.key_id, version=number, ciphertext=ciphertext, shared_secret=secret)
@@ -159,7 +159,7 @@ def encapsulate(service: Service, call: Call, request: EmptyRequest, key_id: str
     example={"ciphertext": FromAnswerOf("encapsulate", "ciphertext", "q80WzI0K3w==")},
 )
 def decapsulate(service: Service, call: Call, request: DecapsulateRequest, key_id: str) -> DecapsulateAnswer:
-    """Get the shared secret out of a ciphertext."""
+    """Recover the shared secret from a ciphertext that `encapsulate` made (KEM)."""
     key, number, kem = version_to_process(service, call, key_id, Usage.DECAPSULATE, request, Kem)
     secret = kem.decapsulate(request.ciphertext)
     return DecapsulateAnswer(key_id=key.key_id, version=number, shared_secret=secret)
@@ -167,7 +167,7 @@ def decapsulate(service: Service, call: Call, request: DecapsulateRequest, key_i
 
 @key_operation("seal", Permission.KEYS_SEAL, SealRequest, example={"plaintext": "aGVsbG8=", "info": "b3JkZXIgNDI="})
 def seal(service: Service, call: Call, request: SealRequest, key_id: str) -> SealAnswer:
-    """Encrypt to the public half of this key with HPKE (RFC 9180), as anybody who has it can."""
+    """Encrypt to the public half of this key with HPKE (RFC 9180); whoever has that half can do the same."""
     key, number, hpke = key_to_protect(service, call, key_id, Usage.SEAL, Hpke)
     sealed = hpke.seal(request.plaintext, request.info)
     return SealAnswer(key_id=key.key_id, version=number, suite=hpke.suite, ciphertext=sealed)
@@ -180,7 +180,7 @@ def seal(service: Service, call: Call, request: SealRequest, key_id: str) -> Sea
     example={"ciphertext": FromAnswerOf("seal", "ciphertext", "m1Yc8rU0Aw=="), "info": "b3JkZXIgNDI="},
 )
 def open_sealed(service: Service, call: Call, request: OpenRequest, key_id: str) -> OpenAnswer:
-    """Open what was sealed to this key."""
+    """Decrypt what was encrypted to this key with HPKE (RFC 9180)."""
     key, number, hpke = version_to_process(service, call, key_id, Usage.OPEN, request, Hpke)
     return OpenAnswer(key_id=key.key_id, version=number, plaintext=hpke.open(request.ciphertext, request.info))
 

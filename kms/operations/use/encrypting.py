@@ -33,11 +33,12 @@ _SAMPLE = "AYfCIj4XjJ3dq8EAAAABq5mLw7tKmQ=="
 
 
 class EncryptRequest(Request):
-    """`plaintext` and `associated_data`; the latter is not kept and must be given again to decrypt.
+    """`plaintext` is what to encrypt. `associated_data` is not stored, and must be given again to decrypt.
 
-    `format` is `kms`, which names key and version, or `raw`: what the algorithm gives and nothing else, with
-    exactly the given associated data (for RSA the label). `rsa-oaep-sha1` is `raw` with SHA-1 in place of SHA-256.
-    `context`, such as a user's name, is for keys of the derived types and for no others.
+    A ciphertext in the `format` `kms` names the key and its version. One in the format `raw` is only the output of
+    the algorithm, with exactly the given associated data (for RSA the OAEP label). `rsa-oaep-sha1` is `raw` with
+    SHA-1 instead of SHA-256. `context`, such as a user's name, is required for key types with derived keys and
+    refused for all others.
     """
 
     plaintext: bytes
@@ -47,13 +48,16 @@ class EncryptRequest(Request):
 
 
 class EncryptAnswer(UsedKey, kw_only=True):
-    """`ciphertext` in the format of docs/reference/formats.md."""
+    """`ciphertext` in base64; docs/reference/formats.md describes the format `kms`."""
 
     ciphertext: bytes
 
 
 class DecryptRequest(ProcessRequest, kw_only=True):
-    """`ciphertext` as `encrypt` gave it; `version` is of use only with the format `raw`."""
+    """`ciphertext` as `encrypt` gave it, and the same associated data, context and format.
+
+    `version` is for the format `raw`, by default the latest; a ciphertext in the format `kms` names its version.
+    """
 
     ciphertext: bytes
     associated_data: bytes = b""
@@ -62,16 +66,16 @@ class DecryptRequest(ProcessRequest, kw_only=True):
 
 
 class DecryptAnswer(UsedKey, kw_only=True):
-    """What was encrypted."""
+    """The plaintext, in base64."""
 
     plaintext: bytes
 
 
 class RewrapRequest(DecryptRequest, kw_only=True):
-    """A ciphertext, and the key under which it shall be from now on: the same unless another is named.
+    """A ciphertext, and `to_key_id`, the key to encrypt it with: by default the same key, in its latest version.
 
-    To another key, or with other associated data, a caller needs `keys:decrypt` on the first and `keys:encrypt` on
-    the second. All items of a batch have one target.
+    With another key, or with other associated data (`to_associated_data`), the caller needs `keys:decrypt` on the
+    old key and `keys:encrypt` on the new one. All items of a batch must have the same `to_key_id`.
     """
 
     to_key_id: KeyId | None = None
@@ -87,7 +91,7 @@ class MessageBinding(Protocol):
 
     @property
     def context(self) -> bytes:
-        """Which of a derived key's keys it is under."""
+        """For key types with derived keys: the context that the message's key is derived for."""
 
 
 def _encrypt_batch(
@@ -188,11 +192,12 @@ def decrypt(service: Service, call: Call, request: DecryptRequest, key_id: str) 
     example={"ciphertext": FromAnswerOf("encrypt", "ciphertext", _SAMPLE), "associated_data": "b3JkZXIgNDI="},
 )
 def rewrap(service: Service, call: Call, request: RewrapRequest, key_id: str) -> EncryptAnswer:
-    """Encrypt anew, with the latest version or another key, without showing the plaintext."""
+    """Decrypt, and encrypt again with the key's latest version or another key; the plaintext is not returned."""
     key = authorized_key_cached(service, call, Permission.KEYS_REWRAP, key_id)
     target = key
     if request.to_key_id is not None or request.to_associated_data is not UNSET:
-        # Who could rewrap to a key of his own could read, and who could bind anew could move: that is more.
+        # Who may rewrap to a key of their own can read the plaintext, and who may change the associated data can
+        # pass a ciphertext off as another. Both need more than the permission to rewrap.
         authorized_key_cached(service, call, Permission.KEYS_DECRYPT, key_id)
         target = authorized_key_cached(service, call, Permission.KEYS_ENCRYPT, request.to_key_id or key_id)
         if call.target not in (None, target.key_id):
@@ -249,7 +254,10 @@ def _in_form(cipher: Cipher, form: Form) -> Cipher:
 
 
 def _require_foreign(key: Key, associated_data: bytes) -> None:
-    """Refuse associated data that is a header of ours: in raw form it would make data of wrapped keys and back."""
+    """Raise ValidationFailed for associated data that begins like a header of the format `kms` for this key.
+
+    In the format `raw` it would let data be decrypted as a wrapped key, or a wrapped key as data.
+    """
     if associated_data[:17] in (envelope.ENCRYPTED + key.uid, envelope.WRAPPED_KEY + key.uid):
         raise ValidationFailed("associated_data: not a header of this key's own ciphertexts; use the format kms.")
 
@@ -262,7 +270,7 @@ def _opening(
     parts: envelope.Envelope,
     permission: Permission = Permission.KEYS_DECRYPT,
 ) -> tuple[int, Cipher]:
-    """The version that made an envelope, and its cipher."""
+    """The number of the version that made a ciphertext in the format `kms`, and the cipher of that version."""
     if parts.key_uid != key.uid or not 1 <= parts.version <= key.latest_version:
         raise DecryptionFailed
     if request.version not in (None, parts.version):

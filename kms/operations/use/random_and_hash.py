@@ -1,4 +1,4 @@
-"""What needs no key: random bytes and digests."""
+"""Operations without a key: random bytes and digests."""
 
 from __future__ import annotations
 

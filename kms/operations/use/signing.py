@@ -28,9 +28,10 @@ SignatureFormat = Literal["p1363", "der"]
 
 
 class SignRequest(Request):
-    """Either the `message` or its `digest` (for ML-DSA its representative μ); `algorithm` is a JOSE name.
+    """Either the `message` or its `digest`, in base64; `algorithm` is a JOSE name, by default the key type's first.
 
-    `context` is for ML-DSA. `signature_format` is for ECDSA: `p1363` is R ‖ S as in RFC 7518, `der` as in X.509.
+    For ML-DSA `digest` is the message representative μ (FIPS 204), and `context` its context string.
+    `signature_format` is for ECDSA: `p1363` is R ‖ S as in RFC 7518, `der` is the encoding that X.509 uses.
     """
 
     message: bytes | None = None
@@ -41,7 +42,7 @@ class SignRequest(Request):
 
 
 class SignAnswer(UsedKey, kw_only=True):
-    """The signature and what it was made with."""
+    """The signature in base64, and the algorithm that it was made with."""
 
     algorithm: str
     signature: bytes
@@ -65,9 +66,9 @@ class VerifyAnswer(UsedKey, kw_only=True):
 
 
 class MacRequest(Request):
-    """What to authenticate; with the digest of the key's type, unless `hash_algorithm` names another.
+    """`message` is what to authenticate; `hash_algorithm` is by default the digest of the key's type.
 
-    `derived` asks for a code under a key for codes that is derived from this one, which was made for something else.
+    `derived` true uses a MAC key that is derived from this key, for keys that were made for encrypting or signing.
     """
 
     message: bytes
@@ -76,7 +77,7 @@ class MacRequest(Request):
 
 
 class MacAnswer(UsedKey, kw_only=True):
-    """The code, in full length."""
+    """The message authentication code in base64, not truncated."""
 
     mac: bytes
 

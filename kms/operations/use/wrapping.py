@@ -1,4 +1,4 @@
-"""Wrapping of keys that live elsewhere. None of it touches the database."""
+"""Wrapping of keys that the service does not store. None of this uses the database."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from kms.operations.core.service import Call, Service
 
 
 class WrapRequest(Request):
-    """The key to wrap, of up to 64 KiB.
+    """`key` is the key to wrap, at most 64 KiB.
 
-    RSA keys wrap with the `algorithm` RSA_AES_KEY_WRAP_SHA_256 (default) or RSA-OAEP-256, keys of the types
-    aes-*-kw and aes-*-kwp with theirs; other symmetric keys wrap as they encrypt.
+    For RSA keys `algorithm` is RSA_AES_KEY_WRAP_SHA_256 (default) or RSA-OAEP-256. Keys of the types aes-*-kw and
+    aes-*-kwp wrap with the algorithm of their type; other symmetric keys wrap with the cipher that they encrypt with.
     """
 
     key: Annotated[bytes, msgspec.Meta(max_length=65_536)]
@@ -36,20 +36,23 @@ class WrapRequest(Request):
 
 
 class WrapAnswer(UsedKey, kw_only=True):
-    """The wrapped key, in the standard's own format, or in ours for keys that wrap as they encrypt."""
+    """The wrapped key in base64. Keys that wrap with their own cipher use the format of docs/reference/formats.md.
+
+    For all others it is in the format of the standard.
+    """
 
     wrapped_key: bytes
 
 
 class UnwrapRequest(ProcessRequest, kw_only=True):
-    """The wrapped key; only our own format says by itself which version made it."""
+    """`wrapped_key` as `wrap` gave it. `version` is for standard formats, which do not name it."""
 
     wrapped_key: bytes
     algorithm: str | None = None
 
 
 class UnwrapAnswer(UsedKey, kw_only=True):
-    """The key."""
+    """The unwrapped key, in base64."""
 
     key: bytes
 
@@ -74,7 +77,7 @@ def wrap(service: Service, call: Call, request: WrapRequest, key_id: str) -> Wra
     example={"wrapped_key": FromAnswerOf("wrap", "wrapped_key", "AofCIj4XjJ3dq8EAAAABq5mLw7tKmQ==")},
 )
 def unwrap(service: Service, call: Call, request: UnwrapRequest, key_id: str) -> UnwrapAnswer:
-    """Give a wrapped key back."""
+    """Unwrap a key, and return it."""
     key = authorized_key_cached(service, call, Permission.KEYS_UNWRAP, key_id)
     require_usage(key, Usage.UNWRAP)
     parts = envelope.parse_or_none(request.wrapped_key, envelope.WRAPPED_KEY)
