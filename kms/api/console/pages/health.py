@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask import Response
-from prometheus_client.parser import text_string_to_metric_families
 
 from kms.api.console.routes import page
 from kms.api.console.visit import Visit
@@ -55,6 +54,9 @@ def health(visit: Visit) -> Response:
 
 def _values(exposition: str) -> dict[str, float]:
     """The sum over its labels of every metric, by name."""
+    # Imported with this module, the library would count for one process alone: see kms.metrics.
+    from prometheus_client.parser import text_string_to_metric_families
+
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
