@@ -33,6 +33,7 @@ from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.system.checking import INTEGRITY
 from kms.renewal import Renewal, require_served
+from kms.sd_notify import ServiceManager
 from kms.secret import Secret
 from kms.vault import claims, served
 from kms.vault.opening import open_vault
@@ -71,19 +72,21 @@ def main(*, debug: bool, **flags: Any) -> None:
       kms serve --host 0.0.0.0 --data-dir /var/lib/kms
     """
     os.umask(0o077)
+    manager = ServiceManager.of_environment()
     try:
         settings = load({name: value for name, value in flags.items() if value is not None})
         if debug:
             settings = msgspec.structs.replace(settings, log_level="debug", workers=1)
         configure_logging(settings)
+        manager.say("Opening the vault")
         settings, vault = prepare(settings, tls.server_context if debug else require_served)
         if settings.client_ca is not None and not settings.proxy_networks:
             structlog.get_logger().warning(_NO_CERTIFICATES)
         if debug:
-            _serve_with_flask(settings, vault.root_key)
+            _serve_with_flask(settings, vault.root_key, manager)
             leave(vault)
         else:
-            is_clean = _serve_with_granian(settings, vault.root_key)
+            is_clean = _serve_with_granian(settings, vault.root_key, manager)
             leave(vault)
             if not is_clean:
                 structlog.get_logger().warning("stopped before every request was answered")
@@ -141,7 +144,7 @@ def leave(vault: Vault) -> None:
     vault.close()
 
 
-def _serve_with_granian(settings: Settings, root_key: Secret) -> bool:
+def _serve_with_granian(settings: Settings, root_key: Secret, manager: ServiceManager) -> bool:
     """Serve until a stop is asked for. Whether every request was answered."""
 
     def open_worker(socket_of_worker: socket.socket) -> listening.Listener:
@@ -151,9 +154,9 @@ def _serve_with_granian(settings: Settings, root_key: Secret) -> bool:
         return listening.Listener(settings, socket_of_worker, application)
 
     renewal = Renewal(settings)
-    workers = Workers(settings.workers, partial(_listening_socket, settings), open_worker)
+    workers = Workers(settings.workers, partial(_listening_socket, settings), open_worker, manager)
     workers.start(renewal.pair)
-    threading.Thread(target=_announce, args=(settings,), daemon=True).start()
+    threading.Thread(target=_announce, args=(settings, manager), daemon=True).start()
     return workers.run(renewal)
 
 
@@ -169,11 +172,11 @@ def _listening_socket(settings: Settings) -> socket.socket:
     return made
 
 
-def _serve_with_flask(settings: Settings, root_key: Secret) -> None:
+def _serve_with_flask(settings: Settings, root_key: Secret, manager: ServiceManager) -> None:
     from kms.wsgi import create_app
 
     app = create_app(settings, root_key)
-    threading.Thread(target=_announce, args=(settings,), daemon=True).start()
+    threading.Thread(target=_announce, args=(settings, manager), daemon=True).start()
     # Never Flask's debug=True: its console in the browser would run code for whoever reaches it.
     app.run(settings.host, settings.port, ssl_context=tls.server_context(settings), threaded=True)
 
@@ -212,7 +215,7 @@ def _resolved(settings: Settings) -> tuple[Any, Any, int, str, tuple[Any, ...]]:
     return found[0]
 
 
-def _announce(settings: Settings) -> None:
+def _announce(settings: Settings, manager: ServiceManager) -> None:
     """Say that the service is ready once it has answered, over TLS, that it is."""
     any_address = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
     context = ssl.create_default_context()
@@ -232,3 +235,4 @@ def _announce(settings: Settings) -> None:
         time.sleep(wait)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     structlog.get_logger(READY_LOGGER).info(f"listening on https://{shown}:{settings.port}")
+    manager.ready(f"Listening on https://{shown}:{settings.port}")

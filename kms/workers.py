@@ -57,12 +57,30 @@ class Renewal(Protocol):
         """Look for a newer one, which is `pair` then; whether there is. `asked`: try whatever is there."""
 
 
+class Manager(Protocol):
+    """Who is told what the signals were taken for."""
+
+    def reloading(self) -> None:
+        """A newer TLS pair was asked for."""
+
+    def reloaded(self, *, is_good: bool) -> None:
+        """It is handed out, or there is none that is good."""
+
+    def stopping(self) -> None:
+        """The end was asked for, or cannot be kept off."""
+
+
 class Workers:
     """`count` processes, each of which makes with `open_worker` what it serves with, on a socket from `listen`."""
 
     def __init__(
-        self, count: int, listen: Callable[[], socket.socket], open_worker: Callable[[socket.socket], Serving]
+        self,
+        count: int,
+        listen: Callable[[], socket.socket],
+        open_worker: Callable[[socket.socket], Serving],
+        manager: Manager,
     ) -> None:
+        self._manager = manager
         self._listen = listen
         self._open = open_worker
         self._workers = [_Worker() for _ in range(count)]
@@ -80,14 +98,22 @@ class Workers:
             number = taken.si_signo if taken else 0
             if number in STOP_SIGNALS:
                 return self._stop()
-            if renewal.renew(asked=number == signal.SIGHUP):
-                self._hand_out(renewal.pair)
+            self._renew(renewal, asked=number == signal.SIGHUP)
             for each in self._workers:
                 each.note_answers()
             if not self._replace_the_dead(renewal.pair):
                 structlog.get_logger().error("no worker comes up; see above")
                 self._stop()
                 return False
+
+    def _renew(self, renewal: Renewal, *, asked: bool) -> None:
+        if asked:
+            self._manager.reloading()
+        is_new = renewal.renew(asked=asked)
+        if is_new:
+            self._hand_out(renewal.pair)
+        if asked or is_new:
+            self._manager.reloaded(is_good=is_new)
 
     def _begin(self, worker: _Worker, pair: ServedPair) -> None:
         worker.began = time.monotonic()
@@ -129,6 +155,7 @@ class Workers:
 
     def _stop(self) -> bool:
         """End them all: after their last answers, or at once when it is asked for again ten seconds later."""
+        self._manager.stopping()
         asked_at = time.monotonic()
         for each in self._workers:
             each.end(signal.SIGTERM)

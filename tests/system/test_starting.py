@@ -8,6 +8,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from helpers.authority import issue
 from helpers.certificates import write_pair
 from helpers.running import Running, Start, process_of, wait_until
+from helpers.service_manager import ListeningManager
 from helpers.shell import ROOT
 from helpers.support import free_port
 
@@ -60,11 +62,22 @@ def test_starts_that_must_fail_say_why(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["::1", "localhost", "0.0.0.0"])
 def test_addresses_to_listen_on(start: Start, host: str) -> None:
-    service = start("--workers", "1", "--host", host, login=False)
-    shown = f"[{host}]" if ":" in host else host
-    assert f"listening on https://{shown}:{service.port}" in service.log.read_text()
-    assert service.curl("GET", "/readyz").text == "ok\n"
-    service.stop()
+    """And what a service manager such as systemd is told meanwhile, by nobody but the process that it started."""
+    with ListeningManager(f"@kms-{uuid.uuid4()}") as manager:
+        service = start("--workers", "1", "--host", host, login=False, NOTIFY_SOCKET=manager.address)
+        shown = f"[{host}]" if ":" in host else host
+        assert f"listening on https://{shown}:{service.port}" in service.log.read_text()
+        assert service.curl("GET", "/readyz").text == "ok\n"
+        status = f"Listening on https://{shown}:{service.port}"
+        me = service.process.pid
+        assert manager.told() == ({"STATUS": "Opening the vault"}, me)
+        assert manager.told() == ({"READY": "1", "STATUS": status}, me)
+        service.process.send_signal(signal.SIGHUP)
+        assert manager.told()[0]["RELOADING"] == "1"
+        assert manager.told() == ({"READY": "1", "STATUS": status}, me)
+        assert service.stop() == 0
+        assert manager.told() == ({"STOPPING": "1", "STATUS": "Answering the last requests"}, me)
+        assert manager.is_quiet()
 
 
 def test_flask_s_own_server(start: Start, tmp_path: Path) -> None:
