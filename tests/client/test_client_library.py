@@ -77,7 +77,8 @@ def test_keys_and_their_life(alice: Client) -> None:
     assert (entry.reason, entry.may_still_process) == ("superseded", True)
     assert listed.revocation_of("orders") is None
     assert listed.is_current(datetime.now(UTC))
-    assert alice.call("get_last_use", key_id="orders")["operation"]
+    alice.encrypt("orders", b"")
+    assert alice.call("get_last_use", key_id="orders")["operation"] == "encrypt"
     with pytest.raises(errors.AlreadyExists):
         alice.create_key("orders")
     with pytest.raises(errors.InvalidRequest, match="rotation_period"):
