@@ -86,6 +86,13 @@ def test_variables_that_are_no_settings_are_named() -> None:
     assert "KMS_CONFIG names" in warnings({"KMS_CRYPTOPERIODS": "x"})[0]
 
 
+@pytest.mark.parametrize("period", ["PT59S", "P2D", "PT0S", "-PT5M"])
+def test_the_console_does_not_wait_for_ever_nor_for_moments(period: str) -> None:
+    with pytest.raises(StartError, match="console_idle"):
+        load({}, {"KMS_CONSOLE_IDLE": period})
+    assert load({}, {"KMS_CONSOLE_IDLE": "PT5M", "KMS_CONSOLE": "off"}).console == "off"
+
+
 def test_unknown_members_of_the_file_stop_the_start(tmp_path: Path) -> None:
     config = tmp_path / "kms.toml"
     config.write_text("prot = 1\n")

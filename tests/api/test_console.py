@@ -41,6 +41,7 @@ FOR_ALL = (
     "/keys/mine/export",
     "/revocations",
     "/account",
+    "/account/passkeys/new",
     "/grants",
     "/new-grant",
     "/explain",
@@ -237,6 +238,8 @@ def test_a_page_changes_nothing_and_tells_no_secret(people: World, path: str) ->
     assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert browser.held.token not in answer.text
     assert browser.cookie not in answer.text
@@ -244,6 +247,32 @@ def test_a_page_changes_nothing_and_tells_no_secret(people: World, path: str) ->
     assert "<script>alert" not in answer.text
     assert not re.search(r"<[^>]*\s(on\w+|style)\s*=", answer.text.replace("&lt;", "")), path
     assert re.findall(r"<script\b[^>]*>", answer.text) == [f'<script src="{_script(answer.text)}" defer>']
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "paths"),
+    [
+        ("bob", Role.USER, ["", "/keys", "/keys/mine", "/grants", "/account", "/revocations"]),
+        ("inspector", Role.AUDITOR, ["", "/keys", "/keys/mine", "/clients", "/clients/ann", "/groups", "/audit",
+                                     "/health", "/account", "/revocations"]),
+        ("admin", Role.ADMIN, ["", "/keys", "/keys/mine", "/clients/ann", "/audit", "/health", "/account"]),
+    ],
+)  # fmt: skip
+def test_who_looks_leaves_no_refusals(people: World, name: str, role: Role, paths: list[str]) -> None:
+    if name == "inspector":
+        people.enrol(name, role)
+    if name == "bob":
+        grant = {"subject": "client:bob", "permission": "keys:read", "key_pattern": "mine"}
+        assert people.login("ann", Role.USER).post("/api/v1/grants", grant).status_code == 201
+    browser = Browser.as_client(people, name, role)
+    for path in paths:
+        answer = browser.get(path)
+        assert answer.status_code == 200, browser.text
+        left = entries(people, answer.headers["X-Request-Id"])
+        assert [each for each in left if each["outcome"] != "success"] == [], path
+        links = set(re.findall(r'href="/console(/(?!static)[^"?]*)', answer.text))
+        for link in links:
+            assert browser.get(link).status_code == 200, (path, link)
 
 
 def _script(page: str) -> str:
@@ -323,6 +352,16 @@ def test_logging_out_ends_the_session_in_the_service(people: World, ann: Browser
     assert answer.status_code == 401
     ann.hold(kept)
     assert "Your session is over." in ann.get("/keys").text
+
+
+def test_another_site_does_not_log_anybody_out(people: World, ann: Browser) -> None:
+    elsewhere = {"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.example"}
+    stranger = Browser.of(people)  # whose cookie the browser keeps back
+    for browser, headers in ((stranger, elsewhere), (stranger, SAME_ORIGIN), (ann, elsewhere)):
+        answer = browser.post("/logout", headers=headers)
+        assert f"{COOKIE}=;" not in str(answer.headers)
+    assert ann.post("/logout", csrf="x").status_code == 403
+    assert ann.get("/keys").status_code == 200
 
 
 def test_what_is_dangerous_asks_for_a_code_that_works_once(world: World, clock: SteeredClock) -> None:
@@ -516,6 +555,7 @@ def test_a_form_that_is_refused_comes_again_with_what_was_sent(
         assert "kept" in answer.text
     if field is not None:
         assert f'id="{field}-wrong"' in answer.text, ann.text
+    assert "Expected" not in answer.text
 
 
 def test_what_is_no_form_is_refused(ann: Browser) -> None:

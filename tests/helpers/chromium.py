@@ -34,10 +34,10 @@ _SERIOUS = {"serious", "critical"}
 
 def axe_script() -> str:
     """The rules of axe-core, as the package has them."""
-    found = find_spec("axe_selenium_python")
+    found = find_spec("axe_playwright_python")
     assert found is not None
     assert found.origin is not None
-    return (Path(found.origin).parent / "node_modules/axe-core/axe.min.js").read_text()
+    return (Path(found.origin).parent / "axe.min.js").read_text()
 
 
 def start(folder: Path) -> webdriver.Chrome:

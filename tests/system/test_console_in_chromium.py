@@ -34,6 +34,7 @@ PAGES = (
     "/explain?permission=keys:encrypt&key_id=orders&client_id=shop",
     "/audit",
     "/health",
+    "/account/passkeys/new",
     "/nowhere",
 )
 

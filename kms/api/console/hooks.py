@@ -24,7 +24,7 @@ from kms.operations import OPERATIONS, Call, Service, execute_operation
 from kms.operations.accounts.sessions import TokenRequest
 
 _LOGIN = "/console/login"
-_IDLE = "You were logged out, because nothing was done for {minutes} minutes."
+_IDLE = "You were logged out, because nothing was done for {minutes}."
 _OVER = "Your session is over. Log in again."
 _LONGEST_FIELD = 8192
 
@@ -135,15 +135,18 @@ class ConsoleHooks:
 
     def logout(self) -> Response:
         """End the session, on every worker, and have the browser forget the cookie."""
-        visit = self._visit()
-        if visit is not None:
-            try:
-                self._read_form(visit)
-                visit.run("end_session")
-            except errors.AuthenticationFailed:
-                pass  # it is over anyway
-            except errors.Refusal as refusal:
-                return self._refusal_page(visit, refusal)
+        visit = None
+        try:
+            require_own_origin(request.headers, self.service.settings.public_url)
+            visit = self._visit()
+            if visit is None:
+                return self._login_page()  # a form of another site comes without the cookie, and must not remove it
+            self._read_form(visit)
+            visit.run("end_session")
+        except errors.AuthenticationFailed:
+            pass  # it is over anyway
+        except errors.Refusal as refusal:
+            return self._refusal_page(visit, refusal)
         return self._login_page(notice="You are logged out.", forget=True)
 
     def view(self, route: Route) -> Callable[..., Response]:
@@ -202,7 +205,7 @@ class ConsoleHooks:
         if held.is_idle(self.service.clock(), self.service.settings.console_idle):
             visit.run("end_session")
             minutes = int(self.service.settings.console_idle.total_seconds() // 60)
-            raise _Idle(_IDLE.format(minutes=minutes))
+            raise _Idle(_IDLE.format(minutes="a minute" if minutes == 1 else f"{minutes} minutes"))
         held.used_at = self.service.clock().timestamp()
         return visit
 
@@ -245,4 +248,6 @@ class ConsoleHooks:
 
 def _finished(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    for name in ("Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy"):
+        response.headers[name] = "same-origin"
     return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -170,8 +171,31 @@ def _placed(refusal: Refusal | None, fields: tuple[str, ...]) -> tuple[str, str]
         return "", ""
     member, colon, sentence = refusal.detail.partition(": ")
     if colon and member in {*fields, "code"}:
-        return member, sentence[:1].upper() + sentence[1:]
+        plain = _plain(sentence)
+        return member, plain[:1].upper() + plain[1:]
     return "", refusal.detail
+
+
+_IN_PLAIN_WORDS = (
+    (r"Expected `str` matching regex .*", "This is not of the form that is described above."),
+    (r"Expected `str` of length >= (\d+).*", r"At least \1 characters."),
+    (r"Expected `str` of length <= (\d+).*", r"At most \1 characters."),
+    (r"Expected `array` of length >= 1\b.*", "Choose one at least."),
+    (r"Expected `array` of length <= (\d+).*", r"At most \1."),
+    (r"Expected `object` of length <= (\d+).*", r"At most \1."),
+    (r"Expected `int` >= (\d+).*", r"A number, at least \1."),
+    (r"Expected `int`.*", "A number."),
+    (r"Expected .*|Invalid .*", "This cannot be read."),
+    (r"this member is needed and is not there\.", "This is needed."),
+)
+
+
+def _plain(sentence: str) -> str:
+    """A sentence for programs as one for a person, whose field it stands beside."""
+    for pattern, words in _IN_PLAIN_WORDS:
+        if found := re.fullmatch(pattern, sentence):
+            return found.expand(words)
+    return sentence
 
 
 def read_form_of(console: Console, call: Call, stream: Any, length: int | None) -> bytes:

@@ -54,7 +54,7 @@ def health(visit: Visit) -> Response:
 
 def _values(exposition: str) -> dict[str, float]:
     """The sum over its labels of every metric, by name."""
-    # Imported with this module, the library would count for one process alone: see kms.metrics.
+    # Not before the service has told the library where its files are (see `kms.metrics`).
     from prometheus_client.parser import text_string_to_metric_families
 
     values: dict[str, float] = {}
@@ -72,10 +72,9 @@ def _days(values: dict[str, float], name: str) -> Sign | None:
     return Sign("TLS certificate", f"{days} days", state, "Until it, or one of its chain, expires.")
 
 
-def _zero(values: dict[str, float], name: str, title: str, about: str) -> Sign | None:
-    if name not in values:
-        return None
-    return Sign(title, f"{values[name]:.0f}", "good" if values[name] == 0 else "bad", about)
+def _zero(values: dict[str, float], name: str, title: str, about: str) -> Sign:
+    count = values.get(name, 0)  # what was never counted is not among the metrics
+    return Sign(title, f"{count:.0f}", "good" if count == 0 else "bad", about)
 
 
 def _number(values: dict[str, float], name: str, title: str, about: str) -> Sign | None:

@@ -35,11 +35,18 @@ for (const button of document.querySelectorAll("button[data-copies]")) {
 const wrong = document.querySelector("[aria-invalid=true]") || document.getElementById("error");
 if (wrong) wrong.focus();
 
-// Say when the session ends by itself, a minute ahead, and leave the page once it has.
+// Say when the session ends by itself, a minute ahead, and leave the page once it has. Pages in other tabs are the
+// same session: whichever loads tells the others, so that none leaves while another is in use.
 const idle = Number(document.body.dataset.idle || 0);
 if (idle) {
-  const ends = Date.now() + idle * 1000;
   const warning = document.getElementById("idle");
+  let ends = Date.now() + idle * 1000;
+  const tabs = new BroadcastChannel("kms-console");
+  tabs.addEventListener("message", () => {
+    ends = Date.now() + idle * 1000;
+    warning.hidden = true;
+  });
+  tabs.postMessage("used");
   const timer = setInterval(() => {
     const left = Math.round((ends - Date.now()) / 1000);
     if (left <= -2) {
@@ -47,7 +54,7 @@ if (idle) {
       window.location.assign("/console");
     } else if (left <= 60) {
       warning.hidden = false;
-      warning.querySelector("output").textContent = String(Math.max(0, left));
+      warning.querySelector("[data-seconds]").textContent = String(Math.max(0, left));
     }
   }, 1000);
 }
