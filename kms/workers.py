@@ -1,8 +1,7 @@
-"""The processes that serve: started, given new TLS pairs, replaced where they die, and ended.
+"""The worker processes: starts them, gives them new TLS pairs, replaces those that die, and stops them.
 
-The process that starts them takes its signals by waiting for them, one at a time, and never in the middle of
-something else. Each worker has a listening socket of its own, which its successor inherits with the connections that
-wait there.
+The parent process handles signals only by waiting for them, one at a time. Each worker has its own listening socket.
+If a worker is replaced, its successor inherits the socket, with the connections that wait there.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Renewal(Protocol):
         """The newest that is good."""
 
     def renew(self, *, asked: bool) -> bool:
-        """Look for a newer one, which is `pair` then; whether there is. `asked`: try whatever is there."""
+        """Look for a newer pair and make it `pair`; returns whether there was one. `asked`: try the files at once."""
 
 
 class Manager(Protocol):

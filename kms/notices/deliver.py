@@ -1,8 +1,8 @@
-"""What waits in the outbox is claimed, sent, and tried again: at least once, by one worker at a time.
+"""Sends the deliveries in the outbox, and repeats them on failure: at least once, by one worker at a time.
 
-A claim moves a delivery ahead by a lease. Where the claimant dies it is due again after that. No transaction is open
-while the network is waited for, and each subscription is sent to by one thread, so that a slow receiver holds nobody
-up but itself.
+A worker claims a delivery by moving its due time ahead; if that worker dies, the delivery becomes due again. No
+transaction is open during network access. Each subscription is served by one thread, so that a slow receiver delays
+only its own notices.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What happens beside changes: remembered by the worker that sees it, and written into the outbox a moment later.
+"""Events that are not changes of the vault, such as a refused use: kept in memory, and written to the outbox soon.
 
-Seeing it costs a look into a table of this worker. What was told of within the hour is not told of again.
+Noting one costs only a look-up in memory. The same event is reported at most once an hour.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Look = Callable[[Snapshot], Occurrence | None]
 
 @dataclass(frozen=True)
 class _Alarm:
-    """What is told even where nothing can be written. `told` are the subscriptions that know."""
+    """An event that is sent even if the database cannot be written. `told` are the subscriptions that received it."""
 
     occurrence: Occurrence
     next_attempt_at: datetime

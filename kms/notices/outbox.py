@@ -42,9 +42,9 @@ class Occurrence:
 
 
 def emit(change: Change, occurrence: Occurrence) -> int:
-    """Have everybody told who subscribed to that, once this change is committed. Gives how many deliveries it makes.
+    """Insert a delivery for every subscription to the event; they are sent once the change is committed.
 
-    It costs two short reads where nobody did, for all events in one change about keys of the same owner together.
+    Returns the number of deliveries. If nobody subscribed, it costs two short reads per change and owner of keys.
     """
     made = []
     for notice in subscribed(change, occurrence):

@@ -696,3 +696,23 @@ def test_the_summary_counts_what_its_caller_may_see(people: World) -> None:
     assert [each["key_id"] for each in own["expiring"]] == ["others"]
     assert json.dumps(own["states"]) == '{"active": 1}'
     assert "summarize_keys" in OPERATIONS
+
+
+def test_forms_of_strangers_are_counted(template: Any, tmp_path: Any) -> None:
+    limits = {"rate_limit_authenticate": "3/minute", "rate_limit_public": "3/minute"}
+    service = template.open(settings_for(tmp_path / "data", **limits))
+    world = World.of(service)
+    for path in ("/login", "/logout"):
+        answers = [Browser.of(world).http.post(f"/console{path}", data={}).status_code for _ in range(5)]
+        assert (answers[0], answers[-1]) == (403, 429), path
+    service.close()
+
+
+def test_a_form_under_a_session_that_is_over_is_in_the_log(world: World) -> None:
+    world.user("ann").post("/api/v1/keys", {"key_id": "mine"})
+    ann = Browser.as_client(world, "ann")
+    world.login("ann").delete("/api/v1/clients/ann/sessions")
+    answer = ann.post("/keys/mine/do/rotate")
+    assert answer.status_code == 401
+    (entry,) = entries(world, answer.headers["X-Request-Id"])
+    assert entry["outcome"] == "authentication-failed"

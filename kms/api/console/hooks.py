@@ -104,8 +104,8 @@ class ConsoleHooks:
 
     def _login_form_of(self, call: Call) -> Form:
         """The form of a log-in, counted as one. Raises Refusal."""
-        require_own_origin(request.headers, self.service.settings.public_url)
         self.service.rate_limits.hit(RateClass.AUTHENTICATE, identity(None, call.source))
+        require_own_origin(request.headers, self.service.settings.public_url)
         body = read_form_of(self.console, call, request.environ["wsgi.input"], g.body_length)
         return form_of(request.mimetype, body)
 
@@ -137,6 +137,7 @@ class ConsoleHooks:
         """End the session, on every worker, and have the browser forget the cookie."""
         visit = None
         try:
+            self._count_public()
             require_own_origin(request.headers, self.service.settings.public_url)
             visit = self._visit()
             if visit is None:
@@ -161,6 +162,9 @@ class ConsoleHooks:
                 return self._kept(self._served(route, visit, path), visit.session)
             except errors.AuthenticationFailed as over:
                 self._count_public()
+                g.outcome = over.problem
+                if route.method == "POST":  # as over REST; a page that is only looked at again is no attempt
+                    self.service.record(g.call, over)
                 notice = over.detail if isinstance(over, _Idle) else _OVER
                 return self._login_page(notice=notice, forget=True, status=401 if route.method == "POST" else 200)
             except Exception as error:  # noqa: BLE001  # every failure has its page

@@ -37,10 +37,10 @@ _Events = Annotated[list[_EventName], msgspec.Meta(min_length=1, max_length=len(
 
 
 class CreateNoticeRequest(Request):
-    """What to tell, and where: a `url` that takes webhooks, or an `email` address.
+    """The `events` to be notified of, and the receiver: a `url` for webhooks, or an `email` address.
 
-    Events about keys are told of your own keys, and administrators of everybody's, as far as their ids fit
-    `key_pattern`: an id, or the beginning of some and `*`.
+    Notices are about your own keys, for administrators about the keys of all clients; only about keys whose ids match
+    `key_pattern`, which is a key id, or the beginning of key ids followed by `*`.
     """
 
     events: _Events
@@ -50,7 +50,10 @@ class CreateNoticeRequest(Request):
 
 
 class UpdateNoticeRequest(Request):
-    """What to tell from now on; with `status` it is stopped, or begun again after the receiver had enough."""
+    """Members that are not given stay as they are. `status` disables the subscription, or enables it again.
+
+    The service disables a subscription by itself if its receiver answers 410 Gone.
+    """
 
     events: _Events | UnsetType = UNSET
     key_pattern: KeyPattern | UnsetType = UNSET
@@ -58,9 +61,9 @@ class UpdateNoticeRequest(Request):
 
 
 class NoticeView(Answer):
-    """A subscription. Of another client's URL only the host is shown, and of an address the domain.
+    """A subscription. For one of another client, `url` is only the host, and `email` only the domain.
 
-    `reason` says why it is disabled, where the service did that.
+    `reason` says why the service disabled it, if it did.
     """
 
     notice_id: str
@@ -75,7 +78,7 @@ class NoticeView(Answer):
 
 
 class CreatedNotice(NoticeView, kw_only=True):
-    """A new subscription; `secret`, which is shown once, verifies the signatures of its webhooks."""
+    """A new subscription. `secret`, shown only in this answer, verifies the signatures of its webhooks."""
 
     secret: str | UnsetType = UNSET
 
@@ -89,7 +92,7 @@ class ChangedNoticeSecret(Answer):
 
 
 class NoticeList(Answer):
-    """Every subscription that the caller looks after."""
+    """The caller's subscriptions; for administrators those of all clients."""
 
     items: list[NoticeView]
     next_cursor: str | None
@@ -105,7 +108,7 @@ class NoticeList(Answer):
     location="/api/v1/notices/{notice_id}",
 )
 def create_notice(service: Service, call: Call, request: CreateNoticeRequest) -> CreatedNotice:
-    """Subscribe to events. Where they may be sent is for an operator to say: `KMS_NOTICE_HOSTS`, `KMS_SMTP_URL`."""
+    """Subscribe to events. The operator's settings `KMS_NOTICE_HOSTS` and `KMS_SMTP_URL` limit the receivers."""
     channel, target = _target(request)
     service.notice_targets.require(channel, target)
     notice_id = secrets.token_hex(12)
@@ -160,7 +163,7 @@ def get_notice(service: Service, call: Call, request: EmptyRequest, notice_id: s
     checked_upfront=True,
 )
 def update_notice(service: Service, call: Call, request: UpdateNoticeRequest, notice_id: str) -> NoticeView:
-    """Change what a subscription tells, or stop it and begin it again. Another target needs another subscription."""
+    """Change the events or key pattern of a subscription, or disable or enable it. The receiver cannot be changed."""
     with service.change(call) as change:
         before = notice_of_caller(change, call, notice_id)
         require_own(call.known_caller, before)
@@ -199,7 +202,7 @@ def rotate_notice_secret(service: Service, call: Call, request: EmptyRequest, no
 
 @operation("DELETE", "/api/v1/notices/<notice_id>", permission=Permission.NOTICES_MANAGE, checked_upfront=True)
 def delete_notice(service: Service, call: Call, request: EmptyRequest, notice_id: str) -> NoticeView:
-    """End a subscription. What was still to be sent to it is forgotten."""
+    """Delete a subscription, with all deliveries that were not sent yet."""
     with service.change(call) as change:
         found = notice_of_caller(change, call, notice_id)
         outbox.forget(change, found)
@@ -254,7 +257,7 @@ def require_own(caller: Caller, notice: Notice) -> None:
 
 
 def notice_of_caller(snapshot: Snapshot, call: Call, notice_id: str) -> Notice:
-    """The subscription, if the caller looks after it. Raises NotFound, also where it is another client's."""
+    """The subscription, if it is the caller's own or the caller is an administrator. Raises NotFound otherwise."""
     found = {each.notice_id: each for each in _looked_after(snapshot, call.known_caller)}
     if notice_id not in found:
         raise NotFound("There is no such notice.")

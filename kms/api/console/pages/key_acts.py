@@ -128,7 +128,6 @@ ACTS: dict[str, Act] = {
         _resume,
         f"{_KEEPS} Suspend the key again.",
         "{name} works again.",
-        dangerous=False,
     ),
     "revoke": Act(
         "revoke_key_versions",
@@ -159,7 +158,6 @@ ACTS: dict[str, Act] = {
         _cancel,
         f"{_KEEPS} Delete the key again.",
         "{name} is kept.",
-        dangerous=False,
     ),
     "trim": Act(
         "trim_key",
