@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -158,15 +157,6 @@ def test_nothing_names_a_machine_or_a_workplace() -> None:
         if name and not name.endswith(".png"):
             text = (ROOT / name).read_text()
             assert not re.search(r"(?<![\w.])/(?:root|work|home)/", text), name
-
-
-def test_no_module_imports_the_metrics_library_as_it_is_imported_itself() -> None:
-    """The library decides at its import whether workers share their metrics, and `Metrics` tells it before."""
-    program = (
-        "import sys, kms.server, kms.wsgi, kms.cli, kms.api.application; print('prometheus_client' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 def test_files_stay_small() -> None:
