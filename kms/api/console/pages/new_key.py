@@ -31,7 +31,7 @@ _U = Usage
 _PURPOSES: tuple[tuple[str, str, frozenset[Usage], frozenset[Usage]], ...] = (
     (
         "Encrypt and decrypt",
-        "One secret key, for data and for other keys. Take the first if nothing speaks for another.",
+        "One secret key, for data and for other keys. If in doubt, take the first.",
         frozenset({_U.ENCRYPT, _U.WRAP}),
         frozenset({_U.SIGN}),
     ),
