@@ -15,6 +15,8 @@ from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticator
 from helpers.people import PASSKEY_GRANT
 from helpers.running import Running, Start, wait_until
 
+pytestmark = pytest.mark.slow
+
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",

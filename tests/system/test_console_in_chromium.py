@@ -15,6 +15,8 @@ from helpers import chromium
 from helpers.chromium import Person
 from helpers.running import Running, Start
 
+pytestmark = pytest.mark.slow
+
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 EVERYBODY = "", "/keys", "/new-key", "/keys/orders", "/keys/orders/do/revoke", "/revocations", "/account"
 PAGES = (
@@ -190,7 +192,6 @@ def test_the_main_path_needs_no_javascript(person: Person) -> None:
         person.see("compromised")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(person: Person, scheme: str) -> None:
     found = []
