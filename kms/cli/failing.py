@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import click
 
-from kms.cli import show
 from kms.client import errors
 from kms.errors import StartError
 
@@ -27,7 +23,6 @@ EXIT_CODES = (
 )
 NOT_AUTHENTIC = 8
 REVOKED = 9
-_ARGUMENTS = "kms.arguments"
 _STEP_UP = (
     "This needs a second factor that was given a short while ago. Give it (`python -m kms confirm`), then run this "
     "command again."
@@ -57,70 +52,3 @@ def failure_of(error: errors.KmsError | StartError) -> Failure:
         wait = f"in {error.retry_after} s"
         message += "" if wait in message else f" Try again {wait}."
     return Failure(message, code)
-
-
-def _unavailable(name: str) -> click.Command:
-    """A placeholder for a command of the service, for use if only the packages of the client are installed."""
-
-    def refuse() -> None:
-        raise Failure(f"`{name}` needs the packages of the service, and only those of the client are installed.")
-
-    return click.Command(name, callback=refuse, help="Needs the packages of the service, which are not installed.")
-
-
-class Commands(click.Group):
-    """A group of commands whose errors become a message and an exit code of this module.
-
-    `lazy` maps names of commands to `module:name`; these are imported only when they are called.
-    """
-
-    def __init__(self, *arguments: Any, lazy: dict[str, str] | None = None, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._lazy = lazy or {}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All of them, in the order in which people meet them."""
-        return [*self._lazy, *(each for each in super().list_commands(ctx) if each not in self._lazy)]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One of them."""
-        place = self._lazy.get(cmd_name)
-        if place is None:
-            found = super().get_command(ctx, cmd_name)
-            return found if found is None else show.with_json_option(found)
-        from importlib import import_module
-
-        module, _, name = place.partition(":")
-        try:
-            command: click.Command = getattr(import_module(module), name)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("kms"):
-                raise
-            return _unavailable(cmd_name)
-        return command if cmd_name == "serve" else show.with_json_option(command)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the arguments, with which the command may have to begin again."""
-        ctx.meta[_ARGUMENTS] = list(args)
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what it raises becomes a sentence and an exit code."""
-        try:
-            return self._confirmed(ctx)
-        except (errors.KmsError, StartError) as error:
-            raise failure_of(error) from None
-
-    def _confirmed(self, ctx: click.Context) -> Any:
-        """Run the command. Where it needs a second factor that was given just now, ask for one on a terminal."""
-        try:
-            return super().invoke(ctx)
-        except errors.FreshSecondFactorNeeded:
-            if ctx.parent is not None or not sys.stdin.isatty():
-                raise
-        from kms.cli.session import give_second_factor
-
-        give_second_factor()
-        # It was refused before anything was done, so all of it begins again.
-        with self.make_context(ctx.info_name, ctx.meta[_ARGUMENTS]) as again:
-            return super().invoke(again)
