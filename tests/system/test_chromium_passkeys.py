@@ -153,5 +153,11 @@ def test_a_passkey_at_the_console(start: Start, browser: webdriver.Chrome) -> No
 
 
 def press(browser: webdriver.Chrome, words: str) -> None:
-    """Press the button with these words."""
-    browser.find_element("xpath", f"//button[normalize-space()='{words}']").click()
+    """Press the button with these words, once the page that has it is there."""
+
+    def shown() -> list[Any]:
+        found = browser.find_elements("xpath", f"//button[normalize-space()='{words}']")
+        return [each for each in found if each.is_displayed()]
+
+    wait_until(shown, lambda: browser.page_source)
+    shown()[0].click()
