@@ -84,8 +84,13 @@ _warned_of: set[Path] = set()
 def write_private(path: Path, content: bytes) -> None:
     """Write `content` to `path` with mode 0600, durably, replacing what was there in one step.
 
+    What is no file, such as /dev/null, is written to as it is.
+
     Raises StartError where the directory does not allow it.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with 0600
         try:
@@ -97,13 +102,18 @@ def write_private(path: Path, content: bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
     except OSError as error:
         raise StartError(f"Cannot write {path}: {fault_of(error)}.") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Have the names in a directory on disk. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def private_bytes(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from kms.operations import Operation
 
 TABLE = Path(client.__file__).with_name("operations.json")
 _REPEATABLE = USES | {Permission.PRIMITIVES_USE}
-_SECRETS = {"code", "passphrase", "subject_token", "assertion", "client_assertion"}
+_SECRETS = {"code", "passphrase", "subject_token", "assertion", "client_assertion", "plaintext", "key"}
 
 
 def table() -> bytes:
@@ -37,7 +37,7 @@ def _described(operation: Operation, group: str) -> ClientOperation:
         variables=re.findall(r"<(?:int:)?(\w+)>", operation.path),
         members=_members(operation),
         example=openapi.example_of(operation),
-        repeatable=operation.method in {"GET", "PUT"} or operation.permission in _REPEATABLE,
+        repeatable=operation.method == "GET" or operation.permission in _REPEATABLE,
         takes_items=operation.batch is not None,
     )
 

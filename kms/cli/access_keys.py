@@ -41,15 +41,8 @@ def create(expires_in: int | None, profile: str | None, region: str, *, needs_se
         show.document(answer)
         return
     session = kept_login.current()
+    # The endpoint first: a profile that has the secret alone would send what it encrypts to Amazon.
     for name, section, values in (
-        (
-            "credentials",
-            profile,
-            {
-                "aws_access_key_id": answer["access_key_id"],
-                "aws_secret_access_key": answer["secret_access_key"],
-            },
-        ),
         (
             "config",
             f"profile {profile}",
@@ -57,6 +50,14 @@ def create(expires_in: int | None, profile: str | None, region: str, *, needs_se
                 "region": region,
                 "endpoint_url": session.url,
                 **({"ca_bundle": session.ca_cert} if session.ca_cert else {}),
+            },
+        ),
+        (
+            "credentials",
+            profile,
+            {
+                "aws_access_key_id": answer["access_key_id"],
+                "aws_secret_access_key": answer["secret_access_key"],
             },
         ),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 import msgspec
 
 from kms.cli import remote, show
+from kms.cli.failing import Failure, failure_of
+from kms.client.errors import refusal_of
 from kms.client.operations import ClientOperation, Member, operations
 
 _KINDS = {
@@ -65,18 +68,33 @@ def _command(operation: ClientOperation) -> click.Command:
         members = {each.name: _value(each, given[_parameter(each)]) for each in operation.members}
         members = {name: value for name, value in members.items() if value is not None}
         if items is not None:
-            members = {"items": [msgspec.json.decode(line) for line in items if line.strip()]}
+            if members:
+                raise click.UsageError("--items has all members of each request; give no other options with it.")
+            members = {"items": _requests(items)}
         else:
             members |= {each.name: _asked(each) for each in operation.members if _is_missing(each, members)}
         answer = remote.client().call_raw(operation.name, {**variables, **members})
         try:
-            show.document(msgspec.json.decode(answer))
+            decoded = msgspec.json.decode(answer)
         except msgspec.DecodeError:
             click.echo(answer)
+            return
+        show.document(decoded)
+        failed = [each["error"] for each in decoded.get("items", []) if "error" in each] if items is not None else []
+        if failed:
+            first = failure_of(refusal_of(failed[0]))
+            raise Failure(f"{len(failed)} of the requests failed; the first: {first.message}", first.exit_code)
 
     example = "" if operation.example is None else f"\n\n\b\nFor example:\n  {_example(operation)}"
     about = f"{operation.about}\n\n{operation.method} {operation.path}{example}"
     return click.Command(operation.name.replace("_", "-"), params=params, callback=run, help=about)
+
+
+def _requests(lines: Iterable[bytes]) -> list[Any]:
+    try:
+        return [msgspec.json.decode(line) for line in lines if line.strip()]
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"not a JSON object on each line: {error}.", param_hint="--items") from None
 
 
 def _option(member: Member) -> click.Option:

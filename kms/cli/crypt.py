@@ -54,11 +54,16 @@ def encrypt(
 @click.command()
 @click.argument("file", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help=f"Where it goes; - for stdout.  [default: FILE without {SUFFIX}]")
+@click.option("-k", "--key", "key_id", help="Refuse it unless it was encrypted under this key.")
 @click.option("--context", multiple=True, metavar="NAME=VALUE", help="Refuse it unless it was bound to this.")
 @click.option("-r", "--recursive", is_flag=True, help=f"FILE is a directory: every {SUFFIX} file in it, into -o.")
 @click.option("-f", "--force", is_flag=True, help="Replace what is there.")
-def decrypt(file: Path, output: Path | None, context: tuple[str, ...], *, recursive: bool, force: bool) -> None:
-    """Decrypt FILE (- for stdin). Its header names the key.
+def decrypt(
+    file: Path, output: Path | None, key_id: str | None, context: tuple[str, ...], *, recursive: bool, force: bool
+) -> None:
+    """Decrypt FILE (- for stdin). Its header names the key: with -k you say which one it must be.
+
+    Without -k the file is by anybody who may encrypt under some key that you may use.
 
     An output file appears only after all of it was verified. Output to stdout is verified piece by piece: it is
     complete only if the exit code is 0.
@@ -66,17 +71,17 @@ def decrypt(file: Path, output: Path | None, context: tuple[str, ...], *, recurs
     \b
     For example:
       kms decrypt dump.sql.kms
-      kms decrypt -o - dump.sql.kms | psql
+      kms decrypt -k backups -o - dump.sql.kms | psql
     """
     client, bound = remote.client(), dict(pair(each, "--context") for each in context)
     if _STDIO in (file, output):
         output = _beside(file, output, encrypting=False)
         with _piped(file, output, replace=force) as (source, target), progress("decrypting", None) as advance:
-            streams.decrypt_stream(client, source, target, context=bound, progress=advance)
+            streams.decrypt_stream(client, source, target, key_id=key_id, context=bound, progress=advance)
         return
     todo = _pairs(file, output, recursive=recursive, encrypting=False)
     with progress("decrypting", _bytes_of(todo)) as advance:
-        done = files.decrypt_files(client, todo, context=bound, replace=force, progress=advance)
+        done = files.decrypt_files(client, todo, key_id=key_id, context=bound, replace=force, progress=advance)
         _report(done, is_one=not recursive)
 
 
@@ -177,9 +182,9 @@ def _report(outcomes: Iterator[Outcome], *, is_one: bool) -> None:
         if each.error is None:
             click.echo(f"{each.source} → {each.target}" if each.source != each.target else f"{each.source}", err=True)
             continue
-        failure = failure_of(each.error)
         if is_one:
-            raise failure
+            raise each.error
+        failure = failure_of(each.error)
         failed, code = failed + 1, failure.exit_code
         click.echo(f"{each.source}: {failure.message}", err=True)
     if failed:

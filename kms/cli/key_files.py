@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from kms.cli import remote, show
 from kms.cli.failing import Failure
-from kms.client import key_transport
+from kms.client import files, key_transport
 from kms.client.logins import read_private_key
-from kms.files import write_private
 
 _IN = click.Path(path_type=Path, exists=True, dir_okay=False)
 _OUT = click.Path(path_type=Path, dir_okay=False)
+_force = click.option("-f", "--force", is_flag=True, help="Replace what is there.")
 
 
 @click.command("import")
@@ -48,7 +48,8 @@ def import_(file: Path, key_id: str | None, type_: str, *, exportable: bool) -> 
 @click.argument("key_id")
 @click.option("-o", "--output", type=_OUT, required=True, help="The file, which only you can read.")
 @click.option("--version", type=int, help="The version of the key.  [default: the latest]")
-def export(key_id: str, output: Path, version: int | None) -> None:
+@_force
+def export(key_id: str, output: Path, version: int | None, *, force: bool) -> None:
     """Export an exportable key into a file, in plaintext: a private key as PEM, a symmetric one as raw bytes.
 
     It is sent wrapped under a key that is made only for this. Whoever can read the file has the key.
@@ -61,14 +62,15 @@ def export(key_id: str, output: Path, version: int | None) -> None:
     if form == "pkcs8":
         key = load_der_private_key(material, None)
         material = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_private(output, material)
+    _write(output, material, replace=force)
     click.echo(f"{key_id} → {output}", err=True)
 
 
 @click.command()
 @click.argument("key_id")
 @click.option("-o", "--output", type=_OUT, required=True, help="The file.")
-def backup(key_id: str, output: Path) -> None:
+@_force
+def backup(key_id: str, output: Path, *, force: bool) -> None:
     """Write one key with all its versions into a file that only a service with the same root key can read.
 
     \b
@@ -76,7 +78,7 @@ def backup(key_id: str, output: Path) -> None:
       kms key backup orders -o orders.backup
     """
     answer = remote.client().call_raw("backup_key", {"key_id": key_id})
-    write_private(output, msgspec.json.decode(answer, type=_Backup).backup)
+    _write(output, msgspec.json.decode(answer, type=_Backup).backup, replace=force)
     click.echo(f"{key_id} → {output}", err=True)
 
 
@@ -90,6 +92,11 @@ def restore(file: Path) -> None:
       kms key restore orders.backup
     """
     show.document(remote.client().call("restore_key", backup=file.read_bytes()))
+
+
+def _write(path: Path, content: bytes, *, replace: bool) -> None:
+    with files.appearing(path, replace=replace) as file:
+        file.write(content)
 
 
 class _Backup(msgspec.Struct):

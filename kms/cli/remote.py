@@ -6,12 +6,12 @@ import configparser
 import io
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 import msgspec
 
 from kms.client import Client
+from kms.client.connection import segment_of
 from kms.errors import StartError
 from kms.files import write_private
 
@@ -32,7 +32,7 @@ def call(method: str, *segments: str, body: Any = None, **query: Any) -> Any:
 
     Gives the decoded answer. Raises KmsError with the service's own sentence.
     """
-    path = "/" + "/".join(quote(segment, safe="") for segment in segments)
+    path = "/" + "/".join(map(segment_of, segments))
     answer = client().connection.send(method, path, body, query=query, repeatable=method == "GET")
     return msgspec.json.decode(answer)
 

@@ -63,7 +63,8 @@ def fetch(folder: Path) -> None:
 @click.option("--version", type=int, help="The version of the key.  [default: any]")
 @click.option("--offline", type=_FILE, metavar="FILE", help="A list that `fetch` kept.")
 @click.option("--jwks", type=_FILE, metavar="FILE", help="The service's public keys.  [default: beside the list]")
-def check(key_id: str, version: int | None, offline: Path | None, jwks: Path | None) -> None:
+@click.option("--allow-old", is_flag=True, help="Believe a list also when there must be a newer one.")
+def check(key_id: str, version: int | None, offline: Path | None, jwks: Path | None, *, allow_old: bool) -> None:
     """Say whether KEY_ID is revoked. The exit code is 9 if it is.
 
     With --offline the service is not called, and the list in FILE must have a valid signature of the service. If a
@@ -81,10 +82,13 @@ def check(key_id: str, version: int | None, offline: Path | None, jwks: Path | N
         if not beside.exists():
             raise Failure(f"{beside} is not there; name the file of the service's public keys with --jwks.", 5)
         found = RevocationList.checked(offline.read_bytes(), beside.read_bytes())
-    if not found.is_current(datetime.now(UTC)):
-        click.echo(f"The list is old: there is a newer one since {found.next_update:%Y-%m-%dT%H:%MZ}.", err=True)
     entry = found.revocation_of(key_id, version)
     if entry is None:
+        if not (allow_old or found.is_current(datetime.now(UTC))):
+            since = f"{found.next_update:%Y-%m-%dT%H:%MZ}"
+            raise Failure(
+                f"{key_id} is not in this list, but there is a newer one since {since}; see --allow-old.", 7
+            )
         click.echo(f"{key_id} is not revoked, as of {found.issued_at:%Y-%m-%dT%H:%M:%SZ}.")
         return
     lasting = "; it still decrypts and verifies" if entry.may_still_process else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from kms.cli import remote, show
 from kms.client import kept_login
 from kms.client.connection import Connection
-from kms.client.errors import PermissionDenied, Refused
+from kms.client.errors import AuthenticationFailed, PermissionDenied, Refused
 from kms.client.kept_login import KeptLogin
 from kms.client.logins import PrivateKeyLogin, SecretLogin, read_private_key
 from kms.files import write_private
@@ -148,10 +149,9 @@ def logout() -> None:
     For example:
       kms logout
     """
-    try:
+    with suppress(AuthenticationFailed):  # it is over anyway
         remote.call("POST", "auth", "logout")
-    finally:
-        kept_login.forget()
+    kept_login.forget()
     click.echo("Logged out.")
 
 

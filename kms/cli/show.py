@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 _JSON = "kms.json"
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SELDOM = {"activate_at", "process_until"}  # in tables inside of a document, which have little room
 _TIME = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)T(?P<minute>\d\d:\d\d):[\d.]+Z")
 _STATES = {
@@ -102,6 +103,13 @@ def _is_long(rows: list[dict[str, Any]], name: str) -> bool:
 
 
 def _cell(value: Any) -> Text:
+    """A value as text, without the characters that steer a terminal: names and descriptions are others' words."""
+    text = _text(value)
+    text.plain = _CONTROLS.sub("�", text.plain)
+    return text
+
+
+def _text(value: Any) -> Text:
     if value is None:
         return Text("")
     if isinstance(value, str) and (time := _TIME.fullmatch(value)):

@@ -59,10 +59,15 @@ class Client:
             elif client_id and certificate:
                 login = CertificateLogin(client_id)
         if login is None and token is None:
-            if url is not None:
+            if (
+                url or client_id or private_key or role or platform_token or certificate
+            ):  # never somebody else's session
                 raise KmsError("Give what proves the client: token, private_key, platform_token or certificate.")
             kept = kept_login.current()
             url, ca, token = kept.url, ca or kept.ca_cert, kept.token
+        if login is None and scope:
+            whole = token or ""
+            login, token = NarrowedLogin(lambda: whole), None
         if url is None:
             raise KmsError("Name the service by its URL.")
         self.connection = Connection(

@@ -63,8 +63,8 @@ class Connection:
         timeout: float = 60.0,
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname:
-            raise KmsError(f"{url} is not an https:// URL.")
+        if parts.scheme != "https" or not parts.hostname or parts.username is not None:
+            raise KmsError(f"{parts.scheme}://{parts.hostname} is not an https:// URL without a user name in it.")
         self.url = url.rstrip("/")
         self.ca, self.certificate, self.patience, self.timeout = ca, certificate, patience, timeout
         self._login = login
@@ -129,7 +129,10 @@ class Connection:
             content = msgspec.json.encode(body) if body else None
             return self._once("POST", "/auth/token", content, {}, proof.headers)
 
-        return msgspec.json.decode(self._patiently(once, repeatable=True).content, type=Session)
+        try:
+            return msgspec.json.decode(self._patiently(once, repeatable=True).content, type=Session)
+        except msgspec.DecodeError:
+            raise KmsError(f"{self.url} answers as no KMS does.") from None
 
     def _renew(self, seen: str | None) -> None:
         """Get a session in place of the one with the token `seen`, unless another thread has just done that."""
@@ -185,7 +188,15 @@ class Connection:
 
 def path_of(template: str, variables: Mapping[str, Any]) -> str:
     """The path of an operation, with its variables in braces filled in and escaped."""
-    return template.format(**{name: quote(str(value), safe="") for name, value in variables.items()})
+    return template.format(**{name: segment_of(value) for name, value in variables.items()})
+
+
+def segment_of(value: object) -> str:
+    """One segment of a path, escaped. Raises KmsError for those that would lead to another path (RFC 3986, 5.2.4)."""
+    text = str(value)
+    if text in {"", ".", ".."}:
+        raise KmsError(f"{text!r} is no name.")
+    return quote(text, safe="")
 
 
 def _trusting(ca: str | Path | None, certificate: tuple[str | Path, str | Path] | None) -> ssl.SSLContext:

@@ -45,6 +45,7 @@ class DataKeyCache:
         self._guard = threading.Lock()
         self._encrypting: dict[bytes, _Encrypting] = {}
         self._decrypting: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
+        self._clearings = 0
 
     def to_encrypt(self, context: bytes, length: int, make: Callable[[], DataKey]) -> DataKey:
         """A data key for a message of so many bytes: one that is kept, or what `make` gives."""
@@ -55,10 +56,12 @@ class DataKeyCache:
                 found.messages += 1
                 found.bytes += length
                 return found.key
+            clearings = self._clearings
         made = _Encrypting(make(), now + self._limits.age.total_seconds(), 1, length)
         with self._guard:
             self._forget_old(now)
-            self._encrypting[context] = made
+            if clearings == self._clearings:
+                self._encrypting[context] = made
         return made.key
 
     def to_decrypt(self, wrapped_key: bytes, context: bytes, unwrap: Callable[[], bytes]) -> bytes:
@@ -69,8 +72,12 @@ class DataKeyCache:
             if key and now < ends_at:
                 self._decrypting.move_to_end(name)
                 return key
+            clearings = self._clearings
         key = unwrap()
         with self._guard:
+            self._forget_old(now)
+            if clearings != self._clearings:
+                return key
             self._decrypting[name] = key, now + self._limits.age.total_seconds()
             self._decrypting.move_to_end(name)
             while len(self._decrypting) > self._limits.kept:
@@ -80,6 +87,7 @@ class DataKeyCache:
     def clear(self) -> None:
         """Forget them all, such as when a key was revoked."""
         with self._guard:
+            self._clearings += 1  # what is under way is not kept either
             self._encrypting.clear()
             self._decrypting.clear()
 
@@ -90,3 +98,5 @@ class DataKeyCache:
     def _forget_old(self, now: float) -> None:
         for context in [each for each, kept in self._encrypting.items() if now >= kept.ends_at]:
             del self._encrypting[context]
+        for name in [each for each, (_, ends_at) in self._decrypting.items() if now >= ends_at]:
+            del self._decrypting[name]

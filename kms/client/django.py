@@ -15,6 +15,7 @@ from django.db import models
 from django.utils.module_loading import import_string
 
 from kms.client.envelope import Envelope
+from kms.client.errors import KmsError
 
 
 class EncryptedTextField(models.BinaryField):  # type: ignore[misc]  # Django carries no types
@@ -37,6 +38,16 @@ class EncryptedTextField(models.BinaryField):  # type: ignore[misc]  # Django ca
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> str | None:
         """Decrypt what comes from it."""
         return None if value is None else self._envelope().decrypt(bytes(value), self._bound()).decode()
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        """Raise KmsError for an expression, which would go to the database as it is."""
+        if hasattr(value, "as_sql"):
+            raise KmsError(f"{self.name} is encrypted here: give it a text, and no expression.")
+        return super().get_db_prep_save(value, connection)
+
+    def get_lookup(self, lookup_name: str) -> Any:
+        """Only `isnull`: each encryption of the same text is another one, so that no comparison tells anything."""
+        return super().get_lookup(lookup_name) if lookup_name == "isnull" else None
 
     def value_to_string(self, obj: Any) -> str:
         """The text, for serializers."""

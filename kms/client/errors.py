@@ -118,6 +118,6 @@ def refusal_of(problem: dict[str, Any], status: int = 0, retry_after: int | None
     name = str(problem.get("type", "")).removeprefix("/problems/")
     detail = str(problem.get("detail") or problem.get("title") or f"The service answered {status}.")
     request_id = str(problem.get("request_id", ""))
-    found = int(problem.get("status") or status)
+    found = problem["status"] if isinstance(problem.get("status"), int) else status
     kind = _KINDS.get(name, Refused)
     return kind(detail, problem=name, status=found, retry_after=retry_after, request_id=request_id)

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO, TypeVar
 
 from kms.client import uses
 from kms.client.client import Client
-from kms.client.envelope_format import DATA_KEY_BITS, Header, encoded_context, read_header
+from kms.client.envelope_format import DATA_KEY_BITS, MAGIC, Header, encoded_context, read_header
 from kms.client.errors import KmsError, NotAnEnvelope, Refused
-from kms.client.streams import Progress, decrypt_under, encrypt_under, require_context
+from kms.client.streams import Progress, decrypt_under, encrypt_under, require_context, require_key
+from kms.files import sync_directory
 
 SUFFIX = ".kms"
 _AT_ONCE = 100  # data keys in one request, and files that are open meanwhile
@@ -63,6 +64,7 @@ def decrypt_files(
     client: Client,
     pairs: Iterable[Pair],
     *,
+    key_id: str | None = None,
     context: Mapping[str, str] | None = None,
     replace: bool = False,
     progress: Progress | None = None,
@@ -70,7 +72,7 @@ def decrypt_files(
     """Decrypt each file that was encrypted for the pairs of `context`. What concerns all of them is raised."""
     for some in _slices(pairs):
         with ExitStack() as stack:
-            opened = [(pair, *_opened(stack, pair[0], context)) for pair in some]
+            opened = [(pair, *_opened(stack, pair[0], key_id, context)) for pair in some]
             good = [(pair, source, header) for pair, source, header in opened if isinstance(header, Header)]
             data_keys = client.run_all(
                 uses.decrypt(each.key_id, each.wrapped_key, each.context) for _, _, each in good
@@ -135,11 +137,12 @@ def _outcome(pair: Pair, given: Any, act: Any) -> Outcome:
 
 
 def _opened(
-    stack: ExitStack, path: Path, context: Mapping[str, str] | None
+    stack: ExitStack, path: Path, key_id: str | None, context: Mapping[str, str] | None
 ) -> tuple[BinaryIO | None, Header | KmsError]:
     try:
         source = stack.enter_context(path.open("rb"))
         header = read_header(source.read)
+        require_key(header, key_id)
         require_context(header, context)
     except OSError as error:
         return None, _fault(error)
@@ -162,7 +165,14 @@ def _header_of(path: Path) -> Header | KmsError:
 
 @contextmanager
 def appearing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
-    """A file that only its owner can read, and that appears as `path` once it is whole and on disk."""
+    """A file that only its owner can read, and that appears as `path` once it is whole and on disk.
+
+    What is no file, such as /dev/null or a pipe with a name, is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as there:
+            yield there
+        return
     if not replace and path.exists():
         raise KmsError(f"{path} is there already.")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -178,6 +188,7 @@ def appearing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
             _name_anew(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def _name_anew(temporary: str, path: Path) -> None:
@@ -214,6 +225,8 @@ def _finish_exchange(path: Path) -> None:
         return
     half = len(content) // 2
     before, after = content[:half], content[half:]
+    if len(before) != len(after) or not (before.startswith(MAGIC) and after.startswith(MAGIC)):
+        raise NotAnEnvelope(f"{journal} is not what a rewrap leaves; remove it.")
     with path.open("r+b") as file:
         found = file.read(half)
         if len(found) != half or any(byte not in two for byte, *two in zip(found, before, after, strict=True)):

@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidTag
 
 from kms.client.client import Client
 from kms.client.envelope_format import DATA_KEY_BITS, Header, encoded_context, read_header
-from kms.client.errors import NotAuthentic
+from kms.client.errors import KmsError, NotAuthentic
 from kms.client.uses import DataKey
 
 _PIECE = 1 << 20
@@ -40,7 +40,7 @@ def encrypt_under(
     header = Header(key_id, context, data_key.ciphertext)
     encryptor = Cobblestone256Encryptor(data_key.plaintext, header.bound())
     target.write(header.packed())
-    while piece := source.read(_PIECE):
+    while piece := _read(source):
         target.write(encryptor.update(piece))
         if progress is not None:
             progress(len(piece))
@@ -53,6 +53,7 @@ def decrypt_stream(
     source: BinaryIO,
     target: BinaryIO,
     *,
+    key_id: str | None = None,
     context: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Header:
@@ -63,6 +64,7 @@ def decrypt_stream(
     before is a genuine beginning. Raises NotAnEnvelope, NotAuthentic, and the errors of the service.
     """
     header = read_header(source.read)
+    require_key(header, key_id)
     require_context(header, context)
     data_key = client.decrypt(header.key_id, header.wrapped_key, header.context)
     decrypt_under(data_key, header, source, target, progress)
@@ -75,13 +77,27 @@ def decrypt_under(
     """As `decrypt_stream`, for what follows `header`, whose data key is known."""
     decryptor = Cobblestone256Decryptor(data_key, header.bound())
     try:
-        while piece := source.read(_PIECE):
+        while piece := _read(source):
             target.write(decryptor.update(piece))
             if progress is not None:
                 progress(len(piece))
         target.write(decryptor.finalize())
     except (InvalidTag, ValueError):
         raise NotAuthentic("It was altered or cut off.") from None
+
+
+def _read(source: BinaryIO) -> bytes:
+    """The next piece, no bytes at the end. Raises KmsError for a source that gives nothing for now."""
+    piece: bytes | None = source.read(_PIECE)
+    if piece is None:  # which must not count as its end
+        raise KmsError("The source is set to non-blocking, and has nothing at the moment.")
+    return piece
+
+
+def require_key(header: Header, key_id: str | None) -> None:
+    """Raise NotAuthentic unless what follows `header` was encrypted under that key, if one is named."""
+    if key_id is not None and header.key_id != key_id:
+        raise NotAuthentic(f"It was encrypted under {header.key_id}, not under {key_id}.")
 
 
 def require_context(header: Header, context: Mapping[str, str] | None) -> None:

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -91,6 +92,8 @@ class Mail:
         parts = _ADDRESS.fullmatch(address) if len(address) <= _LONGEST else None
         if parts is None:
             raise ValidationFailed("email: write one address, NAME@DOMAIN, with the domain in lower case.")
+        if "=?" in address:  # which mail takes for the beginning of an encoded word (RFC 2047)
+            raise ValidationFailed("email: this address has =? in it, which mail cannot carry.")
         if parts["domain"] not in self.domains:
             raise ValidationFailed(
                 f"email: no mail is sent to {parts['domain']}. An operator can name it in KMS_NOTICE_MAIL_DOMAINS."
@@ -119,6 +122,8 @@ class Mail:
             return Outcome(f"the mail server did not do its part: {type(error).__name__}")
         except OSError as error:
             return Outcome(f"the mail server: {error.strerror or type(error).__name__}")
+        except (ValueError, MessageError) as error:
+            return Outcome(f"no mail can be written to this address: {type(error).__name__}")
         return Outcome()
 
     def _connection(self, server: Server) -> smtplib.SMTP:
@@ -165,7 +170,8 @@ def _text(deliveries: Sequence[Delivery]) -> str:
         if len(some) > _MOST_LISTED:
             lines.append(f"… and {len(some) - _MOST_LISTED} more")
         lines += ["", _WHAT_TO_DO[event], "", ""]
-    lines.append("You subscribed to this; DELETE /api/v1/notices/{notice_id} ends it.")
+    notice_id = deliveries[0].notice_id
+    lines.append(f"This is notice {notice_id}. Its client or an administrator ends it: kms notice delete {notice_id}")
     return "\n".join(lines) + "\n"
 
 

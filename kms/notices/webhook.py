@@ -20,7 +20,20 @@ _SECONDS = 10.0
 _MOST_READ = 16_384
 _SECRET_BYTES = 32
 _GONE = 410
-_NAT64 = ip_network("64:ff9b::/96")
+_OF_IPV4 = [
+    ip_network(each)
+    for each in (
+        "::/96",
+        "::ffff:0:0/96",
+        "::ffff:0:0:0/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "2001::/32",
+        "3fff::/20",
+        "5f00::/16",
+    )
+]
+"""Ranges that lead to addresses of IPv4, or that no public host has (IANA's special-purpose registry)."""
 _NOT_NAMED = "nothing is sent to {place}. An operator can name it in KMS_NOTICE_HOSTS."
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -125,4 +138,6 @@ def may_have(host: str, address: Address, networks: Networks) -> bool:
 
 def _holds_another(address: Address) -> bool:
     """Whether an address leads to one of IPv4 that is written in it."""
-    return address.version == 6 and (address.sixtofour is not None or address.teredo is not None or address in _NAT64)
+    if address.version != 6:
+        return False
+    return address.is_site_local or address.sixtofour is not None or any(address in each for each in _OF_IPV4)

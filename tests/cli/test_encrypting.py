@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kms.cli import main
+from kms.cli import main, show
 from kms.cli.failing import EXIT_CODES
 from kms.client.operations import operations
 
@@ -41,6 +41,9 @@ def test_a_file_there_and_back(kms: Kms) -> None:
     assert "is there already" in kms("decrypt", "dump.sql.kms", code=1)[0]
     kms("decrypt", "--force", "--context", "host=db1", "dump.sql.kms")
     assert Path("dump.sql").read_bytes() == b"x" * 100_000
+    assert "under backups, not" in kms("decrypt", "-o", "out", "-k", "other", "dump.sql.kms", code=8)[0]
+    kms("decrypt", "-o", "/dev/null", "-k", "backups", "dump.sql.kms")
+    assert Path("/dev/null").is_char_device()
     assert "host=db2" in kms("decrypt", "-o", "out", "--context", "host=db2", "dump.sql.kms", code=8)[0]
     sealed = bytearray(Path("dump.sql.kms").read_bytes())
     sealed[-1] ^= 1
@@ -112,6 +115,8 @@ def test_keys_in_files(kms: Kms) -> None:
     assert Path("raw.back").read_bytes() == bytes(range(32))
     kms("key", "backup", "raw", "-o", "raw.backup")
     assert "already" in kms("key", "restore", "raw.backup", code=6)[0]
+    assert "there already" in kms("key", "backup", "raw", "-o", "raw.backup", code=1)[0]
+    kms("key", "backup", "raw", "-o", "raw.backup", "--force")
     assert "exportable" in kms("key", "export", "signer", "-o", "x", code=6)[0]
 
 
@@ -125,6 +130,7 @@ def test_revocations_also_offline(kms: Kms) -> None:
     offline = ["revocations", "check", "lost", "--offline", "lists/revocations.json"]
     assert "lost is revoked" in kms(*offline, code=9)[0]
     assert "still" not in kms(*offline, "--version", "1", code=9)[0]
+    assert "is not revoked" in kms("revocations", "check", "found", "--offline", "lists/revocations.json")[0]
     document = Path("lists/revocations.json").read_text()
     Path("lists/revocations.json").write_text(re.sub(r'"jws":"([^.]*\.)(....)', r'"jws":"\1AAAA', document))
     assert "not signed" in kms(*offline, code=8)[0]
@@ -137,8 +143,13 @@ def test_any_operation_by_its_name(kms: Kms) -> None:
     assert opened["plaintext"] == "aGVsbG8="
     (made,) = kms("call", "create-key", "--labels", '{"env": "prod"}', "--usages", "encrypt", "--exportable", "true")
     assert (made["labels"], made["usages"], made["exportable"]) == ({"env": "prod"}, ["encrypt"], True)
-    (batch,) = kms("call", "random", "--items", "-", given='{"length": 4}\n{"length": -1}\n')
-    assert ["error" in each for each in batch["items"]] == [False, True]
+    (batch,) = kms("call", "random", "--items", "-", given='{"length": 4}\n{"length": 5}\n')
+    assert len(batch["items"]) == 2
+    (told,) = kms("call", "random", "--items", "-", given='{"length": 4}\n{"length": -1}\n', code=1)
+    assert "1 of the requests failed" in told
+    assert "JSON object on each line" in kms("call", "random", "--items", "-", given="{", code=2)[0]
+    assert "no other options" in kms("call", "random", "--length", "4", "--items", "-", given="{}", code=2)[0]
+    assert "never an argument" in kms("call", "encrypt", "backups", "--plaintext", "aGVsbG8=", code=2)[0]
     secret = ("call", "rotate-client-secret", "alice", "--passphrase")
     assert "never an argument" in kms(*secret, "correct horse", code=2)[0]
     assert "true or false" in kms("call", "create-key", "--exportable", "maybe", code=2)[0]
@@ -205,3 +216,28 @@ def test_the_exit_codes_are_those_of_the_page() -> None:
     for code, about, _ in EXIT_CODES:
         assert f"| {code} | " in page, code
         assert about.partition(":")[0] in page
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_never_leads_to_another_path(kms: Kms, name: str) -> None:
+    """Of `/clients/alice/sessions/..` a client makes `/clients/alice`, which is another operation."""
+    assert "is no name" in kms("client", "end-session", "alice", name, code=1)[0]
+    assert "is no name" in kms("call", "end-one-session", "alice", name, code=1)[0]
+    assert "is no name" in kms("key", "show", name, code=1)[0]
+    assert kms("client", "sessions")
+
+
+def test_what_others_wrote_does_not_steer_the_terminal() -> None:
+    cell = show._cell({"description": "\x1b]0;mine\x07\x9b2J\r\n"})
+    assert cell.plain == "description=�]0;mine�2J�"
+
+
+def test_a_session_stays_until_it_is_ended(kms: Kms) -> None:
+    home = Path(os.environ["KMS_HOME"]) / "session.json"
+    good = home.read_text()
+    home.write_text(re.sub(r"localhost:\d+", "localhost:1", good))
+    kms("logout", code=7)
+    assert home.exists()
+    home.write_text(good)
+    kms("logout")
+    assert not home.exists()

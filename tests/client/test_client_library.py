@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.support import World
+from helpers.tls_world import token_of
 from helpers.tokens import AUDIENCE, PlatformIssuer, new_key, private_pem, public_pem
 from kms.api import client_table
 from kms.client import Client, KmsError, errors, key_transport, uses
@@ -149,6 +150,32 @@ def test_a_person_and_what_login_left(
             Client(**wrong)  # type: ignore[arg-type]
     with pytest.raises(errors.Unreachable, match="not trusted"):
         Client(url, token=token).key("hers")
+
+
+def test_a_client_never_does_more_than_was_said(
+    shared_world: World, address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_world.enrol("wide")
+    token = token_of(shared_world, "wide")
+    narrow = Client(address[0], ca=address[1], token=token, scope="keys:read")
+    with pytest.raises(errors.PermissionDenied):
+        narrow.create_key("never")
+    monkeypatch.setenv("KMS_HOME", str(tmp_path / "home"))
+    save(KeptLogin(*address, token, "wide"))
+    for half in ({"client_id": "shop"}, {"private_key": "shop.key"}, {"role": "pods"}):
+        with pytest.raises(KmsError, match="what proves"):
+            Client(**half)  # type: ignore[arg-type]
+    with pytest.raises(KmsError, match="user name"):
+        Client("https://somebody:secret@localhost", token="t")
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_no_name_leads_to_another_path(alice: Client, name: str) -> None:
+    for operation in operations().values():
+        for variable in operation.variables:
+            path = dict.fromkeys(operation.variables, "1") | {variable: name}
+            with pytest.raises(KmsError, match="is no name"):
+                alice.call(operation.name, **path)
 
 
 def test_the_table_is_that_of_the_service() -> None:

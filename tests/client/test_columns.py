@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import Column, MetaData, Table, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from kms.client import Client, Envelope
 from kms.client.errors import NotAuthentic
-from kms.client.sqlalchemy import EncryptedString
+from kms.client.sqlalchemy import EncryptedString, NotEncrypted
 
 DJANGO = """
 import sys, types
@@ -30,7 +30,9 @@ sys.modules["shop_keys"] = keys
 settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database}},
                    INSTALLED_APPS=[], DEFAULT_AUTO_FIELD="django.db.models.AutoField")
 django.setup()
+from django.core.exceptions import FieldError
 from django.db import connection, models
+from kms.client import KmsError
 from django.db.migrations.writer import MigrationWriter
 from kms.client.django import EncryptedTextField
 
@@ -48,6 +50,15 @@ Customer.objects.filter(id=1).update(email="grace@example.org")
 found = Customer.objects.get(id=1)
 assert found.email == "grace@example.org"
 found.full_clean(exclude=["id"])
+assert Customer.objects.filter(email__isnull=True).count() == 1
+for refused in (lambda: Customer.objects.filter(email="grace@example.org").count(),
+                lambda: Customer.objects.exclude(email="grace@example.org").count(),
+                lambda: Customer.objects.update(email=models.Value("in clear"))):
+    try:
+        refused()
+    except (KmsError, FieldError):
+        continue
+    raise AssertionError
 print(MigrationWriter.serialize(Customer._meta.get_field("email"))[0])
 """
 
@@ -71,6 +82,11 @@ def test_sqlalchemy(alice: Client, tmp_path: Path) -> None:
         session.commit()
         found = session.scalars(select(Customer)).one()
         assert (found.email, found.phone) == ("ada@example.org", None)
+        assert len(session.scalars(select(Customer).where(Customer.phone.is_(None))).all()) == 1
+        assert len(session.scalars(select(Customer).where(Customer.phone == None)).all()) == 1  # noqa: E711
+        for compare in (lambda: Customer.email == "ada@example.org", lambda: Customer.email.in_(["x"])):
+            with pytest.raises(NotEncrypted, match="compared"):
+                compare()
     engine.dispose()
     kept = (tmp_path / "shop.db").read_bytes()
     assert b"ada@example" not in kept
@@ -79,6 +95,18 @@ def test_sqlalchemy(alice: Client, tmp_path: Path) -> None:
         database.execute("UPDATE customers SET phone = email")  # a value put into another column
     with Session(engine) as session, pytest.raises(NotAuthentic, match="associated data"):
         session.scalars(select(Customer)).one()
+    engine.dispose()
+
+
+def test_an_error_does_not_show_the_plaintext() -> None:
+    away = Envelope(Client("https://localhost:1", token="t", patience=0), "orders")
+    table = Table("t", MetaData(), Column("email", EncryptedString(away, "t.email")))
+    engine = create_engine("sqlite://")
+    table.metadata.create_all(engine)
+    with engine.connect() as connection, pytest.raises(NotEncrypted) as told:
+        connection.execute(table.insert(), {"email": "ada@example.org"})
+    assert "ada" not in f"{told.value}{told.value.__cause__}{told.value.__context__}"
+    assert "cannot be reached" in str(told.value)
     engine.dispose()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ import pytest
 from kms.client import Client, errors, files
 from kms.client.envelope_format import read_header
 from kms.client.files import Outcome
+from kms.client.streams import decrypt_stream, encrypt_stream
+
+Made = Callable[..., Client]
 
 
 def error_of(outcomes: list[Outcome]) -> str:
@@ -73,6 +78,31 @@ def test_nothing_appears_that_is_not_whole(alice: Client, tmp_path: Path) -> Non
     assert "no key nothing" in error_of(list(files.encrypt_files(alice, "nothing", [(plain, tmp_path / "n")])))
 
 
+def test_a_source_that_has_nothing_for_now_is_not_at_its_end(alice: Client) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.write(writing, b"the beginning")
+    with os.fdopen(reading, "rb") as source, pytest.raises(errors.KmsError, match="non-blocking"):
+        encrypt_stream(alice, "orders", source, io.BytesIO())
+    os.close(writing)
+
+
+def test_the_key_can_be_demanded(alice: Client, client_of: Made, tmp_path: Path) -> None:
+    """Who lets me use a key of his could else give me files of his."""
+    mallory = client_of("mallory")
+    mallory.create_key("hers")
+    grant = {"subject": "client:alice", "permission": "keys:decrypt", "key_pattern": "hers"}
+    mallory.call("create_grant", **grant)
+    out = io.BytesIO()
+    encrypt_stream(mallory, "hers", io.BytesIO(b"DROP TABLE users"), out, context={"host": "db1"})
+    out.seek(0)
+    with pytest.raises(errors.NotAuthentic, match="under hers, not under orders"):
+        decrypt_stream(alice, out, io.BytesIO(), key_id="orders", context={"host": "db1"})
+    (tmp_path / "f.kms").write_bytes(out.getvalue())
+    (done,) = files.decrypt_files(alice, [(tmp_path / "f.kms", tmp_path / "f")], key_id="orders")
+    assert isinstance(done.error, errors.NotAuthentic)
+
+
 def test_files_of_several_keys_fail_apart(alice: Client, tmp_path: Path) -> None:
     for key_id in ("one", "two"):
         alice.create_key(key_id)
@@ -134,6 +164,8 @@ def test_a_journal_of_another_file_is_not_believed(alice: Client, tmp_path: Path
     plain.write_bytes(b"text")
     list(files.encrypt_files(alice, "orders", [(plain, sealed)]))
     kept = sealed.read_bytes()
-    (tmp_path / "plain.kms.rewrap").write_bytes(bytes(200))
+    for strange in (bytes(200), kept + b"x", b""):
+        (tmp_path / "plain.kms.rewrap").write_bytes(strange)
+        assert "remove it" in error_of(list(files.rewrap_files(alice, [sealed])))
     assert "remove it" in error_of(list(files.rewrap_files(alice, [sealed])))
     assert sealed.read_bytes() == kept

@@ -139,6 +139,16 @@ def test_the_cache_forgets_by_number_bytes_and_age() -> None:
     assert [by_bytes.to_encrypt(b"", 4, make).version for _ in range(4)] == [0, 0, 1, 1]
     by_age = DataKeyCache(Limits(age=timedelta(0)))
     assert by_age.to_encrypt(b"", 1, make).version != by_age.to_encrypt(b"", 1, make).version
+    cleared = DataKeyCache(Limits())
+    asked_twice: list[bytes] = []
+
+    def unwrap() -> bytes:
+        asked_twice.append(b"")
+        cleared.clear()  # as another thread may, while the service is asked
+        return b"key"
+
+    assert [cleared.to_decrypt(b"a", b"", unwrap) for _ in range(2)] == [b"key", b"key"]
+    assert len(asked_twice) == 2
     few = DataKeyCache(Limits(kept=2))
     asked: list[bytes] = []
     for name in (b"a", b"b", b"a", b"c", b"b", b"a"):

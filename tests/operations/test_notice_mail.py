@@ -169,6 +169,7 @@ def test_a_server_that_is_not_there(pair: Path, scheme: str) -> None:
         "a@example.org>", "A <a@example.org>", "a@b@example.org", ".a@example.org", "a.@example.org",
         "a..b@example.org", '"a"@example.org', "a@[127.0.0.1]", "é@example.org", "a@example.org.", "",
         "a" * 65 + "@example.org", "a%example.com(@example.org", "a@example.org\0",
+        "=?utf-8?q?a=40evil.com?=@example.org",
     ],
 )  # fmt: skip
 def test_addresses_that_get_nothing(address: str) -> None:

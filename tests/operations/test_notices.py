@@ -280,11 +280,13 @@ def test_a_denial_outweighs_a_subscription(world: World, receiver: Receiver) -> 
     alice, admin = world.user("alice"), world.admin
     world.user("boss", Role.ADMIN)
     boss = world.login("boss", Role.ADMIN)
-    subscribe(boss, receiver)
+    notice = subscribe(boss, receiver)
     make(alice, "orders")
     alice.post("/api/v1/keys/orders/rotate")
+    assert len(deliveries(boss, notice)) == 1
     denial = {"subject": "client:boss", "permission": "keys:read", "key_pattern": "orders", "effect": "deny"}
     assert admin.post("/api/v1/grants", denial).status_code == 201
+    assert deliveries(boss, notice) == []  # nor is it shown what waits to be sent
     assert send(world, receiver) == []
 
 
@@ -533,3 +535,15 @@ def test_a_client_has_twenty_at_the_most_and_a_narrowed_session_none(world: Worl
     narrowed = Api(bob.http, {"Authorization": f"Bearer {token}"}, "bob")
     refused = narrowed.post("/api/v1/notices", {"url": receiver.url(), "events": KEY_EVENTS})
     assert kind_of(refused) == "permission-denied"
+    notice = subscribe(bob, receiver)
+    path = f"/api/v1/notices/{notice['notice_id']}"
+    for answer in (
+        narrowed.get("/api/v1/notices"),
+        narrowed.get(path),
+        narrowed.get(f"{path}/deliveries"),
+        narrowed.post(f"{path}/test"),
+        narrowed.patch(path, {"key_pattern": "x"}),
+        narrowed.delete(path),
+    ):
+        assert kind_of(answer) == "permission-denied"
+    assert bob.get(path).status_code == 200

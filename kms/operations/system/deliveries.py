@@ -11,9 +11,11 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 from sqlalchemy import and_, or_
 
+from kms.access.decision import may_see_key
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.errors import Conflict, NotFound
+from kms.keys.model import Key
 from kms.notices import outbox
 from kms.notices.model import Delivery, DeliveryState, Event
 from kms.notices.outbox import Occurrence
@@ -23,6 +25,7 @@ from kms.operations.core.types import Cursor, Limit
 from kms.operations.system.notices import notice_of_caller, require_own
 from kms.vault import tables
 from kms.vault.records import microseconds
+from kms.vault.transaction import Snapshot
 
 _ID = re.compile("[0-9a-f]{32}")
 
@@ -105,9 +108,10 @@ def list_deliveries(service: Service, call: Call, request: ListDeliveriesRequest
             wanted.append(or_(earlier, and_(column.created_at == int(moment), column.delivery_id < last)))
         order = (column.created_at.desc(), column.delivery_id.desc())
         rows = snapshot.select(Delivery, *wanted, order_by=order, limit=request.limit + 1)
-    page = rows[: request.limit]
+        page = rows[: request.limit]
+        known = [each for each in page if _may_know(service, snapshot, call, each)]
     end = f"{microseconds(page[-1].created_at)} {page[-1].delivery_id}" if len(rows) > len(page) else None
-    return DeliveryList(items=[_delivery_view(each) for each in page], next_cursor=end)
+    return DeliveryList(items=[_delivery_view(each) for each in known], next_cursor=end)
 
 
 @operation(
@@ -138,6 +142,12 @@ def retry_delivery(
         )
         change.replace(before, after)
     return _delivery_view(after)
+
+
+def _may_know(service: Service, snapshot: Snapshot, call: Call, delivery: Delivery) -> bool:
+    """Whether the caller may (still) know of the key that the delivery is about; as is asked when it is sent."""
+    key = snapshot.find(Key, delivery.key_uid) if delivery.key_uid is not None else None
+    return key is None or may_see_key(call.known_caller, key, service.circumstances(call))
 
 
 def _delivery_view(delivery: Delivery) -> DeliveryView:

@@ -115,7 +115,7 @@ def create_notice(service: Service, call: Call, request: CreateNoticeRequest) ->
     secret = webhook.new_secret() if channel is Channel.WEBHOOK else ""
     with service.change(call) as change:
         caller = call.known_caller
-        _require_unnarrowed(caller)
+        require_unnarrowed(caller)
         events = _events(caller, request.events)
         if len(change.matching(Notice, client_id=caller.client_id)) >= _MOST:
             raise Conflict(f"{caller.client_id} has {_MOST} notices. Delete one first.")
@@ -142,6 +142,7 @@ def create_notice(service: Service, call: Call, request: CreateNoticeRequest) ->
 def list_notices(service: Service, call: Call, request: EmptyRequest) -> NoticeList:
     """List your subscriptions; administrators see everybody's."""
     caller = call.known_caller
+    require_unnarrowed(caller)
     with service.vault.read() as snapshot:
         found = _looked_after(snapshot, caller)
     return NoticeList(items=[NoticeView(**_members(service, call, each)) for each in found], next_cursor=None)
@@ -167,7 +168,7 @@ def update_notice(service: Service, call: Call, request: UpdateNoticeRequest, no
     with service.change(call) as change:
         before = notice_of_caller(change, call, notice_id)
         require_own(call.known_caller, before)
-        _require_unnarrowed(call.known_caller)
+        require_unnarrowed(call.known_caller)
         after = before
         if request.events is not UNSET:
             after = replace(after, events=_events(call.known_caller, request.events))
@@ -191,7 +192,7 @@ def rotate_notice_secret(service: Service, call: Call, request: EmptyRequest, no
     with service.change(call) as change:
         before = notice_of_caller(change, call, notice_id)
         require_own(call.known_caller, before)
-        _require_unnarrowed(call.known_caller)
+        require_unnarrowed(call.known_caller)
         if before.channel is not Channel.WEBHOOK:
             raise OperationNotSupported("Mails are not signed; they have no secret.")
         change.replace(before, targets.with_new_secret(change.derived_keys, before, secret, now))
@@ -245,9 +246,12 @@ def _looks_after_all(caller: Caller) -> bool:
     return by_role(caller, Permission.NOTICES_MANAGE, _SOMEBODY_ELSE)
 
 
-def _require_unnarrowed(caller: Caller) -> None:
+def require_unnarrowed(caller: Caller) -> None:
+    """Raise PermissionDenied for a narrowed session."""
     if caller.scope is not None:
-        raise PermissionDenied("A narrowed session subscribes to nothing: that would tell more than it may know.")
+        raise PermissionDenied(
+            "A narrowed session has nothing to do with notices: they would tell more than it may know."
+        )
 
 
 def require_own(caller: Caller, notice: Notice) -> None:
@@ -257,7 +261,11 @@ def require_own(caller: Caller, notice: Notice) -> None:
 
 
 def notice_of_caller(snapshot: Snapshot, call: Call, notice_id: str) -> Notice:
-    """The subscription, if it is the caller's own or the caller is an administrator. Raises NotFound otherwise."""
+    """The subscription, if it is the caller's own or the caller is an administrator. Raises NotFound otherwise.
+
+    Raises PermissionDenied for a narrowed session: a subscription may be about more than its scope is.
+    """
+    require_unnarrowed(call.known_caller)
     found = {each.notice_id: each for each in _looked_after(snapshot, call.known_caller)}
     if notice_id not in found:
         raise NotFound("There is no such notice.")
