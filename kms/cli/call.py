@@ -118,8 +118,9 @@ def _is_missing(member: Member, given: dict[str, Any]) -> bool:
     return member.is_secret and member.required and member.name not in given
 
 
-def _asked(member: Member) -> str:
-    return str(click.prompt(f"{member.name} (it is not shown)", hide_input=True))
+def _asked(member: Member) -> str | bytes:
+    given = str(click.prompt(f"{member.name} (it is not shown)", hide_input=True))
+    return given.encode() if member.kind == "bytes" else given
 
 
 def _value(member: Member, given: Any) -> Any:
@@ -159,7 +160,11 @@ def _content(name: str, option: str) -> bytes:
 
 def _example(operation: ClientOperation) -> str:
     words = ["kms call", operation.name.replace("_", "-"), *(name.upper() for name in operation.variables)]
+    secrets = {each.name for each in operation.members if each.is_secret}
     for name, value in (operation.example or {}).items():
+        if name in secrets:
+            words += [f"--{name.replace('_', '-')}", "@FILE"]
+            continue
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         words += [f"--{name.replace('_', '-')}", text if text.isalnum() else f"'{text}'"]
     return " ".join(words)

@@ -15,6 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from helpers.shell import objects
 from kms.cli import main, show
 from kms.cli.failing import EXIT_CODES
 from kms.client.operations import operations
@@ -141,6 +142,9 @@ def test_any_operation_by_its_name(kms: Kms) -> None:
     (sealed,) = kms("call", "encrypt", "backups", "--plaintext", "@message")
     (opened,) = kms("call", "decrypt", "backups", "--ciphertext", sealed["ciphertext"])
     assert opened["plaintext"] == "aGVsbG8="
+    typed = CliRunner().invoke(main, ["call", "encrypt", "backups", "--json"], input="hello\n")
+    (sealed,) = objects(typed.stdout[typed.stdout.index("{") :])
+    assert kms("call", "decrypt", "backups", "--ciphertext", str(sealed["ciphertext"]))[0] == opened
     (made,) = kms("call", "create-key", "--labels", '{"env": "prod"}', "--usages", "encrypt", "--exportable", "true")
     assert (made["labels"], made["usages"], made["exportable"]) == ({"env": "prod"}, ["encrypt"], True)
     (batch,) = kms("call", "random", "--items", "-", given='{"length": 4}\n{"length": 5}\n')
@@ -156,6 +160,9 @@ def test_any_operation_by_its_name(kms: Kms) -> None:
     for name, operation in operations().items():
         text = CliRunner().invoke(main, ["call", name.replace("_", "-"), "--help"])
         assert (text.exit_code, operation.path in text.output) == (0, True)
+        for member in operation.members:  # what an example shows must be taken
+            shown = re.search(rf"--{member.name.replace('_', '-')} (\S+)", text.output.partition("Options:")[0])
+            assert not member.is_secret or shown is None or shown[1] == "@FILE"
 
 
 def test_an_overview_and_what_is_said_when_it_is_away(kms: Kms) -> None:
