@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from kms.errors import Refusal, StartError
 from kms.mounted import is_out_of_reach
@@ -81,39 +82,58 @@ def _require_closed(path: Path) -> None:
 _warned_of: set[Path] = set()
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write `content` to `path` with mode 0600, durably, replacing what was there in one step.
+@contextmanager
+def appearing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
+    """A file with mode 0600 that appears as `path` once it is whole and on disk, and otherwise not at all.
 
-    What is no file, such as /dev/null, is written to as it is.
-
-    Raises StartError where the directory does not allow it.
+    What is no file, such as /dev/null or a named pipe, is written to as it is. Raises OSError: without `replace`
+    FileExistsError where something of that name is.
     """
     if path.exists() and not path.is_file():
-        path.write_bytes(content)
+        with path.open("wb") as there:
+            yield there
         return
+    if not replace and path.exists():
+        raise FileExistsError(errno.EEXIST, "is there already", str(path))
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with 0600
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with 0600
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
             Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
-    except OSError as error:
-        raise StartError(f"Cannot write {path}: {fault_of(error)}.") from error
-
-
-def sync_directory(path: Path) -> None:
-    """Have the names in a directory on disk. Raises OSError."""
-    directory = os.open(path, os.O_RDONLY)
+        else:
+            _name_anew(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _name_anew(temporary: str, path: Path) -> None:
+    """Give a file its name, if nothing has that by now."""
+    try:
+        path.hardlink_to(temporary)  # unlike a renaming it fails where something of that name is
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
+            raise
+        Path(temporary).rename(path)  # a file system without links, such as that of a memory stick
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write `content` to `path` as `appearing` does, replacing what was there in one step.
+
+    Raises StartError where the directory does not allow it.
+    """
+    try:
+        with appearing(path, replace=True) as file:
+            file.write(content)
+    except OSError as error:
+        raise StartError(f"Cannot write {path}: {fault_of(error)}.") from error
 
 
 def private_bytes(path: Path) -> bytes:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from kms import files as private_files
 from kms.client import uses
 from kms.client.client import Client
 from kms.client.envelope_format import DATA_KEY_BITS, MAGIC, Header, encoded_context, read_header
 from kms.client.errors import KmsError, NotAnEnvelope, Refused
 from kms.client.streams import Progress, decrypt_under, encrypt_under, require_context, require_key
-from kms.files import sync_directory
 
 SUFFIX = ".kms"
 _AT_ONCE = 100  # data keys in one request, and files that are open meanwhile
@@ -70,23 +68,23 @@ def decrypt_files(
     progress: Progress | None = None,
 ) -> Iterator[Outcome]:
     """Decrypt each file that was encrypted for the pairs of `context`. What concerns all of them is raised."""
+
+    def decrypted(pair: Pair, asked: Any) -> Header:
+        source, header, data_key = asked
+        if isinstance(data_key, Refused):
+            raise data_key
+        with appearing(pair[1], replace=replace) as target:
+            decrypt_under(data_key, header, source, target, progress)
+        return header  # type: ignore[no-any-return]
+
     for some in _slices(pairs):
         with ExitStack() as stack:
-            opened = [(pair, *_opened(stack, pair[0], key_id, context)) for pair in some]
-            good = [(pair, source, header) for pair, source, header in opened if isinstance(header, Header)]
-            data_keys = client.run_all(
-                uses.decrypt(each.key_id, each.wrapped_key, each.context) for _, _, each in good
-            )
-            by_pair = dict(zip([pair for pair, _, _ in good], data_keys, strict=True))
-
-            def decrypted(pair: Pair, data_key: Any, opened: Any = opened) -> Header:
-                source, header = next((source, header) for each, source, header in opened if each == pair)
-                with appearing(pair[1], replace=replace) as target:
-                    decrypt_under(data_key, header, source, target, progress)
-                return header  # type: ignore[no-any-return]
-
-            for pair, _, header in opened:
-                yield _outcome(pair, by_pair.get(pair, header), decrypted)
+            opened = [_opened(stack, pair[0], key_id, context) for pair in some]
+            headers = [each[1] for each in opened if not isinstance(each, KmsError)]
+            wrapped = [uses.decrypt(each.key_id, each.wrapped_key, each.context) for each in headers]
+            data_keys = iter(client.run_all(wrapped))
+            for pair, one in zip(some, opened, strict=True):
+                yield _outcome(pair, one if isinstance(one, KmsError) else (*one, next(data_keys)), decrypted)
 
 
 def rewrap_files(client: Client, paths: Iterable[Path]) -> Iterator[Outcome]:
@@ -138,16 +136,16 @@ def _outcome(pair: Pair, given: Any, act: Any) -> Outcome:
 
 def _opened(
     stack: ExitStack, path: Path, key_id: str | None, context: Mapping[str, str] | None
-) -> tuple[BinaryIO | None, Header | KmsError]:
+) -> tuple[BinaryIO, Header] | KmsError:
     try:
         source = stack.enter_context(path.open("rb"))
         header = read_header(source.read)
         require_key(header, key_id)
         require_context(header, context)
     except OSError as error:
-        return None, _fault(error)
+        return _fault(error)
     except KmsError as error:
-        return None, error
+        return error
     return source, header
 
 
@@ -165,42 +163,13 @@ def _header_of(path: Path) -> Header | KmsError:
 
 @contextmanager
 def appearing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
-    """A file that only its owner can read, and that appears as `path` once it is whole and on disk.
-
-    What is no file, such as /dev/null or a pipe with a name, is written to as it is.
-    """
-    if path.exists() and not path.is_file():
-        with path.open("wb") as there:
-            yield there
-        return
-    if not replace and path.exists():
-        raise KmsError(f"{path} is there already.")
+    """As `kms.files.appearing`, in directories that are made. Raises KmsError where something is there already."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with open(descriptor, "wb") as file:
+        with private_files.appearing(path, replace=replace) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            Path(temporary).replace(path)
-        else:
-            _name_anew(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
-def _name_anew(temporary: str, path: Path) -> None:
-    """Give a file its name, if nothing has that by now."""
-    try:
-        path.hardlink_to(temporary)  # unlike a renaming it fails where something of that name is
     except FileExistsError:
         raise KmsError(f"{path} is there already.") from None
-    except OSError as error:
-        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
-            raise
-        Path(temporary).rename(path)  # a file system without links, such as that of a memory stick
 
 
 def _exchange_header(path: Path, before: bytes, after: bytes) -> None:
