@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from kms.cli import remote, show
 from kms.cli.failing import Failure
+from kms.cli.private_keys import private_key
 from kms.client import files, key_transport
-from kms.client.logins import read_private_key
 
 _IN = click.Path(path_type=Path, exists=True, dir_okay=False)
 _OUT = click.Path(path_type=Path, dir_okay=False)
@@ -104,11 +104,7 @@ class _Backup(msgspec.Struct):
 
 
 def _pkcs8(file: Path) -> bytes:
-    try:
-        key = read_private_key(file)
-    except TypeError:
-        passphrase = click.prompt(f"Passphrase of {file} (it is not shown)", hide_input=True)
-        key = read_private_key(file, passphrase.encode())
+    key = private_key(file)
     try:
         return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     except ValueError as error:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from kms.client import Client
-from kms.client.connection import segment_of
+from kms.client.connection import decoded, segment_of
 from kms.errors import StartError
 from kms.files import write_private
 
@@ -34,7 +34,7 @@ def call(method: str, *segments: str, body: Any = None, **query: Any) -> Any:
     """
     path = "/" + "/".join(map(segment_of, segments))
     answer = client().connection.send(method, path, body, query=query, repeatable=method == "GET")
-    return msgspec.json.decode(answer)
+    return decoded(msgspec.json.decode, answer)
 
 
 def pages(*segments: str, **query: Any) -> list[dict[str, Any]]:

@@ -7,18 +7,18 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import pyotp
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from kms.cli import remote, show
+from kms.cli.private_keys import private_key
 from kms.client import kept_login
 from kms.client.connection import Connection
 from kms.client.errors import AuthenticationFailed, PermissionDenied, Refused
 from kms.client.kept_login import KeptLogin
-from kms.client.logins import PrivateKeyLogin, SecretLogin, read_private_key
+from kms.client.logins import PrivateKeyLogin, SecretLogin
 from kms.files import write_private
 
 _LONGEST_WAIT = 60
@@ -80,18 +80,18 @@ def login(
     connection = Connection(url, ca=trusted, wanted=wanted, patience=0)
     if key is not None:
         client_id = client_id or click.prompt("Client id")
-        session = connection.log_in(PrivateKeyLogin(client_id, _private_key(key), (audience or "").rstrip("/")))
+        session = connection.log_in(PrivateKeyLogin(client_id, private_key(key), (audience or "").rstrip("/")))
     else:
         person = _read(credentials, recovery=recovery) if credentials else _asked_for(client_id, recovery=recovery)
         client_id = person.client_id
         try:
-            session = connection.log_in(person.login)
+            session = connection.log_in(person)
         except Refused as refused:
             if credentials is None or recovery or not refused.retry_after or refused.retry_after > _LONGEST_WAIT:
                 raise
             click.echo(f"{refused.detail} Waiting.", err=True)  # nobody is there to read a later code off
             time.sleep(refused.retry_after)
-            session = connection.log_in(person.login)
+            session = connection.log_in(person)
     expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=session.expires_in)
     if token_file is not None:
         write_private(token_file, session.access_token.encode())
@@ -104,41 +104,28 @@ def login(
     click.echo(f"With curl: curl -K {curlrc} {url}/api/v1/keys")
 
 
-class _Person(NamedTuple):
-    client_id: str
-    login: SecretLogin
-
-
-def _asked_for(client_id: str | None, *, recovery: bool) -> _Person:
+def _asked_for(client_id: str | None, *, recovery: bool) -> SecretLogin:
     # The secret first, where nothing is shown: it is what people have just copied.
     secret = click.prompt("Client secret (it is not shown)", hide_input=True)
     client_id = client_id or click.prompt("Client id, which is your name and no secret", default="admin")
     asked = "Recovery code" if recovery else _CODE
     code = click.prompt(asked).strip()
-    return _Person(client_id, SecretLogin(client_id, secret, lambda: code, is_recovery_code=recovery))
+    return SecretLogin(client_id, secret, lambda: code, is_recovery_code=recovery)
 
 
-def _read(credentials: Path, *, recovery: bool) -> _Person:
+def _read(credentials: Path, *, recovery: bool) -> SecretLogin:
     """The client and its proof (secret and second factor) from a file of credentials. Raises ClickException."""
     try:
         given = json.loads(credentials.read_text())
         client_id, secret = str(given["client_id"]), str(given["client_secret"])
         if recovery:
             code = str(given["recovery_codes"][0])
-            return _Person(client_id, SecretLogin(client_id, secret, lambda: code, is_recovery_code=True))
+            return SecretLogin(client_id, secret, lambda: code, is_recovery_code=True)
         totp = pyotp.TOTP(given["totp_secret"])
         totp.now()
-        return _Person(client_id, SecretLogin(client_id, secret, totp.now))
+        return SecretLogin(client_id, secret, totp.now)
     except (OSError, ValueError, LookupError, TypeError):
         raise click.ClickException(f"{credentials} is not a file of credentials that can be read.") from None
-
-
-def _private_key(file: Path) -> PrivateKeyTypes:
-    try:
-        return read_private_key(file)
-    except TypeError:  # so the library says that it is encrypted
-        passphrase = click.prompt(f"Passphrase of {file} (it is not shown)", hide_input=True)
-        return read_private_key(file, passphrase.encode())
 
 
 @click.command()

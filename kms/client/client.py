@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from kms.client import kept_login, uses
-from kms.client.connection import Connection, path_of
+from kms.client.connection import Connection, decoded, path_of
 from kms.client.errors import AuthenticationFailed, KmsError, RateLimited, Refused, Unavailable, refusal_of
 from kms.client.keys import Key
 from kms.client.logins import CertificateLogin, Login, NarrowedLogin, PlatformTokenLogin, PrivateKeyLogin
@@ -59,9 +59,7 @@ class Client:
             elif client_id and certificate:
                 login = CertificateLogin(client_id)
         if login is None and token is None:
-            if (
-                url or client_id or private_key or role or platform_token or certificate
-            ):  # never somebody else's session
+            if any((url, client_id, private_key, role, platform_token, certificate)):  # never another's session
                 raise KmsError("Give what proves the client: token, private_key, platform_token or certificate.")
             kept = kept_login.current()
             url, ca, token = kept.url, ca or kept.ca_cert, kept.token
@@ -113,7 +111,7 @@ class Client:
         operation gives that.
         """
         answer = self.call_raw(operation, members)
-        return answer.decode() if operation == "metrics" else _read(msgspec.json.decode, answer)
+        return answer.decode() if operation == "metrics" else decoded(msgspec.json.decode, answer)
 
     def call_raw(self, operation: str, members: Mapping[str, Any]) -> bytes:
         """As `call`, and gives the answer as it came."""
@@ -142,7 +140,7 @@ class Client:
 
     def run(self, use: Use[T]) -> T:
         """Carry out one use of a key."""
-        return _read(use.read, self.call_raw(use.operation, {"key_id": use.key_id, **use.members}))
+        return decoded(use.read, self.call_raw(use.operation, {"key_id": use.key_id, **use.members}))
 
     def run_all(self, wanted: Iterable[Use[T]]) -> list[T | Refused]:
         """Carry out many uses in as few requests as possible; returns their results in order.
@@ -166,7 +164,7 @@ class Client:
                 except Refused as refused:
                     results.update(dict.fromkeys(some, refused))
                     continue
-                raw = _read(msgspec.json.Decoder(_Batch).decode, answer).items
+                raw = decoded(msgspec.json.Decoder(_Batch).decode, answer).items
                 results.update((place, _result(every[place], one)) for place, one in zip(some, raw, strict=True))
         return [results[place] for place in range(len(every))]
 
@@ -236,7 +234,7 @@ class Client:
 
     def random(self, length: int) -> bytes:
         """So many random bytes."""
-        return _read(msgspec.json.Decoder(_Random).decode, self.call_raw("random", {"length": length})).random
+        return decoded(msgspec.json.Decoder(_Random).decode, self.call_raw("random", {"length": length})).random
 
     # Keys and their life.
 
@@ -290,7 +288,7 @@ class Client:
         return RevocationList.checked(document, self.connection.public("/.well-known/jwks.json"))
 
     def _key(self, operation: str, members: Mapping[str, Any]) -> Key:
-        return _read(msgspec.json.Decoder(Key).decode, self.call_raw(operation, members))
+        return decoded(msgspec.json.Decoder(Key).decode, self.call_raw(operation, members))
 
 
 class _Batch(msgspec.Struct):
@@ -307,12 +305,4 @@ class _Random(msgspec.Struct):
 
 def _result(use: Use[T], raw: msgspec.Raw) -> T | Refused:
     failed = msgspec.json.decode(raw, type=_Failed).error
-    return _read(use.read, bytes(raw)) if failed is None else refusal_of(failed)
-
-
-def _read(decode: Callable[[bytes], T], answer: bytes) -> T:
-    """What an answer says. Raises KmsError for one that is not of this service, or of a much later release."""
-    try:
-        return decode(answer)
-    except msgspec.DecodeError as error:
-        raise KmsError(f"The answer cannot be read: {error}.") from None
+    return decoded(use.read, bytes(raw)) if failed is None else refusal_of(failed)

@@ -6,9 +6,9 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -25,6 +25,7 @@ from kms.client.errors import (
 )
 from kms.client.logins import Login
 
+T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _RENEW_AFTER = 0.8  # of the life of a session, so that it does not end on the way
@@ -129,10 +130,8 @@ class Connection:
             content = msgspec.json.encode(body) if body else None
             return self._once("POST", "/auth/token", content, {}, proof.headers)
 
-        try:
-            return msgspec.json.decode(self._patiently(once, repeatable=True).content, type=Session)
-        except msgspec.DecodeError:
-            raise KmsError(f"{self.url} answers as no KMS does.") from None
+        answer = self._patiently(once, repeatable=True).content
+        return decoded(msgspec.json.Decoder(Session).decode, answer)
 
     def _renew(self, seen: str | None) -> None:
         """Get a session in place of the one with the token `seen`, unless another thread has just done that."""
@@ -184,6 +183,14 @@ class Connection:
         return OutcomeUnknown(
             f"{self.url} gave no answer ({_said(error)}). Look whether the change was made before you ask again."
         )
+
+
+def decoded(decode: Callable[[bytes], T], answer: bytes) -> T:
+    """What an answer says. Raises KmsError for one that is not of this service, or of a much later release."""
+    try:
+        return decode(answer)
+    except msgspec.DecodeError as error:
+        raise KmsError(f"The answer cannot be read: {error}.") from None
 
 
 def path_of(template: str, variables: Mapping[str, Any]) -> str:

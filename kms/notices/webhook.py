@@ -20,7 +20,7 @@ _SECONDS = 10.0
 _MOST_READ = 16_384
 _SECRET_BYTES = 32
 _GONE = 410
-_OF_IPV4 = [
+_NOT_PUBLIC = [
     ip_network(each)
     for each in (
         "::/96",
@@ -29,8 +29,10 @@ _OF_IPV4 = [
         "64:ff9b::/96",
         "64:ff9b:1::/48",
         "2001::/32",
+        "2002::/16",
         "3fff::/20",
         "5f00::/16",
+        "fec0::/10",
     )
 ]
 """Ranges that lead to addresses of IPv4, or that no public host has (IANA's special-purpose registry)."""
@@ -133,11 +135,4 @@ def may_have(host: str, address: Address, networks: Networks) -> bool:
     try:
         return address == ip_address(host.strip("[]"))
     except ValueError:
-        return address.is_global and not address.is_multicast and not _holds_another(address)
-
-
-def _holds_another(address: Address) -> bool:
-    """Whether an address leads to one of IPv4 that is written in it."""
-    if address.version != 6:
-        return False
-    return address.is_site_local or address.sixtofour is not None or any(address in each for each in _OF_IPV4)
+        return address.is_global and not address.is_multicast and not any(address in each for each in _NOT_PUBLIC)
