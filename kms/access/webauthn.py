@@ -15,14 +15,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from webauthn import verify_authentication_response, verify_registration_response
-from webauthn.helpers import (
-    decode_credential_public_key,
-    decoded_public_key_to_cryptography,
-    encode_cbor,
-)
-from webauthn.helpers.cose import COSEAlgorithmIdentifier
-from webauthn.helpers.structs import CredentialDeviceType
 
 from kms.access import cbor
 from kms.access.cbor import MalformedCbor
@@ -33,11 +25,8 @@ from kms.errors import ValidationFailed
 T = TypeVar("T")
 
 CREATE, GET = "webauthn.create", "webauthn.get"
-ALGORITHMS = (
-    COSEAlgorithmIdentifier.ECDSA_SHA_256,
-    COSEAlgorithmIdentifier.EDDSA,
-    COSEAlgorithmIdentifier.RSASSA_PKCS1_v1_5_SHA_256,
-)
+_ES256, _EDDSA, _RS256 = -7, -8, -257
+ALGORITHMS = (_ES256, _EDDSA, _RS256)
 """The COSE algorithms of passkeys, the preferred first: ES256, EdDSA (with Ed25519), RS256."""
 TRANSPORTS = frozenset({"usb", "nfc", "ble", "smart-card", "hybrid", "internal"})
 _FLAGS_AT, _SHORTEST_DATA, _AAGUID_BYTES = 32, 37, 16  # section 6.1
@@ -171,6 +160,10 @@ def registered(response: RegistrationResponse, challenge: bytes, party: RelyingP
     No attestation is asked for, and none but a self attestation is looked at. Raises NotVerified, and
     ValidationFailed for a key that is weak.
     """
+    from webauthn import verify_registration_response  # here: see `asserted`
+    from webauthn.helpers.cose import COSEAlgorithmIdentifier
+    from webauthn.helpers.structs import CredentialDeviceType
+
     credential_id = decoded(response.raw_id)
     attestation = decoded(response.response.attestation_object)
     if not _SHORTEST_ID <= len(credential_id) <= _LONGEST_ID:
@@ -183,7 +176,7 @@ def registered(response: RegistrationResponse, challenge: bytes, party: RelyingP
             expected_rp_id=party.id,
             expected_origin=party.origin,
             require_user_verification=True,
-            supported_pub_key_algs=list(ALGORITHMS),
+            supported_pub_key_algs=list(map(COSEAlgorithmIdentifier, ALGORITHMS)),
         )
     )
     if verified.credential_id != credential_id:
@@ -206,6 +199,9 @@ def asserted(
     None stands for a passkey that is not there: after the same work that is not verified either. Whether the user was
     verified, and what the count of signatures means, is for the caller to judge. Raises NotVerified.
     """
+    from webauthn import verify_authentication_response  # here: where nobody has a passkey, no worker gives it 5 MiB
+    from webauthn.helpers.structs import CredentialDeviceType
+
     _require_safe(decoded(response.response.authenticator_data))
     verified = _carried_out(
         lambda: verify_authentication_response(
@@ -278,16 +274,16 @@ def _require_safe(authenticator_data: bytes) -> None:
 
 def _require_good_key(cose: bytes) -> None:
     """Raise NotVerified unless algorithm and type of a key belong together, ValidationFailed for one that is weak."""
+    from webauthn.helpers import decode_credential_public_key, decoded_public_key_to_cryptography  # see `asserted`
+
     key = _carried_out(lambda: decode_credential_public_key(cose))
-    algorithm = _carried_out(lambda: COSEAlgorithmIdentifier(key.alg))
     public = _carried_out(lambda: decoded_public_key_to_cryptography(key))
     fits = {
-        COSEAlgorithmIdentifier.ECDSA_SHA_256: isinstance(public, ec.EllipticCurvePublicKey)
-        and isinstance(public.curve, ec.SECP256R1),
-        COSEAlgorithmIdentifier.EDDSA: isinstance(public, ed25519.Ed25519PublicKey),
-        COSEAlgorithmIdentifier.RSASSA_PKCS1_v1_5_SHA_256: isinstance(public, rsa.RSAPublicKey),
+        _ES256: isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1),
+        _EDDSA: isinstance(public, ed25519.Ed25519PublicKey),
+        _RS256: isinstance(public, rsa.RSAPublicKey),
     }
-    if not fits.get(algorithm, False):
+    if not fits.get(key.alg, False):
         raise NotVerified
     public_key_from_pem(pkcs8.public_pem(pkcs8.public_der(public)))
 
@@ -295,6 +291,8 @@ def _require_good_key(cose: bytes) -> None:
 @cache
 def _nobody() -> bytes:
     """The COSE key of a passkey that nobody has."""
+    from webauthn.helpers import encode_cbor  # see `asserted`
+
     numbers = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
     key = {1: 2, 3: -7, -1: 1, -2: numbers.x.to_bytes(32), -3: numbers.y.to_bytes(32)}
     return encode_cbor(key)

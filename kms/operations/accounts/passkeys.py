@@ -152,7 +152,7 @@ def passkey_creation_options(
         rp=RelyingPartyEntity(id=service.passkeys.party.id),
         user=UserEntity(id=webauthn.encoded(handle), name=client_id, display_name=client_id),
         challenge=webauthn.encoded(service.passkeys.creation_challenge(client_id)),
-        pub_key_cred_params=[KeyParameters(alg=int(each)) for each in webauthn.ALGORITHMS],
+        pub_key_cred_params=[KeyParameters(alg=each) for each in webauthn.ALGORITHMS],
         timeout=_TIMEOUT,
         exclude_credentials=[
             Credential(id=webauthn.encoded(each.credential_id), transports=sorted(each.transports) or UNSET)
