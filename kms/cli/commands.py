@@ -14,6 +14,7 @@ from kms.cli import show
 from kms.cli.failing import Failure, failure_of
 from kms.client import errors
 from kms.errors import StartError
+from kms.files import fault_of
 
 _ARGUMENTS = "kms.arguments"
 
@@ -79,6 +80,10 @@ class Commands(click.Group):
             return self._confirmed(ctx)
         except (errors.KmsError, StartError) as error:
             raise failure_of(error) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise  # click ends quietly where nobody reads any more
+            raise Failure(f"{error.filename or 'a file'}: {fault_of(error)}.") from None
 
     def _confirmed(self, ctx: click.Context) -> Any:
         """Run the command. Where it needs a second factor that was given just now, ask for one on a terminal."""

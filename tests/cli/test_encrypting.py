@@ -66,6 +66,13 @@ def test_pipes(kms: Kms) -> None:
     assert (into_a_file.exit_code, Path("out").exists()) == (8, False)
 
 
+def test_a_place_that_cannot_be_written_is_said_in_a_sentence(kms: Kms) -> None:
+    Path("folder").mkdir()
+    for command in (["encrypt", "-k", "backups"], ["sign", "-k", "signer"]):
+        done = CliRunner().invoke(main, [*command, "-o", "folder/none/x" if command[0] == "sign" else "folder", "-"])
+        assert (done.exit_code, done.output.startswith("Error: folder")) == (1, True), done.output
+
+
 def test_a_tree(kms: Kms) -> None:
     Path("reports/deep").mkdir(parents=True)
     Path("reports/a").write_text("a")
