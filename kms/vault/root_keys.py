@@ -36,8 +36,8 @@ TASK = "root key"
 """The task of that name (see `kms.vault.claims`)."""
 
 _ROWS_AT_ONCE = 100
-_CLAIM = timedelta(minutes=1)
-_KEEP_SECONDS = 20.0
+_CLAIM = timedelta(seconds=20)
+_KEEP_SECONDS = 5.0
 _ASIDE = ":after"
 
 
