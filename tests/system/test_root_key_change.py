@@ -25,7 +25,7 @@ def _rows(service: Running, query: str) -> list[tuple[object, ...]]:
 
 
 def _change(service: Running) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "kms", "vault", "rotate-root-key", "--yes"]
+    command = [sys.executable, "-m", "kms", "vault", "rotate-root-key", "--yes", "--fast"]
     environ = {**service.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=service.folder, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
