@@ -25,7 +25,7 @@ _LOOK_SECONDS = 1.0
 @click.command("rotate-root-key")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
-    "--offline", is_flag=True, help="The service is stopped on every node: keep the new root key from the old."
+    "--offline", is_flag=True, help="The service is stopped everywhere: keep the new root key from the old one."
 )
 @click.option("--fast", is_flag=True, help="Work half of the time instead of a tenth, which users of keys notice.")
 @of_the_service

@@ -64,8 +64,8 @@ def is_under_way(snapshot: Snapshot) -> bool:
 def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str, *, offline: bool = False) -> int:
     """Make the next root key and use it from now on; returns its number. `entry` is the audit entry.
 
-    If it is `offline`, the new root key is not put into `root_keys`, where whoever knows the old one could read it: no
-    other process may serve until the end.
+    If it is `offline`, the new root key is not put into `root_keys`, where whoever knows the old one could read it.
+    Then no other process may serve until the end.
 
     Raises Conflict if a change is under way or the seal is being changed, and what `rewrap` and `Vault.change` raise.
     """
