@@ -39,6 +39,7 @@ def sample(service: Service) -> None:
             cache_entries={cache.name: len(cache) for cache in memory.caches},
             cache_misses={cache.name: cache.misses for cache in memory.caches},
             database_errors=service.vault.errors,
+            counts_alone=service.rate_limits.count_alone,
         )
     )
 
