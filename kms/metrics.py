@@ -49,7 +49,7 @@ class WorkerState:
     cache_entries: Mapping[str, int]
     cache_misses: Mapping[str, int]
     database_errors: Mapping[str, int]
-    counts_alone: bool
+    counts_alone: bool = False
 
 
 class Metrics:
