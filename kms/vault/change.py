@@ -20,7 +20,7 @@ from kms.vault.records import table_of, to_row
 from kms.vault.rows import OutboxEntry
 from kms.vault.sealing import DerivedKeys
 from kms.vault.statements import OLD, Values
-from kms.vault.transaction import MOST_CHANGES_NAMED, Snapshot, change_code, material_binding
+from kms.vault.transaction import MOST_CHANGES_NAMED, Snapshot, change_content, material_binding
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ class Change(Snapshot):
 
     `epoch` is the one of the head that it began with. The same commit may hold earlier changes: what they outdate has
     an epoch only once it is committed, and is `outdated_before` until then.
+    `oldest_root_key`, where it is set, is the oldest root key that is in use afterwards.
     `memo` is for what callers read once in a change that makes many of the same kind, and that nothing in it changes.
     """
 
@@ -42,6 +43,7 @@ class Change(Snapshot):
         self.outdated_before: frozenset[str] = frozenset()
         self.entries: list[str] = []
         self.terms: dict[str, tuple[int, int]] = {}
+        self.oldest_root_key = 0
         self.memo: dict[object, Any] = {}
 
     @contextmanager
@@ -89,6 +91,24 @@ class Change(Snapshot):
             self.outdated.update(names.outdated_by_replacing(old, new))
         self._write(self._statements.replace(table), rows)
 
+    def renew(self, table: Table, pairs: Sequence[tuple[Values, Values]]) -> None:
+        """Write rows, as they were read in this change and as they are now, under the newest root key.
+
+        They mean what they meant before, so this outdates nothing.
+        """
+        place = [column.name for column in table.primary_key.columns]
+        rows = []
+        for before, after in pairs:
+            content = canonical(table, [*after.values()])
+            if table is not tables.audit_outbox:  # which has no digest
+                name = str(table.name)
+                count, total = self.terms.get(name, (0, 0))
+                term = self.derived_keys.digest_term
+                self.terms[name] = count, total + term(content) - term(canonical(table, [*before.values()]))
+            mac = self.derived_keys.row_mac(content)
+            rows.append({**after, "mac": mac} | {OLD + name: before[name] for name in place})
+        self._write(self._statements.replace(table), rows)
+
     def delete(self, *values: object) -> None:
         """Remove rows read in this change."""
         for cls, some in groupby(values, type):
@@ -117,7 +137,7 @@ class Change(Snapshot):
     def write_outdated(self, epoch: int, outdated: Collection[str]) -> None:
         """Write the names that a commit outdates, and from time to time delete old rows of them."""
         packed = msgspec.msgpack.encode(sorted(outdated))
-        code = change_code(self.derived_keys, epoch, packed)
+        code = self.derived_keys.row_mac(change_content(epoch, packed))
         self._write(self._statements.insert(tables.changes), [{"epoch": epoch, "names": packed, "code": code}])
         if epoch % _CHANGES_FORGOTTEN_AT_ONCE == 0:
             before = {"seen": epoch - MOST_CHANGES_NAMED}

@@ -69,7 +69,12 @@ def keep(vault: Vault, task: str, until: datetime, position: str = "") -> None:
 def make_due(vault: Vault, task: str) -> None:
     """Have `task` done by who looks next, from its beginning."""
     with vault.change() as change:
-        _write(change, task, Claim(0, ""))
+        make_due_in(change, task)
+
+
+def make_due_in(change: Change, task: str) -> None:
+    """As `make_due`, in a change that does more."""
+    _write(change, task, Claim(0, ""))
 
 
 def _read(snapshot: Snapshot, task: str) -> Claim:
@@ -78,14 +83,15 @@ def _read(snapshot: Snapshot, task: str) -> Claim:
     if found is None:
         return Claim(0, "")
     claim = Claim(found[0], found[1])
-    return claim if bytes(found[2]) == _code(snapshot, task, claim) else Claim(0, "")
+    return claim if snapshot.derived_keys.is_row_mac(bytes(found[2]), _content(task, claim)) else Claim(0, "")
 
 
 def _write(change: Change, task: str, claim: Claim) -> None:
     change.connection.execute(delete(tables.claims).where(_claims.task == task))
-    row = {"task": task, "claimed_until": claim.until, "position": claim.position}
-    change.connection.execute(insert(tables.claims).values({**row, "code": _code(change, task, claim)}))
+    code = change.derived_keys.row_mac(_content(task, claim))
+    row = {"task": task, "claimed_until": claim.until, "position": claim.position, "code": code}
+    change.connection.execute(insert(tables.claims).values(row))
 
 
-def _code(snapshot: Snapshot, task: str, claim: Claim) -> bytes:
-    return snapshot.derived_keys.row_mac(msgspec.msgpack.encode(("claims", task, claim.until, claim.position)))
+def _content(task: str, claim: Claim) -> bytes:
+    return msgspec.msgpack.encode(("claims", task, claim.until, claim.position))
