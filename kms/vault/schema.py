@@ -44,8 +44,9 @@ def lock(connection: Connection) -> None:
 def migrate(connection: Connection, sealed: Schema | None = None) -> Schema:
     """Bring the schema up to date inside the transaction of `connection`, which holds the `lock`.
 
-    `sealed` is what the vault says that it is at. Gives what it is at then. Raises StartError for a database that a newer release has migrated to what this one cannot
-    use, and for one that was set back outside the service, which would forget what came with the later revision.
+    `sealed` is what the vault says that it is at. Gives what it is at then. Raises StartError for a database that a
+    newer release has migrated to what this one cannot use, and for one that was set back outside the service, which
+    would forget what came with the later revision.
     """
     own, at_least = own_schema(), sealed.revision if sealed else ""
     is_versioned = inspect(connection).has_table("alembic_version")
