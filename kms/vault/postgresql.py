@@ -19,7 +19,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 
 from kms.clock import steady_seconds
 from kms.errors import StartError
@@ -27,7 +27,8 @@ from kms.errors import StartError
 BUSY_SECONDS = 10
 _RESTED_SECONDS = 1.0
 _IDLE_SECONDS = 15  # who holds the lock on the head and does nothing, as a node that is stopped, must not hold up all
-_SILENT_SECONDS = 20.0  # more than a statement may wait for a lock
+_SILENT_SECONDS = 12.0  # more than a statement may wait for a lock
+_PING_SECONDS = 2.0
 _OPTIONS = (
     f"-c lock_timeout={BUSY_SECONDS * 1000} "
     f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000} "
@@ -128,11 +129,18 @@ def unhurried(connection: Connection) -> Iterator[None]:
     if not isinstance(driver, _Patient):
         yield
         return
-    driver.most_seconds = None
+    with _limited_to(driver, None):
+        yield
+
+
+@contextmanager
+def _limited_to(connection: _Patient, seconds: float | None) -> Iterator[None]:
+    """With another limit on the silence of a connection."""
+    before, connection.most_seconds = connection.most_seconds, seconds
     try:
         yield
     finally:
-        driver.most_seconds = _SILENT_SECONDS
+        connection.most_seconds = before
 
 
 def is_full(error: BaseException) -> bool:
@@ -157,9 +165,10 @@ def _ping_what_rested(engine: Engine) -> None:
         if steady_seconds() - record.info.get("rests_since", steady_seconds()) < _RESTED_SECONDS:
             return
         try:
-            engine.dialect.do_ping(connection)
+            with _limited_to(connection, _PING_SECONDS):
+                engine.dialect.do_ping(connection)
         except Exception as error:
-            raise DisconnectionError from error  # the pool makes another
+            raise InvalidatePoolError from error  # the others are not better: the pool makes new ones
 
 
 def _each(value: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ class TcpProxy:
     hangs: bool = False
     delay_seconds: float = 0.0
     _refuses: bool = False
+    _frozen: set[tuple[socket.socket, socket.socket]] = field(default_factory=set)
     _pairs: set[tuple[socket.socket, socket.socket]] = field(default_factory=set)
     _stopping: bool = False
 
@@ -46,6 +47,11 @@ class TcpProxy:
         self._refuses = refuse
         for pair in list(self._pairs):
             self._close(pair)
+
+    def freeze(self) -> int:
+        """Pass nothing on any more through the connections that there are; returns how many. Later ones work."""
+        self._frozen |= self._pairs
+        return len(self._frozen)
 
     def heal(self) -> None:
         """Pass everything on again, also what hung."""
@@ -87,11 +93,12 @@ class TcpProxy:
             while not self._stopping:
                 for each, _ in ready.select(_TICK_SECONDS):
                     piece = each.fileobj.recv(_CHUNK)  # type: ignore[union-attr]  # it is a socket
-                    while self.hangs and not self._stopping:
+                    while (self.hangs or pair in self._frozen) and not self._stopping:
                         time.sleep(_TICK_SECONDS)
                     if not piece:
                         return self._close(pair)
-                    time.sleep(self.delay_seconds)
+                    if self.delay_seconds:
+                        time.sleep(self.delay_seconds)
                     each.data.sendall(piece)
         return self._close(pair)
 
