@@ -130,9 +130,10 @@ class PostgresServer:
             cursor = connection.execute(question, values)
             return cursor.fetchall() if cursor.description else []
 
-    def standby(self, **settings: str) -> PostgresServer:
-        """A hot standby that follows this server; it runs."""
-        follower = PostgresServer.new(**{**self.settings, **settings})
+    def standby(self, port: int | None = None) -> PostgresServer:
+        """A hot standby that follows this server, at that port where one is given; it runs."""
+        follower = PostgresServer.new(**self.settings)
+        follower.port = port or follower.port
         follower.run("pg_basebackup", "-d", f"{self.url}/postgres", "-D", str(follower.data), "-R", "-X", "stream",
                      "-c", "fast", "--no-sync")  # fmt: skip
         return follower.start()
