@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
@@ -13,7 +14,7 @@ from kms.clock import utc_now
 from kms.config import Settings
 from kms.errors import IntegrityFailure, StartError
 from kms.files import private_directory
-from kms.vault import first_release, keyslots, tables, upgrading
+from kms.vault import first_release, keyslots, new_root_keys, tables, upgrading
 from kms.vault.change import Change
 from kms.vault.database import connect
 from kms.vault.head import Head, TableDigest
@@ -25,7 +26,7 @@ from kms.vault.rows import Keyslot
 from kms.vault.schema import lock, migrate, own_schema
 from kms.vault.sealed_schema import Schema, check_context, read_schema, write_schema
 from kms.vault.sealing import DerivedKeys, SealBroken
-from kms.vault.seals import KeySeal, seal_named
+from kms.vault.seals import KeySeal, Seals
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
 
@@ -42,12 +43,17 @@ class _Found:
 
 
 def open_vault(
-    settings: Settings, unsealed: Unsealed | None = None, *, create: bool = True, unseal: Unseal | None = None
+    settings: Settings,
+    unsealed: Unsealed | None = None,
+    *,
+    create: bool = True,
+    seals: Seals | None = None,
+    unseal: Unseal | None = None,
 ) -> Vault:
     """Open the vault that `settings` name, making it where the database is empty and `create` allows it.
 
     `unsealed` is given where the process that started this one has unsealed the vault already, and `unseal` where
-    something else than the seal gives the keyset.
+    something else than the seal gives the keyset. `seals` is given where they will be needed again.
 
     Raises StartError with the reason. An existing vault is unsealed before anything is written, migrations
     included.
@@ -55,7 +61,7 @@ def open_vault(
     private_directory(settings.data_dir)
     engine = connect(settings.database, pool_size=settings.threads + 4)
     try:
-        found = _Opening(engine, settings, unsealed, unseal).found(create=create)
+        found = _Opening(engine, seals or Seals(settings), unsealed, unseal).found(create=create)
     except DBAPIError as error:
         engine.dispose()
         raise StartError(f"The database cannot be used: {error.orig}") from None
@@ -67,6 +73,7 @@ def open_vault(
     vault.unsealed = unsealed or Unsealed(derived_keys.keyset)
     vault.opened_by = found.slot
     derived_keys.learned = vault.unsealed.learn
+    vault.unsealed.learn(derived_keys.keyset)
     try:
         vault.require_newest()
     except IntegrityFailure as failure:
@@ -77,9 +84,10 @@ def open_vault(
 class _Opening:
     """One attempt to open the vault of an engine."""
 
-    def __init__(self, engine: Engine, settings: Settings, unsealed: Unsealed | None, unseal: Unseal | None) -> None:
+    def __init__(self, engine: Engine, seals: Seals, unsealed: Unsealed | None, unseal: Unseal | None) -> None:
         self._engine = engine
-        self._settings = settings
+        self._settings = seals.settings
+        self._seals = seals
         self._unsealed = unsealed
         self._unseal = unseal
 
@@ -97,7 +105,7 @@ class _Opening:
             before = set(inspect(connection).get_table_names())
             # Another process may have made or migrated the vault while this one waited for the lock.
             found = existing or self._existing(connection)
-            sealed = read_schema(connection, found.derived_keys) if found else None
+            sealed = _schema(connection, found) if found else None
             if found and sealed:
                 upgrading.forget(connection, sealed, own, self._node_id(found), silent)
             schema = migrate(connection, sealed)
@@ -114,7 +122,7 @@ class _Opening:
         if existing is None:
             return {}
         with self._engine.connect() as connection:
-            sealed = read_schema(connection, existing.derived_keys)
+            sealed = _schema(connection, existing)
         return upgrading.silent_older_nodes(self._engine, sealed, own, self._node_id(existing))
 
     def _node_id(self, found: _Found) -> str:
@@ -135,6 +143,7 @@ class _Opening:
         record = SealRecord.decoded(row["seal"])
         keyset, slot = self._keyset(stored_keyslots(connection), record, vault_id)
         derived_keys = DerivedKeys(keyset, vault_id)
+        derived_keys.find_missing = partial(new_root_keys.learned, connection, derived_keys)
         try:
             read_schema(connection, derived_keys)
         except SealBroken:
@@ -147,15 +156,15 @@ class _Opening:
         if self._unseal is not None:
             return self._unseal(slots, vault_id), None
         if slots:
-            return keyslots.opened(slots, self._settings, vault_id)
+            return keyslots.opened(slots, self._seals, vault_id)
         keyslots.require_named(self._settings, record.name)
-        seal = seal_named(record.name, self._settings)
+        seal = self._seals.named(record.name)
         if not isinstance(seal, KeySeal):
             raise StartError("The keyslots of the vault were removed outside the service.")
         return Keyset.of_one_root_key(seal.seal_key(record.parameters), vault_id), keyslots.SEAL
 
     def _new(self, connection: Connection, schema: Schema) -> _Found:
-        seal = seal_named(self._settings.seal, self._settings)
+        seal = self._seals.named(self._settings.seal)
         record = SealRecord(self._settings.seal, seal.create()).encoded()
         vault_id = new_vault_id()
         derived_keys = DerivedKeys(Keyset.new(), vault_id)
@@ -176,9 +185,17 @@ class _Opening:
         if stored_keyslots(connection):
             return
         record = connection.execute(select(tables.vault.c.seal)).scalar_one()
-        seal = seal_named(SealRecord.decoded(record).name, self._settings)
+        seal = self._seals.named(SealRecord.decoded(record).name)
         slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, derived_keys.vault_id)
         _write_in_head(connection, derived_keys, slot)
+
+
+def _schema(connection: Connection, found: _Found) -> Schema:
+    found.derived_keys.find_missing = partial(new_root_keys.learned, connection, found.derived_keys)
+    try:
+        return read_schema(connection, found.derived_keys)
+    except SealBroken:  # it opened a moment ago
+        raise StartError("The vault was changed while this process opened it. Start it again.") from None
 
 
 def new_vault_id() -> bytes:

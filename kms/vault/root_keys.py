@@ -25,21 +25,19 @@ from kms.vault import claims, keyslots, names, sealed_columns, tables
 from kms.vault.change import Change
 from kms.vault.checking import shown
 from kms.vault.integrity import check_row
-from kms.vault.keyset import Keyset, new_secret
+from kms.vault.keyset import new_secret
 from kms.vault.opening import sealed_again
 from kms.vault.rows import Keyslot, NewRootKey
-from kms.vault.sealing import SealBroken, number_of_code, root_key_binding
+from kms.vault.sealing import SealBroken, number_of_code
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
 TASK = "root key"
 """The task of that name (see `kms.vault.claims`)."""
-Rewrap = Callable[[Keyslot, Keyset], Keyslot]
-"""The keyslot with another keyset. Raises StartError."""
 
 _ROWS_AT_ONCE = 100
-_CLAIM = timedelta(minutes=1)
-_KEEP_SECONDS = 20.0
+_CLAIM = timedelta(seconds=20)
+_KEEP_SECONDS = 5.0
 _ASIDE = ":after"
 
 
@@ -63,7 +61,7 @@ def is_under_way(snapshot: Snapshot) -> bool:
     return bool(snapshot.connection.execute(select(func.count()).select_from(tables.root_keys)).scalar_one())
 
 
-def begin(vault: Vault, rewrap: Rewrap, now: datetime, entry: str) -> int:
+def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str) -> int:
     """Make the next root key and use it from now on; returns its number. `entry` is the audit entry.
 
     Raises Conflict if a change is under way or the seal is being changed, and what `rewrap` and `Vault.change` raise.
@@ -77,7 +75,7 @@ def begin(vault: Vault, rewrap: Rewrap, now: datetime, entry: str) -> int:
         _require_quiet(snapshot, seen)
     # Outside of the change: another KMS may take its time, and a person too.
     slots = [(rewrap(each, after), rewrap(each, after.since(number))) for each in seen]
-    sealed = keys.seal(root_key.reveal(), root_key_binding(number))
+    sealed = keys.seal_root_key(number, root_key)
     try:
         with vault.change() as change:
             _require_quiet(change, seen)
@@ -120,7 +118,7 @@ def renew_rows(
         return None
     number = vault.derived_keys.current
     begins_at, done, total = _position(claim.position, number)
-    total = total or sum(_counts(vault).values())
+    total = total or rows_in_all(vault)
     kept = time.monotonic()
     left: list[str] = []
     for table in _renewed_tables():
@@ -160,11 +158,11 @@ def _position(text: str, number: int) -> tuple[str, int, int]:
     return "", 0, 0
 
 
-def _counts(vault: Vault) -> Mapping[str, int]:
+def rows_in_all(vault: Vault) -> int:
+    """How many rows are to be brought under a new root key."""
     with vault.read() as snapshot:
         head = snapshot.head()
-    counts = {name: digest.count for name, digest in head.digests.items()}
-    return {**counts, "audit_outbox": head.last_entry - head.lost_entries}
+    return sum(digest.count for digest in head.digests.values()) + head.last_entry - head.lost_entries
 
 
 def _renewed(vault: Vault, table: Table) -> Iterator[tuple[int, list[str]]]:

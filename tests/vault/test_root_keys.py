@@ -26,12 +26,11 @@ from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
 from kms.vault import keyslots, root_keys, sealed_columns, tables
 from kms.vault.checking import altered_rows, wrong_tables
-from kms.vault.keyset import Keyset
 from kms.vault.memory import Cache, Memory
 from kms.vault.opening import open_vault
-from kms.vault.rows import Keyslot, NewRootKey, WrappingKey
+from kms.vault.rows import NewRootKey, WrappingKey
 from kms.vault.sealing import number_of_code, number_of_sealed
-from kms.vault.seals import seal_named
+from kms.vault.seals import Seals
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
 
@@ -77,16 +76,8 @@ def vault(settings: Settings) -> Iterator[Vault]:
     opened.close()
 
 
-def rewrap(settings: Settings, vault: Vault) -> root_keys.Rewrap:
-    def wrapped(slot: Keyslot, keyset: Keyset) -> Keyslot:
-        seal = seal_named(settings.seal, settings)
-        return keyslots.wrapped(slot.slot, seal, slot.seal, keyset, vault.derived_keys.vault_id)
-
-    return wrapped
-
-
 def begun(settings: Settings, vault: Vault) -> int:
-    return root_keys.begin(vault, rewrap(settings, vault), utc_now(), "begun")
+    return root_keys.begin(vault, keyslots.Rewrap(Seals(settings), vault.derived_keys.vault_id), utc_now(), "begun")
 
 
 def renewed(vault: Vault, **given: Any) -> root_keys.Left | None:
@@ -199,6 +190,30 @@ def test_a_process_that_slept_through_it_says_that_it_must_be_restarted(settings
     with pytest.raises(Unavailable, match="Restart"), asleep.change() as change:
         change.record("never")
     assert asleep.host.distrust is None
+    asleep.close()
+
+
+def test_a_process_that_starts_in_the_middle_learns_it(settings: Settings, vault: Vault) -> None:
+    before = Unsealed(vault.derived_keys.keyset)  # no process of this host has met the new root key yet
+    begun(settings, vault)
+    started = open_vault(settings, before)
+    everything_opens(started)
+    assert before.keyset().root_keys.keys() == {1, 2}
+    started.close()
+
+
+def test_a_process_that_slept_is_told_by_another_of_its_host(settings: Settings, vault: Vault) -> None:
+    shared = Unsealed(vault.derived_keys.keyset)
+    asleep, awake = open_vault(settings, shared), open_vault(settings, shared)
+    begun(settings, vault)
+    everything_opens(awake)
+    assert renewed(vault) == root_keys.Left(())
+    root_keys.end(vault, "ended")
+    everything_opens(awake)
+    with asleep.change() as change:
+        change.record("awake again")
+    everything_opens(asleep)
+    awake.close()
     asleep.close()
 
 
