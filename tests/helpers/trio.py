@@ -16,6 +16,9 @@ from helpers.postgres_server import PostgresServer
 from helpers.running import Running, Start, wait_until
 from helpers.support import free_port
 from helpers.tcp_proxy import TcpProxy
+from kms.config import Settings
+from kms.vault.opening import open_vault
+from kms.vault.store import Vault
 
 FLAGS = ("--workers", "1")
 LIMITS = {
@@ -99,6 +102,20 @@ class Trio:
     def key(self, key_id: str) -> None:
         """Make a key on `a`, as soon as it is back from what the test before did to it."""
         wait_until(lambda: self.a.curl("POST", "/api/v1/keys", {"key_id": key_id}).status in (201, 409), every=0.2)
+
+    def vault(self, folder: Path) -> Vault:
+        """The vault in this process, without being a node."""
+        data = with_root_key(folder, self.a) / "kms-data"
+        return open_vault(Settings(data_dir=data, database_url=f"{self.database.url}/{self.name}"))
+
+    def start_again(self, node: Running) -> None:
+        """Start a node that has ended where it was."""
+        host = self.proxy.port if node is self.b else self.database.port
+        url = f"postgresql://kms@127.0.0.1:{host}/{self.name}"
+        given = {"KMS_REDIS_URL": self.redis.url, **LIMITS}
+        again = self.start(*FLAGS, "--database-url", url, folder=node.folder, login=False, **given)
+        again.token = node.token
+        self.a, self.b, self.c = (again if each is node else each for each in self.all)
 
     def another(self, folder: Path, *flags: str, **env: str) -> Running:
         """One more node."""

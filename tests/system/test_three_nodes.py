@@ -6,12 +6,14 @@ never with 500; and when it is over, each node goes on by itself.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -23,9 +25,13 @@ from helpers.postgres_server import PostgresServer, require_postgres
 from helpers.running import Running, Start, wait_until
 from helpers.support import b64
 from helpers.trio import RedisServer, Trio, encrypts, metric, seconds_until, with_root_key
+from kms.clock import utc_now
 from kms.config import Settings
 from kms.errors import StartError
+from kms.operations.system.checking import INTEGRITY
+from kms.vault import claims
 from kms.vault.opening import open_vault
+from kms.vault.store import Vault
 
 pytestmark = pytest.mark.slow
 RIGHT = {200, 503}
@@ -76,6 +82,62 @@ def test_what_one_node_takes_away_is_gone_on_the_others(trio: Trio) -> None:
         answered = time.monotonic()
         time.sleep(0.5)
     assert statuses(working, answered) == {403}
+
+
+# What one node does for all
+
+
+FLEET = [f"fleet-{number}" for number in range(25)]
+
+
+def test_a_node_dies_while_it_rotates_what_is_due(trio: Trio, tmp_path: Path) -> None:
+    """The rest is its claim, which others take over when that has expired; the last test here looks at that."""
+    made = trio.a.curl("POST", "/api/v1/keys", {"items": [{"key_id": each, "type": "rsa-2048"} for each in FLEET]})
+    assert all(each["latest_version"] == 1 for each in made.json["items"])
+    trio.key("in-time")
+    vault = trio.vault(tmp_path)
+    _make_due(vault, FLEET)
+    wait_until(lambda: any(_rotated(node) & set(FLEET) for node in trio.all))
+    busy = next(node for node in trio.all if _rotated(node) & set(FLEET))
+    busy.stop(signal.SIGKILL)
+    with vault.read() as snapshot:
+        left = [key for key in map(snapshot.key_by_id, FLEET) if key is not None and key.latest_version == 1]
+    assert left
+    _make_due(vault, ["in-time"])  # what it had not claimed is done at once
+    wait_until(lambda: _versions(vault, ["in-time"]) == [2])
+    vault.close()
+    trio.start_again(busy)
+
+
+def _make_due(vault: Vault, key_ids: list[str]) -> None:
+    with vault.change() as change:
+        for key_id in key_ids:
+            key = change.key_by_id(key_id)
+            assert key is not None
+            change.replace(key, replace(key, next_rotation_at=utc_now()))
+
+
+def _versions(vault: Vault, key_ids: list[str]) -> list[int]:
+    with vault.read() as snapshot:
+        return [key.latest_version for key in map(snapshot.key_by_id, key_ids) if key is not None]
+
+
+def _rotated(node: Running) -> set[str]:
+    return {json.loads(line)["key_id"] for line in node.log.read_text().splitlines() if '"event": "rotated"' in line}
+
+
+def test_the_integrity_check_is_done_by_one_node(trio: Trio, tmp_path: Path) -> None:
+    def when() -> list[float]:
+        return [metric(node, "kms_integrity_checked_timestamp_seconds") for node in trio.all]
+
+    vault = trio.vault(tmp_path)
+    wait_until(lambda: claims.look(vault, INTEGRITY).until and not claims.look(vault, INTEGRITY).position)
+    before = when()
+    claims.make_due(vault, INTEGRITY)
+    wait_until(lambda: when() != before, every=0.5)
+    time.sleep(2)
+    assert sum(then != now for then, now in zip(before, when(), strict=True)) == 1
+    vault.close()
 
 
 # One node and the way to its database
@@ -341,3 +403,11 @@ def _sessions_end(trio: Trio) -> None:
     assert trio.b.curl("GET", "/api/v1/keys", token=token).status == 200
     wait_until(lambda: trio.a.curl("GET", "/api/v1/keys", token=token).status == 401, every=0.2)
     assert trio.b.curl("GET", "/api/v1/keys", token=token).status == 401
+
+
+def test_what_a_dead_node_had_claimed_was_done_by_another_and_once(trio: Trio, tmp_path: Path) -> None:
+    vault = trio.vault(tmp_path)
+    wait_until(lambda: min(_versions(vault, FLEET)) == 2, every=0.5)
+    time.sleep(2)
+    assert _versions(vault, FLEET) == [2] * len(FLEET)
+    vault.close()
