@@ -49,6 +49,7 @@ class WorkerState:
     cache_entries: Mapping[str, int]
     cache_misses: Mapping[str, int]
     database_errors: Mapping[str, int]
+    counts_alone: bool = False
 
 
 class Metrics:
@@ -109,6 +110,12 @@ class Metrics:
         )
         self._leases_held = library.Gauge(
             "kms_leases_held", "Workers that may answer from memory.", registry=None, multiprocess_mode="livesum"
+        )
+        self._counting_alone = library.Gauge(
+            "kms_rate_limits_alone",
+            "Workers that count rate limits for their node alone, because Redis is away.",
+            registry=None,
+            multiprocess_mode="livesum",
         )
         self._epoch_seen = library.Gauge(
             "kms_epoch_seen",
@@ -175,6 +182,7 @@ class Metrics:
         """Put what this worker has by itself into its files, beside what was counted."""
         self.add_up()
         self._leases_held.set(state.lease_held)
+        self._counting_alone.set(state.counts_alone)
         self._epoch_seen.set(state.epoch)
         self._lease_failures._value.set(state.lease_failures)
         for cache, number in state.cache_misses.items():

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from helpers import compatibility
-from helpers.support import SteeredClock, Template, World, free_port, new_database, settings_for, wait_for_postgres
+from helpers.postgres_server import PostgresServer, require_postgres
+from helpers.support import SteeredClock, Template, World, new_database, settings_for
 from kms.config import Settings
 from kms.operations import Service
 from kms.server import leave
@@ -60,47 +58,15 @@ def clock() -> SteeredClock:
     return SteeredClock()
 
 
-def _postgres_programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if found:
-        return found[-1].parent
-    on_path = shutil.which("initdb")
-    return Path(on_path).parent if on_path else None
-
-
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL, without a database, of a PostgreSQL on loopback with a data directory of its own."""
-    programs = _postgres_programs()
-    if programs is None:
-        message = "PostgreSQL is not installed; .ci/install-services installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    # PostgreSQL refuses to run as root.
-    user = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    as_user: dict[str, Any] = {"user": user} if os.getuid() == 0 else {}
-    home = Path(subprocess.check_output(["mktemp", "-d", "/tmp/kms-test-pg.XXXXXX"], text=True).strip())
-    if as_user:
-        shutil.chown(home, user)
-    data, port = home / "data", free_port()
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home, **as_user}
+    require_postgres()
+    server = PostgresServer.new(max_connections="300").initialize()
     try:
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "kms", "-A", "trust", "--no-sync"], check=True, **quiet
-        )
-        options = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-c", f"unix_socket_directories={home}"]
-        options += ["-c", "fsync=off", "-c", "max_connections=300"]
-        server = subprocess.Popen([programs / "postgres", "-D", data, *options], **quiet)
-        try:
-            url = f"postgresql://kms@127.0.0.1:{port}"
-            wait_for_postgres(url)
-            yield url
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
+        yield server.start().url
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        server.remove()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,4 +1,4 @@
-"""Rate limits by class of operation, exact over the workers of a host, and over nodes with Redis."""
+"""Rate limits by class of operation, exact over the workers of a host, and over nodes while Redis is there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 from functools import partial
 
 from limits import RateLimitItem, parse
-from limits.errors import StorageError
+from limits.errors import ConfigurationError, StorageError
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
+from kms.access.common_counters import CommonCounters, common_counters
 from kms.access.lockout import network_of
 from kms.access.model import Caller
 from kms.access.shared_counters import SharedCounters  # registers its scheme with `limits`
@@ -19,6 +20,8 @@ from kms.enums import TextEnum
 from kms.errors import RateLimited, StartError, Unavailable
 from kms.files import private_directory
 
+_WRONG_URL = "KMS_REDIS_URL must be redis://:PASSWORD@HOST:PORT/NUMBER, or rediss:// for TLS."
+_REFUSED = "KMS_REDIS_URL: Redis refuses to count. Is the password right, and is it a primary?"
 _NAMES_CACHED = 20_000
 _Count = Callable[[int, int], int]  # seconds of a window, how much to count: how much there is in the window then
 
@@ -33,10 +36,13 @@ class RateClass(TextEnum):
     PUBLIC = "public"
 
 
-def storage_uri(settings: Settings) -> str:
-    """Where counts are kept: Redis where it is configured, a shared file otherwise."""
-    if settings.redis_url:
-        return settings.redis_url
+def storage_of(settings: Settings) -> tuple[str, dict[str, str]]:
+    """Where counts are kept, as a URI and options of `limits`: a file of this host, and Redis where it is set."""
+    own = _own_counters(settings)
+    return common_counters(settings.redis_url, own) if settings.redis_url else (own, {})
+
+
+def _own_counters(settings: Settings) -> str:
     # Twice as many processes as workers, for while new ones take over from old; and the one that starts them.
     processes = 2 * settings.workers + 2
     path = private_directory(settings.run_dir).absolute() / f"counters-{processes}"  # their number shapes the file
@@ -59,12 +65,30 @@ class RateLimits:
         except ValueError as error:
             raise StartError(f"A rate limit is wrong: {error}. Write for example 60/minute.") from None
         self._in_force = {name: (item, item.amount, item.get_expiry()) for name, item in limits.items()}
-        self.strategy = FixedWindowRateLimiter(storage_from_string(storage_uri(settings), wrap_exceptions=True))
+        uri, options = storage_of(settings)
+        try:
+            storage = storage_from_string(uri, wrap_exceptions=True, **options)
+        except (ConfigurationError, ValueError):  # its text may repeat the URL with its password
+            raise StartError(_WRONG_URL) from None
+        self.strategy = FixedWindowRateLimiter(storage)
+
+    @property
+    def count_alone(self) -> bool:
+        """Whether this node counts alone, because Redis is away."""
+        storage = self.strategy.storage
+        return isinstance(storage, CommonCounters) and storage.is_away
 
     def require_storage(self) -> None:
-        """Raise StartError where counts cannot be kept."""
-        if not self.strategy.storage.check():
-            raise StartError("KMS_REDIS_URL: the rate limits cannot be counted there; is it running?")
+        """Raise StartError where counts cannot be kept, or Redis refuses to; that it is away is only said."""
+        storage = self.strategy.storage
+        try:
+            if isinstance(storage, CommonCounters):
+                storage.require_accepted()
+            if storage.check():
+                return
+        except StorageError:
+            raise StartError(_REFUSED) from None
+        raise StartError("The rate limits cannot be counted.")
 
     def hit(self, rate_class: RateClass, who: str, cost: int = 1) -> None:
         """Count `cost` requests of `who`. Raises RateLimited, and Unavailable where the counts are out of reach."""

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from kms import errors
 from kms.access.lockout import network_of
 from kms.access.model import Caller
-from kms.access.ratelimit import RateClass, identity, limited, storage_uri
+from kms.access.ratelimit import RateClass, identity, limited, storage_of
 from kms.api import openapi, problems, reference, requests, token_endpoint
 from kms.api.admission import Admission
 from kms.api.aws.middleware import AwsMiddleware
@@ -56,12 +56,13 @@ def create_flask_app(service: Service) -> Flask:
     app.url_map.merge_slashes = False
     app.extensions["kms"] = service
     hooks = FlaskHooks(service, Admission(service.settings.threads))
+    uri, options = storage_of(service.settings)
     limiter = Limiter(
         key_func=lambda: identity(g.call.caller, g.call.source),
         app=app,
-        storage_uri=storage_uri(service.settings),
+        storage_uri=uri,
         enabled=service.rate_limits.enabled,
-        storage_options={"wrap_exceptions": True},
+        storage_options={**options, "wrap_exceptions": True},
     )
     app.extensions["kms.limiter"] = limiter  # its decorators hold it only weakly
     app.before_request(hooks.open)

@@ -1,4 +1,4 @@
-"""Engines: SQLite with full durability, PostgreSQL that gives up in time."""
+"""Engines by URL, and SQLite with full durability; PostgreSQL is in `postgresql`."""
 
 from __future__ import annotations
 
@@ -8,62 +8,44 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from kms.clock import steady_seconds
 from kms.errors import StartError
 from kms.files import fault_of, tighten
+from kms.vault import postgresql
+from kms.vault.postgresql import BUSY_SECONDS
 
-_BUSY_SECONDS = 10
-_RESTED_SECONDS = 1.0
-_IDLE_SECONDS = 15  # who holds the lock on the head and does nothing, as a node that is stopped, must not hold up all
-_POSTGRESQL = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": _IDLE_SECONDS * 1000,
-    "options": f"-c lock_timeout={_BUSY_SECONDS * 1000} "
-    f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000}",
-}
 _SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
-_POSTGRESQL_FULL = "53100"
 
 
-_WRONG_URL = "KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE."
+_WRONG_URL = "KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST[,HOST…]/DATABASE."
 
 
 def shown(url: str) -> str:
     """`url` as it may be shown: without the password, and a file with its whole path. Raises StartError."""
     try:
-        parsed = make_url(url)
-    except ArgumentError:
+        parsed = postgresql.parsed(url)
+    except (ArgumentError, ValueError):
         raise StartError(_WRONG_URL) from None
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         return f"sqlite:///{Path(parsed.database).resolve()}"
     # Without the query, which may hold a password too.
+    host = parsed.host or postgresql.hosts(parsed) or None
     return URL.create(
-        parsed.get_backend_name(), parsed.username, host=parsed.host, port=parsed.port, database=parsed.database
+        parsed.get_backend_name(), parsed.username, host=host, port=parsed.port, database=parsed.database
     ).render_as_string()
 
 
 def connect(url: str, pool_size: int = 20) -> Engine:
     """An engine for `url`, which is SQLite or PostgreSQL. Raises StartError."""
     try:
-        parsed = make_url(url)
+        parsed = postgresql.parsed(url)
         backend = parsed.get_backend_name()
         if backend == "sqlite":
             return _sqlite(url, parsed.database, pool_size)
         if backend == "postgresql":
-            engine = create_engine(
-                parsed.set(drivername="postgresql+psycopg"),
-                pool_size=pool_size,
-                max_overflow=0,
-                pool_use_lifo=True,  # a warm connection has its statements prepared and its pages at hand
-                pool_timeout=_BUSY_SECONDS,
-                connect_args=_POSTGRESQL,
-            )
-            _ping_what_rested(engine)
-            return engine
-    except (ArgumentError, NoSuchModuleError):
+            return postgresql.engine_for(parsed, pool_size)
+    except (ArgumentError, NoSuchModuleError, ValueError):
         pass  # the message of the exception repeats the URL and with it a password
     raise StartError(_WRONG_URL)
 
@@ -71,25 +53,13 @@ def connect(url: str, pool_size: int = 20) -> Engine:
 def is_full(error: BaseException) -> bool:
     """Whether a database refused to write because its disk is full."""
     cause = getattr(error, "orig", None) or error
-    code = getattr(cause, "sqlite_errorcode", None)
-    return code in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRESQL_FULL
+    return getattr(cause, "sqlite_errorcode", None) in _SQLITE_FULL or postgresql.is_full(cause)
 
 
-def _ping_what_rested(engine: Engine) -> None:
-    """Make sure that a connection still works before it is used, unless it was used a moment ago."""
-
-    @event.listens_for(engine, "checkin")
-    def rest(_connection: Any, record: Any) -> None:
-        record.info["rests_since"] = steady_seconds()
-
-    @event.listens_for(engine, "checkout")
-    def ping(connection: Any, record: Any, _proxy: Any) -> None:
-        if steady_seconds() - record.info.get("rests_since", steady_seconds()) < _RESTED_SECONDS:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except Exception as error:
-            raise DisconnectionError from error  # the pool makes another
+def is_read_only(error: BaseException) -> bool:
+    """Whether a database takes no writes."""
+    cause = getattr(error, "orig", None) or error
+    return getattr(cause, "sqlite_errorname", "").startswith("SQLITE_READONLY") or postgresql.is_read_only(cause)
 
 
 def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
@@ -98,7 +68,7 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
     assert path is not None
     _owner_only(Path(path))
     engine = create_engine(
-        url, pool_size=pool_size, max_overflow=0, pool_use_lifo=True, connect_args={"timeout": _BUSY_SECONDS}
+        url, pool_size=pool_size, max_overflow=0, pool_use_lifo=True, connect_args={"timeout": BUSY_SECONDS}
     )
 
     @event.listens_for(engine, "connect")

@@ -170,8 +170,7 @@ class Memory:
                     if not _same(self._head, head, table):
                         follower(snapshot, head)
         if not present:
-            with self._vault.change() as change:
-                self._vault.nodes.join(change)
+            self._vault.join()
             self._wake.set()
             return
         with self._changed:

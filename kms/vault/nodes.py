@@ -5,9 +5,11 @@ for rows of other hosts in its transaction; if there are any, it waits until the
 expired. Rows of nodes are written one after the other like all changes. So a host that joins is either seen by a
 change, or sees the result of that change.
 
-While there are several hosts, each writes a heartbeat. A host without heartbeat is marked as leaving, so that it gets
-no new lease; its row is removed only after its last lease has certainly expired. The time without heartbeat is
+Each writes a heartbeat where there may be several hosts. A host without heartbeat is marked as leaving, so that it
+gets no new lease; its row is removed only after its last lease has certainly expired. The time without heartbeat is
 measured by the clock of the host that observes it.
+
+With its heartbeat a host writes which release it runs and how far its clock is from the database's.
 """
 
 from __future__ import annotations
@@ -15,28 +17,39 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, field
 
+import structlog
 from sqlalchemy import delete, insert, update
 
+from kms import __version__
 from kms.clock import steady_seconds
 from kms.vault import tables
 from kms.vault.change import Change
 from kms.vault.transaction import Snapshot
 
 _BEAT_SECONDS = 5.0
-_SILENT_SECONDS = 30.0
+SILENT_SECONDS = 30.0
+"""For so long a host has not beaten that is taken for dead."""
 _LEASES_UNTIL_FORGOTTEN = 3
+_CLOCK_MAY_DIFFER_SECONDS = 5.0
 
 _columns = tables.nodes.c
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One host. `beats` counts its heartbeats; a host that is `leaving` gets no lease any more."""
+    """One host. `beats` counts its heartbeats; a host that is `leaving` gets no lease any more.
+
+    It runs `release`, whose newest schema is `revision`; its clock is `clock_offset` milliseconds ahead of the
+    database's, or behind it where that is negative. These are what it says of itself; no code authenticates them.
+    """
 
     node_id: str
     host: str
     beats: int
     leaving: bool
+    release: str = ""
+    revision: str = ""
+    clock_offset: int = 0
 
 
 @dataclass
@@ -48,53 +61,91 @@ class _Heard:
 
 @dataclass
 class Nodes:
-    """The table of nodes as this host sees it."""
+    """The table of nodes as this host sees it. `revision` is the newest schema of this release.
+
+    `always_beats` where a node of another release, which is about to start, must be able to see that this one lives.
+    """
 
     node_id: str
     lease_seconds: float
+    revision: str = ""
+    always_beats: bool = False
     others_alive: bool = False
+    clock_offset: float = 0.0
     _heard: dict[str, _Heard] = field(default_factory=dict)
     _last_beat: float = 0.0
+    _beats_seen: int = -1
+    _clock_differs: bool = False
 
     def look(self, snapshot: Snapshot) -> bool:
         """Whether this host is among the nodes."""
         found = self.all(snapshot)
         self.others_alive = any(node.node_id != self.node_id for node in found)
-        return any(node.node_id == self.node_id and not node.leaving for node in found)
+        mine = next((node for node in found if node.node_id == self.node_id), None)
+        if mine is not None and mine.beats != self._beats_seen:  # another worker of this host may have beaten
+            self._beats_seen, self._last_beat = mine.beats, steady_seconds()
+        self._listen(found, steady_seconds())
+        return mine is not None and not mine.leaving
 
     @staticmethod
     def all(snapshot: Snapshot) -> list[Node]:
         """Every node."""
-        return [Node(row[0], row[1], row[2], bool(row[3])) for row in snapshot.rows(tables.nodes)]
+        rows = snapshot.rows(tables.nodes)
+        return [Node(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6]) for row in rows]
 
     def join(self, change: Change) -> None:
         """Put this host among the nodes."""
         self._forget(change, self.node_id)
         row = {"node_id": self.node_id, "host": socket.gethostname()[:255], "beats": 0, "leaving": 0}
-        change.connection.execute(insert(tables.nodes).values(row))
+        change.connection.execute(insert(tables.nodes).values(row | self._said()))
 
     def leave(self, change: Change) -> None:
         """Take this host away, once nothing of it answers any more."""
         self._forget(change, self.node_id)
 
     def is_beat_due(self) -> bool:
-        """Whether others are there to hear it, and it is time to beat again."""
-        return self.others_alive and steady_seconds() - self._last_beat >= _BEAT_SECONDS
+        """Whether others may be there to hear it, and it is time to beat again."""
+        return (self.others_alive or self.always_beats) and steady_seconds() - self._last_beat >= _BEAT_SECONDS
 
     def beat(self, change: Change) -> None:
         """Beat, and see to it that silent nodes leave."""
         now = self._last_beat = steady_seconds()
         mine = _columns.node_id == self.node_id
-        change.connection.execute(update(tables.nodes).where(mine).values(beats=_columns.beats + 1))
-        others = [node for node in self.all(change) if node.node_id != self.node_id]
-        self._heard = {node.node_id: self._listened(node, now) for node in others}
+        change.connection.execute(update(tables.nodes).where(mine).values(beats=_columns.beats + 1, **self._said()))
+        others = self._listen(self.all(change), now)
         for node in others:
             silent = now - self._heard[node.node_id].since
             if node.leaving and silent > _LEASES_UNTIL_FORGOTTEN * self.lease_seconds:
                 self._forget(change, node.node_id)
-            elif not node.leaving and silent > _SILENT_SECONDS:
+            elif not node.leaving and silent > SILENT_SECONDS:
                 it = _columns.node_id == node.node_id
                 change.connection.execute(update(tables.nodes).where(it).values(leaving=1))
+
+    def note_clock(self, offset: float) -> None:
+        """Take note that this host's clock is `offset` seconds ahead of the database's; says so if that is much."""
+        self.clock_offset = offset
+        differs = abs(offset) > _CLOCK_MAY_DIFFER_SECONDS
+        if differs != self._clock_differs:
+            self._clock_differs = differs
+            log = structlog.get_logger()
+            if differs:
+                log.warning("THE CLOCK OF THIS NODE DIFFERS from the database's", seconds_ahead=round(offset, 1))
+            else:
+                log.warning("the clock of this node agrees with the database's again")
+
+    def _said(self) -> dict[str, str | int]:
+        """What this host says of itself."""
+        return {
+            "release": __version__[:32],
+            "revision": self.revision,
+            "clock_offset": round(self.clock_offset * 1000),
+        }
+
+    def _listen(self, nodes: list[Node], now: float) -> list[Node]:
+        """Take note of who has beaten since the last time; returns the others."""
+        others = [node for node in nodes if node.node_id != self.node_id]
+        self._heard = {node.node_id: self._listened(node, now) for node in others}
+        return others
 
     def _listened(self, node: Node, now: float) -> _Heard:
         before = self._heard.get(node.node_id)

@@ -14,7 +14,7 @@ from kms.clock import utc_now
 from kms.config import Settings
 from kms.errors import IntegrityFailure, StartError
 from kms.files import private_directory
-from kms.vault import first_release, keyslots, new_root_keys, tables
+from kms.vault import first_release, keyslots, new_root_keys, tables, upgrading
 from kms.vault.change import Change
 from kms.vault.database import connect
 from kms.vault.head import Head, TableDigest
@@ -23,13 +23,12 @@ from kms.vault.keyset import Keyset
 from kms.vault.keyslots import SealRecord
 from kms.vault.records import from_values, microseconds
 from kms.vault.rows import Keyslot
-from kms.vault.schema import migrate
-from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
+from kms.vault.schema import lock, migrate, own_schema
+from kms.vault.sealed_schema import Schema, check_context, read_schema, write_schema
+from kms.vault.sealing import DerivedKeys, SealBroken
 from kms.vault.seals import KeySeal, Seals
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
-
-_FIRST_REVISION = "0001"  # what vaults are at whose check value says nothing
 
 Unseal = Callable[[list[Keyslot], bytes], Keyset]
 """Gives the keyset of a vault, from its keyslots and its id. Raises StartError."""
@@ -40,7 +39,6 @@ class _Found:
     """A vault that is there. `slot` is the keyslot that opened it; None where another process had opened it."""
 
     derived_keys: DerivedKeys
-    revision: str
     slot: str | None
 
 
@@ -100,18 +98,39 @@ class _Opening:
             existing = self._existing(connection)
         if existing is None and not create:
             raise StartError("There is no vault in this database.")
+        own = own_schema()
+        silent = self._silent_older_nodes(existing, own)
         with self._engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+            lock(connection)
             before = set(inspect(connection).get_table_names())
-            revision = migrate(connection, existing.revision if existing else "")
-            # Another process may have made the vault while this one waited for the lock.
+            # Another process may have made or migrated the vault while this one waited for the lock.
             found = existing or self._existing(connection)
+            sealed = _schema(connection, found) if found else None
+            if found and sealed:
+                upgrading.forget(connection, sealed, own, self._node_id(found), silent)
+            schema = migrate(connection, sealed)
             if found is None:
-                return self._new(connection, revision)
-            if found.revision != revision:
+                return self._new(connection, schema)
+            if sealed != schema:
                 _make_head(connection, found.derived_keys, before)
                 self._add_keyslot(connection, found.derived_keys)
-                seal_revision(connection, found.derived_keys, revision)
+                write_schema(connection, found.derived_keys, schema)
             return found
+
+    def _silent_older_nodes(self, existing: _Found | None, own: Schema) -> dict[str, int]:
+        """What must be gone before a migration."""
+        if existing is None:
+            return {}
+        with self._engine.connect() as connection:
+            sealed = _schema(connection, existing)
+        return upgrading.silent_older_nodes(self._engine, sealed, own, self._node_id(existing))
+
+    def _node_id(self, found: _Found) -> str:
+        host = Host(self._settings.data_dir, found.derived_keys.vault_id)
+        try:
+            return host.node_id
+        finally:
+            host.close()
 
     def _existing(self, connection: Connection) -> _Found | None:
         """The vault that is there, and the revision that its schema had when it was last sealed."""
@@ -126,10 +145,10 @@ class _Opening:
         derived_keys = DerivedKeys(keyset, vault_id)
         derived_keys.find_missing = partial(new_root_keys.learned, connection, derived_keys)
         try:
-            revision = derived_keys.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
+            read_schema(connection, derived_keys)
         except SealBroken:
             raise StartError(keyslots.wrong_key(record.name)) from None
-        return _Found(derived_keys, revision or _FIRST_REVISION, slot)
+        return _Found(derived_keys, slot)
 
     def _keyset(self, slots: list[Keyslot], record: SealRecord, vault_id: bytes) -> tuple[Keyset, str | None]:
         if self._unsealed is not None:
@@ -144,13 +163,13 @@ class _Opening:
             raise StartError("The keyslots of the vault were removed outside the service.")
         return Keyset.of_one_root_key(seal.seal_key(record.parameters), vault_id), keyslots.SEAL
 
-    def _new(self, connection: Connection, revision: str) -> _Found:
+    def _new(self, connection: Connection, schema: Schema) -> _Found:
         seal = self._seals.named(self._settings.seal)
         record = SealRecord(self._settings.seal, seal.create()).encoded()
         vault_id = new_vault_id()
         derived_keys = DerivedKeys(Keyset.new(), vault_id)
         created_at = microseconds(utc_now())
-        check_value = derived_keys.seal(revision.encode(), _check(record, created_at))
+        check_value = derived_keys.seal(schema.sealed_as, check_context(record, created_at))
         row = {"id": 1, "vault_id": vault_id, "seal": record, "created_at": created_at, "check_value": check_value}
         connection.execute(insert(tables.vault).values(row))
         _make_head(connection, derived_keys, set())
@@ -159,7 +178,7 @@ class _Opening:
             derived_keys,
             keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, vault_id),
         )
-        return _Found(derived_keys, revision, keyslots.SEAL)
+        return _Found(derived_keys, keyslots.SEAL)
 
     def _add_keyslot(self, connection: Connection, derived_keys: DerivedKeys) -> None:
         """Give a vault from before there were keyslots its first."""
@@ -169,6 +188,14 @@ class _Opening:
         seal = self._seals.named(SealRecord.decoded(record).name)
         slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, derived_keys.vault_id)
         _write_in_head(connection, derived_keys, slot)
+
+
+def _schema(connection: Connection, found: _Found) -> Schema:
+    found.derived_keys.find_missing = partial(new_root_keys.learned, connection, found.derived_keys)
+    try:
+        return read_schema(connection, found.derived_keys)
+    except SealBroken:  # it opened a moment ago
+        raise StartError("The vault was changed while this process opened it. Start it again.") from None
 
 
 def new_vault_id() -> bytes:
@@ -183,19 +210,12 @@ def stored_keyslots(connection: Connection) -> list[Keyslot]:
     return [from_values(Keyslot, tuple(row)) for row in connection.execute(select(tables.keyslots))]
 
 
-def seal_revision(connection: Connection, derived_keys: DerivedKeys, revision: str) -> None:
-    """Store the schema revision in the sealed check value, so that setting it back is detected."""
-    row = connection.execute(select(tables.vault)).mappings().one()
-    check_value = derived_keys.seal(revision.encode(), _check(row["seal"], row["created_at"]))
-    connection.execute(update(tables.vault).values(check_value=check_value))
-
-
 def sealed_again(connection: Connection, derived_keys: DerivedKeys, seal: str | None = None) -> None:
     """Write the vault's own row under the newest root key, with another stored form of its `seal` where given."""
     row = connection.execute(select(tables.vault)).mappings().one()
-    revision = derived_keys.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"]))
+    revision = derived_keys.open(bytes(row["check_value"]), check_context(row["seal"], row["created_at"]))
     seal = row["seal"] if seal is None else seal
-    check_value = derived_keys.seal(revision, _check(seal, row["created_at"]))
+    check_value = derived_keys.seal(revision, check_context(seal, row["created_at"]))
     connection.execute(update(tables.vault).values(seal=seal, check_value=check_value))
 
 
@@ -227,8 +247,3 @@ def _write_in_head(connection: Connection, derived_keys: DerivedKeys, slot: Keys
         digests[name] = digests.get(name, TableDigest()).plus(count, total)
     after = replace(head, counter=head.counter + 1, digests=digests)
     connection.execute(update(tables.head).values(sealed=after.sealed(derived_keys)))
-
-
-def _check(seal: str, created_at: int) -> SealContext:
-    """What the check value of the vault's own row is bound to: the rest of the row."""
-    return ("vault check", seal, created_at)

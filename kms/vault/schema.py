@@ -1,35 +1,85 @@
-"""The schema is made and migrated by Alembic, under a lock, at start."""
+"""The schema is made and migrated by Alembic, under a lock, at start; adjacent releases work side by side.
+
+Each file in migrations/versions says in `compatible_from` the oldest revision whose release can work with the schema
+that it makes. A migration that only adds (tables, columns with a default, indexes) names the one before it. A file
+without that line makes a schema that no older release can use.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 
-from kms.errors import StartError
+from kms.errors import StartError, Unavailable
+from kms.vault import tables
+from kms.vault.postgresql import unhurried
+from kms.vault.sealed_schema import Schema
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_COMPATIBLE_FROM = re.compile(r'^compatible_from = "(\d{4})"$', re.MULTILINE)
 _LOCK = 0x6B6D735F  # any number that no other program on the database uses as its advisory lock
 
 
-def migrate(connection: Connection, at_least: str = "") -> str:
-    """Bring the schema up to date inside the transaction of `connection`, one process at a time.
+def own_schema() -> Schema:
+    """The newest schema that this release knows."""
+    newest = _files()[-1]
+    # Read, not imported: a migration imports Alembic, which most starts do without, and without its 10 MiB.
+    found = _COMPATIBLE_FROM.search(newest.read_text())
+    return Schema(newest.name[:4], found[1] if found else newest.name[:4])
 
-    Gives the revision it is at. Raises StartError for a database that a newer release has migrated, and for one
-    that was set back to before the revision `at_least`, which would forget what came with it.
+
+def lock(connection: Connection) -> None:
+    """Keep every other process from migrating, and every change of a running service waiting, until the commit.
+
+    The head first, as changes do: who took it after the tables that a migration alters would wait crosswise.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    revisions = sorted(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+        if inspect(connection).has_table("head"):
+            connection.execute(select(tables.head.c.id).with_for_update())
+
+
+def migrate(connection: Connection, sealed: Schema | None = None) -> Schema:
+    """Bring the schema up to date inside the transaction of `connection`, which holds the `lock`.
+
+    `sealed` is what the vault says that it is at. Gives what it is at then. Raises StartError for a database that a
+    newer release has migrated to what this one cannot use, and for one that was set back outside the service, which
+    would forget what came with the later revision.
+    """
+    own, at_least = own_schema(), sealed.revision if sealed else ""
     is_versioned = inspect(connection).has_table("alembic_version")
     current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if is_versioned else None
     if current is not None and current < at_least:
         raise StartError(f"The schema was set back to {current} outside the service; it was at {at_least}.")
-    if current is not None and current not in revisions:
-        raise StartError(f"The database is at schema {current}, made by a newer release; run that one.")
-    if current != revisions[-1]:
-        _upgrade(connection)
-    return revisions[-1]
+    if current is not None and current not in {path.name[:4] for path in _files()}:
+        if sealed is None or current != sealed.revision or own.revision < sealed.compatible_from:
+            raise StartError(too_new(sealed or Schema.of(current)))
+        return sealed
+    if current != own.revision:
+        with unhurried(connection):
+            _upgrade(connection)
+    return own
+
+
+def require_usable(sealed: Schema) -> None:
+    """Raise Unavailable where a newer release has changed the schema to what this one cannot use."""
+    if own_schema().revision < sealed.compatible_from:
+        raise Unavailable(too_new(sealed))
+
+
+def too_new(schema: Schema) -> str:
+    """Why this release cannot work with `schema`."""
+    own = own_schema().revision
+    return (
+        f"The database is at schema {schema.revision}, made by a newer release; this one has {own}, "
+        f"and only releases with {schema.compatible_from} or later can work with it. Run a newer one."
+    )
+
+
+def _files() -> list[Path]:
+    return sorted((_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def _upgrade(connection: Connection) -> None:

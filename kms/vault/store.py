@@ -15,20 +15,22 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from kms.clock import steady_seconds
+from kms.clock import Clock, steady_seconds
 from kms.errors import AlreadyExists, IntegrityFailure, Refusal, Unavailable
 from kms.vault import new_root_keys, tables
 from kms.vault.change import Change
-from kms.vault.database import is_full
+from kms.vault.database import is_full, is_read_only
 from kms.vault.head import Head
 from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.nodes import Nodes
 from kms.vault.queue import Group, Turns
+from kms.vault.schema import own_schema, require_usable
+from kms.vault.sealed_schema import read_schema
 from kms.vault.sealing import DerivedKeys
 from kms.vault.transaction import Snapshot
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from kms.vault.unsealed import Unsealed
 
 _BUSY = "The database is busy or away; nothing was changed. Try again."
+_READ_ONLY = "The database takes no changes now (it is read-only); nothing was changed. Try again."
+_UNKNOWN = "The database went away while it was to make this durable. Look whether it was changed."
 _FULL = "The database cannot be written (disk full); nothing was changed. Free some space and try again."
 _CLOCKS_DIFFER_BY = 1.02
 """Two per cent allow for the clocks of two hosts not going at the same speed."""
@@ -63,13 +67,13 @@ class Vault:
         self.derived_keys = derived_keys
         self.host = host
         self.lease_seconds = lease.total_seconds()
-        self.nodes = Nodes(host.node_id, self.lease_seconds)
+        is_postgresql = engine.dialect.name == "postgresql"
+        self.nodes = Nodes(host.node_id, self.lease_seconds, own_schema().revision, always_beats=is_postgresql)
         self.memories: list[Memory] = []
         self.observe: Callable[[str, float], None] = _unobserved
         self.distrusted: Callable[[str], None] = _nobody_told
         self.errors = Counter(conflict=0, unavailable=0)
         derived_keys.find_missing = self._new_root_key
-        is_postgresql = engine.dialect.name == "postgresql"
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ") if is_postgresql else engine
         self._writing = engine.execution_options(kms_writes=True)
         self._turns = Turns()
@@ -126,6 +130,22 @@ class Vault:
         self.observe("change", steady_seconds() - began)
         if change.outdated and group.others_alive:
             self._outlast_leases(group.head.counter, committed_at)
+
+    def join(self) -> None:
+        """Put this host among the nodes. Raises Unavailable, also where the schema is too new by now."""
+        with self.change() as change:
+            require_usable(read_schema(change.connection, self.derived_keys))
+            self.nodes.join(change)
+
+    def database_ahead(self, clock: Clock) -> timedelta:
+        """By how much the database's clock is ahead of `clock`; none where it is this host's. Raises Unavailable."""
+        if self.engine.dialect.name != "postgresql":
+            return timedelta()
+        with self.read() as snapshot:
+            before = clock()
+            there = snapshot.connection.execute(select(func.clock_timestamp())).scalar_one()
+            after = clock()
+        return timedelta(seconds=(there - before - (after - before) / 2).total_seconds())
 
     def _join_group(self) -> tuple[Group, Change]:
         """Take a turn in the open group or a new one."""
@@ -184,7 +204,13 @@ class Vault:
             if group.outdated:
                 group.first.write_outdated(head.epoch, group.outdated)
             group.first.write_head(sealed)
-        group.transaction.commit()
+        try:
+            group.transaction.commit()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                self.errors["unavailable"] += 1
+                raise Unavailable(_UNKNOWN, retry_after=1) from error
+            raise
         self._note_full(False)
         self._last_head = sealed, head
         self.host.saw(head.counter)
@@ -258,6 +284,8 @@ class Vault:
             if is_full(error):
                 self._note_full(True)
                 raise Unavailable(_FULL, retry_after=5) from error
+            if is_read_only(error):
+                raise Unavailable(_READ_ONLY, retry_after=5) from error
             raise Unavailable(_BUSY, retry_after=1) from error
 
     def _note_full(self, full: bool) -> None:

@@ -74,6 +74,9 @@ nodes = Table(
     Column("host", String(255), nullable=False),
     Column("beats", BigInteger, nullable=False),
     Column("leaving", Integer, nullable=False),
+    Column("release", String(32), nullable=False),
+    Column("revision", String(16), nullable=False),
+    Column("clock_offset", BigInteger, nullable=False),
 )
 
 claims = Table(

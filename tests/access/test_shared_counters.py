@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kms.access.ratelimit import RateClass, RateLimits, storage_uri
+from kms.access.ratelimit import RateClass, RateLimits, storage_of
 from kms.access.shared_counters import SharedCounters
 from kms.config import Settings
 from kms.errors import RateLimited, StartError, Unavailable
@@ -96,7 +96,7 @@ def test_a_forked_process_counts_in_cells_of_its_own(tmp_path: Path) -> None:
 def test_more_processes_than_there_are_cells_for(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, workers=1)
     limits = RateLimits(settings)
-    uri = storage_uri(settings)
+    uri = storage_of(settings)[0]
     held = (
         "import sys; from kms.access.shared_counters import SharedCounters\n"
         "SharedCounters(sys.argv[1]).incr('a', 60); print(flush=True); sys.stdin.read()"

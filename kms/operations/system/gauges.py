@@ -39,6 +39,7 @@ def sample(service: Service) -> None:
             cache_entries={cache.name: len(cache) for cache in memory.caches},
             cache_misses={cache.name: cache.misses for cache in memory.caches},
             database_errors=service.vault.errors,
+            counts_alone=service.rate_limits.count_alone,
         )
     )
 
@@ -50,9 +51,11 @@ def read_now(service: Service) -> list[Gauge]:
         expiring: dict[tuple[str, ...], float] = {
             (str(days),): _expiring(snapshot, now, now + timedelta(days=days)) for days in _WARNING_DAYS
         }
+        nodes = len(snapshot.rows(tables.nodes))
     return [
         Gauge("kms_keys_expiring", "Keys in use whose cryptoperiod ends soon.", ("days",), expiring),
         *service.metrics.costly(now, lambda: _counted(service, now)),
+        *_of_the_nodes(service, nodes),
         *_of_the_host(service, now),
     ]
 
@@ -112,6 +115,13 @@ def _expiring(snapshot: Snapshot, after: datetime, before: datetime) -> int:
     soon = versions.expires_at.between(microseconds(after), microseconds(before))
     query = select(func.count()).select_from(tables.keys.join(tables.key_versions, latest))
     return int(snapshot.connection.execute(query.where(soon, versions.state == KeyState.ACTIVE)).scalar_one())
+
+
+def _of_the_nodes(service: Service, nodes: int) -> Iterator[Gauge]:
+    """How many nodes there are, and whether this one's clock agrees with the database's, by which all compare."""
+    yield _one("kms_nodes", "Nodes that serve from this database.", nodes)
+    ahead = -service.vault.database_ahead(service.clock).total_seconds()
+    yield _one("kms_clock_offset_seconds", "By how much this node's clock is ahead of the database's.", ahead)
 
 
 def _of_the_host(service: Service, now: datetime) -> Iterator[Gauge]:

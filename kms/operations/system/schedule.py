@@ -91,9 +91,10 @@ class Schedule:
 
     def beat(self) -> None:
         """Write the heartbeat of this node, however long other tasks take. Raises Refusal."""
-        nodes = self._service.vault.nodes
+        vault, nodes = self._service.vault, self._service.vault.nodes
         if nodes.is_beat_due():
-            with self._service.vault.change() as change:
+            nodes.note_clock(-vault.database_ahead(self._service.clock).total_seconds())
+            with vault.change() as change:
                 nodes.beat(change)
 
     def learn_keys(self) -> None:
