@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import structlog
 
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.cli.on_host import of_the_service as _of_the_service
+from kms.cli.on_host import opened as _opened
 from kms.clock import utc_now
-from kms.config import load
 from kms.errors import Refusal, StartError
-
-if TYPE_CHECKING:
-    from kms.vault.store import Vault
-
-
-def _of_the_service(command: Callable[..., None]) -> Callable[..., None]:
-    for option in ("--seal", "--database-url", "--data-dir"):
-        command = click.option(option, help="As for `python app.py`.")(command)
-    return command
 
 
 @click.group()
@@ -87,22 +78,3 @@ def accept_command(*, yes: bool, **flags: Any) -> None:
         raise click.ClickException(str(error)) from None
     structlog.get_logger().critical("an operator accepted the database as it is")
     click.echo("Accepted. The service uses keys again within a second.")
-
-
-def _opened(flags: dict[str, Any]) -> Vault:
-    """Print which database the settings name, and open its vault. Raises StartError."""
-    from kms.vault.database import shown
-    from kms.vault.opening import open_vault
-    from kms.vault.served import served_from
-
-    settings = load({name: value for name, value in flags.items() if value is not None})
-    database, running_on = shown(settings.database), served_from(settings.run_dir / "lock")
-    if running_on and running_on != database:
-        # Opened beside the running service, a database with an older state of its vault would be taken for its own.
-        raise StartError(
-            f"The service on {settings.data_dir} runs on {running_on}, and these settings name {database}. Give this "
-            "command the settings of the service; for another database name another --data-dir."
-        )
-    nobody = "" if running_on is not None else f" (no service runs on the data directory {settings.data_dir} now)"
-    click.echo(f"Database: {database}{nobody}")
-    return open_vault(settings, create=False)
