@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kms.errors import StartError
+from kms.errors import Refusal, StartError
 
 if TYPE_CHECKING:
     from kms.vault.store import Vault
@@ -43,4 +45,13 @@ def opened(flags: dict[str, Any]) -> Vault:
         )
     nobody = "" if running_on is not None else f" (no service runs on the data directory {settings.data_dir} now)"
     click.echo(f"Database: {database}{nobody}")
-    return open_vault(settings, create=False)
+    vault = open_vault(settings, create=False)
+    context = click.get_current_context(silent=True)
+    if running_on is None and context is not None:
+        context.call_on_close(partial(_leave_one_file, vault))
+    return vault
+
+
+def _leave_one_file(vault: Vault) -> None:
+    with suppress(Refusal):  # another program has it open
+        vault.checkpoint()

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from kms.clock import steady_seconds
 from kms.errors import StartError
 from kms.files import fault_of, tighten
+from kms.vault.one_file import has_log, log_of, require_own_log
 
 _BUSY_SECONDS = 10
 _RESTED_SECONDS = 1.0
@@ -43,6 +44,14 @@ def shown(url: str) -> str:
     return URL.create(
         parsed.get_backend_name(), parsed.username, host=parsed.host, port=parsed.port, database=parsed.database
     ).render_as_string()
+
+
+def left_log(url: str) -> Path | None:
+    """The log that a killed service has left beside its database, of SQLite; None where there is none."""
+    parsed = make_url(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    database = Path(parsed.database or "")
+    return log_of(database) if is_file and has_log(database) else None
 
 
 def connect(url: str, pool_size: int = 20) -> Engine:
@@ -96,6 +105,7 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
     if path in (None, "", ":memory:"):
         raise StartError("A database in memory keeps no keys; KMS_DATABASE_URL=sqlite:///PATH names a file.")
     assert path is not None
+    require_own_log(Path(path))
     _owner_only(Path(path))
     engine = create_engine(
         url, pool_size=pool_size, max_overflow=0, pool_use_lifo=True, connect_args={"timeout": _BUSY_SECONDS}

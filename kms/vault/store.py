@@ -28,6 +28,7 @@ from kms.vault.database import is_full
 from kms.vault.head import Head
 from kms.vault.host import Host
 from kms.vault.nodes import Nodes
+from kms.vault.one_file import make_one_file
 from kms.vault.queue import Group, Turns
 from kms.vault.sealing import DerivedKeys
 from kms.vault.transaction import Snapshot
@@ -223,12 +224,13 @@ class Vault:
             memory.ends = 0.0
 
     def checkpoint(self) -> None:
-        """Put every change into the file of the database, where it is one (SQLite). Raises Unavailable."""
+        """Make the database one file that holds every change, where it is of SQLite. Raises Unavailable.
+
+        To be called once nothing else of this process uses it.
+        """
         if self.engine.dialect.name == "sqlite":
-            with self._database_faults(), self.engine.connect() as connection:
-                driver = connection.connection.dbapi_connection
-                assert driver is not None
-                driver.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with self._database_faults():
+                make_one_file(self.engine)
 
     def close(self) -> None:
         """Let go of the database and of what the host shares."""
