@@ -107,6 +107,11 @@ def plain(text: str) -> str:
     return _CONTROLS.sub("�", text)
 
 
+def plain_value(value: Any) -> str:
+    """A value as tables show it, without what steers a terminal."""
+    return _cell(value).plain
+
+
 def _cell(value: Any) -> Text:
     text = _text(value)
     text.plain = plain(text.plain)

@@ -12,6 +12,11 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6B6D735F  # any number that no other program on the database uses as its advisory lock
 
 
+def revision(connection: Connection) -> str:
+    """The revision that the schema is at."""
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
+
+
 def migrate(connection: Connection, at_least: str = "") -> str:
     """Bring the schema up to date inside the transaction of `connection`, one process at a time.
 
