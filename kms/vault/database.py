@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from kms.clock import steady_seconds
 from kms.errors import StartError
 from kms.files import fault_of, tighten
-from kms.vault.one_file import has_log, log_of, require_own_log
+from kms.vault.one_file import begin_log, has_log, log_of, require_own_log
 
 _BUSY_SECONDS = 10
 _RESTED_SECONDS = 1.0
@@ -115,7 +115,7 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        begin_log(cursor, _BUSY_SECONDS)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
         cursor.execute("PRAGMA case_sensitive_like=ON")  # as PostgreSQL's is, and as grants compare

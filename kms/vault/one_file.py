@@ -8,14 +8,18 @@ are in what `VACUUM INTO` writes), and a log beside a database that is not in th
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 
 from sqlalchemy import Engine
 
+from kms.clock import steady_seconds
 from kms.errors import StartError
 from kms.files import fault_of
 
 _MODE = slice(18, 20)  # https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+_AGAIN_SECONDS = 0.02
 _WITH_LOG = b"\x02\x02"
 
 
@@ -55,6 +59,23 @@ def require_own_log(database: Path) -> None:
         f"database. If you have put back a backup, remove {log.name} and {database.name}-shm, and start again. If "
         f"not, keep both files: somebody has put another {database.name} there."
     )
+
+
+def begin_log(cursor: sqlite3.Cursor, patience_seconds: float) -> None:
+    """Have the database in the mode with a log. Raises sqlite3.OperationalError.
+
+    SQLite does not wait by itself while another process changes the mode, as at its start or stop.
+    """
+    deadline = steady_seconds() + patience_seconds
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or steady_seconds() > deadline:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+        else:
+            return
 
 
 def make_one_file(engine: Engine) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from helpers.support import Template, World, settings_for
 from kms.config import Settings
 from kms.errors import StartError
 from kms.operations import Service
-from kms.vault.one_file import has_log, log_of, require_own_log
+from kms.vault.database import connect
+from kms.vault.one_file import has_log, log_of, make_one_file, require_own_log
 from kms.vault.opening import open_vault
 
 
@@ -105,3 +109,25 @@ def test_a_log_without_its_database_is_not_thrown_away(left: Settings, is_there:
 def test_an_empty_log_is_nobody_s(tmp_path: Path) -> None:
     (tmp_path / "kms.db-wal").touch()
     require_own_log(tmp_path / "kms.db")
+
+
+def test_nothing_is_lost_where_many_open_and_close_it(tmp_path: Path) -> None:
+    """Commands on the host begin and end while the service starts and stops; each may change the mode."""
+    database = tmp_path / "kms.db"
+
+    def come_and_go(_: int) -> int:
+        for _ in range(12):
+            engine = connect(f"sqlite:///{database}")
+            with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+                connection.execute(text("CREATE TABLE IF NOT EXISTS rows (number INTEGER)"))
+                connection.execute(text("INSERT INTO rows VALUES (1)"))
+            with suppress(OperationalError, sqlite3.OperationalError):  # somebody has it open
+                make_one_file(engine)
+            engine.dispose()
+        return 12
+
+    with ThreadPoolExecutor(4) as threads:
+        written = sum(threads.map(come_and_go, range(4)))
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT count(*) FROM rows").fetchone() == (written,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
