@@ -6,6 +6,7 @@ import fcntl
 import http.client
 import os
 import shutil
+import signal
 import socket
 import ssl
 import sys
@@ -35,6 +36,7 @@ from kms.operations.system.checking import INTEGRITY
 from kms.renewal import Renewal, require_served
 from kms.sd_notify import ServiceManager
 from kms.vault import claims, served
+from kms.vault.database import left_log
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
@@ -125,6 +127,9 @@ def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tup
     settings = _with_free_port(settings)
     tls.ensure_material(settings)
     check_tls(settings)
+    if (log := left_log(settings.database)) is not None:
+        # Whoever has just put back a backup, and did not remove what lay beside it, must not take it for restored.
+        structlog.get_logger().warning(f"the last service was killed; its newest changes are taken from {log}")
     vault = open_vault(settings)
     if vault.host.distrust is not None:
         structlog.get_logger().critical("KEYS ARE NOT USED until `vault accept`", reason=vault.host.distrust)
@@ -177,8 +182,11 @@ def _serve_with_flask(settings: Settings, unsealed: Unsealed | None, manager: Se
 
     app = create_app(settings, unsealed)
     threading.Thread(target=_announce, args=(settings, manager), daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends `run` is the same as Ctrl-C
     # Never Flask's debug=True: its console in the browser would run code for whoever reaches it.
     app.run(settings.host, settings.port, ssl_context=tls.server_context(settings), threaded=True)
+    app.extensions["kms.schedule"].stop()
+    app.extensions["kms"].close()
 
 
 def _hold_data_directory(settings: Settings) -> None:

@@ -117,6 +117,31 @@ def reset_second_factor(change: Change, client: Client) -> SecondFactor:
     return SecondFactor(secret, totp.provisioning_uri(secret, client.client_id), codes)
 
 
+def renew_credentials(change: Change, client: Client, status: ClientStatus) -> Enrolment:
+    """Give the client a new secret, TOTP secret and recovery codes, and that status; its sessions end.
+
+    Of what a person knew or had before, nothing but passkeys lets anybody in.
+    """
+    client_id, secret, totp_secret = client.client_id, credentials.new_client_secret(), totp.new_secret()
+    renewed = replace(
+        client,
+        status=status,
+        secret_hash=credentials.hash_secret(change.derived_keys, client_id, secret),
+        totp_secret=_sealed_totp(change, client_id, totp_secret),
+        last_totp_step=0,  # of the new one none is used
+    )
+    change.replace(client, renewed)
+    change.delete(*_recovery_codes(change, client_id))
+    sessions.end_all(change, client_id)
+    return Enrolment(renewed, secret, totp_secret, _new_recovery_codes(change, client_id))
+
+
+def enabled_admins(snapshot: Snapshot) -> list[Client]:
+    """The administrators that can log in."""
+    enabled = snapshot.select(Client, clients.c.status == ClientStatus.ENABLED, order_by=clients.c.client_id)
+    return [client for client in enabled if Role.ADMIN in client.roles]
+
+
 def _sealed_totp(change: Change, client_id: str, secret: str) -> bytes:
     return change.derived_keys.seal(secret.encode(), sealed_columns.totp_secret(client_id))
 
@@ -135,6 +160,5 @@ def _recovery_codes(change: Change, client_id: str) -> list[RecoveryCode]:
 def _require_another_admin(change: Change, client: Client) -> None:
     if Role.ADMIN not in client.roles:
         return
-    enabled = change.select(Client, clients.c.status == ClientStatus.ENABLED)
-    if not any(Role.ADMIN in other.roles for other in enabled if other.client_id != client.client_id):
+    if not any(other.client_id != client.client_id for other in enabled_admins(change)):
         raise Conflict(f"{client.client_id} is the last administrator. Make another one first.")

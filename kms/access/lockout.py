@@ -24,6 +24,7 @@ LockedOut = Callable[[str, str, datetime], None]
 """Told of the client, the source address, and until when that is locked out."""
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
+_LIFTED_AT_ONCE = 500
 _TOO_MANY = "Too many failed attempts. Wait before the next one."
 
 
@@ -116,6 +117,15 @@ def forgive(change: Change, client_id: str, source: str) -> None:
     found = change.find(LoginFailures, subject)
     if found is not None:
         change.delete(found)
+
+
+def lift_all(change: Change, now: datetime) -> None:
+    """Forget every count that locks somebody out at `now`.
+
+    A count has only a keyed hash of its client and place, so those of one client cannot be told from the others.
+    """
+    while found := change.select(LoginFailures, locked_at(now), limit=_LIFTED_AT_ONCE):
+        change.delete(*found)
 
 
 def locked_at(now: datetime) -> ColumnElement[bool]:

@@ -104,6 +104,10 @@ class RateLimits:
         except (StorageError, OSError):
             raise Unavailable("The rate limits cannot be counted. Try again.", retry_after=1) from None
 
+    def require(self) -> None:
+        """Raise Unavailable where `hit` would, because counts are out of reach."""
+        self.hit(RateClass.PUBLIC, "readyz", cost=0)
+
     def _counter(self, item: RateLimitItem, rate_class: RateClass, who: str) -> _Count:
         name, storage = item.key_for(who, rate_class), self.strategy.storage
         count = storage.counter(name).add if isinstance(storage, SharedCounters) else partial(storage.incr, name)

@@ -44,6 +44,7 @@ from kms.operations import (
 from kms.operations.accounts.sessions import TokenRequest
 from kms.operations.keys.public_keys import verification_keys
 from kms.operations.system.checking import checked_state
+from kms.operations.system.readiness import CONDITIONS, require_ready
 
 _NOTHING_HERE = "There is nothing at this path. What there is stands at /docs, and for programs at /openapi.json."
 
@@ -238,10 +239,11 @@ class FlaskHooks:
         return Response("ok\n", content_type="text/plain")
 
     def readyz(self) -> Response:
-        """Whether this worker can answer: it holds a lease on an unsealed vault that it trusts, and records uses."""
-        self.service.memory.require()
-        self.service.spool.require()
-        details = checked_state(self.service) if "verbose" in request.args else ""
+        """Whether this worker carries out uses of keys; the refusal is the one that a use would be given."""
+        require_ready(self.service)
+        details = ""
+        if "verbose" in request.args:
+            details = "".join(f"{name}: ok\n" for name, _ in CONDITIONS) + checked_state(self.service)
         return Response(f"ok\n{details}", content_type="text/plain")
 
     def jwks(self) -> Response:

@@ -80,8 +80,9 @@ class Spool:
                 if steady_seconds() > self._look_at:
                     self._look()
                 begin, length = self._at, len(line)
-                if begin + length >= self._room:
-                    self._allocate(length + 1)
+                # Never with the last bytes, also for a shorter entry: `require` cannot know how long the next is.
+                if begin + max(length, _LONG_ENTRY_BYTES) >= self._room:
+                    self._allocate(length + _LONG_ENTRY_BYTES)
                     begin = self._at
                 window, newline = self._window, begin + length
                 window[begin:newline] = line  # type: ignore[index]  # there is one, since there is room
@@ -102,6 +103,8 @@ class Spool:
                 self._look()
                 if self._at + _LONG_ENTRY_BYTES >= self._room:
                     self._allocate(_LONG_ENTRY_BYTES)
+            if self._fsync:
+                os.fsync(self._file)
         except (OSError, StartError) as error:
             raise self._refusal(error) from None
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import click
 
 from kms.cli import credentials, remote, show
+from kms.cli.recover import recover
 
 _PATH = ("api", "v1", "clients")
 
 
 @click.group()
 def client() -> None:
-    """Manage clients (for administrators), and your own keys, sessions and credentials."""
+    """Manage clients (for administrators), and your own keys, sessions and credentials.
+
+    All of them call the service, except for `recover`, which runs on the host of the service.
+    """
 
 
 @client.command()
@@ -116,5 +120,6 @@ for command in (
     credentials.end_session,
     credentials.credentials,
     credentials.end_credentials,
+    recover,
 ):
     client.add_command(command)

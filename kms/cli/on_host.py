@@ -1,15 +1,18 @@
-"""What commands on the host of the service have in common: they open its vault with its own settings."""
+"""Commands that run on the host of the service: they unseal its vault with the service's own settings."""
 
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kms.config import Settings, load
-from kms.errors import StartError
+from kms.errors import Refusal, StartError
 
 if TYPE_CHECKING:
     from kms.vault.seals import Seals
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def of_the_service(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: the options that say where the vault is."""
+    """Give `command` the flags of the service that name its vault; every other setting comes from KMS_* variables."""
     for option in ("--seal", "--database-url", "--data-dir"):
         command = click.option(option, help="As for `python app.py`.")(command)
     return command
@@ -30,11 +33,20 @@ def settings_of(flags: dict[str, Any]) -> Settings:
 
 def opened(flags: dict[str, Any], seals: Seals | None = None) -> Vault:
     """Print which database the settings name, and open its vault. Raises StartError."""
-    from kms.vault.opening import open_vault  # here: the other commands do without a database
+    import structlog  # here, as all of the service's packages: the other commands do without them
 
+    from kms.vault.opening import open_vault
+
+    if not structlog.is_configured():
+        # Not to stdout, which others may read as an answer.
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     settings = settings_of(flags)
     require_own_database(settings)
-    return open_vault(settings, create=False, seals=seals)
+    vault = open_vault(settings, create=False, seals=seals)
+    context = click.get_current_context(silent=True)
+    if context is not None and not is_served(settings):
+        context.call_on_close(partial(_leave_one_file, vault))
+    return vault
 
 
 def is_served(settings: Settings) -> bool:
@@ -67,3 +79,8 @@ def local_entry(operation: str, target: str | None = None) -> str:
 
     entry = AuditEntry(1, timestamp(utc_now()), secrets.token_hex(8), operation, SUCCESS, "local", target=target)
     return entry.line().decode()
+
+
+def _leave_one_file(vault: Vault) -> None:
+    with suppress(Refusal):  # another program has it open
+        vault.checkpoint()

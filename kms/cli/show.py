@@ -102,10 +102,19 @@ def _is_long(rows: list[dict[str, Any]], name: str) -> bool:
     return any("\n" in str(row.get(name, "")) for row in rows)
 
 
+def plain(text: str) -> str:
+    """`text` without the characters that steer a terminal: names and descriptions are others' words."""
+    return _CONTROLS.sub("�", text)
+
+
+def plain_value(value: Any) -> str:
+    """A value as tables show it, without what steers a terminal."""
+    return _cell(value).plain
+
+
 def _cell(value: Any) -> Text:
-    """A value as text, without the characters that steer a terminal: names and descriptions are others' words."""
     text = _text(value)
-    text.plain = _CONTROLS.sub("�", text.plain)
+    text.plain = plain(text.plain)
     return text
 
 

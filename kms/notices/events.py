@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from kms.access.model import Client
 from kms.clock import rfc3339
 from kms.keys.model import Key, KeyVersion
 from kms.notices.model import Event
@@ -56,6 +57,12 @@ def login_locked(client_id: str, source: str, until: datetime, now: datetime) ->
     """Failed log-ins have locked a client out, from a place or from everywhere. Told once an hour for a client."""
     told = {"client_id": client_id, "source": source, "locked_until": rfc3339(until)}
     return Occurrence(Event.LOGIN_LOCKED, now, (client_id, hour_of(now)), told)
+
+
+def client_recovered(client: Client, node: str, now: datetime) -> Occurrence:
+    """Somebody on a host gave a client new credentials, without any of the old ones."""
+    told = {"client_id": client.client_id, "roles": sorted(client.roles), "status": client.status, "node": node}
+    return Occurrence(Event.CLIENT_RECOVERED, now, (client.client_id, now.isoformat()), told)
 
 
 def vault_integrity(node: str, reason: str, now: datetime) -> Occurrence:

@@ -35,6 +35,8 @@ _WHAT_TO_DO = {
     "log says so.",
     Event.KEY_USED_AFTER_COMPROMISE: "The use was refused. Give that program a new key, or find out who it is.",
     Event.LOGIN_LOCKED: "Somebody guesses, or has forgotten a secret. The audit log has the attempts.",
+    Event.CLIENT_RECOVERED: "Somebody on the host gave that client new credentials. If you do not know of "
+    "it, disable the client at once, and find out who was on that host.",
     Event.APPROVAL_PENDING: "Approve or reject it.",
     Event.VAULT_INTEGRITY: "No key is used there until an operator has looked: `python -m kms vault verify`.",
     Event.AUDIT_STALLED: "Everything is refused there until the audit log can be written: is a disk full?",

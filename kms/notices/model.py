@@ -19,6 +19,7 @@ class Event(TextEnum):
     KEY_REVOKED = "key.revoked"
     KEY_USED_AFTER_COMPROMISE = "key.used_after_compromise"
     LOGIN_LOCKED = "login.locked"
+    CLIENT_RECOVERED = "client.recovered"
     APPROVAL_PENDING = "approval.pending"
     VAULT_INTEGRITY = "vault.integrity"
     AUDIT_STALLED = "audit.stalled"
@@ -28,7 +29,7 @@ class Event(TextEnum):
 SUBSCRIBABLE = frozenset(Event) - {Event.TEST}
 """What one can subscribe to. A test is sent to whoever asks for it."""
 
-OF_THE_SERVICE = frozenset({Event.LOGIN_LOCKED, Event.VAULT_INTEGRITY, Event.AUDIT_STALLED})
+OF_THE_SERVICE = frozenset({Event.LOGIN_LOCKED, Event.CLIENT_RECOVERED, Event.VAULT_INTEGRITY, Event.AUDIT_STALLED})
 """What belongs to nobody: only who looks after everybody's notices is told of it."""
 
 

@@ -25,6 +25,7 @@ import kms.operations.system.monitoring
 import kms.operations.system.mounts
 import kms.operations.system.notices
 import kms.operations.system.policy
+import kms.operations.system.status
 import kms.operations.transfer.backups
 import kms.operations.transfer.exporting
 import kms.operations.transfer.external

@@ -36,7 +36,7 @@ class Claim:
 def look(vault: Vault, task: str) -> Claim:
     """What is known of `task`."""
     with vault.read() as snapshot:
-        return _read(snapshot, task)
+        return read(snapshot, task)
 
 
 def take(
@@ -51,7 +51,7 @@ def take(
     if microseconds(now) < look(vault, task).until <= ahead:
         return None
     with vault.change() as change:
-        before = _read(change, task)
+        before = read(change, task)
         if microseconds(now) < before.until <= ahead:
             return None
         is_recent = abs(microseconds(now) - before.until) < _RECENT // timedelta(microseconds=1)
@@ -77,7 +77,8 @@ def make_due_in(change: Change, task: str) -> None:
     _write(change, task, Claim(0, ""))
 
 
-def _read(snapshot: Snapshot, task: str) -> Claim:
+def read(snapshot: Snapshot, task: str) -> Claim:
+    """What is known of `task` there."""
     query = select(_claims.claimed_until, _claims.position, _claims.code).where(_claims.task == task)
     found = snapshot.connection.execute(query).first()
     if found is None:

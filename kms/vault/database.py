@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from kms.errors import StartError
 from kms.files import fault_of, tighten
 from kms.vault import postgresql
+from kms.vault.one_file import begin_log, has_log, log_of, require_own_log
 from kms.vault.postgresql import BUSY_SECONDS
 
 _SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
@@ -34,6 +35,14 @@ def shown(url: str) -> str:
     return URL.create(
         parsed.get_backend_name(), parsed.username, host=host, port=parsed.port, database=parsed.database
     ).render_as_string()
+
+
+def left_log(url: str) -> Path | None:
+    """The log that a killed service has left beside its database, of SQLite; None where there is none."""
+    parsed = postgresql.parsed(url)
+    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
+    database = Path(parsed.database or "")
+    return log_of(database) if is_file and has_log(database) else None
 
 
 def connect(url: str, pool_size: int = 20) -> Engine:
@@ -66,6 +75,7 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
     if path in (None, "", ":memory:"):
         raise StartError("A database in memory keeps no keys; KMS_DATABASE_URL=sqlite:///PATH names a file.")
     assert path is not None
+    require_own_log(Path(path))
     _owner_only(Path(path))
     engine = create_engine(
         url, pool_size=pool_size, max_overflow=0, pool_use_lifo=True, connect_args={"timeout": BUSY_SECONDS}
@@ -75,7 +85,7 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        begin_log(cursor, BUSY_SECONDS)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
         cursor.execute("PRAGMA case_sensitive_like=ON")  # as PostgreSQL's is, and as grants compare

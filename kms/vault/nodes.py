@@ -147,6 +147,11 @@ class Nodes:
         self._heard = {node.node_id: self._listened(node, now) for node in others}
         return others
 
+    def silent_seconds(self, node_id: str) -> float | None:
+        """How long ago this process found a new heartbeat of another node; None before it has looked for any."""
+        heard = self._heard.get(node_id)
+        return steady_seconds() - heard.since if heard is not None else None
+
     def _listened(self, node: Node, now: float) -> _Heard:
         before = self._heard.get(node.node_id)
         if before is not None and (before.beats, before.leaving) == (node.beats, node.leaving):

@@ -30,6 +30,11 @@ def own_schema() -> Schema:
     return Schema(newest.name[:4], found[1] if found else newest.name[:4])
 
 
+def revision(connection: Connection) -> str:
+    """The revision that the schema is at."""
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
+
+
 def lock(connection: Connection) -> None:
     """Keep every other process from migrating, and every change of a running service waiting, until the commit.
 

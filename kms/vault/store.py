@@ -28,6 +28,7 @@ from kms.vault.head import Head
 from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.nodes import Nodes
+from kms.vault.one_file import make_one_file
 from kms.vault.queue import Group, Turns
 from kms.vault.schema import own_schema, require_usable
 from kms.vault.sealed_schema import read_schema
@@ -257,12 +258,13 @@ class Vault:
             memory.ends = 0.0
 
     def checkpoint(self) -> None:
-        """Put every change into the file of the database, where it is one (SQLite). Raises Unavailable."""
+        """Make the database one file that holds every change, where it is of SQLite. Raises Unavailable.
+
+        To be called once nothing else of this process uses it.
+        """
         if self.engine.dialect.name == "sqlite":
-            with self._database_faults(), self.engine.connect() as connection:
-                driver = connection.connection.dbapi_connection
-                assert driver is not None
-                driver.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with self._database_faults():
+                make_one_file(self.engine)
 
     def close(self) -> None:
         """Let go of the database and of what the host shares."""

@@ -610,6 +610,16 @@ def test_files_can_be_kept_and_change_their_address_with_what_is_in_them(people:
     assert people.http.get("/console/static/x/..%2f..%2fsession.py").status_code != 200
 
 
+def test_the_overview_says_what_to_act_on_to_those_who_look_after_the_service(world: World) -> None:
+    world.enrol("amy")
+    admin, amy = Browser.as_client(world, "admin", Role.ADMIN), Browser.as_client(world, "amy", Role.USER)
+    sentence = "There is only one administrator"
+    assert sentence in admin.get("").text
+    assert sentence not in amy.get("").text
+    world.enrol("second", Role.ADMIN)
+    assert sentence not in admin.get("").text
+
+
 def test_after_a_log_in_one_lands_on_the_overview_whatever_was_asked_for(world: World) -> None:
     made = world.enrol("carol")
     browser = Browser.of(world)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from socket import gethostname
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import delete, update
 
 from helpers.notices import subscribe
@@ -13,6 +15,7 @@ from helpers.support import SteeredClock, Template, World, basic, settings_for
 from helpers.webhook_receiver import Received, Receiver
 from kms.access.model import Role
 from kms.audit import spool
+from kms.cli import main
 from kms.operations import Schedule
 from kms.vault import tables
 
@@ -143,3 +146,16 @@ def test_an_audit_log_that_cannot_be_written_is_told(
     (notice,) = told(world, receiver)
     assert notice.type == "audit.stalled"
     assert notice.data["node"]
+
+
+def test_a_client_that_is_recovered_on_the_host_is_told_of(
+    world: World, receiver: Receiver, tmp_path: Path, clock: SteeredClock
+) -> None:
+    subscribe(world.admin, receiver, "client.recovered")
+    data, to = str(world.service.settings.data_dir), str(tmp_path / "new.json")
+    arguments = ["client", "recover", "admin", "--yes", "--data-dir", data, "--to", to]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    clock.advance(minutes=5)  # the command has the clock of the machine
+    (notice,) = told(world, receiver)
+    assert notice.type == "client.recovered"
+    assert notice.data == {"client_id": "admin", "roles": ["admin"], "status": "enabled", "node": gethostname()}

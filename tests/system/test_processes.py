@@ -208,6 +208,7 @@ def test_a_stop_that_is_asked_for_again_ten_seconds_later_is_at_once(start: Star
     assert time.monotonic() - asked_at > 10
     assert service.process.returncode == 1
     assert "stopped before every request was answered" in service.log.read_text()
+    assert not (service.folder / "kms-data" / "kms.db-wal").exists()  # also then kms.db is the whole database
 
 
 def test_sigterm_writes_everything_down(start: Start) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import msgspec
-import segno
 import structlog
 
 from kms.access import clients
@@ -15,11 +13,15 @@ from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.errors import StartError
-from kms.files import write_private
+from kms.operations.core import shown_once
 from kms.revocation.published import ensure_signing_key, has_signing_key
 from kms.vault.store import Vault
 
 FIRST_ADMIN = "admin"
+_SECOND_ADMIN = (
+    f"{FIRST_ADMIN} is the only administrator: make a second one soon (`python -m kms client create NAME --role "
+    "admin`), who can let the first in again when their phone and recovery codes are lost"
+)
 
 
 def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock = utc_now) -> None:
@@ -45,6 +47,7 @@ def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock = utc_now) 
             path = settings.bootstrap_file or settings.data_dir / "bootstrap.json"
             _write(path, enrolment)
             structlog.get_logger().warning(f"made the client {FIRST_ADMIN}; its credentials are in {path}")
+            structlog.get_logger().warning(_SECOND_ADMIN)
     if on_terminal:
         _show(enrolment, settings)
 
@@ -52,25 +55,15 @@ def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock = utc_now) 
 def _write(path: Path, enrolment: clients.Enrolment) -> None:
     if not path.absolute().parent.is_dir():
         raise StartError(f"KMS_BOOTSTRAP_FILE={path}: there is no such directory.")
-    content = {
-        "client_id": enrolment.client.client_id,
-        "client_secret": enrolment.client_secret,
-        "totp_secret": enrolment.totp_secret,
-        "totp_uri": enrolment.totp_uri,
-        "recovery_codes": enrolment.recovery_codes,
-    }
-    write_private(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+    shown_once.write(path, enrolment)
 
 
 def _show(enrolment: clients.Enrolment, settings: Settings) -> None:
+    shown_once.show(enrolment)
     out = sys.stderr
-    print("\nThis is shown once. Scan the code with an authenticator app:\n", file=out)
-    segno.make(enrolment.totp_uri, error="l").terminal(out=out, compact=True)
-    print(f"\n  client id       {enrolment.client.client_id}", file=out)
-    print(f"  client secret   {enrolment.client_secret}", file=out)
-    print(f"  TOTP secret     {enrolment.totp_secret}", file=out)
-    print(f"  recovery codes  {' '.join(enrolment.recovery_codes[:5])}", file=out)
-    print(f"                  {' '.join(enrolment.recovery_codes[5:])}", file=out)
+    print("\nKeep the recovery codes away from the phone. Whoever loses both is let in again by another", file=out)
+    print("administrator, so make a second one soon:", file=out)
+    print("\n  python -m kms login && python -m kms client create NAME --role admin", file=out)
     host = "localhost" if settings.host in ("127.0.0.1", "0.0.0.0", "::1", "::") else settings.host  # noqa: S104
     print("\nTry it, with the six digits that the app shows (or `python -m kms login`):\n", file=out)
     print(

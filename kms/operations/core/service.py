@@ -144,6 +144,7 @@ class Service:
             lost=self.metrics.spools_lost.inc,
             stalled=self.happenings.stalled,
         )
+        self._is_closed = False
         self.memory.start()
 
     @classmethod
@@ -183,6 +184,8 @@ class Service:
 
     def write_at_the_end(self) -> None:
         """Save what is only in memory: the last uses of keys, and entries of an audit file that was just removed."""
+        if self._is_closed:
+            return
         self.last_uses.write_at_the_end()
         with suppress(Unavailable):
             self.spool.require()
@@ -190,6 +193,7 @@ class Service:
     def close(self) -> None:
         """Stop answering and let go of the database."""
         self.write_at_the_end()
+        self._is_closed = True
         self.deliveries.stop()
         self.memory.stop()
         self.key_pool.close()

@@ -137,8 +137,9 @@ def _of_the_host(service: Service, now: datetime) -> Iterator[Gauge]:
     yield _one("kms_open_descriptors", "Files and connections of the workers.", sum(map(_descriptors, workers)))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     yield _one("kms_open_descriptors_limit", "How many each worker may hold.", most)
-    days = _remaining_days(service.settings.tls_cert, now)
-    if days is not None:
+    ends = certificate_ends(service.settings.tls_cert)
+    if ends is not None:
+        days = (ends - now) / timedelta(days=1)
         yield _one("kms_certificate_remaining_days", "Until the certificate, or one of its chain, expires.", days)
 
 
@@ -158,10 +159,10 @@ def _descriptors(pid: int) -> int:
     return 0
 
 
-def _remaining_days(path: Path, now: datetime) -> float | None:
-    """How many days the chain in `path` is good for; None where there is none, because somebody else serves TLS."""
+def certificate_ends(path: Path) -> datetime | None:
+    """Until when the chain in `path` is good; None where there is none, because somebody else serves TLS."""
     try:
         chain = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return min(certificate.not_valid_after_utc - now for certificate in chain) / timedelta(days=1)
+    return min(certificate.not_valid_after_utc for certificate in chain)

@@ -15,7 +15,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import not_, or_
 
 from kms.access import issuers, lockout
 from kms.access.access_keys import AccessKey
@@ -32,6 +31,7 @@ from kms.operations.core.service import Call, Service, new_request_id
 from kms.operations.keys import key_factory
 from kms.operations.keys.state_changes import remove
 from kms.operations.system.checking import check_integrity
+from kms.operations.system.due import due_for_deletion, due_for_rotation
 from kms.operations.system.expiring import announce_expiring_keys
 from kms.operations.system.gauges import sample
 from kms.operations.system.root_key_change import go_on_with_root_key
@@ -138,13 +138,10 @@ class Schedule:
 
 def rotate_due_keys(service: Service, now: datetime) -> None:
     """Rotate every key whose rotation period has passed."""
-    keys, versions = tables.keys.c, tables.key_versions.c
-    is_due = keys.next_rotation_at <= microseconds(now)
-    waits = or_(versions.state == KeyState.SUSPENDED, versions.activate_at > microseconds(now))
     while True:
         with service.vault.read() as snapshot:
             found = snapshot.keys_with_latest(
-                is_due, not_(waits), keys.deletion_at.is_(None), order_by=keys.next_rotation_at, limit=_ROWS_AT_ONCE
+                *due_for_rotation(now), order_by=tables.keys.c.next_rotation_at, limit=_ROWS_AT_ONCE
             )
         due = [key for key, _ in found]
         random.shuffle(due)  # workers that look at the same moment claim different ones
@@ -229,9 +226,8 @@ def _rotate_one(service: Service, change: Change, key: Key, material: KeyMateria
 
 def delete_due_keys(service: Service, now: datetime) -> None:
     """Delete every key whose waiting period has passed."""
-    due = tables.keys.c.deletion_at <= microseconds(now)
     with service.vault.read() as snapshot:
-        keys = snapshot.select(Key, due, limit=_ROWS_AT_ONCE)
+        keys = snapshot.select(Key, due_for_deletion(now), limit=_ROWS_AT_ONCE)
     for seen in keys:
         call = Call("scheduled_deletion", source="local", request_id=new_request_id(), key_id=seen.key_id)
         with service.change(call) as change:

@@ -1,4 +1,4 @@
-"""The first page: keys by state, what expires or rotates next, and what happened in the last hour."""
+"""The first page: what to act on, keys by state, what expires or rotates next, and what happened in the last hour."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def overview(visit: Visit) -> Response:
     return visit.render(
         "overview.html",
         glance=glance,
+        attention=visit.run("get_status").attention if visit.may(Permission.METRICS_READ) else [],
         hour=_last_hour(visit) if visit.may(Permission.AUDIT_READ) else None,
     )
 
