@@ -1,0 +1,5 @@
+from contextlib import contextmanager
+FAULTS = {}
+@contextmanager
+def with_fault(name):
+    yield
