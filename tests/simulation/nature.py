@@ -45,6 +45,8 @@ class Nature:
 
     def _make(self) -> None:
         self.world.fill()
+        self.world.database.history.clear()
+        self.world.processes.clear()
         for shared in self.world.machines:
             self.start(shared)
         self.world.on_commit = self._at_commit
@@ -155,7 +157,7 @@ class Nature:
             self._end(process, with_power=False)
         if self.rng.random() < 0.5:
             self.scheduler.say("loses what was not yet written back of", shared.machine.name)
-            shared.words.values[:] = shared.written_back
+            shared.words.lose(shared.written_back)
         self.world.must_notice.pop(shared.machine, None)
         shared.node_id = self.rng.randbytes(8).hex()
         self._later(10 ** self.rng.uniform(-1, 0.5), lambda: self.start(shared))

@@ -130,13 +130,11 @@ class Scheduler:
             try:
                 target()
             except Killed:
-                if process.alive:
-                    raise
+                return  # to `kill`
             except BaseException:  # nobody else would see it
                 self.violation = self.violation or f"{process.name}/{name} ended by {traceback.format_exc()}"
             process.threads.remove(thread)
-            if process.alive:
-                self._go_on()
+            self._go_on()
 
         thread = Thread(name, process, run)
         process.threads.append(thread)

@@ -15,7 +15,7 @@ from kms.errors import IntegrityFailure, Unavailable
 from kms.key_cache import KeyCache
 from kms.keys.model import Alias
 from kms.secret import Secret
-from kms.vault import change, memory, names, nodes, queue, store, tables, transaction
+from kms.vault import change, host, memory, names, nodes, queue, store, tables, transaction
 from kms.vault.head import Head
 from kms.vault.host import _COUNTER, EPOCH, Host
 from kms.vault.memory import Cache, Cell, Memory
@@ -32,27 +32,40 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(milliseconds=250)
 THINGS = ("a", "b", "c")
 _FILE_BYTES = 4096
-_WORDS = {EPOCH: "epoch", _COUNTER: "counter"}
+_WORDS = 32
+_COUNTERS = slice(8, _WORDS)
 
 
 class Words:
-    """The mapped words of a machine's file."""
+    """The mapped words of a machine's file. Neither the epoch in it nor the newest counter goes back."""
 
     def __init__(self) -> None:
-        self.values = [0] * 8
+        self.values = [0] * _WORDS
+        self.counter = 0
 
-    def __getitem__(self, at: int) -> int:
+    def __getitem__(self, at: int | slice) -> int | list[int]:
         current.scheduler.point()
-        value = self.values[at]
-        current.scheduler.say(f"reads the host's {_WORDS[at]}", value)
-        return value
+        return self.values[at]
 
     def __setitem__(self, at: int, value: int) -> None:
-        current.scheduler.point()
-        if value < self.values[at]:
-            current.scheduler.fail(f"the {_WORDS[at]} of a host went back from {self.values[at]} to {value}")
-        current.scheduler.say(f"writes the host's {_WORDS[at]}", value)
-        self.values[at] = value
+        scheduler = current.scheduler
+        scheduler.point()
+        before, self.values[at] = self.values[at], value
+        if at == EPOCH:
+            scheduler.say("announces to its host epoch", value)
+            if value < before:
+                scheduler.fail(f"the epoch of a host went back from {before} to {value}")
+            return
+        scheduler.say("tells its host that it saw change", value)
+        counter = max(self.values[_COUNTER:])
+        if counter < self.counter:
+            scheduler.fail(f"the counter of a host went back from {self.counter} to {counter}")
+        self.counter = counter
+
+    def lose(self, kept: list[int]) -> None:
+        """The machine lost its power, and only what was `kept` is there again."""
+        self.values[:] = kept
+        self.counter = max(kept[_COUNTER:])
 
 
 class Shared:
@@ -60,8 +73,9 @@ class Shared:
 
     def __init__(self, machine: Machine, node_id: str) -> None:
         self.machine, self.node_id = machine, node_id
+        self.started = 0
         self.distrusted_at: float | None = None
-        self.written_back = [0] * 8
+        self.written_back = [0] * _WORDS
         self.words = Words()
         self.map = bytearray(_FILE_BYTES)
         self.turn = waiting.FileLock("the turn of the host")
@@ -76,9 +90,15 @@ class SharedHost(Host):
         self.words = shared.words  # type: ignore[assignment]
         self._map = shared.map  # type: ignore[assignment]
         self.node_id = shared.node_id
+        self._seeing = waiting.Lock()  # type: ignore[assignment]
+        shared.started += 1
+        self._word = _COUNTERS.start + shared.started % (_WORDS - _COUNTERS.start)
         self._turn = shared.turn  # type: ignore[assignment]
         self._waiting_room = shared.waiting_room  # type: ignore[assignment]
 
+
+    def _own_word(self) -> int:  # type: ignore[override]
+        return self._word
 
     @property
     def distrust(self) -> str | None:
@@ -162,7 +182,8 @@ class _Sorted(set[str]):
 class WatchedGroup(Group):
     """The real `Group`."""
 
-    def __post_init__(self) -> None:
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self.began = waiting.steady_seconds()
         self.committed = waiting.Future()  # type: ignore[assignment]
         self.outdated = _Sorted()
@@ -277,6 +298,7 @@ def real_code_on_simulated_ground() -> Iterator[None]:
         mock.patch.multiple(
             memory, threading=_THREADS, structlog=_SILENT, Cell=WatchedCell, OrderedDict=Entries, **clock
         ),
+        mock.patch.multiple(host, _COUNTERS=_COUNTERS),
         mock.patch.multiple(nodes, _BEAT_SECONDS=0.4, _SILENT_SECONDS=1.5, **clock),
         mock.patch.multiple(queue, threading=_THREADS, **clock),
         mock.patch.multiple(

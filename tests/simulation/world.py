@@ -10,7 +10,6 @@ from kms.errors import IntegrityFailure, NotFound, Refusal, Unavailable
 from kms.keys.model import Alias
 from kms.vault import tables
 from kms.vault.head import ACCEPTED_BEYOND, Head, TableDigest
-from kms.vault.host import _COUNTER
 from kms.vault.rows import Mount
 from kms.vault.store import Vault
 from tests.simulation import current
@@ -92,7 +91,6 @@ class World:
         promised, listed = [self.promised[thing] for thing in some], self.listed[some[0]]
         machine = worker.process.machine
         began = self.scheduler.now
-        may = machine in self.may_miss or self._may_use(worker, began)
         try:
             if kind < 0.6:
                 got, promised = [worker.use(some[0])], promised[:1]
@@ -113,7 +111,7 @@ class World:
                 f"{worker.process.name} used {what} {some} {got} in a use that began at {began:.6f}, "
                 f"after {promised} had been answered"
             )
-        if not may:
+        if not self._may_use(worker, began):  # a use that waited goes on once the database is accepted
             self.scheduler.fail(f"{worker.process.name} used a key at {began:.6f} though the database went back")
 
     def _may_use(self, worker: Worker, began: float) -> bool:
@@ -220,7 +218,7 @@ class World:
         self.scheduler.say("the head is now at", f"change {new.counter}, epoch {new.epoch}")
         if not self._overtaking:
             for shared in self.machines:
-                known = shared.words.values[_COUNTER]
+                known = shared.words.counter
                 if shared.machine in self.must_notice and shared.distrusted_at is None and new.counter >= known:
                     self.done["overtaken"] += 1
                     self.may_miss.add(shared.machine)
@@ -242,7 +240,7 @@ class World:
             self.listed[thing] = min(self.listed[thing], kept)
             self.scheduler.say(f"the database went BACK to change {counter}; {thing}", f"{gone} -> {kept}")
         for shared in self.machines:
-            if shared.words.values[_COUNTER] > counter:
+            if shared.words.counter > counter:
                 self.must_notice.setdefault(shared.machine, self.scheduler.now + _CERTAINLY_OVER)
 
     @staticmethod
