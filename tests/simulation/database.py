@@ -23,6 +23,7 @@ State = dict[str, dict[tuple[Any, ...], tuple[Any, ...]]]
 _LOCK_SECONDS = 10.0
 _IDLE_SECONDS = 15.0
 _REMEMBERED = 64
+_SLOW = 6.0  # a commit takes long more often than a read
 
 
 class DatabaseFault(Exception):
@@ -191,7 +192,8 @@ class Connection:
 
     def commit(self) -> None:
         """Make it durable, and say so. Either message may be lost."""
-        self.travel()
+        current.scheduler.point(_SLOW)
+        self.require_open()
         database = self.database
         if self._written is not None and self._written is not database.state:
             before = database.state
@@ -200,7 +202,8 @@ class Connection:
             current.scheduler.say("the database COMMITS")
             current.committed(before, self._written)
         database.unlock(self)
-        self.travel()
+        current.scheduler.point(_SLOW)
+        self.require_open()
 
     def execute(self, statement: Any, _values: Any = None) -> Any:
         """The statements that are not built beforehand: those of `nodes` and `accepting`."""

@@ -31,7 +31,7 @@ class Nature:
                 self._deeds.append(deed)
         self.scheduler.temper = Temper(
             quick=10 ** rng.uniform(-5.5, -3.5),
-            stall_probability=rng.choice((0.0, 0.002, 0.02)),
+            stall_probability=rng.choice((0.0, 0.003, 0.02)),
             longest_stall=10 ** rng.uniform(-2, -0.3),
         )
 
@@ -75,7 +75,7 @@ class Nature:
 
     def _at_commit(self) -> None:
         if self.rng.random() < self._cuts_at_commits and not self.world.quiet:
-            self.scheduler.spawn("cut", self.scheduler.nature, self.cut_off)
+            self._later(self.rng.choice((0.0, self.rng.random() * 0.1)), self.cut_off)
 
     def _go_wrong(self) -> None:
         while self.scheduler.steps < self._until:
@@ -216,6 +216,7 @@ class Nature:
     def _get_well(self) -> None:
         """Nothing goes wrong any more: first nothing changes and everybody must answer; then all change something."""
         world, scheduler = self.world, self.scheduler
+        self._end_one_that_changes()
         world.quiet = True
         self._heal()
         since = scheduler.now + 0.5
@@ -225,6 +226,17 @@ class Nature:
         self._until_all(lambda worker: worker.last_changed > since, "change")
         scheduler.finished = True
         scheduler.sleep(0)
+
+    def _end_one_that_changes(self) -> None:
+        """As the last misfortune: after it no change hides what was left half done."""
+        until = self.scheduler.now + 0.3
+        while self.scheduler.now < until:
+            self.scheduler.sleep(self.rng.expovariate(500))
+            for shared in self.world.machines:
+                holder = shared.turn.holder
+                if holder is not None and holder in self.world.processes and self.rng.random() < 0.3:
+                    self._end(holder, with_power=True)
+                    return
 
     def _heal(self) -> None:
         database = self.world.database

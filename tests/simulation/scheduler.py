@@ -141,14 +141,14 @@ class Scheduler:
         self._push(self.now, thread)
         return thread
 
-    def point(self) -> None:
-        """Somebody else may go on here."""
+    def point(self, likely: float = 1.0) -> None:
+        """Somebody else may go on here; a stall is so many times as `likely` as at most points."""
         thread = self.current
         if not thread.process.alive:
             raise Killed
         self.steps += 1
         chance, temper = self._random(), self.temper
-        if chance >= temper.stall_probability:
+        if chance >= temper.stall_probability * likely:
             when = self.now + temper.quick * chance
         else:
             when = self.now + temper.longest_stall * 10 ** (-3 * self._random())

@@ -32,6 +32,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(milliseconds=250)
 THINGS = ("a", "b", "c")
 _FILE_BYTES = 4096
+_HOT = 6.0  # threads stall more often just before they write what others look at
 _WORDS = 32
 _COUNTERS = slice(8, _WORDS)
 
@@ -49,7 +50,7 @@ class Words:
 
     def __setitem__(self, at: int, value: int) -> None:
         scheduler = current.scheduler
-        scheduler.point()
+        scheduler.point(_HOT)
         before, self.values[at] = self.values[at], value
         if at == EPOCH:
             scheduler.say("announces to its host epoch", value)
@@ -125,7 +126,7 @@ class WatchedMemory(Memory):
 
     @epoch.setter
     def epoch(self, value: int) -> None:
-        current.scheduler.point()
+        current.scheduler.point(_HOT)
         if value < getattr(self, "_epoch", 0):
             current.scheduler.fail(f"the epoch of a worker went back from {self._epoch} to {value}")
         if value != getattr(self, "_epoch", None):
@@ -140,7 +141,7 @@ class WatchedMemory(Memory):
 
     @ends.setter
     def ends(self, value: float) -> None:
-        current.scheduler.point()
+        current.scheduler.point(_HOT)
         current.scheduler.say("has a lease until (by its clock)", f"{value:.6f}")
         self._ends = value
 
@@ -158,7 +159,7 @@ class WatchedCell(Cell):
 
     @on.setter
     def on(self, value: bool) -> None:
-        current.scheduler.point()
+        current.scheduler.point(_HOT)
         if not value:
             current.scheduler.say("switches off a cell")
         self._on = value
@@ -168,7 +169,7 @@ class Entries(OrderedDict[Any, Any]):
     """The entries of a cache, with a point wherever one is put in."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        current.scheduler.point()
+        current.scheduler.point(_HOT)
         super().__setitem__(key, value)
 
 
@@ -227,7 +228,7 @@ class Worker:
         except IntegrityFailure as failure:
             self.vault.stop_trusting(failure.detail)
         self.memory = WatchedMemory(self.vault)
-        self.things: Cache[str, Mount] = Cache(self.memory, 2)
+        self.things: Cache[str, Mount] = Cache(self.memory, 3)
         self.pairs: Cache[tuple[str, str], tuple[int, int]] = Cache(self.memory, 4)
         self.followed = Followed(self.vault, self.memory)
         self.last_used: dict[str, float] = {}
