@@ -78,7 +78,7 @@ class Host:
     def saw(self, counter: int) -> None:
         """Remember that the head was at `counter`."""
         with self._seeing:
-            for at in (_COUNTER, self._own_word()):  # the first is where the first release looks
+            for at in (self._own_word(), _COUNTER):  # the second is where the releases before this one look
                 if counter > self.words[at]:
                     self.words[at] = counter
 

@@ -201,6 +201,8 @@ class Connection:
             database.state = self._written
             current.scheduler.say("the database COMMITS")
             current.committed(before, self._written)
+        self._read = self._written = None
+        self.writes = False
         database.unlock(self)
         current.scheduler.point(_SLOW)
         self.require_open()

@@ -185,7 +185,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "counter-in-one-word": _fault(
         "The processes of a host write the counter into the same word (found by this).",
-        (Host, "saw", "(_COUNTER, self._own_word())", "(_COUNTER,)"),
+        (Host, "saw", "(self._own_word(), _COUNTER)", "(_COUNTER,)"),
     ),
     "pruned-rows-passed-over": _fault(
         "Only named cells are switched off where rows of changes were pruned.",
