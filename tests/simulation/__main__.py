@@ -25,7 +25,7 @@ def main() -> int:
         with with_fault(given.fault):
             outcome = simulate(given.seed, given.steps, overtaking=given.overtaking)
     except Violation as violation:
-        print("\n".join(violation.trace[-given.trace :]))
+        print("\n".join(violation.trace[len(violation.trace) - given.trace :]))
         print(f"\n{violation}\nAgain: --seed {violation.seed}{f' --fault {given.fault}' if given.fault else ''}")
         return 1
     took = time.perf_counter() - began

@@ -10,3 +10,5 @@ from tests.simulation.scheduler import Scheduler
 scheduler: Scheduler
 committed: Callable[[Any, Any], None]
 """Called with the state of the database before and after a commit."""
+announced: Callable[[int], None]
+"""Called with an epoch that is announced to a host."""

@@ -47,6 +47,7 @@ class Fault:
 
     what: str
     patches: tuple[Patch, ...]
+    seed: int = 1
 
 
 def _fault(what: str, *patches: tuple[type, str, str, str]) -> Fault:

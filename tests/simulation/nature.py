@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from kms.errors import Refusal
 from kms.vault.accepting import accept
@@ -22,18 +23,26 @@ class Nature:
         self.world, self.scheduler, self.rng = world, world.scheduler, world.rng
         self._until = until
         rng = self.rng
+        theme = rng.choice(("anything", "leases", "comings"))
         self._hosts, self._workers = rng.choice((1, 2, 2, 3)), rng.choice((1, 2, 2, 3))
         self._pace = rng.choice((0.05, 0.2, 1.0))
-        self._cuts_at_commits = rng.choice((0.0, 0.3, 0.6))
+        self._cuts_at_commits = rng.choice((0.0, 0.2))
         self._deeds = [self.pause, self.pause, self.stop_machine, self.cut_off, self.kill, self.prune]
         for deed in (self.take_database_away, self.lose_power, self.leave, self.fail_over, self.pause_long):
             if rng.random() < 0.4:
                 self._deeds.append(deed)
         self.scheduler.temper = Temper(
             quick=10 ** rng.uniform(-5.5, -3.5),
-            stall_probability=rng.choice((0.0, 0.003, 0.02)),
+            stall_probability=rng.choice((0.0, 0.005, 0.03)),
             longest_stall=10 ** rng.uniform(-2, -0.3),
         )
+        if theme == "leases":  # who holds one when a change commits gets no other, and uses it to its end
+            self._hosts, self._workers, self._pace, self._cuts_at_commits = 2, 1, 1.0, 0.7
+            self.scheduler.temper = replace(self.scheduler.temper, quick=10 ** rng.uniform(-4.5, -2.5))
+        if theme == "comings":
+            self._hosts, self._workers, self._pace = 2, 1, 0.3
+            self._deeds = [self.leave, self.leave, self.leave, self.lose_power, self.pause_long, self.pause]
+            self.scheduler.temper = replace(self.scheduler.temper, stall_probability=0.03)
 
     def begin(self) -> None:
         """The first machine makes the things; then all that there are begin."""
@@ -74,8 +83,13 @@ class Nature:
         self.scheduler.spawn("beat", process, lambda: self.world.keep_beating(worker))
 
     def _at_commit(self) -> None:
+        """The others cannot read what was committed, at once or soon."""
         if self.rng.random() < self._cuts_at_commits and not self.world.quiet:
-            self._later(self.rng.choice((0.0, self.rng.random() * 0.1)), self.cut_off)
+            committing = self.scheduler.current.process.machine
+            others = [each for each in self.world.machines if each.machine is not committing]
+            if others:
+                cut = self.rng.choice(others)
+                self._later(self.rng.choice((0.0, self.rng.random() * 0.1)), lambda: self._cut(cut, 0.3))
 
     def _go_wrong(self) -> None:
         while self.scheduler.steps < self._until:
@@ -121,10 +135,13 @@ class Nature:
 
     def cut_off(self) -> None:
         """A machine does not reach the database for a while."""
-        machine = self._some_machine().machine
+        self._cut(self._some_machine(), self.rng.choice((0.2, 0.3, 1.0)))
+
+    def _cut(self, shared: Shared, seconds: float) -> None:
+        machine = shared.machine
         self.scheduler.say("cuts off", machine.name)
         self.world.database.cut_off.add(machine)
-        self._later(self.rng.choice((0.2, 0.3, 1.0)), lambda: self.world.database.cut_off.discard(machine))
+        self._later(seconds, lambda: self.world.database.cut_off.discard(machine))
 
     def take_database_away(self) -> None:
         """Nobody reaches it for a while."""

@@ -33,12 +33,15 @@ def simulate(seed: int, steps: int, *, overtaking: bool = False) -> Outcome:
     outcome = Outcome()
     collects = gc.isenabled()
     gc.disable()  # when garbage is found must not depend on what ran before
+    gc.collect()
+    gc.freeze()
     try:
         with real_code_on_simulated_ground():
             while outcome.steps < steps:
                 _episode(seed + outcome.episodes, min(EPISODE_STEPS, steps), outcome, overtaking=overtaking)
                 gc.collect()
     finally:
+        gc.unfreeze()
         if collects:
             gc.enable()
     return outcome

@@ -54,6 +54,7 @@ class Words:
         before, self.values[at] = self.values[at], value
         if at == EPOCH:
             scheduler.say("announces to its host epoch", value)
+            current.announced(value)
             if value < before:
                 scheduler.fail(f"the epoch of a host went back from {before} to {value}")
             return

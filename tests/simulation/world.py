@@ -49,6 +49,7 @@ class World:
         digests = {str(table.name): TableDigest() for table in tables.digested_tables()}
         self.database.state["head"] = {(1,): (1, Head(1, 1, 0, digests).sealed(KEYS))}
         current.committed = self.committed
+        current.announced = self.announced
 
     def add_machine(self, rate: float) -> Shared:
         """A host, with a clock of its own."""
@@ -225,6 +226,11 @@ class World:
                     self.may_miss.add(shared.machine)
         self.on_commit()
 
+    def announced(self, epoch: int) -> None:
+        """An epoch that is announced is committed: a host that knows of one that never comes refuses for ever."""
+        if epoch > head_of(self.database.state).epoch and not self.went_back:
+            self.scheduler.fail(f"epoch {epoch} was announced and is not in the database")
+
     def go_back(self, commits: int) -> None:
         """The database fails over to a replica that has not got the last commits."""
         before = self.database.state
@@ -238,16 +244,16 @@ class World:
             kept, gone = self.value(self.database.state, thing), self.value(before, thing)
             self.lost |= {(thing, value) for value in range(kept + 1, self.written + 1)}
             self.promised[thing] = min(self.promised[thing], kept)
-            self.listed[thing] = min(self.listed[thing], kept)
+            self.listed[thing] = min(self.listed[thing], self.value(self.database.state, thing, "aliases"))
             self.scheduler.say(f"the database went BACK to change {counter}; {thing}", f"{gone} -> {kept}")
         for shared in self.machines:
             if shared.words.counter > counter:
                 self.must_notice.setdefault(shared.machine, self.scheduler.now + _CERTAINLY_OVER)
 
     @staticmethod
-    def value(state: State, thing: str) -> int:
-        """The value of a thing in the database."""
-        row = state["mounts"][(thing,)]
+    def value(state: State, thing: str, table: str = "mounts") -> int:
+        """The value of a thing in the database, or what the list says of it."""
+        row = state[table][(thing,)]
         return int(row[2] - NOW.timestamp() * 1_000_000) // 1_000_000
 
 
