@@ -3,8 +3,8 @@
 The file holds the newest epoch and the newest counter of the head (see `head`) that this host has seen. The epoch is
 written after each commit that outdates something, before the request is answered. So a worker sees without asking the
 database whether it may still answer from memory. The counter survives a restart: a database with a lower counter is
-an older copy. Several processes may write the counter at the same moment, so each has a word for it. If that or another inconsistency is found, the reason is kept in the file until an operator accepts the
-database.
+an older copy. If that or another inconsistency is found, the reason is kept in the file until an operator accepts the
+database. Several processes may write the counter at the same moment, so each has a word of its own for it.
 
 Changes on one host happen one after the other: the process that has the turn begins, commits, and writes the epoch
 before the next one may begin, so that neither number ever goes back.

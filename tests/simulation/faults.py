@@ -82,7 +82,12 @@ FAULTS: dict[str, Fault] = {
     ),
     "lease-from-the-end-of-the-read": _fault(
         "A lease is counted from the end of the read of the head.",
-        (Memory, "renew", "max(self.ends, began + self._seconds)", "max(self.ends, steady_seconds() + self._seconds)"),
+        (
+            Memory,
+            "renew",
+            "max(self.ends, began + self._seconds)",
+            "max(self.ends, steady_seconds() + self._seconds)",
+        ),
     ),
     "looked-up-before-compared": _fault(
         "The cache is looked up before the epoch is compared.",
@@ -170,7 +175,12 @@ FAULTS: dict[str, Fault] = {
     ),
     "names-of-joined-changes-forgotten": _fault(
         "Only the first change of a group says what it outdates.",
-        (Group, "keep", "self.outdated |= change.outdated", "self.outdated |= change.outdated if self.members == 1 else set()"),
+        (
+            Group,
+            "keep",
+            "self.outdated |= change.outdated",
+            "self.outdated |= change.outdated if self.members == 1 else set()",
+        ),
     ),
     "refused-change-stays": _fault(
         "A refused change of a group does not go back to its savepoint.",
@@ -216,6 +226,6 @@ def with_fault(name: str | None) -> Iterator[None]:
     with ExitStack() as held:
         for (owner, function), source in sources.items():
             made: dict[str, Any] = {}
-            exec(source, vars(sys.modules[owner.__module__]), made)  # noqa: S102  # our own source
+            exec(source, vars(sys.modules[owner.__module__]), made)  # our own source
             held.enter_context(mock.patch.object(owner, function, made[function]))
         yield

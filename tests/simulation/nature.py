@@ -103,9 +103,7 @@ class Nature:
 
     def _living(self, shared: Shared | None = None) -> list[Process]:
         machine = None if shared is None else shared.machine
-        return [
-            each for each in self.world.processes if each.alive and (machine is None or each.machine is machine)
-        ]
+        return [each for each in self.world.processes if each.alive and (machine is None or each.machine is machine)]
 
     def _later(self, seconds: float, act: object) -> None:
         def wait() -> None:

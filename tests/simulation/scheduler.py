@@ -1,8 +1,8 @@
 """Threads that take turns where the seed says, and a time that goes on only as they do.
 
-Each logical thread is a greenlet. Exactly one runs, until it comes to a `point`: whatever it shares with others is read
-or written just after one. There the seed says how long the thread takes to go on, mostly microseconds, now and then
-much longer, and whoever is due first goes on. So one seed replays a run exactly.
+Each logical thread is a greenlet. Exactly one runs, until it comes to a `point`: whatever it shares with others is
+read or written just after one. There the seed says how long the thread takes to go on, mostly microseconds, now and
+then much longer, and whoever is due first goes on. So one seed replays a run exactly.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
@@ -131,7 +132,7 @@ class Scheduler:
                 target()
             except Killed:
                 return  # to `kill`
-            except BaseException:  # nobody else would see it
+            except BaseException:  # noqa: BLE001  # nobody else would see it
                 self.violation = self.violation or f"{process.name}/{name} ended by {traceback.format_exc()}"
             process.threads.remove(thread)
             self._go_on()
@@ -204,10 +205,8 @@ class Scheduler:
                 continue
             self.current = thread
             thread.greenlet.parent = getcurrent()
-            try:
+            with suppress(Killed):  # from one that had not begun
                 thread.greenlet.throw(Killed)
-            except Killed:
-                pass
         process.threads.clear()
         process.parked.clear()
         self.current = killer

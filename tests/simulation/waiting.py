@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from kms.errors import Unavailable
@@ -42,7 +41,7 @@ class Lock:
             world.block(None)
         self._is_taken = True
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_taken = False
         if self._waiting:
             current.scheduler.wake(self._waiting.pop(0))
@@ -65,7 +64,7 @@ class Condition(Lock):
                 break
             me = world.current
             self._sleeping.append(me)
-            self.__exit__(None, None, None)
+            self.__exit__()
             if not world.block(left):
                 self._sleeping.remove(me)
             self.__enter__()

@@ -98,7 +98,6 @@ class SharedHost(Host):
         self._turn = shared.turn  # type: ignore[assignment]
         self._waiting_room = shared.waiting_room  # type: ignore[assignment]
 
-
     def _own_word(self) -> int:  # type: ignore[override]
         return self._word
 
@@ -192,7 +191,7 @@ class WatchedGroup(Group):
 
 
 class Followed:
-    """The list that a worker keeps in step with a table, as `kms.revocation` does: below which value a thing is over."""
+    """The list that a worker keeps in step with a table, as `kms.revocation` does: below which value each is over."""
 
     def __init__(self, vault: Vault, memory: Memory) -> None:
         self.below = dict.fromkeys(THINGS, 0)
@@ -259,7 +258,9 @@ class Worker:
         return self.followed.below[thing]
 
     def _thing(self, thing: str) -> Mount:
-        return self.things.get(thing, lambda: (self.followed.read(lambda: self._read(thing)), (names.of_mount(thing),)))
+        return self.things.get(
+            thing, lambda: (self.followed.read(lambda: self._read(thing)), (names.of_mount(thing),))
+        )
 
     def _read(self, thing: str) -> Mount:
         with self.vault.read() as snapshot:
@@ -286,9 +287,7 @@ _LOG = SimpleNamespace(
     exception=lambda text: current.scheduler.fail(f"{text}: {traceback.format_exc()}"),
 )
 _SILENT = SimpleNamespace(get_logger=lambda: _LOG)
-_THREADS = SimpleNamespace(
-    Lock=waiting.Lock, Event=waiting.Event, Condition=waiting.Condition, Thread=waiting.Thread
-)
+_THREADS = SimpleNamespace(Lock=waiting.Lock, Event=waiting.Event, Condition=waiting.Condition, Thread=waiting.Thread)
 
 
 @contextmanager
@@ -306,9 +305,7 @@ def real_code_on_simulated_ground() -> Iterator[None]:
         mock.patch.multiple(
             store, structlog=_SILENT, Group=WatchedGroup, time=SimpleNamespace(sleep=waiting.sleep), **clock
         ),
-        mock.patch.multiple(
-            transaction, MOST_CHANGES_NAMED=6, statements_for=lambda _: statements, cursor_of=Cursor
-        ),
+        mock.patch.multiple(transaction, MOST_CHANGES_NAMED=6, statements_for=lambda _: statements, cursor_of=Cursor),
         mock.patch.multiple(change, MOST_CHANGES_NAMED=6, _CHANGES_FORGOTTEN_AT_ONCE=3, cursor_of=Cursor),
     ]
     for patch in patches:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from kms.errors import IntegrityFailure, NotFound, Refusal, Unavailable
+from kms.errors import IntegrityFailure, NotFound, Refusal
 from kms.keys.model import Alias
 from kms.vault import tables
 from kms.vault.head import ACCEPTED_BEYOND, Head, TableDigest
@@ -166,7 +166,7 @@ class World:
                         change.replace(listed, Alias(thing, listed.key_uid, of_value(self.written)))
                 if refused:
                     self.kept_from_committing |= set(made.values())
-                    raise Refused("on purpose")
+                    raise Refused("on purpose")  # noqa: TRY301  # as an operation does
         except Refused:
             self._refused_after(seen)
         except Refusal as refusal:
@@ -216,7 +216,9 @@ class World:
             self.must_notice.clear()
             self.may_miss.clear()
         elif new.counter != old.counter + 1 or new.epoch not in (old.epoch, old.epoch + 1):
-            self.scheduler.fail(f"a commit moved the head from {old.counter}, {old.epoch} to {new.counter}, {new.epoch}")
+            self.scheduler.fail(
+                f"a commit moved the head from {old.counter}, {old.epoch} to {new.counter}, {new.epoch}"
+            )
         self.scheduler.say("the head is now at", f"change {new.counter}, epoch {new.epoch}")
         if not self._overtaking:
             for shared in self.machines:
