@@ -39,10 +39,10 @@ class Nature:
         if theme == "leases":  # who holds one when a change commits gets no other, and uses it to its end
             self._hosts, self._workers, self._pace, self._cuts_at_commits = 2, 1, 1.0, 0.7
             self.scheduler.temper = replace(self.scheduler.temper, quick=10 ** rng.uniform(-4.5, -2.5))
-        if theme == "comings":
-            self._hosts, self._workers, self._pace = 2, 1, 0.3
-            self._deeds = [self.leave, self.leave, self.leave, self.lose_power, self.pause_long, self.pause]
-            self.scheduler.temper = replace(self.scheduler.temper, stall_probability=0.03)
+        if theme == "comings":  # slow messages, so that much happens while a machine joins or leaves
+            self._hosts, self._workers, self._pace, self._cuts_at_commits = 2, 1, 0.3, 0.0
+            self._deeds = [self.leave, *rng.choice(([], [self.lose_power, self.pause_long]))]
+            self.scheduler.temper = Temper(10 ** rng.uniform(-3.5, -2.5), stall_probability=0.03, longest_stall=0.3)
 
     def begin(self) -> None:
         """The first machine makes the things; then all that there are begin."""
@@ -174,7 +174,7 @@ class Nature:
             self.scheduler.say("loses what was not yet written back of", shared.machine.name)
             shared.words.lose(shared.written_back)
         self.world.must_notice.pop(shared.machine, None)
-        shared.node_id = self.rng.randbytes(8).hex()
+        shared.machine.node_id = self.rng.randbytes(8).hex()
         self._later(10 ** self.rng.uniform(-1, 0.5), lambda: self.start(shared))
 
     def leave(self) -> None:

@@ -35,11 +35,12 @@ class Violation(Exception):
 
 @dataclass(eq=False)
 class Machine:
-    """A host: its clock goes `rate` times as fast as the simulated time."""
+    """A host: its clock goes `rate` times as fast as the simulated time; `node_id` is its row among the nodes."""
 
     name: str
     rate: float = 1.0
     offset: float = 1000.0
+    node_id: str = ""
 
 
 @dataclass(eq=False)

@@ -74,7 +74,8 @@ class Shared:
     """What the processes of a machine share: the file, and its locks."""
 
     def __init__(self, machine: Machine, node_id: str) -> None:
-        self.machine, self.node_id = machine, node_id
+        self.machine = machine
+        machine.node_id = node_id
         self.started = 0
         self.distrusted_at: float | None = None
         self.written_back = [0] * _WORDS
@@ -91,7 +92,7 @@ class SharedHost(Host):
         self.shared = shared
         self.words = shared.words  # type: ignore[assignment]
         self._map = shared.map  # type: ignore[assignment]
-        self.node_id = shared.node_id
+        self.node_id = shared.machine.node_id
         self._seeing = waiting.Lock()  # type: ignore[assignment]
         shared.started += 1
         self._word = _COUNTERS.start + shared.started % (_WORDS - _COUNTERS.start)
@@ -181,13 +182,17 @@ class _Sorted(set[str]):
 
 
 class WatchedGroup(Group):
-    """The real `Group`."""
+    """The real `Group`; it knows of every node that is there when its turn begins."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.began = waiting.steady_seconds()
         self.committed = waiting.Future()  # type: ignore[assignment]
         self.outdated = _Sorted()
+        connection: Any = self.first.connection
+        others = {row[0] for row in connection.seen["nodes"].values()} - {connection.process.machine.node_id}
+        if others and not self.others_alive:
+            current.scheduler.fail("a change does not know that there is another node")
 
 
 class Followed:
