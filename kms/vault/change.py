@@ -19,7 +19,7 @@ from kms.vault.integrity import canonical
 from kms.vault.records import table_of, to_row
 from kms.vault.rows import OutboxEntry
 from kms.vault.sealing import DerivedKeys
-from kms.vault.statements import OLD, Values
+from kms.vault.statements import OLD, Values, cursor_of
 from kms.vault.transaction import MOST_CHANGES_NAMED, Snapshot, change_content, material_binding
 
 T = TypeVar("T")
@@ -148,8 +148,13 @@ class Change(Snapshot):
 
         Raises IntegrityFailure unless there is exactly one head.
         """
-        rows = self._statements.made(_locked_head).rows(self._cursor, {"node_id": node_id})
-        return self._only_head(rows), bool(rows[0][2])
+        others = cursor_of(self.connection)
+        with self.together():
+            self._statements.made(_locked_head).run(self._cursor, {})
+            # A statement of its own: on PostgreSQL one that waits for a lock goes on with what it saw before it
+            # waited, and would not see a node that joined meanwhile.
+            self._statements.made(_a_node_other_than).run(others, {"node_id": node_id})
+        return self._only_head(self._cursor.fetchall()), others.fetchone() is not None
 
     def put_head(self, sealed: bytes) -> None:
         """Put a head where there may be none or several."""
@@ -207,8 +212,11 @@ def _old_changes() -> Any:
 
 
 def _locked_head() -> Any:
-    others = select(tables.nodes.c.node_id).where(tables.nodes.c.node_id != bindparam("node_id")).exists()
-    return select(tables.head, others).with_for_update(of=tables.head)
+    return select(tables.head).with_for_update(of=tables.head)
+
+
+def _a_node_other_than() -> Any:
+    return select(tables.nodes.c.node_id).where(tables.nodes.c.node_id != bindparam("node_id")).limit(1)
 
 
 def _new_head() -> Any:

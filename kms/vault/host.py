@@ -4,7 +4,7 @@ The file holds the newest epoch and the newest counter of the head (see `head`) 
 written after each commit that outdates something, before the request is answered. So a worker sees without asking the
 database whether it may still answer from memory. The counter survives a restart: a database with a lower counter is
 an older copy. If that or another inconsistency is found, the reason is kept in the file until an operator accepts the
-database.
+database. Several processes may write the counter at the same moment, so each has a word of its own for it.
 
 Changes on one host happen one after the other: the process that has the turn begins, commits, and writes the epoch
 before the next one may begin, so that neither number ever goes back.
@@ -30,6 +30,7 @@ from kms.files import private_directory
 _SIZE = 4096
 _FORMAT = b"KMSHOST1"
 EPOCH, _COUNTER = 1, 2  # words of 64 bits, aligned, so that each is read and written whole
+_COUNTERS = slice(128, 512)  # a process writes into one word of these, so that none takes back what another saw
 _IDENTITY = slice(64, 192)
 _NODE_ID = slice(192, 208)
 _DISTRUST = slice(256, 1024)
@@ -67,16 +68,19 @@ class Host:
         self.words = memoryview(self._map).cast("Q")
         self._turn = _TimedLock(self._file)
         self._waiting_room = _TimedLock(self._door)
+        self._seeing = threading.Lock()
 
     @property
     def counter(self) -> int:
         """The newest counter that this host has seen."""
-        return self.words[_COUNTER]
+        return max(self.words[_COUNTER], max(self.words[_COUNTERS]))
 
     def saw(self, counter: int) -> None:
         """Remember that the head was at `counter`."""
-        if counter > self.words[_COUNTER]:
-            self.words[_COUNTER] = counter
+        with self._seeing:
+            for at in (self._own_word(), _COUNTER):  # the second is where the releases before this one look
+                if counter > self.words[at]:
+                    self.words[at] = counter
 
     def announce(self, epoch: int) -> None:
         """Tell every process of this host that something is outdated; only the one that has the turn may call it."""
@@ -117,6 +121,10 @@ class Host:
         self._map.close()
         self._turn.close()
         self._waiting_room.close()
+
+    @staticmethod
+    def _own_word() -> int:
+        return _COUNTERS.start + os.getpid() % (_COUNTERS.stop - _COUNTERS.start)
 
     def _own_node_id(self) -> str:
         """The id in the file, as long as it is this very file in this boot of the machine, and no copy of it."""

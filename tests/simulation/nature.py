@@ -1,0 +1,287 @@
+"""What happens to machines, processes and the database, and how it all gets well again at the end."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from kms.errors import Refusal
+from kms.vault.accepting import accept
+from tests.simulation.scheduler import Process, Temper
+from tests.simulation.worker import THINGS, Shared, Worker, restarted
+from tests.simulation.world import World
+
+_PROGRESS_SECONDS = 40.0
+_FASTEST, _SLOWEST = 1.0095, 0.9905  # less than two per cent apart
+_WORDS_WRITTEN_BACK_PROBABILITY = 0.3
+
+
+class Nature:
+    """Misfortunes, as the seed says, until `until` steps were done; then everything must get well."""
+
+    def __init__(self, world: World, until: int) -> None:
+        self.world, self.scheduler, self.rng = world, world.scheduler, world.rng
+        self._until = until
+        rng = self.rng
+        theme = rng.choice(("anything", "leases", "comings"))
+        self._hosts, self._workers = rng.choice((1, 2, 2, 3)), rng.choice((1, 2, 2, 3))
+        self._pace = rng.choice((0.05, 0.2, 1.0))
+        self._cuts_at_commits = rng.choice((0.0, 0.2))
+        self._deeds = [self.pause, self.pause, self.stop_machine, self.cut_off, self.kill, self.prune]
+        for deed in (self.take_database_away, self.lose_power, self.leave, self.fail_over, self.pause_long):
+            if rng.random() < 0.4:
+                self._deeds.append(deed)
+        self.scheduler.temper = Temper(
+            quick=10 ** rng.uniform(-5.5, -3.5),
+            stall_probability=rng.choice((0.0, 0.005, 0.03)),
+            longest_stall=10 ** rng.uniform(-2, -0.3),
+        )
+        if theme == "leases":  # who holds one when a change commits gets no other, and uses it to its end
+            self._hosts, self._workers, self._pace, self._cuts_at_commits = 2, 1, 1.0, 0.7
+            self.scheduler.temper = replace(self.scheduler.temper, quick=10 ** rng.uniform(-4.5, -2.5))
+        if theme == "comings":  # slow messages, so that much happens while a machine joins or leaves
+            self._hosts, self._workers, self._pace, self._cuts_at_commits = 2, 1, 0.3, 0.0
+            self._deeds = [self.leave, *rng.choice(([], [self.lose_power, self.pause_long]))]
+            self.scheduler.temper = Temper(10 ** rng.uniform(-3.5, -2.5), stall_probability=0.03, longest_stall=0.3)
+
+    def begin(self) -> None:
+        """The first machine makes the things; then all that there are begin."""
+        world, rng = self.world, self.rng
+        for _ in range(self._hosts):
+            world.add_machine(rng.choice((1.0, _FASTEST, _SLOWEST)))
+        maker = world.process("maker", world.machines[0].machine)
+        self.scheduler.spawn("maker", maker, self._make)
+
+    def _make(self) -> None:
+        self.world.fill()
+        self.world.database.history.clear()
+        self.world.processes.clear()
+        for shared in self.world.machines:
+            self.start(shared)
+        self.world.on_commit = self._at_commit
+        self.scheduler.spawn("misfortune", self.scheduler.nature, self._go_wrong)
+
+    def start(self, shared: Shared) -> None:
+        """Start what a machine should run and does not."""
+        running = {process.name for process in self.world.processes if process.alive}
+        for number in range(self._workers):
+            if f"{shared.machine.name}/worker{number}" not in running:
+                process = self.world.process(f"worker{number}", shared.machine)
+                self.scheduler.spawn("main", process, lambda process=process: self._work(process, shared))  # type: ignore[misc]
+
+    def _work(self, process: Process, shared: Shared) -> None:
+        worker = None
+        while worker is None:
+            worker = restarted(process, self.world.database, shared)
+            if worker is None:
+                self.scheduler.sleep(0.05)
+        self.world.workers[process] = worker
+        for name in ("use1", "use2"):
+            self.scheduler.spawn(name, process, lambda: self.world.keep_using(worker))
+        for name in ("change1", "change2", "change3"):
+            self.scheduler.spawn(name, process, lambda: self.world.keep_changing(worker))
+        self.scheduler.spawn("beat", process, lambda: self.world.keep_beating(worker))
+
+    def _at_commit(self) -> None:
+        """The others cannot read what was committed, at once or soon."""
+        if self.rng.random() < self._cuts_at_commits and not self.world.quiet:
+            committing = self.scheduler.current.process.machine
+            others = [each for each in self.world.machines if each.machine is not committing]
+            if others:
+                cut = self.rng.choice(others)
+                self._later(self.rng.choice((0.0, self.rng.random() * 0.1)), lambda: self._cut(cut, 0.3))
+
+    def _go_wrong(self) -> None:
+        while self.scheduler.steps < self._until:
+            self.scheduler.sleep(self.rng.expovariate(1 / self._pace))
+            self._look_after()
+            self.rng.choice(self._deeds)()
+        self._get_well()
+
+    def _some_machine(self) -> Shared:
+        return self.rng.choice(self.world.machines)
+
+    def _living(self, shared: Shared | None = None) -> list[Process]:
+        machine = None if shared is None else shared.machine
+        return [each for each in self.world.processes if each.alive and (machine is None or each.machine is machine)]
+
+    def _later(self, seconds: float, act: object) -> None:
+        def wait() -> None:
+            self.scheduler.sleep(seconds)
+            act()  # type: ignore[operator]
+
+        self.scheduler.spawn("later", self.scheduler.nature, wait)
+
+    def _stop(self, processes: list[Process], seconds: float) -> None:
+        for process in processes:
+            process.paused = True
+            self.scheduler.say(f"stops {process.name} for", f"{seconds:.3f} s")
+        self._later(seconds, lambda: [self.scheduler.resume(each) for each in processes if each.alive])
+
+    def pause(self) -> None:
+        """As by SIGSTOP, one process."""
+        if living := self._living():
+            self._stop([self.rng.choice(living)], 10 ** self.rng.uniform(-3, 0.3))
+
+    def stop_machine(self) -> None:
+        """A machine sleeps; its clock goes on."""
+        self._stop(self._living(self._some_machine()), 10 ** self.rng.uniform(-2, 0.5))
+
+    def pause_long(self) -> None:
+        """So long that the others forget the machine."""
+        self._stop(self._living(self._some_machine()), self.rng.uniform(2, 6))
+
+    def cut_off(self) -> None:
+        """A machine does not reach the database for a while."""
+        self._cut(self._some_machine(), self.rng.choice((0.2, 0.3, 1.0)))
+
+    def _cut(self, shared: Shared, seconds: float) -> None:
+        machine = shared.machine
+        self.scheduler.say("cuts off", machine.name)
+        self.world.database.cut_off.add(machine)
+        self._later(seconds, lambda: self.world.database.cut_off.discard(machine))
+
+    def take_database_away(self) -> None:
+        """Nobody reaches it for a while."""
+        self.scheduler.say("takes the database away")
+        self.world.database.away = True
+        self._later(10 ** self.rng.uniform(-2, 0.3), lambda: setattr(self.world.database, "away", False))
+
+    def prune(self) -> None:
+        """Rows of changes are gone."""
+        state = self.world.database.state
+        rows = {} if self.rng.random() < 0.5 else dict(list(state["changes"].items())[-1:])
+        self.scheduler.say("prunes the rows of changes")
+        self.world.database.state = {**state, "changes": rows}
+
+    def fail_over(self) -> None:
+        """Another server takes over, without the last commits."""
+        self.world.go_back(self.rng.choice((1, 1, 2, 4)))
+
+    def kill(self) -> None:
+        """A process dies, and another takes its place."""
+        if living := self._living():
+            process = self.rng.choice(living)
+            self._end(process, with_power=True)
+            self._start_again(process)
+
+    def lose_power(self) -> None:
+        """A machine is off at once, and its file may be as it was some time ago; then it boots."""
+        shared = self._some_machine()
+        for process in self._living(shared):
+            self._end(process, with_power=False)
+        if self.rng.random() < 0.5:
+            self.scheduler.say("loses what was not yet written back of", shared.machine.name)
+            shared.words.lose(shared.written_back)
+        self.world.must_notice.pop(shared.machine, None)
+        shared.machine.node_id = self.rng.randbytes(8).hex()
+        self._later(10 ** self.rng.uniform(-1, 0.5), lambda: self.start(shared))
+
+    def leave(self) -> None:
+        """A machine stops as it should: nothing answers any more, then it leaves the nodes."""
+        shared = self._some_machine()
+        for process in self._living(shared):
+            self._end(process, with_power=True)
+        last = self.world.process("leaving", shared.machine)
+
+        def leaving() -> None:
+            vault = self.world.vault(last, shared)
+            with suppress(Refusal), vault.change() as change:
+                vault.nodes.leave(change)
+            last.alive = False
+            self.start(shared)
+
+        self.scheduler.spawn("leave", last, leaving)
+
+    def _end(self, process: Process, *, with_power: bool) -> None:
+        self.scheduler.say("kills", process.name)
+        shared = next(each for each in self.world.machines if each.machine is process.machine)
+        self.scheduler.kill(process)
+        self.world.workers.pop(process, None)
+        self.world.database.forget(process, at_once=with_power)
+        shared.turn.forget(process)
+        shared.waiting_room.forget(process)
+        self.world.processes.remove(process)
+
+    def _start_again(self, process: Process) -> None:
+        shared = next(each for each in self.world.machines if each.machine is process.machine)
+        self._later(10 ** self.rng.uniform(-3, 0), lambda: self.start(shared))
+
+    def _look_after(self) -> None:
+        """The kernel writes back files, and an operator sees to machines that do not trust the database."""
+        for shared in self.world.machines:
+            if self.rng.random() < _WORDS_WRITTEN_BACK_PROBABILITY:
+                shared.written_back[:] = shared.words.values
+            at = shared.distrusted_at
+            if at is not None and self.scheduler.now > at + 0.5 + self.rng.random() * 2:
+                self._accept(shared)
+
+    def _accept(self, shared: Shared) -> None:
+        operator = self.world.process("operator", shared.machine)
+
+        def accepting() -> None:
+            with suppress(Refusal):
+                accept(self.world.vault(operator, shared), "accepted")
+                self.world.done["accepted"] += 1
+            self.world.processes.remove(operator)
+            operator.alive = False
+
+        self.scheduler.spawn("accept", operator, accepting)
+
+    def _get_well(self) -> None:
+        """Nothing goes wrong any more: first nothing changes and everybody must answer; then all change something."""
+        world, scheduler = self.world, self.scheduler
+        self._end_one_that_changes()
+        world.quiet = True
+        self._heal()
+        since = scheduler.now + 0.5
+        self._until_all(lambda worker: all(worker.last_used.get(thing, 0) > since for thing in THINGS), "use")
+        world.quiet = False
+        since = scheduler.now
+        self._until_all(lambda worker: worker.last_changed > since, "change")
+        scheduler.finished = True
+        scheduler.sleep(0)
+
+    def _end_one_that_changes(self) -> None:
+        """As the last misfortune: after it no change hides what was left half done."""
+        until = self.scheduler.now + 0.3
+        while self.scheduler.now < until:
+            self.scheduler.sleep(self.rng.expovariate(500))
+            for shared in self.world.machines:
+                holder = shared.turn.holder
+                if holder is not None and holder in self.world.processes and self.rng.random() < 0.3:
+                    self._end(holder, with_power=True)
+                    return
+
+    def _heal(self) -> None:
+        database = self.world.database
+        database.away = False
+        database.cut_off.clear()
+        self.scheduler.say("everything gets well")
+        for process in self._living():
+            self.scheduler.resume(process)
+        for shared in self.world.machines:
+            self.start(shared)
+
+    def _until_all(self, can: object, what: str) -> None:
+        began = self.scheduler.now
+        while not self._all(can):
+            self.scheduler.sleep(0.05)
+            self._heal_again()
+            if self.scheduler.now > began + _PROGRESS_SECONDS:
+                refusing = [each.process.name for each in self.world.workers.values() if not can(each)]  # type: ignore[operator]
+                self.scheduler.fail(f"all is well again, but {refusing} cannot {what}")
+
+    def _heal_again(self) -> None:
+        """What was under way when everything got well ends too."""
+        self.world.database.away = False
+        self.world.database.cut_off.clear()
+        for process in self._living():
+            if process.paused:
+                self.scheduler.resume(process)
+        self._look_after()
+
+    def _all(self, can: object) -> bool:
+        wanted = self._hosts * self._workers
+        workers: list[Worker] = list(self.world.workers.values())
+        return len(workers) == wanted and all(can(each) for each in workers)  # type: ignore[operator]
