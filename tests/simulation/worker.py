@@ -18,6 +18,7 @@ from kms.secret import Secret
 from kms.vault import change, host, memory, names, nodes, queue, store, tables, transaction
 from kms.vault.head import Head
 from kms.vault.host import _COUNTER, EPOCH, Host
+from kms.vault.keyset import Keyset
 from kms.vault.memory import Cache, Cell, Memory
 from kms.vault.queue import Group
 from kms.vault.rows import Mount
@@ -285,7 +286,8 @@ def of_value(value: int) -> datetime:
     return NOW + timedelta(seconds=value)
 
 
-KEYS = DerivedKeys(Secret(b"simulation".ljust(32, b"!")), b"simulated vault!")
+_ROOT_KEY = Secret(b"simulation".ljust(32, b"!"))
+KEYS = DerivedKeys(Keyset.of_one_root_key(_ROOT_KEY, b"simulated vault!"), b"simulated vault!")
 _LOG = SimpleNamespace(
     warning=lambda text, reason="": current.scheduler.say(text, reason),
     critical=lambda text, reason="": current.scheduler.say(text, reason),
@@ -305,11 +307,12 @@ def real_code_on_simulated_ground() -> Iterator[None]:
             memory, threading=_THREADS, structlog=_SILENT, Cell=WatchedCell, OrderedDict=Entries, **clock
         ),
         mock.patch.multiple(host, _COUNTERS=_COUNTERS),
-        mock.patch.multiple(nodes, _BEAT_SECONDS=0.4, _SILENT_SECONDS=1.5, **clock),
+        mock.patch.multiple(nodes, _BEAT_SECONDS=0.4, SILENT_SECONDS=1.5, **clock),
         mock.patch.multiple(queue, threading=_THREADS, **clock),
         mock.patch.multiple(
             store, structlog=_SILENT, Group=WatchedGroup, time=SimpleNamespace(sleep=waiting.sleep), **clock
         ),
+        mock.patch.multiple(store, read_schema=mock.Mock(), require_usable=mock.Mock()),  # all run one release
         mock.patch.multiple(transaction, MOST_CHANGES_NAMED=6, statements_for=lambda _: statements, cursor_of=Cursor),
         mock.patch.multiple(change, MOST_CHANGES_NAMED=6, _CHANGES_FORGOTTEN_AT_ONCE=3, cursor_of=Cursor),
     ]
