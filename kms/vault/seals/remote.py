@@ -129,7 +129,7 @@ def _read(response: HTTPResponse) -> Answer:
     if 300 <= response.status < 400:
         raise Untrusted(f"it answered {response.status}{outgoing.redirects(response.status)}")
     try:
-        return Answer(response.status, response.read(_LONGEST_ANSWER))
+        return Answer(response.status, response.read())
     except HTTPException:
         raise Unreachable("its answer was cut off") from None
 
