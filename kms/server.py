@@ -94,7 +94,7 @@ def main(*, debug: bool, **flags: Any) -> None:
             structlog.get_logger(READY_LOGGER).info("stopped, with every request answered")
     except StartError as error:
         print(f"The service does not start. {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 def prepare(

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.softhsm import PIN, SoftHsm
 from kms.config import Settings
-from kms.errors import StartError
+from kms.errors import StartAgainHarms, StartError
 from kms.vault.opening import open_vault, stored_keyslots
 from kms.vault.sealing import SealBroken
 from kms.vault.seals import pkcs11_token
@@ -141,7 +141,9 @@ def test_each_fault_is_a_sentence(hsm: SoftHsm, tmp_path: Path) -> None:
 def test_a_wrong_pin_is_tried_once(hsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_vault(hsm.settings(tmp_path / "data")).close()
     wrong = hsm.settings(tmp_path / "data", seal_pkcs11_pin="9731")
-    said = refusal(wrong)
+    with pytest.raises(StartAgainHarms) as refused:
+        open_vault(wrong)
+    said = str(refused.value)
     assert "tried once" in said
     assert "9731" not in said
 

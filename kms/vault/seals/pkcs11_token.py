@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from kms.errors import StartError
+from kms.errors import StartAgainHarms, StartError
 from kms.secret import Secret
 from kms.vault.sealing import SealBroken
 
@@ -194,13 +194,13 @@ def _session(where: Where, pin: Secret, *, writes: bool = False) -> Iterator[pkc
     with _token(where) as found:
         name = f"{where.module} {found.serial.hex()}"
         if _refused.get(name) == pin:
-            raise StartError(f"The {where.token} has refused this PIN already; it is not tried again.")
+            raise StartAgainHarms(f"The {where.token} has refused this PIN already; it is not tried again.")
         _require_tries_left(found, where)
         try:
             session = found.open(rw=writes, user_pin=pin.reveal().decode())
         except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange):
             _refused[name] = pin
-            raise StartError(_wrong_pin(where)) from None
+            raise StartAgainHarms(_wrong_pin(where)) from None
         try:
             yield session
         finally:
@@ -212,7 +212,7 @@ def _require_tries_left(found: pkcs11.Token, where: Where) -> None:
     import pkcs11
 
     if pkcs11.TokenFlag.USER_PIN_FINAL_TRY in found.flags:
-        raise StartError(
+        raise StartAgainHarms(
             f"The {where.token} says that the next wrong PIN locks it, so the PIN is not tried. Make sure that it is "
             "right, and log in once with the tools of the token: that gives it all its tries again."
         )
