@@ -158,6 +158,17 @@ def test_a_wrong_pin_is_tried_once(hsm: SoftHsm, tmp_path: Path, monkeypatch: py
     open_vault(hsm.settings(tmp_path / "data")).close()
 
 
+def test_the_pin_is_asked_for_once(hsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or PIN)
+    settings = hsm.settings(tmp_path / "data", seal_pkcs11_pin=None)
+    open_vault(settings).close()
+    assert asked == ["PIN of the token: "]
+    open_vault(settings).close()
+    assert len(asked) == 2
+
+
 def test_another_key_of_the_same_label_opens_nothing(hsm: SoftHsm, tmp_path: Path) -> None:
     settings = hsm.settings(tmp_path / "data")
     open_vault(settings).close()
