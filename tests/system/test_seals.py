@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.running import Running, Start, wait_until
-from helpers.shell import ROOT, blocks, run
+from helpers.shell import ROOT, blocks, run, variables_of
 from helpers.softhsm import SoftHsm
 from helpers.support import free_port
 from kms.config import load
@@ -31,17 +31,6 @@ def other(start: Start) -> Running:
         run(service, script)
     assert (service.folder / "seal-secret").stat().st_mode & 0o777 == 0o600
     return service
-
-
-def variables_of(script: str, folder: Path, **env: str) -> dict[str, str]:
-    """What the lines of a page before `python app.py` add to the environment."""
-    shown = script.partition("python app.py")[0] + "\nenv -0"
-    before = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", shown], cwd=folder, env=before, check=True, stdout=subprocess.PIPE
-    )
-    after = dict(line.split("=", 1) for line in done.stdout.decode().rpartition("\0")[0].split("\0") if "=" in line)
-    return {name: value for name, value in after.items() if name.startswith(("KMS_", "SOFTHSM2_"))}
 
 
 def starts_twice(start: Start, folder: Path, **settings: str) -> str:
