@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -45,8 +46,8 @@ def start_bao(tmp_path: Path) -> Iterator[StartBao]:
 def service(start: Start) -> Running:
     """A service where the page's lines made the key `openbao-unseal`, and an access key for it."""
     made = start("--workers", "1", login=False, KMS_ACCESS_KEY_LIFETIME="P365D")
-    run(made, "python -m kms login --credentials admin.json --token-file token")
-    made.token = (made.folder / "token").read_text()
+    run(made, "python -m kms login --credentials admin.json")
+    made.token = json.loads((made.folder / ".config/kms/session.json").read_text())["token"]
     for script in blocks(PAGE, "Make a key and a client for OpenBao"):
         run(made, script)
     assert (made.folder / "secret-id").stat().st_mode & 0o777 == 0o600
