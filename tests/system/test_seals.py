@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from helpers.running import Running, Start, wait_until
+from helpers.certificates import write_pair
+from helpers.running import Running, Start, process_of, wait_until
 from helpers.shell import ROOT, blocks, run, variables_of
-from helpers.softhsm import SoftHsm
+from helpers.softhsm import PIN, SoftHsm
 from helpers.support import free_port
 from kms.config import load
 from kms.vault.opening import open_vault
@@ -127,5 +129,38 @@ def test_an_installation_that_is_away_is_waited_for(start: Start, other: Running
         wait_until(lambda: "waiting for the KMS at localhost" in log.read_text(), log.read_text)
         start("--workers", "1", folder=other.folder, port=other.port, login=False, KMS_ACCESS_KEY_LIFETIME="P365D")
         service.wait_until_ready()
+    finally:
+        service.stop()
+
+
+def test_workers_of_gunicorn_get_what_their_parent_unsealed(tmp_path: Path) -> None:
+    """A worker that comes later neither has the PIN nor opens the token."""
+    hsm, port = SoftHsm.in_folder(tmp_path / "hsm"), free_port()
+    hsm.make_token()
+    write_pair(tmp_path)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("KMS_")}
+    environ |= {"KMS_SEAL": "pkcs11", "KMS_SEAL_PKCS11_MODULE": str(hsm.module), "KMS_SEAL_PKCS11_TOKEN": "kms"}
+    environ |= {"KMS_SEAL_PKCS11_PIN_FILE": "pin", "KMS_PORT": str(port), "KMS_WORKERS": "1", **hsm.environ}
+    (tmp_path / "pin").write_text(f"{PIN}\n")
+    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "app:app"]
+    environ["PYTHONPATH"] = str(ROOT)
+    service = Running(
+        tmp_path, port, process_of(command, tmp_path, tmp_path / "log", environ), tmp_path / "log", environ
+    )
+
+    def is_ready() -> bool:
+        assert service.process.poll() is None, service.log.read_text()
+        try:
+            return service.curl("GET", "/readyz").status == 200
+        except subprocess.CalledProcessError:
+            return False
+
+    try:
+        wait_until(is_ready, service.log.read_text, every=0.2)
+        hsm.configuration.write_text("directories.tokendir = /nowhere\n")
+        (worker,) = service.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        service.wait_for_workers(1, without={worker})
+        wait_until(is_ready, service.log.read_text, every=0.2)
     finally:
         service.stop()
