@@ -13,6 +13,7 @@ from kms import server as kms_server
 from kms.config import load
 from kms.log import configure_logging, logging_config
 from kms.renewal import context_in_force
+from kms.vault import unsealed
 from kms.vault.store import Vault
 
 _settings = load()
@@ -35,6 +36,7 @@ def on_starting(_server: Any) -> None:
     configure_logging(_settings)
     global _vault
     _, _vault = kms_server.prepare(_settings, context_in_force)
+    unsealed.inherited = _vault.unsealed  # the seal may want a person, or a token that counts wrong PINs
 
 
 def on_exit(_server: Any) -> None:

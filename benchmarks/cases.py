@@ -12,9 +12,9 @@ import click
 
 from benchmarks.programs import Running, Target
 from benchmarks.seeding import KEY_PATTERN, KEYS
-from kms.access import sigv4
-from kms.access.sigv4 import Signed
+from kms import sigv4
 from kms.secret import Secret
+from kms.sigv4 import Signed
 
 ITEMS = 100
 _KEYS: dict[str, dict[str, Any]] = {

@@ -40,6 +40,27 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seal_file: Path | None = None
     seal_passphrase: str | None = None
     seal_credential: Path | None = None
+    seal_pkcs11_module: Path | None = None
+    seal_pkcs11_token: str | None = None
+    seal_pkcs11_slot: int | None = None
+    seal_pkcs11_key: str = "kms"
+    seal_pkcs11_pin: str | None = None
+    seal_pkcs11_mechanism: Literal["AES_GCM", "AES_CBC"] | None = None
+    seal_pkcs11_make_key: Literal["on", "off"] = "on"
+    seal_kms_url: str | None = None
+    seal_kms_api: Literal["aws", "vault"] | None = None
+    seal_kms_key: str | None = None
+    seal_kms_ca: Path | None = None
+    seal_kms_wait: timedelta = timedelta(minutes=1)
+    seal_kms_region: str = "us-east-1"
+    seal_kms_access_key_id: str | None = None
+    seal_kms_secret_access_key: str | None = None
+    seal_kms_session_token: str | None = None
+    seal_kms_mount: str = "transit"
+    seal_kms_namespace: str | None = None
+    seal_kms_token: str | None = None
+    seal_kms_role_id: str | None = None
+    seal_kms_secret_id: str | None = None
 
     tls_cert: Path = Path("server.crt")
     tls_key: Path = Path("server.key")

@@ -12,7 +12,18 @@ from typing import ClassVar
 
 
 class StartError(Exception):
-    """The service cannot start; the message says why and what to do."""
+    """The service cannot start; the message says why and what to do. `exit_code` is what its process ends with."""
+
+    exit_code = 1
+
+
+class StartAgainHarms(StartError):
+    """The service cannot start, and a supervisor that starts it again by itself does damage.
+
+    systemd is told by `RestartPreventExitStatus=`. The code is EX_CONFIG of sysexits.h.
+    """
+
+    exit_code = 78
 
 
 class Refusal(Exception):

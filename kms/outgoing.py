@@ -43,6 +43,10 @@ class Unreachable(Exception):
         self.reason = reason
 
 
+class Untrusted(Unreachable):
+    """What answers is not who it should be, or nobody is trusted: trying again does not help."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a request goes: a host, a port, and the path with its query."""
@@ -77,16 +81,21 @@ def place_of(url: str, hosts: frozenset[str], member: str, not_named: str) -> Pl
     `member` is where the URL was given. Raises ValidationFailed; for another host with `not_named`, in which
     `{place}` stands for that.
     """
+    place = any_place(url, member)
+    if place.name not in hosts:
+        raise ValidationFailed(f"{member}: {not_named.format(place=place.name)}")
+    return place
+
+
+def any_place(url: str, member: str) -> Place:
+    """The place that `url` names, which an operator gave. `member` is where. Raises ValidationFailed."""
     parts = _URL.fullmatch(url) if len(url) <= _LONGEST_URL else None
     if parts is None:
         raise ValidationFailed(
             f"{member}: write https://HOST/PATH or https://HOST:PORT/PATH with the host in lower case, and no user, "
             "fragment or space."
         )
-    place = Place(parts["host"], int(parts["port"] or 443), parts["target"])
-    if place.name not in hosts:
-        raise ValidationFailed(f"{member}: {not_named.format(place=place.name)}")
-    return place
+    return Place(parts["host"], int(parts["port"] or 443), parts["target"])
 
 
 def exchange(
@@ -119,7 +128,7 @@ def exchange(
                     response.begin()
                     return read(response)
     except ssl.SSLCertVerificationError as error:
-        raise Unreachable(f"its certificate is not trusted: {error.verify_message}") from None
+        raise Untrusted(f"its certificate is not trusted: {error.verify_message}") from None
     except TimeoutError:
         raise Unreachable(f"it did not answer within {seconds:g} seconds") from None
     except (HTTPException, ValueError):
@@ -144,7 +153,7 @@ def tls_context(ca: Path | None, setting: str) -> ssl.SSLContext:
         version = (status.st_ino, status.st_mtime_ns, status.st_size) if status is not None else None
         return _context_made(ca, version, int(monotonic() / _CONTEXT_SECONDS))
     except OSError:
-        raise Unreachable(f"the file that {setting} names has no certificates that can be read") from None
+        raise Untrusted(f"the file that {setting} names has no certificates that can be read") from None
 
 
 @lru_cache(maxsize=4)

@@ -55,7 +55,7 @@ _NO_CERTIFICATES = (
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.  [default: kms-data]")
 @click.option("--database-url", help="sqlite:///PATH or postgresql://…  [default: SQLite in the data directory]")
 @click.option("--redis-url", help="Counts rate limits over several nodes.")
-@click.option("--seal", help="Where the root key comes from: file, passphrase or credential.  [default: file]")
+@click.option("--seal", help="What wraps the root key: file, passphrase, credential, pkcs11, kms …  [default: file]")
 @click.option("--bootstrap-file", type=click.Path(path_type=Path), help="Where the first credentials are written.")
 @click.option("--rate-limit", type=click.Choice(["on", "off"]), help="Switch rate limits off, for benchmarks only.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
@@ -96,7 +96,7 @@ def main(*, debug: bool, **flags: Any) -> None:
             structlog.get_logger(READY_LOGGER).info("stopped, with every request answered")
     except StartError as error:
         print(f"The service does not start. {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 def prepare(

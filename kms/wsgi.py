@@ -11,19 +11,21 @@ from kms.config import Settings, load
 from kms.files import faults_of_start
 from kms.log import configure_logging
 from kms.operations import Schedule, Service
+from kms.vault import unsealed as unsealed_before
 from kms.vault.unsealed import Unsealed
 
 
 def create_app(settings: Settings | None = None, unsealed: Unsealed | None = None) -> Flask:
     """The application, with its vault open and its schedule running.
 
-    Without `settings` they come from KMS_* variables, and without `unsealed` the seal unseals the vault.
+    Without `settings` they come from KMS_* variables. Without `unsealed` it is what was inherited from the process
+    that forked this one, and else the seal unseals the vault.
     Raises kms.errors.StartError.
     """
     settings = settings or load()
     configure_logging(settings)
     with faults_of_start(settings.data_dir):
-        service = Service.open(settings, unsealed=unsealed)
+        service = Service.open(settings, unsealed=unsealed or unsealed_before.inherited)
     schedule = Schedule(service)
     schedule.start()
     Finalize(None, service.write_at_the_end, exitpriority=1)  # also where workers end without `atexit`

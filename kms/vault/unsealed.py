@@ -14,6 +14,9 @@ from hashlib import sha256
 
 from kms.vault.keyset import Keyset
 
+inherited: Unsealed | None = None
+"""What the process that forked this one has unsealed, where the WSGI server is not ours and cannot hand it on."""
+
 _SIZE = 4096
 _LENGTH_BYTES = 4
 _HASH_BYTES = 32

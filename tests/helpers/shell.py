@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,6 +42,17 @@ def run(service: Running, script: str, **env: str) -> str:
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def variables_of(script: str, folder: Path, **env: str) -> dict[str, str]:
+    """What the lines of a page before `python app.py` add to the environment."""
+    shown = script.partition("python app.py")[0] + "\nenv -0"
+    before = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", shown], cwd=folder, env=before, check=True, stdout=subprocess.PIPE
+    )
+    after = dict(line.split("=", 1) for line in done.stdout.decode().rpartition("\0")[0].split("\0") if "=" in line)
+    return {name: value for name, value in after.items() if name.startswith(("KMS_", "SOFTHSM2_"))}
 
 
 def objects(text: str) -> list[dict[str, object]]:

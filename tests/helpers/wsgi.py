@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from helpers.support import World
-from kms.access import sigv4
-from kms.access.sigv4 import Signed
+from kms import sigv4
 from kms.secret import Secret
+from kms.sigv4 import Signed
 
 Headers = list[tuple[str, str]]
 

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from kms import errors
-from kms.access import sigv4
+from kms import errors, sigv4
 from kms.access.authentication import SigningCaller
 from kms.access.ratelimit import RateClass, identity
-from kms.access.sigv4 import Prepared, Signed
 from kms.api import requests
 from kms.api.admission import Admission
 from kms.api.aws.faults import Fault, unknown_token
 from kms.api.fast_path import Environ
 from kms.operations import Call, Service
+from kms.sigv4 import Prepared, Signed
 
 K = TypeVar("K")
 V = TypeVar("V")

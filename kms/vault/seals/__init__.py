@@ -10,11 +10,15 @@ from kms.vault.seals.base import KeySeal, Parameters, Seal
 from kms.vault.seals.credential import CredentialSeal
 from kms.vault.seals.file import FileSeal
 from kms.vault.seals.passphrase import PassphraseSeal
+from kms.vault.seals.pkcs11 import Pkcs11Seal
+from kms.vault.seals.remote_kms import KmsSeal
 
 SEALS: Mapping[str, Callable[[Settings], Seal]] = {
     "file": FileSeal,
     "passphrase": PassphraseSeal,
     "credential": CredentialSeal,
+    "pkcs11": Pkcs11Seal,
+    "kms": KmsSeal,
 }
 
 
