@@ -12,9 +12,11 @@ from typing import Any
 from kms import server as kms_server
 from kms.config import load
 from kms.log import configure_logging, logging_config
+from kms.process_protection import log_unprotected, protect_process
 from kms.renewal import context_in_force
 from kms.vault.store import Vault
 
+_unprotected = protect_process()  # before secrets are read; the workers are forked from here
 _settings = load()
 _vault: Vault | None = None
 
@@ -33,6 +35,7 @@ logconfig_dict = logging_config(_settings)
 def on_starting(_server: Any) -> None:
     """Check and prepare everything once, before the first worker."""
     configure_logging(_settings)
+    log_unprotected(_unprotected)
     global _vault
     _, _vault = kms_server.prepare(_settings, context_in_force)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
-import re
 import resource
 import select
 import signal
@@ -147,11 +146,11 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def _forget(descriptor: int) -> bool:
     """Take a socket out of what waits for it in this process, so that it wakes nobody there. Whether it did."""
-    waits_for_it = re.compile(rf"^tfd:\s+{descriptor}\s", re.MULTILINE)
     was_found = False
-    for entry in Path("/proc/self/fdinfo").iterdir():
-        with suppress(OSError):  # closed meanwhile
-            if waits_for_it.search(entry.read_text()):
+    # Not /proc/self/fdinfo: before Linux 5.14 a process that cannot be traced may not list that of its own.
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile, or does not wait for it
+            if str(entry.readlink()) == "anon_inode:[eventpoll]":
                 with select.epoll.fromfd(os.dup(int(entry.name))) as found:
                     found.unregister(descriptor)
                     was_found = True

@@ -187,7 +187,7 @@ class Metrics:
     def workers(self) -> list[int]:
         """The process ids of this service's workers on this host that live, this one among them."""
         found = {int(path.stem.rpartition("_")[2]) for path in self._directory.glob("*_*.db")}
-        return sorted(pid for pid in found if pid == os.getpid() or _parent_of(pid) == os.getppid())
+        return sorted(pid for pid in found if pid == os.getpid() or _is_in_this_group(pid))
 
     def costly(self, now: datetime, read: Callable[[], Sequence[Gauge]]) -> Sequence[Gauge]:
         """The result of `read`, at most a minute old. For gauges that take longer the more keys there are."""
@@ -235,10 +235,13 @@ class _ReadNow:
             yield family
 
 
-def _parent_of(pid: int) -> int | None:
-    """The process that started `pid`; None where that has ended."""
+def _is_in_this_group(pid: int) -> bool:
+    """Whether `pid` is there and of this service: workers are in the process group that they were forked in.
+
+    Asked of the kernel and not of /proc, where one worker cannot see another if it is mounted with `hidepid`
+    (systemd's ProtectProc=invisible): workers cannot be traced.
+    """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return os.getpgid(pid) == os.getpgrp()
     except OSError:
-        return None
-    return int(stat.rpartition(b")")[2].split()[1])  # the name before it may hold anything
+        return False

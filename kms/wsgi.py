@@ -11,6 +11,7 @@ from kms.config import Settings, load
 from kms.files import faults_of_start
 from kms.log import configure_logging
 from kms.operations import Schedule, Service
+from kms.process_protection import log_unprotected, protect_process
 from kms.secret import Secret
 
 
@@ -20,8 +21,10 @@ def create_app(settings: Settings | None = None, root_key: Secret | None = None)
     Without `settings` they come from KMS_* variables, and without `root_key` it comes from the seal.
     Raises kms.errors.StartError.
     """
+    unprotected = protect_process() if settings is None else []  # who has settings did that before
     settings = settings or load()
     configure_logging(settings)
+    log_unprotected(unprotected)
     with faults_of_start(settings.data_dir):
         service = Service.open(settings, root_key=root_key)
     schedule = Schedule(service)

@@ -43,6 +43,7 @@ GROUND = {
     "secret",
     "files",
     "mounted",
+    "process_protection",
     "config",
     "enums",
     "encryption_context",
