@@ -49,6 +49,8 @@ class WorkerState:
     cache_entries: Mapping[str, int]
     cache_misses: Mapping[str, int]
     database_errors: Mapping[str, int]
+    resident_bytes: int
+    open_descriptors: int
 
 
 class Metrics:
@@ -106,6 +108,15 @@ class Metrics:
         )
         self._cache_entries = library.Gauge(
             "kms_cache_entries", "What the workers remember.", ["cache"], registry=None, multiprocess_mode="livesum"
+        )
+        self._resident_bytes = library.Gauge(
+            "kms_resident_memory_bytes", "Memory of the workers.", registry=None, multiprocess_mode="livesum"
+        )
+        self._open_descriptors = library.Gauge(
+            "kms_open_descriptors",
+            "Files and connections of the workers.",
+            registry=None,
+            multiprocess_mode="livesum",
         )
         self._leases_held = library.Gauge(
             "kms_leases_held", "Workers that may answer from memory.", registry=None, multiprocess_mode="livesum"
@@ -176,6 +187,8 @@ class Metrics:
         self.add_up()
         self._leases_held.set(state.lease_held)
         self._epoch_seen.set(state.epoch)
+        self._resident_bytes.set(state.resident_bytes)
+        self._open_descriptors.set(state.open_descriptors)
         self._lease_failures._value.set(state.lease_failures)
         for cache, number in state.cache_misses.items():
             self._cache_misses.labels(cache)._value.set(number)

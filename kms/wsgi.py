@@ -6,6 +6,7 @@ from multiprocessing.util import Finalize
 
 from flask import Flask
 
+from kms.allocator import return_large_blocks
 from kms.api.application import create_flask_app
 from kms.config import Settings, load
 from kms.files import faults_of_start
@@ -25,6 +26,7 @@ def create_app(settings: Settings | None = None, root_key: Secret | None = None)
     settings = settings or load()
     configure_logging(settings)
     log_unprotected(unprotected)
+    return_large_blocks()
     with faults_of_start(settings.data_dir):
         service = Service.open(settings, root_key=root_key)
     schedule = Schedule(service)

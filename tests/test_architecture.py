@@ -44,6 +44,7 @@ GROUND = {
     "files",
     "mounted",
     "process_protection",
+    "allocator",
     "config",
     "enums",
     "encryption_context",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,9 @@ def test_nothing_of_it_can_be_looked_into_and_it_works(service: Running) -> None
     wait_until(
         lambda: held in service.curl("GET", "/metrics").text, lambda: service.curl("GET", "/metrics").text, 0.3
     )
+    descriptors = len(list(Path(f"/proc/{workers[0]}/fd").iterdir()))
+    found = re.search(r"^kms_open_descriptors ([0-9.]+)", service.curl("GET", "/metrics").text, re.MULTILINE)
+    assert found and float(found[1]) > 1.5 * descriptors  # of both
     made = [each for each in service.folder.rglob("*") if each.is_file()]
     assert {each.name for each in made if each.stat().st_mode & 0o077} == {"server.crt"}  # public
 
