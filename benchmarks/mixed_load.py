@@ -33,6 +33,10 @@ _DEEP = b"[" * 100_000
 _KEYS_USED = 2_000  # so many that each worker has met all of them long before a run ends
 
 
+class Unavailable(Exception):
+    """The answer was 503: the service says that it cannot do it now, and that nothing was done."""
+
+
 @dataclass
 class MixedLoad:
     """The load on one service; `answers` counts them by part and status, `unexpected` those that should not be."""
@@ -69,6 +73,8 @@ class MixedLoad:
                 for _ in part():
                     if self._stopping.is_set():
                         return
+            except Unavailable:
+                time.sleep(0.1)  # and then again, as clients do
             except (OSError, http.client.HTTPException) as error:
                 if part == self.refusals:  # a body that was not read ends its connection, as HTTP allows
                     self.answers["refusals", 0] += 1
@@ -161,19 +167,30 @@ class MixedLoad:
             verify=str(self.service.folder / "server.crt"),
             config=Config(retries={"max_attempts": 0}),
         )
-        key_id = client.create_key()["KeyMetadata"]["KeyId"]
-        for _ in range(50):
-            sealed = client.encrypt(KeyId=key_id, Plaintext=b"x" * 32)["CiphertextBlob"]
-            client.decrypt(CiphertextBlob=sealed)
-            client.generate_data_key(KeyId=key_id, KeySpec="AES_256")
-            client.describe_key(KeyId=key_id)
+
+        def ask(name: str, **given: Any) -> Any:
             try:
-                client.decrypt(CiphertextBlob=b"nonsense")
+                answer = getattr(client, name)(**given)
             except ClientError as refused:
-                self._count("aws", refused.response["ResponseMetadata"]["HTTPStatusCode"], {400})
+                code = refused.response["Error"]["Code"]
+                self._count(
+                    "aws", refused.response["ResponseMetadata"]["HTTPStatusCode"], {400, 503}, f"{name} {code}"
+                )
+                if code != "InvalidCiphertextException":
+                    raise Unavailable from None
+                return None
             self._count("aws", 200, {200})
+            return answer
+
+        key_id = ask("create_key")["KeyMetadata"]["KeyId"]
+        for _ in range(50):
+            sealed = ask("encrypt", KeyId=key_id, Plaintext=b"x" * 32)["CiphertextBlob"]
+            ask("decrypt", CiphertextBlob=sealed)
+            ask("generate_data_key", KeyId=key_id, KeySpec="AES_256")
+            ask("describe_key", KeyId=key_id)
+            ask("decrypt", CiphertextBlob=b"nonsense")
             yield
-        client.schedule_key_deletion(KeyId=key_id)
+        ask("schedule_key_deletion", KeyId=key_id)
         client.close()
         self._asker("aws")("DELETE", f"/api/v1/access-keys/{access['access_key_id']}", None, {200})
 
@@ -217,6 +234,9 @@ class MixedLoad:
             connection.request(method, path, sent, {**standing, **(headers or {})})
             answer = connection.getresponse()
             content = answer.read()
+            if answer.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+                self.answers[part, answer.status] += 1
+                raise Unavailable
             self._count(part, answer.status, expected, f"{method} {path.partition('?')[0]} {content[:200]!r}")
             if answer.headers.get_content_type() in {"application/json", "application/problem+json"}:
                 return json.loads(content)

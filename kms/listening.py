@@ -35,6 +35,8 @@ _HEADER_TIMEOUT_MS = 10_000  # Granian ends a connection that has been idle for 
 _DRAIN_SECONDS = _HEADER_TIMEOUT_MS / 1000 + 5
 _LAST_ANSWERS_SECONDS = 0.25  # at a stop: for handshakes under way, and to tell busy clients that it is over
 _DRY_RUN_SECONDS = 10
+_CONNECTIONS = 4096  # of one worker at once; one that is idle costs 18 KiB
+_DESCRIPTORS = 16384  # of one worker: handshakes do not count as connections yet, and have ten seconds
 _LOOKS, _LOOK_SECONDS = 200, 0.005
 
 
@@ -126,7 +128,7 @@ def _granian(settings: Settings, descriptor: int, pair: ServedPair, callback: An
         sock=(None, hold(descriptor, False, BACKLOG)),
         ipc=None,
         py_threads=settings.threads,
-        backpressure=max(1, BACKLOG // settings.workers),  # connections at once
+        backpressure=min(_CONNECTIONS, _descriptors() // 2),  # connections at once; others wait to be accepted
         # One protocol less to attack: a client of HTTP/2 could hold hundreds of half-sent bodies on one connection.
         http_mode=str(HTTPModes.http1),
         http1_opts=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
@@ -136,6 +138,16 @@ def _granian(settings: Settings, descriptor: int, pair: ServedPair, callback: An
         ssl_protocol_min=str(minimum),
     )
     worker.serve_mtr(scheduler, loop, ending)
+
+
+def _descriptors() -> int:
+    """How many descriptors this process may have, after asking for more where it may have few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if 0 <= soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return min(_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 @cache
