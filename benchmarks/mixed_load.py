@@ -133,7 +133,8 @@ class MixedLoad:
         cookie = {"Cookie": answer["set-cookie"].partition(";")[0]}
         page = ""
         for path in ("", "/keys", "/keys/new", "/grants", "/clients", "/audit", "/nothing"):
-            page = ask("GET", f"/console{path}", None, {200, 303, 403, 404}, cookie)["text"] or page
+            text = ask("GET", f"/console{path}", None, {200, 303, 403, 404}, cookie)["text"]
+            page = text if 'name="csrf"' in text else page
             yield
         if found := re.search(r'name="csrf" value="([^"]+)"', page):
             ask("POST", "/console/logout", urlencode({"csrf": found[1]}).encode(), {200}, own | cookie)

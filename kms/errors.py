@@ -197,7 +197,7 @@ class Conflict(Refusal):
 
 
 class LengthRequired(Refusal):
-    """The body was sent in chunks (`Transfer-Encoding: chunked`) and is a form, or the server in use decodes no chunks.
+    """The body came in chunks (`Transfer-Encoding: chunked`) and is a form, or the server in use decodes no chunks.
 
     Send the body in one piece, with the header `Content-Length`.
     """
