@@ -24,10 +24,12 @@ _SHOWN = 12
 @click.option("--every", default=10.0, show_default=True, help="Seconds between two looks.")
 @click.option("--workers", default=2, show_default=True)
 @click.option("--cores", default="0-1", show_default=True, help="Of the service.")
+@click.option("--caches", type=int, help="Bound each cache by so many entries, in place of 10,000 and more.")
 @click.option("--log", "log_path", type=click.Path(path_type=Path), help="Write the log of the service there.")
-def main(minutes: float, every: float, workers: int, cores: str, log_path: Path | None) -> None:
+def main(minutes: float, every: float, workers: int, cores: str, caches: int | None, log_path: Path | None) -> None:
     """Soak the service in mixed load, and print what it held over time."""
-    with programs.service(cores, workers) as service:
+    program = ("-m", "benchmarks.small_caches", str(caches)) if caches else (str(programs.ROOT / "app.py"),)
+    with programs.service(cores, workers, program) as service:
         load, samples, began = MixedLoad(service), list[Sample](), time.monotonic()
         threads = load.run()
         try:
