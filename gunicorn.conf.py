@@ -28,6 +28,7 @@ umask = 0o077
 graceful_timeout = 30
 certfile = str(_settings.tls_cert)  # these two only make gunicorn speak TLS; `ssl_context` below is what it uses
 keyfile = str(_settings.tls_key)
+control_socket_disable = True  # gunicorn's own door, at one path for all that this user runs; signals do the same
 forwarder_headers = ""  # else a header of that name moves the path, from whoever is on this host
 logconfig_dict = logging_config(_settings)
 

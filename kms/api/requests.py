@@ -19,6 +19,7 @@ from kms.errors import (
     AuthenticationFailed,
     LengthRequired,
     MalformedRequest,
+    Refusal,
     TooLarge,
     UnsupportedMediaType,
     ValidationFailed,
@@ -124,6 +125,15 @@ def read(stream: BinaryIO, length: int | None, limit: int) -> bytes:
 
     Raises MalformedRequest where there are fewer, or none in chunks, and TooLarge where chunks go on beyond `limit`.
     """
+    try:
+        return _read(stream, length, limit)
+    except Refusal:
+        raise
+    except Exception:  # noqa: BLE001  # gunicorn has errors of its own for chunks and trailers that are malformed
+        raise MalformedRequest("The body cannot be read.") from None
+
+
+def _read(stream: BinaryIO, length: int | None, limit: int) -> bytes:
     if length is None:
         body = _up_to(stream, limit + 1)
         if len(body) > limit:

@@ -68,6 +68,18 @@ def test_chunks_without_anything_in_them_are_not_taken_for_no_body(vault: Vault)
     assert vault.read("transit/keys/nothing").status == 404
 
 
+def test_chunks_that_the_server_cannot_take_apart_are_refused(vault: Vault) -> None:
+    class Malformed(io.BytesIO):
+        """As gunicorn hands a body on in which a chunk is malformed."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            raise ValueError("InvalidChunkSize")
+
+    given = {"CONTENT_LENGTH": None, "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    answer = vault.send("POST", "transit/random", **given, **{"wsgi.input": Malformed()})
+    assert answer.status == 400
+
+
 def test_a_form_in_chunks_is_refused(unlimited_world: World) -> None:
     given = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": None, "wsgi.input_terminated": True}
     for kind in ("application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; charset=utf-8"):
