@@ -19,7 +19,7 @@ def blocks(page: str, section: str) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-_PUBLIC = re.compile(r"server\.crt|.*\.pub")  # certificates and public keys
+_PUBLIC = re.compile(r"server\.crt|cluster-keys\.json|.*\.pub")  # certificates and public keys
 _OTHERS = 0o077
 
 
