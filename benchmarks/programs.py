@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,15 +135,18 @@ class Running:
 
 
 @contextlib.contextmanager
-def service(core: str, workers: int = 1) -> Iterator[Running]:
-    """The service in a folder of its own, on a seeded vault, with every safety feature on and limits out of reach."""
+def service(core: str, workers: int = 1, program: Sequence[str] = (str(ROOT / "app.py"),)) -> Iterator[Running]:
+    """The service in a folder of its own, on a seeded vault, with every safety feature on and limits out of reach.
+
+    `program`: what Python runs that serves, where it is not the service alone.
+    """
     folder = Path(tempfile.mkdtemp(prefix="kms-benchmark-"))
     environ = {name: value for name, value in os.environ.items() if name not in _CA_VARIABLES}
     environ |= {"KMS_RATE_LIMIT_USE": "1000000000/second", "KMS_RATE_LIMIT_GENERATE": "1000000/second"}
     environ |= {"KMS_RATE_LIMIT_MANAGE": "1000000/second", "KMS_RATE_LIMIT_AUTHENTICATE": "1000000/second"}
-    environ |= {"KMS_RATE_LIMIT_PUBLIC": "1000000/second"}
+    environ |= {"KMS_RATE_LIMIT_PUBLIC": "1000000/second", "PYTHONPATH": str(ROOT)}
     port, process = _free_port(), None
-    command = ["taskset", "-c", core, sys.executable, str(ROOT / "app.py"), "--port", str(port)]
+    command = ["taskset", "-c", core, sys.executable, *program, "--port", str(port)]
     command += ["--workers", str(workers), "--bootstrap-file", "admin.json"]
     try:
         for attempt in ("first", "second"):  # the second start is on an existing vault

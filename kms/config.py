@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from kms.errors import StartError
+from kms.process_protection import withheld
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -174,6 +175,7 @@ _OF_THE_COMMAND_LINE = ("KMS_URL", "KMS_CA_CERT", "KMS_HOME")
 _SERVICE_NAME = re.compile(
     r"KMS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]+@|[?&]password=")
 _SERVICE_ADDRESS = re.compile("(tcp|udp|sctp)://")
 
 
@@ -183,6 +185,9 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
     Raises StartError, which names the setting that is wrong or cannot be read.
     """
     flags = dict(flags or {})
+    _require_no_password(flags)
+    if environ is os.environ:
+        environ = {**withheld, **environ}
     config = flags.pop("config", None) or environ.get(_CONFIG)
     values: dict[str, Any] = {**_from_toml(config), **_from_environment(environ), **flags}
     try:
@@ -201,6 +206,16 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         raise StartError("console_idle must be from a minute to a day (PT1M to P1D).")
     _ = settings.proxy_networks, settings.origin
     return settings
+
+
+def _require_no_password(flags: Mapping[str, Any]) -> None:
+    """Refuse a password among the arguments, which every user of a host can read. Raises StartError."""
+    for name, value in flags.items():
+        if name.endswith("_url") and _PASSWORD.search(str(value)):
+            raise StartError(
+                f"--{name.replace('_', '-')} has a password in it, and every user of this host can read arguments. "
+                f"Write the URL into a file with mode 0600, and name the file in KMS_{name.upper()}_FILE."
+            )
 
 
 def _network(text: str) -> Network:

@@ -208,7 +208,7 @@ class Conflict(Refusal):
 
 
 class LengthRequired(Refusal):
-    """The body was sent in chunks (`Transfer-Encoding: chunked`), which the server in use does not decode.
+    """The body came in chunks (`Transfer-Encoding: chunked`) and is a form, or the server in use decodes no chunks.
 
     Send the body in one piece, with the header `Content-Length`.
     """

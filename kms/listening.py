@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
-import re
 import resource
 import select
 import signal
@@ -36,6 +35,8 @@ _HEADER_TIMEOUT_MS = 10_000  # Granian ends a connection that has been idle for 
 _DRAIN_SECONDS = _HEADER_TIMEOUT_MS / 1000 + 5
 _LAST_ANSWERS_SECONDS = 0.25  # at a stop: for handshakes under way, and to tell busy clients that it is over
 _DRY_RUN_SECONDS = 10
+_CONNECTIONS = 4096  # of one worker at once; one that is idle costs 18 KiB
+_DESCRIPTORS = 16384  # of one worker: handshakes do not count as connections yet, and have ten seconds
 _LOOKS, _LOOK_SECONDS = 200, 0.005
 
 
@@ -127,7 +128,7 @@ def _granian(settings: Settings, descriptor: int, pair: ServedPair, callback: An
         sock=(None, hold(descriptor, False, BACKLOG)),
         ipc=None,
         py_threads=settings.threads,
-        backpressure=max(1, BACKLOG // settings.workers),  # connections at once
+        backpressure=min(_CONNECTIONS, _descriptors() // 2),  # connections at once; others wait to be accepted
         # One protocol less to attack: a client of HTTP/2 could hold hundreds of half-sent bodies on one connection.
         http_mode=str(HTTPModes.http1),
         http1_opts=HTTP1Settings(header_read_timeout=_HEADER_TIMEOUT_MS),
@@ -139,6 +140,16 @@ def _granian(settings: Settings, descriptor: int, pair: ServedPair, callback: An
     worker.serve_mtr(scheduler, loop, ending)
 
 
+def _descriptors() -> int:
+    """How many descriptors this process may have, after asking for more where it may have few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if 0 <= soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return min(_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
     """What Granian asks for and does not use with WSGI."""
@@ -147,11 +158,11 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def _forget(descriptor: int) -> bool:
     """Take a socket out of what waits for it in this process, so that it wakes nobody there. Whether it did."""
-    waits_for_it = re.compile(rf"^tfd:\s+{descriptor}\s", re.MULTILINE)
     was_found = False
-    for entry in Path("/proc/self/fdinfo").iterdir():
-        with suppress(OSError):  # closed meanwhile
-            if waits_for_it.search(entry.read_text()):
+    # Not /proc/self/fdinfo: before Linux 5.14 a process that cannot be traced may not list that of its own.
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile, or does not wait for it
+            if str(entry.readlink()) == "anon_inode:[eventpoll]":
                 with select.epoll.fromfd(os.dup(int(entry.name))) as found:
                     found.unregister(descriptor)
                     was_found = True

@@ -49,6 +49,8 @@ class WorkerState:
     cache_entries: Mapping[str, int]
     cache_misses: Mapping[str, int]
     database_errors: Mapping[str, int]
+    resident_bytes: int
+    open_descriptors: int
     counts_alone: bool = False
 
 
@@ -107,6 +109,15 @@ class Metrics:
         )
         self._cache_entries = library.Gauge(
             "kms_cache_entries", "What the workers remember.", ["cache"], registry=None, multiprocess_mode="livesum"
+        )
+        self._resident_bytes = library.Gauge(
+            "kms_resident_memory_bytes", "Memory of the workers.", registry=None, multiprocess_mode="livesum"
+        )
+        self._open_descriptors = library.Gauge(
+            "kms_open_descriptors",
+            "Files and connections of the workers.",
+            registry=None,
+            multiprocess_mode="livesum",
         )
         self._leases_held = library.Gauge(
             "kms_leases_held", "Workers that may answer from memory.", registry=None, multiprocess_mode="livesum"
@@ -184,6 +195,8 @@ class Metrics:
         self._leases_held.set(state.lease_held)
         self._counting_alone.set(state.counts_alone)
         self._epoch_seen.set(state.epoch)
+        self._resident_bytes.set(state.resident_bytes)
+        self._open_descriptors.set(state.open_descriptors)
         self._lease_failures._value.set(state.lease_failures)
         for cache, number in state.cache_misses.items():
             self._cache_misses.labels(cache)._value.set(number)
@@ -195,7 +208,7 @@ class Metrics:
     def workers(self) -> list[int]:
         """The process ids of this service's workers on this host that live, this one among them."""
         found = {int(path.stem.rpartition("_")[2]) for path in self._directory.glob("*_*.db")}
-        return sorted(pid for pid in found if pid == os.getpid() or _parent_of(pid) == os.getppid())
+        return sorted(pid for pid in found if pid == os.getpid() or _is_in_this_group(pid))
 
     def costly(self, now: datetime, read: Callable[[], Sequence[Gauge]]) -> Sequence[Gauge]:
         """The result of `read`, at most a minute old. For gauges that take longer the more keys there are."""
@@ -243,10 +256,13 @@ class _ReadNow:
             yield family
 
 
-def _parent_of(pid: int) -> int | None:
-    """The process that started `pid`; None where that has ended."""
+def _is_in_this_group(pid: int) -> bool:
+    """Whether `pid` is there and of this service: workers are in the process group that they were forked in.
+
+    Asked of the kernel and not of /proc, where one worker cannot see another if it is mounted with `hidepid`
+    (systemd's ProtectProc=invisible): workers cannot be traced.
+    """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return os.getpgid(pid) == os.getpgrp()
     except OSError:
-        return None
-    return int(stat.rpartition(b")")[2].split()[1])  # the name before it may hold anything
+        return False

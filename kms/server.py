@@ -33,6 +33,7 @@ from kms.log import READY_LOGGER, configure_logging
 from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.system.checking import INTEGRITY
+from kms.process_protection import log_unprotected, protect_process
 from kms.renewal import Renewal, require_served
 from kms.sd_notify import ServiceManager
 from kms.vault import claims, served
@@ -73,13 +74,14 @@ def main(*, debug: bool, **flags: Any) -> None:
     For example:
       kms serve --host 0.0.0.0 --data-dir /var/lib/kms
     """
-    os.umask(0o077)
+    unprotected = protect_process()
     manager = ServiceManager.of_environment()
     try:
         settings = load({name: value for name, value in flags.items() if value is not None})
         if debug:
             settings = msgspec.structs.replace(settings, log_level="debug", workers=1)
         configure_logging(settings)
+        log_unprotected(unprotected)
         manager.say("Opening the vault")
         settings, vault = prepare(settings, tls.server_context if debug else require_served)
         if settings.client_ca is not None and not settings.proxy_networks:

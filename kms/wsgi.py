@@ -6,11 +6,13 @@ from multiprocessing.util import Finalize
 
 from flask import Flask
 
+from kms.allocator import return_large_blocks
 from kms.api.application import create_flask_app
 from kms.config import Settings, load
 from kms.files import faults_of_start
 from kms.log import configure_logging
 from kms.operations import Schedule, Service
+from kms.process_protection import log_unprotected, protect_process
 from kms.vault import unsealed as unsealed_before
 from kms.vault.unsealed import Unsealed
 
@@ -22,8 +24,11 @@ def create_app(settings: Settings | None = None, unsealed: Unsealed | None = Non
     that forked this one, and else the seal unseals the vault.
     Raises kms.errors.StartError.
     """
+    unprotected = protect_process() if settings is None else []  # who has settings did that before
     settings = settings or load()
     configure_logging(settings)
+    log_unprotected(unprotected)
+    return_large_blocks()
     with faults_of_start(settings.data_dir):
         service = Service.open(settings, unsealed=unsealed or unsealed_before.inherited)
     schedule = Schedule(service)

@@ -43,6 +43,8 @@ GROUND = {
     "secret",
     "files",
     "mounted",
+    "process_protection",
+    "allocator",
     "config",
     "enums",
     "encryption_context",

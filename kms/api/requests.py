@@ -19,6 +19,7 @@ from kms.errors import (
     AuthenticationFailed,
     LengthRequired,
     MalformedRequest,
+    Refusal,
     TooLarge,
     UnsupportedMediaType,
     ValidationFailed,
@@ -28,6 +29,7 @@ from kms.operations.core.declare import MOST_ITEMS, BatchItems, Operation, Reque
 _AT = re.compile(r" - at `\$\.?(?P<where>.*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _STEP = re.compile(r"(\w+)|\[[^\]]*\]")
+_FORM = "application/x-www-form-urlencoded"
 LONGEST_HEADER = 1024
 _LONGEST_NUMBER = 18
 NO_CREDENTIALS = (
@@ -80,10 +82,13 @@ def body_length(environ: Mapping[str, Any], limit: int) -> int | None:
     """How many bytes the body of a request has; None where it comes in chunks, which say themselves where they end.
 
     Raises MalformedRequest, TooLarge, and LengthRequired where the server underneath hands chunks on as they are, for
-    what was sent and not read must never count as empty.
+    what was sent and not read must never count as empty. Granian ends a body in which a chunk is malformed, or which
+    is cut off, as if it were whole. Of JSON that leaves what is no object, but a form that is cut off is a form.
     """
     if "HTTP_TRANSFER_ENCODING" in environ:
-        if not environ.get("wsgi.input_terminated"):
+        if environ["HTTP_TRANSFER_ENCODING"].strip().lower() != "chunked":
+            raise MalformedRequest("No Transfer-Encoding but chunked is taken.")
+        if not environ.get("wsgi.input_terminated") or environ.get("CONTENT_TYPE", "").strip().lower()[:33] == _FORM:
             raise LengthRequired("Send the body whole, with its Content-Length.")
         return None
     text = environ.get("CONTENT_LENGTH", "")
@@ -118,12 +123,23 @@ def read_unproven(admission: Admission, who: str, stream: BinaryIO, length: int 
 def read(stream: BinaryIO, length: int | None, limit: int) -> bytes:
     """A body of `length` bytes, as `body_length` gives it.
 
-    Raises MalformedRequest where there are fewer, and TooLarge where chunks go on beyond `limit`.
+    Raises MalformedRequest where there are fewer, or none in chunks, and TooLarge where chunks go on beyond `limit`.
     """
+    try:
+        return _read(stream, length, limit)
+    except Refusal:
+        raise
+    except Exception:  # noqa: BLE001  # gunicorn has errors of its own for chunks and trailers that are malformed
+        raise MalformedRequest("The body cannot be read.") from None
+
+
+def _read(stream: BinaryIO, length: int | None, limit: int) -> bytes:
     if length is None:
         body = _up_to(stream, limit + 1)
         if len(body) > limit:
             raise TooLarge(f"The body has more than {limit} bytes.")
+        if not body:  # or its first chunk is malformed
+            raise MalformedRequest("The body was sent in chunks and has none that can be read. Send it whole.")
         return body
     body = stream.read(length)
     if len(body) < length:
@@ -149,7 +165,7 @@ def parse(http: HttpRequest, operation: Operation, body: bytes) -> Request | Bat
     if operation.method == "GET":
         return _query(http, operation)
     if body.strip():
-        if http.mimetype == "application/x-www-form-urlencoded" and operation.is_token_endpoint:
+        if http.mimetype == _FORM and operation.is_token_endpoint:
             return converted(_form(body), operation.request)
         if http.mimetype != "application/json" and not http.mimetype.endswith("+json"):
             raise UnsupportedMediaType("Send JSON, with the header Content-Type: application/json.")

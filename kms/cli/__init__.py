@@ -6,6 +6,7 @@ import click
 
 from kms import __version__
 from kms.cli.commands import Commands, Lazy
+from kms.process_protection import protect_process
 
 _SECTIONS = {
     "Session": {
@@ -59,6 +60,7 @@ def main() -> None:
 
     Log in first: `kms login`. The token is kept in a file that only you can read, and so is a configuration for curl.
     """
+    protect_process()
 
 
 __all__ = ["main"]

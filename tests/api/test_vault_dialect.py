@@ -56,6 +56,40 @@ def test_chunks_end_at_the_limit(vault: Vault) -> None:
     assert in_chunks(vault, "auth/userpass/login/x", b" " * 25_000).status == 413
 
 
+@pytest.mark.parametrize("coding", ["gzip, chunked", "chunked, identity", "identity", "chunked, chunked", ""])
+def test_other_transfer_codings_are_refused(vault: Vault, coding: str) -> None:
+    given = {"CONTENT_LENGTH": None, "HTTP_TRANSFER_ENCODING": coding, "wsgi.input_terminated": True}
+    answer = vault.send("POST", "transit/random", **given, **{"wsgi.input": io.BytesIO(b"{}")})
+    assert answer.status == 400
+
+
+def test_chunks_without_anything_in_them_are_not_taken_for_no_body(vault: Vault) -> None:
+    assert in_chunks(vault, "transit/keys/nothing", b"").status == 400
+    assert vault.read("transit/keys/nothing").status == 404
+
+
+def test_chunks_that_the_server_cannot_take_apart_are_refused(vault: Vault) -> None:
+    class Malformed(io.BytesIO):
+        """As gunicorn hands a body on in which a chunk is malformed."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            raise ValueError("InvalidChunkSize")
+
+    given = {"CONTENT_LENGTH": None, "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    answer = vault.send("POST", "transit/random", **given, **{"wsgi.input": Malformed()})
+    assert answer.status == 400
+
+
+def test_a_form_in_chunks_is_refused(unlimited_world: World) -> None:
+    given = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": None, "wsgi.input_terminated": True}
+    for kind in ("application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded ; charset=utf-8"):
+        for path in ("/auth/token", "/console/login", "/"):
+            body = io.BytesIO(b"Action=GetCallerIdentity&grant_type=client_credentials")
+            environ = {"REQUEST_METHOD": "POST", "PATH_INFO": path, "wsgi.input": body, "CONTENT_TYPE": kind, **given}
+            line, _, _ = called(unlimited_world.http.application.wsgi_app, environ_of(b"", **environ))
+            assert line.split()[0] == "411", path
+
+
 def test_chunks_at_the_other_doors(unlimited_world: World) -> None:
     api = unlimited_world.user("chunky")
     given = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": None, "CONTENT_TYPE": "application/json"}

@@ -20,8 +20,22 @@ def blocks(page: str, section: str) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
+_PUBLIC = re.compile(r"server\.crt|cluster-keys\.json|.*\.pub")  # certificates and public keys
+_OTHERS = 0o077
+
+
+def open_to_others(folder: Path) -> set[str]:
+    """The names of the files in `folder` that others can read or write, and that are not public."""
+    files = (each for each in folder.rglob("*") if each.is_file() and not _PUBLIC.fullmatch(each.name))
+    return {each.name for each in files if each.stat().st_mode & _OTHERS}
+
+
 def run(service: Running, script: str, **env: str) -> str:
-    """`script`, by bash, on the port of this test's service, with this Python as the one that is activated."""
+    """`script`, by bash, on the port of this test's service, with this Python as the one that is activated.
+
+    What it writes must be for its user alone, although the shell would let others read it (umask 022).
+    """
+    before = open_to_others(service.folder)
     environ = {
         **service.environ,
         "HOME": str(service.folder),
@@ -39,8 +53,10 @@ def run(service: Running, script: str, **env: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        umask=0o022,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    assert open_to_others(service.folder) <= before, script
     return done.stdout
 
 

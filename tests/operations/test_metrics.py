@@ -216,7 +216,7 @@ def test_a_worker_that_ended_leaves_its_counts_and_no_gauge(world: World) -> Non
     script = (
         "import sys\nfrom pathlib import Path\nfrom kms.metrics import Metrics, WorkerState\n"
         "m = Metrics(Path(sys.argv[1]))\nm.count_login('success')\n"
-        "m.sample(WorkerState(True, 2, 0, {'c': 5}, {'c': 7}, {}))\n"
+        "m.sample(WorkerState(True, 2, 0, {'c': 5}, {'c': 7}, {}, 1, 1))\n"
     )
     before = of(world, "kms_logins_total", "success")
     subprocess.run(["python", "-c", script, str(folder)], check=True, cwd=ROOT)
