@@ -40,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seal_file: Path | None = None
     seal_passphrase: str | None = None
     seal_credential: Path | None = None
+    seal_shamir_shares: int = 5
+    seal_shamir_threshold: int = 3
+    seal_shares_dir: Path | None = None
+    seal_share_files: str = ""
 
     tls_cert: Path = Path("server.crt")
     tls_key: Path = Path("server.key")

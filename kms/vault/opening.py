@@ -35,6 +35,14 @@ Unseal = Callable[[list[Keyslot], bytes], Keyset]
 
 
 @dataclass(frozen=True)
+class Stored:
+    """What anybody can read of a vault that is there: its id, and its keyslots, whose codes nobody has checked."""
+
+    vault_id: bytes
+    slots: list[Keyslot]
+
+
+@dataclass(frozen=True)
 class _Found:
     """A vault that is there. `slot` is the keyslot that opened it; None where another process had opened it."""
 
@@ -166,6 +174,22 @@ class _Opening:
         seal = self._seals.named(SealRecord.decoded(record).name)
         slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, derived_keys.vault_id)
         _write_in_head(connection, derived_keys, slot)
+
+
+def stored_vault(settings: Settings) -> Stored | None:
+    """The vault in the database of `settings`, without opening it; None where there is none. Raises StartError."""
+    private_directory(settings.data_dir)
+    engine = connect(settings.database)
+    try:
+        with engine.connect() as connection, connection.begin():
+            if not inspect(connection).has_table("vault"):
+                return None
+            vault_id = connection.execute(select(tables.vault.c.vault_id)).scalar()
+            return None if vault_id is None else Stored(bytes(vault_id), stored_keyslots(connection))
+    except DBAPIError as error:
+        raise StartError(f"The database cannot be used: {error.orig}") from None
+    finally:
+        engine.dispose()
 
 
 def new_vault_id() -> bytes:

@@ -10,11 +10,13 @@ from kms.vault.seals.base import KeySeal, Parameters, Seal
 from kms.vault.seals.credential import CredentialSeal
 from kms.vault.seals.file import FileSeal
 from kms.vault.seals.passphrase import PassphraseSeal
+from kms.vault.seals.shamir import ShamirSeal
 
 SEALS: Mapping[str, Callable[[Settings], Seal]] = {
     "file": FileSeal,
     "passphrase": PassphraseSeal,
     "credential": CredentialSeal,
+    "shamir": ShamirSeal,
 }
 
 
@@ -34,4 +36,4 @@ class Seals:
         return self._made[name]
 
 
-__all__ = ["SEALS", "KeySeal", "Parameters", "Seal", "Seals"]
+__all__ = ["SEALS", "KeySeal", "Parameters", "Seal", "Seals", "ShamirSeal"]
