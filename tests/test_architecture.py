@@ -31,6 +31,9 @@ LEVELS = [
         "listening",
         "renewal",
         "sd_notify",
+        "sealed",
+        "unseal_socket",
+        "answering",
         "workers",
         "__main__",
     },
@@ -141,6 +144,8 @@ def test_secrets_are_revealed_in_few_places() -> None:
         "vault/keyset.py",
         "vault/seals/base.py",
         "vault/recovery.py",
+        "vault/root_keys.py",
+        "vault/shares.py",
         "tls.py",
         "access/sigv4.py",
     }

@@ -48,7 +48,7 @@ class _Found:
 
     derived_keys: DerivedKeys
     revision: str
-    slot: str | None
+    slot: Keyslot | None
 
 
 def open_vault(
@@ -136,7 +136,7 @@ class _Opening:
             raise StartError(keyslots.wrong_key(record.name)) from None
         return _Found(derived_keys, revision or _FIRST_REVISION, slot)
 
-    def _keyset(self, slots: list[Keyslot], record: SealRecord, vault_id: bytes) -> tuple[Keyset, str | None]:
+    def _keyset(self, slots: list[Keyslot], record: SealRecord, vault_id: bytes) -> tuple[Keyset, Keyslot | None]:
         if self._unsealed is not None:
             return self._unsealed.keyset(), None
         if self._unseal is not None:
@@ -147,7 +147,7 @@ class _Opening:
         seal = self._seals.named(record.name)
         if not isinstance(seal, KeySeal):
             raise StartError("The keyslots of the vault were removed outside the service.")
-        return Keyset.of_one_root_key(seal.seal_key(record.parameters), vault_id), keyslots.SEAL
+        return Keyset.of_one_root_key(seal.seal_key(record.parameters), vault_id), None
 
     def _new(self, connection: Connection, revision: str) -> _Found:
         seal = self._seals.named(self._settings.seal)
@@ -159,12 +159,9 @@ class _Opening:
         row = {"id": 1, "vault_id": vault_id, "seal": record, "created_at": created_at, "check_value": check_value}
         connection.execute(insert(tables.vault).values(row))
         _make_head(connection, derived_keys, set())
-        _write_in_head(
-            connection,
-            derived_keys,
-            keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, vault_id),
-        )
-        return _Found(derived_keys, revision, keyslots.SEAL)
+        slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, vault_id)
+        _write_in_head(connection, derived_keys, slot)
+        return _Found(derived_keys, revision, slot)
 
     def _add_keyslot(self, connection: Connection, derived_keys: DerivedKeys) -> None:
         """Give a vault from before there were keyslots its first."""
