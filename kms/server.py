@@ -28,6 +28,7 @@ from kms.files import faults_of_start, private_directory
 from kms.log import READY_LOGGER, configure_logging
 from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
+from kms.operations.core.new_seal import settle_seal
 from kms.operations.system.checking import INTEGRITY
 from kms.renewal import Renewal, require_served
 from kms.sd_notify import ServiceManager
@@ -149,6 +150,7 @@ def _prepare(
     vault = open_vault(settings, unseal=unsealing)
     if unsealing is not None:
         vault.opened_by = unsealing.opened
+    settle_seal(vault)
     if vault.host.distrust is not None:
         structlog.get_logger().critical("KEYS ARE NOT USED until `vault accept`", reason=vault.host.distrust)
     else:
