@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
@@ -13,7 +14,7 @@ from kms.clock import utc_now
 from kms.config import Settings
 from kms.errors import IntegrityFailure, StartError
 from kms.files import private_directory
-from kms.vault import first_release, keyslots, tables
+from kms.vault import first_release, keyslots, new_root_keys, tables
 from kms.vault.change import Change
 from kms.vault.database import connect
 from kms.vault.head import Head, TableDigest
@@ -82,6 +83,7 @@ def open_vault(
     vault.unsealed = unsealed or Unsealed(derived_keys.keyset)
     vault.opened_by = found.slot
     derived_keys.learned = vault.unsealed.learn
+    vault.unsealed.learn(derived_keys.keyset)
     try:
         vault.require_newest()
     except IntegrityFailure as failure:
@@ -130,6 +132,7 @@ class _Opening:
         record = SealRecord.decoded(row["seal"])
         keyset, slot = self._keyset(stored_keyslots(connection), record, vault_id)
         derived_keys = DerivedKeys(keyset, vault_id)
+        derived_keys.find_missing = partial(new_root_keys.learned, connection, derived_keys)
         try:
             revision = derived_keys.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
         except SealBroken:

@@ -124,6 +124,14 @@ class DerivedKeys:
         except InvalidTag:
             raise SealBroken("sealed value does not open where it stands") from None
 
+    def seal_root_key(self, number: int, root_key: Secret) -> bytes:
+        """A new root key, sealed under the one before."""
+        return self.seal(root_key.reveal(), ("root key", number))
+
+    def open_root_key(self, number: int, sealed: bytes) -> Secret:
+        """What `seal_root_key` sealed. Raises SealBroken."""
+        return Secret(self.open(sealed, ("root key", number)))
+
     def row_mac(self, row: bytes) -> bytes:
         """HMAC-SHA-256 over the canonical form of a row, after the number of its root key where that is not 1."""
         number = self.current
@@ -206,11 +214,6 @@ class DerivedKeys:
 
     def _context(self, bound_to: SealContext) -> bytes:
         return msgspec.msgpack.encode((self.vault_id, *bound_to))
-
-
-def root_key_binding(number: int) -> SealContext:
-    """What a new root key is bound to, sealed under the one before."""
-    return ("root key", number)
 
 
 def number_of_code(code: bytes) -> int:

@@ -193,6 +193,30 @@ def test_a_process_that_slept_through_it_says_that_it_must_be_restarted(settings
     asleep.close()
 
 
+def test_a_process_that_starts_in_the_middle_learns_it(settings: Settings, vault: Vault) -> None:
+    before = Unsealed(vault.derived_keys.keyset)  # no process of this host has met the new root key yet
+    begun(settings, vault)
+    started = open_vault(settings, before)
+    everything_opens(started)
+    assert before.keyset().root_keys.keys() == {1, 2}
+    started.close()
+
+
+def test_a_process_that_slept_is_told_by_another_of_its_host(settings: Settings, vault: Vault) -> None:
+    shared = Unsealed(vault.derived_keys.keyset)
+    asleep, awake = open_vault(settings, shared), open_vault(settings, shared)
+    begun(settings, vault)
+    everything_opens(awake)
+    assert renewed(vault) == root_keys.Left(())
+    root_keys.end(vault, "ended")
+    everything_opens(awake)
+    with asleep.change() as change:
+        change.record("awake again")
+    everything_opens(asleep)
+    awake.close()
+    asleep.close()
+
+
 def test_another_process_goes_on_where_one_ended(settings: Settings, vault: Vault) -> None:
     begun(settings, vault)
     stops = iter([False, False, True])
