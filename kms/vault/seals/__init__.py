@@ -36,4 +36,4 @@ class Seals:
         return self._made[name]
 
 
-__all__ = ["SEALS", "KeySeal", "Parameters", "Seal", "Seals", "ShamirSeal"]
+__all__ = ["SEALS", "CredentialSeal", "FileSeal", "KeySeal", "Parameters", "Seal", "Seals", "ShamirSeal"]
