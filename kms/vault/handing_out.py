@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kms.errors import StartError
-from kms.files import fault_of, write_private
+from kms.files import appearing, fault_of
 
 
 def require_place(directory: Path | None, otherwise: str) -> None:
@@ -25,11 +25,11 @@ def require_place(directory: Path | None, otherwise: str) -> None:
 def hand_out(texts: Mapping[str, str], directory: Path | None, about: str) -> None:
     """Show `texts` by their names on the terminal, or write each to a file of its name. `about` is for people.
 
-    Raises StartError. Files are on the disk when this returns.
+    Raises StartError, also where such a file is there already. Files are on the disk when this returns.
     """
     if directory is not None:
         for name, text in texts.items():
-            write_private(directory / name, text.encode() + b"\n")
+            _write(directory / name, text)
         return
     out = sys.stderr
     print(f"\nThis is shown once. {about}\n", file=out)
@@ -39,3 +39,13 @@ def hand_out(texts: Mapping[str, str], directory: Path | None, about: str) -> No
         lines = ["-".join(words[:6]), *("-".join(words[at : at + 7]) for at in range(6, len(words), 7))]
         print("".join(f"    {line}\n" for line in lines), file=out)
     out.flush()
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with appearing(path, replace=False) as file:
+            file.write(text.encode() + b"\n")
+    except FileExistsError:
+        raise StartError(f"{path} is there already, and may be all that opens a vault. Name another place.") from None
+    except OSError as error:
+        raise StartError(f"Cannot write {path}: {fault_of(error)}.") from error

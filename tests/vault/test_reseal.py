@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +186,31 @@ def test_two_nodes_prove_it_at_once(database_url: str, tmp_path: Path) -> None:
     for node in nodes:
         assert not wrong_tables(node)
         node.close()
+    assert opens(words)
+    assert not opens(file)
+
+
+@pytest.mark.parametrize("killed_in", ["the transaction", "what follows the commit"])
+def test_a_start_that_is_killed_while_it_proves_the_new_seal(data: Path, killed_in: str) -> None:
+    file = settings_of(data, "file")
+    words = settings_of(data, "passphrase", seal_passphrase=OLD)
+    reseal(file, words)
+
+    def start_and_die() -> None:
+        vault = open_vault(words)
+        if killed_in == "the transaction":
+            resealing.sealed_again = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            vault.host.saw = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        settle_seal(vault)
+
+    child = get_context("fork").Process(target=start_and_die)
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    is_proven = killed_in != "the transaction"
+    assert opens(file) is not is_proven
+    started(words)
     assert opens(words)
     assert not opens(file)
 
