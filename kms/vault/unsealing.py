@@ -40,16 +40,19 @@ class Unsealing:
 
     @property
     def progress(self) -> str:
-        """How many shares were given, for people: of the set of which the most were."""
+        """How many shares were given, for people."""
         with self._lock:
             return self._progress()
 
     def _progress(self) -> str:
         if self._key is not None:
             return "unsealed"
-        given = max(self._gathered, key=len)
-        of_which = f" of the set {given.of.name}" if len(self._gathered) > 1 and len(given) else ""
-        return f"sealed: {len(given)} of {given.of.threshold} shares given{of_which}"
+        several = len(self._gathered) > 1
+        counts = [
+            f"{len(each)} of {each.of.threshold} shares given" + (f" of the set {each.of.name}" if several else "")
+            for each in self._gathered
+        ]
+        return f"sealed: {', or '.join(counts)}"
 
     def give(self, text: str) -> str:
         """Take a share; returns the progress after it. Raises ShareRefused, and nothing has changed then."""

@@ -26,6 +26,7 @@ from kms.vault.opening import open_vault, stored_vault
 from kms.vault.rows import Keyslot
 from kms.vault.seals import Seals, passphrase
 from kms.vault.store import Vault
+from kms.vault.unsealing import Unsealing
 
 OLD, NEW = "correct horse battery", "staple staple staple"
 
@@ -118,11 +119,33 @@ def test_file_to_shares_to_other_shares(data: Path, tmp_path: Path) -> None:
     assert not opens(file)
     after = settings_of(data, "shamir", seal_shares_dir=tmp_path / "second", seal_shamir_threshold=2)
     reseal(by_first, after)
-    by_second = replace_files(after, sorted((tmp_path / "second").iterdir())[3:])
+    second = sorted((tmp_path / "second").iterdir())
+    unsealing = unsealing_of(by_first)
+    assert unsealing.progress.startswith("sealed: 0 of 3 shares given of the set ")
+    unsealing.give(Path(first[0]).read_text())
+    unsealing.give(second[4].read_text())
+    assert "1 of 3 shares given of the set" in unsealing.progress
+    assert ", or 1 of 2 shares given of the set" in unsealing.progress
+    assert unsealing.give(second[0].read_text()) == "unsealed"
+    open_vault(by_first, unseal=unsealing).close()
+    assert unsealing.opened is not None
+    assert unsealing.opened.slot == "next"
+    late = unsealing_of(by_first)
+    for each in first[:3]:
+        late.give(Path(each).read_text())
+    by_second = replace_files(after, second[3:])
     assert opens(by_first)
     started(by_second)
     assert opens(by_second)
     assert not opens(by_first)
+    with pytest.raises(StartError, match="at the same moment"):  # another node has proven the new shares meanwhile
+        open_vault(by_second, unseal=late)
+
+
+def unsealing_of(settings: Settings) -> Unsealing:
+    found = stored_vault(settings)
+    assert found is not None
+    return Unsealing(sorted(found.slots, key=lambda slot: slot.slot, reverse=True), found.vault_id)
 
 
 def replace_files(settings: Settings, files: list[Path]) -> Settings:
