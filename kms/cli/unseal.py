@@ -55,7 +55,9 @@ def _asked(directory: Path, question: Any) -> str:
     except (FileNotFoundError, ConnectionError):
         if served_from(directory / "lock") is None:
             raise StartError(f"No service runs on the data directory {directory.parent}.") from None
-        raise StartError("The service does not wait for shares: it is unsealed, or has another seal.") from None
+        raise StartError(
+            "The service does not wait for shares: it is unsealed, has another seal, or is only starting."
+        ) from None
     if answer.refused is not None:
         raise StartError(f"{answer.refused}\n{answer.progress}".strip())
     return answer.progress

@@ -272,7 +272,7 @@ def test_from_a_file_to_shares_to_a_passphrase_while_keys_are_used(begin: Begin,
     assert "waits for a start that proves it" in service.log.read_text()
     restarted(KMS_SEAL="shamir")
     assert "the old one, `file`, opens nothing. Remove the file" in service.log.read_text()
-    assert "sealed with `shamir`" in kms(service, "vault", "verify").stderr
+    assert "sealed with `shamir`" in kms(service, "vault", "verify", "--seal", "file").stderr
     words = tmp_path / "words"
     words.write_text("correct horse battery")
     words.chmod(0o600)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import logging
 import stat
+import sys
 from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
@@ -212,3 +214,37 @@ def test_shares_of_a_vault_whose_row_was_altered_open_nothing(tmp_path: Path) ->
     with pytest.raises(ShareRefused, match="altered"):
         unsealing.give(second)
     assert unsealing.progress == "sealed: 0 of 2 shares given"
+
+
+class Terminal(io.StringIO):
+    """What a person sees."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_shares_are_shown_once_and_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Terminal()
+    monkeypatch.setattr(sys, "stderr", seen)
+    settings = Settings(data_dir=tmp_path / "data", seal="shamir")
+    open_vault(settings).engine.dispose()
+    blocks = [block.split("\n", 1) for block in seen.getvalue().split("\n\n") if "kms-share-1-" in block]
+    assert len(blocks) == 5
+    texts = [text for _, text in blocks]  # over several lines, as a person copies them
+    assert [Share.decoded(text).number for text in texts] == [1, 2, 3, 4, 5]
+    typed = iter(["nonsense", texts[4], texts[4], texts[0], texts[2]])
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    asked: list[str] = []
+
+    def getpass(prompt: str) -> str:
+        asked.append(prompt)
+        return next(typed)
+
+    monkeypatch.setattr("getpass.getpass", getpass)
+    open_vault(settings).engine.dispose()
+    assert "(1 of 3)" in asked[0]
+    assert "(3 of 3)" in asked[-1]
+    assert "Share 5 was given already" in seen.getvalue()
+    typed = iter([""])
+    with pytest.raises(StartError, match="No share was given"):
+        open_vault(settings)
