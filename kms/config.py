@@ -62,6 +62,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seal_kms_token: str | None = None
     seal_kms_role_id: str | None = None
     seal_kms_secret_id: str | None = None
+    seal_shamir_shares: int = 5
+    seal_shamir_threshold: int = 3
+    seal_shares_dir: Path | None = None
+    seal_share_files: str = ""
 
     tls_cert: Path = Path("server.crt")
     tls_key: Path = Path("server.key")

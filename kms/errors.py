@@ -260,6 +260,15 @@ class Unavailable(Refusal):
     problem, status, title = "unavailable", 503, "Unavailable"
 
 
+class Sealed(Refusal):
+    """The service has started, and the people who hold shares of its seal have not all given theirs yet.
+
+    It answers nothing else until they have. Each of them runs `kms unseal` on the host of the service.
+    """
+
+    problem, status, title = "sealed", 503, "Sealed"
+
+
 class IntegrityFailure(Refusal):
     """A row of the vault has a wrong authentication code: something other than the service wrote to the database.
 

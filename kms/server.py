@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import http.client
 import os
 import shutil
 import signal
 import socket
-import ssl
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ import structlog
 from kms import __version__, config, listening, tls
 from kms.access import certificates
 from kms.access.ratelimit import RateLimits
+from kms.answering import shown_address, wait_until_it_answers
 from kms.audit.spool import tidy
 from kms.config import Settings, load
 from kms.errors import Refusal, StartError
@@ -32,20 +29,30 @@ from kms.files import faults_of_start, private_directory
 from kms.log import READY_LOGGER, configure_logging
 from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
+from kms.operations.core.new_seal import settle_seal
 from kms.operations.system.checking import INTEGRITY
 from kms.process_protection import log_unprotected, protect_process
 from kms.renewal import Renewal, require_served
 from kms.sd_notify import ServiceManager
+from kms.sealed import SealedService, StoppedWhileSealed
 from kms.vault import claims, served
 from kms.vault.database import left_log
 from kms.vault.opening import open_vault
+from kms.vault.seals import ShamirSeal
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
+from kms.vault.unsealing import Unsealing
 from kms.workers import Workers
 
 _NO_CERTIFICATES = (
     "KMS_CLIENT_CA is set, and client certificates do not reach this server: "
     "run it under gunicorn, or behind a proxy that is in KMS_TRUSTED_PROXIES"
+)
+
+
+_WANTS_ITS_OWN_SERVER = (
+    "The seal `shamir` waits for people before it serves, which only `python app.py` (`kms serve`) does. Start "
+    "that, or give the vault another seal: `kms vault reseal`."
 )
 
 
@@ -56,7 +63,9 @@ _NO_CERTIFICATES = (
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.  [default: kms-data]")
 @click.option("--database-url", help="sqlite:///PATH or postgresql://…  [default: SQLite in the data directory]")
 @click.option("--redis-url", help="Counts rate limits over several nodes.")
-@click.option("--seal", help="What wraps the root key: file, passphrase, credential, pkcs11, kms …  [default: file]")
+@click.option(
+    "--seal", help="What opens the vault: file, passphrase, shamir, credential, pkcs11, kms.  [default: file]"
+)
 @click.option("--bootstrap-file", type=click.Path(path_type=Path), help="Where the first credentials are written.")
 @click.option("--rate-limit", type=click.Choice(["on", "off"]), help="Switch rate limits off, for benchmarks only.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
@@ -83,39 +92,53 @@ def main(*, debug: bool, **flags: Any) -> None:
         configure_logging(settings)
         log_unprotected(unprotected)
         manager.say("Opening the vault")
-        settings, vault = prepare(settings, tls.server_context if debug else require_served)
+        sealed = SealedService(manager, _listening_socket)
+        settings, vault = prepare(settings, tls.server_context if debug else require_served, sealed.unseal)
         if settings.client_ca is not None and not settings.proxy_networks:
             structlog.get_logger().warning(_NO_CERTIFICATES)
         if debug:
+            if sealed.listening is not None:
+                sealed.listening.close()
             _serve_with_flask(settings, vault.unsealed, manager)
             leave(vault)
         else:
-            is_clean = _serve_with_granian(settings, vault.unsealed, manager)
+            is_clean = _serve_with_granian(settings, vault.unsealed, manager, sealed.listening)
             leave(vault)
             if not is_clean:
                 structlog.get_logger().warning("stopped before every request was answered")
                 sys.exit(1)
             structlog.get_logger(READY_LOGGER).info("stopped, with every request answered")
+    except StoppedWhileSealed:
+        structlog.get_logger(READY_LOGGER).info("stopped, still sealed")
     except StartError as error:
         print(f"The service does not start. {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
 def prepare(
-    settings: Settings, check_tls: Callable[[Settings], object] = tls.server_context
+    settings: Settings,
+    check_tls: Callable[[Settings], object] = tls.server_context,
+    unseal: Callable[[Settings], Unsealing | None] | None = None,
 ) -> tuple[Settings, Vault]:
     """Everything that is done once for all workers: port, TLS material, vault, first administrator.
 
-    `check_tls` raises StartError where what will serve cannot serve the TLS pair.
+    `check_tls` raises StartError where what will serve cannot serve the TLS pair. `unseal` waits for people where the
+    seal is `shamir`; None: what will serve cannot wait.
 
     Gives the settings with the port that was chosen, and the vault: for what is unsealed, and for `leave` in the end.
     Raises StartError.
     """
     with faults_of_start(settings.data_dir):
-        return _prepare(settings, check_tls)
+        return _prepare(settings, check_tls, unseal)
 
 
-def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tuple[Settings, Vault]:
+def _prepare(
+    settings: Settings,
+    check_tls: Callable[[Settings], object],
+    unseal: Callable[[Settings], Unsealing | None] | None,
+) -> tuple[Settings, Vault]:
+    if settings.seal == ShamirSeal.name and unseal is None:
+        raise StartError(_WANTS_ITS_OWN_SERVER)
     for sentence in config.warnings():
         structlog.get_logger().warning(sentence)
     if settings.rate_limit == "off":
@@ -132,7 +155,11 @@ def _prepare(settings: Settings, check_tls: Callable[[Settings], object]) -> tup
     if (log := left_log(settings.database)) is not None:
         # Whoever has just put back a backup, and did not remove what lay beside it, must not take it for restored.
         structlog.get_logger().warning(f"the last service was killed; its newest changes are taken from {log}")
-    vault = open_vault(settings)
+    unsealing = unseal(settings) if unseal is not None else None
+    vault = open_vault(settings, unseal=unsealing)
+    if unsealing is not None:
+        vault.opened_by = unsealing.opened
+    settle_seal(vault)
     if vault.host.distrust is not None:
         structlog.get_logger().critical("KEYS ARE NOT USED until `vault accept`", reason=vault.host.distrust)
     else:
@@ -151,8 +178,14 @@ def leave(vault: Vault) -> None:
     vault.close()
 
 
-def _serve_with_granian(settings: Settings, unsealed: Unsealed | None, manager: ServiceManager) -> bool:
-    """Serve until a stop is asked for. Whether every request was answered."""
+def _serve_with_granian(
+    settings: Settings, unsealed: Unsealed | None, manager: ServiceManager, held: socket.socket | None
+) -> bool:
+    """Serve until a stop is asked for. Whether every request was answered.
+
+    One worker takes the socket `held`, where clients may wait already.
+    """
+    waiting = [held] if held is not None else []
 
     def open_worker(socket_of_worker: socket.socket) -> listening.Listener:
         from kms.wsgi import create_app
@@ -161,7 +194,11 @@ def _serve_with_granian(settings: Settings, unsealed: Unsealed | None, manager: 
         return listening.Listener(settings, socket_of_worker, application)
 
     renewal = Renewal(settings)
-    workers = Workers(settings.workers, partial(_listening_socket, settings), open_worker, manager)
+
+    def listen() -> socket.socket:
+        return waiting.pop() if waiting else _listening_socket(settings)
+
+    workers = Workers(settings.workers, listen, open_worker, manager)
     workers.start(renewal.pair)
     threading.Thread(target=_announce, args=(settings, manager), daemon=True).start()
     return workers.run(renewal)
@@ -227,22 +264,7 @@ def _resolved(settings: Settings) -> tuple[Any, Any, int, str, tuple[Any, ...]]:
 
 def _announce(settings: Settings, manager: ServiceManager) -> None:
     """Say that the service is ready once it has answered, over TLS, that it is."""
-    any_address = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-    context = ssl.create_default_context()
-    context.check_hostname = False  # it is our own port; the operator's certificate may name another host
-    context.verify_mode = ssl.CERT_NONE
-    while True:
-        wait = 0.05
-        try:
-            host = any_address.get(settings.host, settings.host)
-            connection = http.client.HTTPSConnection(host, settings.port, timeout=2, context=context)
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == http.HTTPStatus.OK:
-                break
-            wait = 1.0  # it answers that it is not ready, and why is in its log
-        except (OSError, http.client.HTTPException):
-            pass
-        time.sleep(wait)
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    structlog.get_logger(READY_LOGGER).info(f"listening on https://{shown}:{settings.port}")
-    manager.ready(f"Listening on https://{shown}:{settings.port}")
+    wait_until_it_answers(settings, "/readyz")
+    shown = shown_address(settings)
+    structlog.get_logger(READY_LOGGER).info(f"listening on https://{shown}")
+    manager.ready(f"Listening on https://{shown}")

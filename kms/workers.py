@@ -79,6 +79,7 @@ class Workers:
         open_worker: Callable[[socket.socket], Serving],
         manager: Manager,
     ) -> None:
+        self.was_stopped = False  # by a signal
         self._manager = manager
         self._listen = listen
         self._open = open_worker
@@ -90,12 +91,16 @@ class Workers:
         for each in self._workers:
             self._begin(each, pair)
 
-    def run(self, renewal: Renewal) -> bool:
-        """Serve until a stop is asked for, or no worker comes up. Whether every request was answered."""
-        while True:
+    def run(self, renewal: Renewal, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Serve until a stop is asked for, it `is_over`, or no worker comes up. Whether every request was answered.
+
+        `is_over` is looked at after each signal, and once a second.
+        """
+        while not is_over():
             taken = signal.sigtimedwait(_SIGNALS, _TICK_SECONDS)
             number = taken.si_signo if taken else 0
             if number in STOP_SIGNALS:
+                self.was_stopped = True
                 return self._stop()
             self._renew(renewal, asked=number == signal.SIGHUP)
             for each in self._workers:
@@ -104,6 +109,7 @@ class Workers:
                 structlog.get_logger().error("no worker comes up; see above")
                 self._stop()
                 return False
+        return self._stop()
 
     def _renew(self, renewal: Renewal, *, asked: bool) -> None:
         if asked:

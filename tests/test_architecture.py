@@ -31,6 +31,9 @@ LEVELS = [
         "listening",
         "renewal",
         "sd_notify",
+        "sealed",
+        "unseal_socket",
+        "answering",
         "workers",
         "__main__",
     },
@@ -144,8 +147,11 @@ def test_secrets_are_revealed_in_few_places() -> None:
         "vault/keyset.py",
         "vault/seals/base.py",
         "vault/seals/pkcs11_token.py",  # the PIN, to the token
-        "tls.py",
         "sigv4.py",
+        "vault/recovery.py",
+        "vault/root_keys.py",
+        "vault/shares.py",
+        "tls.py",
     }
     doors = {
         path.relative_to(ROOT / "kms").as_posix()

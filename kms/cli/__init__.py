@@ -42,6 +42,7 @@ _SECTIONS = {
         "notice": Lazy("kms.cli.notices:notice", "Be told before keys expire, and when something happens."),
         "call": Lazy("kms.cli.call:call", "Carry out any operation of the service."),
         "vault": Lazy("kms.cli.vault:vault", "Check the vault, on the service's host."),
+        "unseal": Lazy("kms.cli.unseal:unseal", "Give a share to a service that is sealed, on its host."),
         "serve": Lazy("kms.server:main", "Run the service."),
     },
     "Shell": {

@@ -23,12 +23,17 @@ def of_the_service(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the flags of the service that name its vault; every other setting comes from KMS_* variables."""
     for option in ("--seal", "--database-url", "--data-dir"):
         command = click.option(option, help="As for `python app.py`.")(command)
-    return command
+    about = "A file with a share, where the seal is shamir; repeatable. Without it, shares are asked for."
+    return click.option("--share-file", multiple=True, help=about)(command)
 
 
 def settings_of(flags: dict[str, Any]) -> Settings:
     """The settings of the service. Raises StartError."""
-    return load({name: value for name, value in flags.items() if value is not None})
+    given = {name: value for name, value in flags.items() if value is not None}
+    share_files = given.pop("share_file", ())
+    if share_files:
+        given["seal_share_files"] = ",".join(share_files)
+    return load(given)
 
 
 def opened(flags: dict[str, Any], seals: Seals | None = None) -> Vault:

@@ -9,6 +9,8 @@ import click
 import structlog
 
 from kms.cli.on_host import local_entry, of_the_service, opened
+from kms.cli.vault_recovery import recovery_key
+from kms.cli.vault_reseal import reseal
 from kms.cli.vault_root_key import rotate_root_key
 from kms.errors import Refusal, StartError
 
@@ -18,7 +20,8 @@ def vault() -> None:
     """Look after the vault; for operators on the host."""
 
 
-vault.add_command(rotate_root_key)
+for _command in (reseal, recovery_key, rotate_root_key):
+    vault.add_command(_command)
 
 
 @vault.command()

@@ -110,6 +110,7 @@ _KINDS: dict[str, type[Refused]] = {
     "rate-limited": RateLimited,
     "unavailable": Unavailable,
     "integrity-failure": Unavailable,
+    "sealed": Unavailable,
 }
 
 

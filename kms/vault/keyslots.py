@@ -52,8 +52,8 @@ def wrapped(slot: str, seal: Seal, record: str, keyset: Keyset, vault_id: bytes)
     return Keyslot(slot, record, seal.wrap(keyset.encoded(), context(vault_id, record), parameters))
 
 
-def opened(slots: Iterable[Keyslot], seals: Seals, vault_id: bytes) -> tuple[Keyset, str]:
-    """The keyset, and the slot that gave it: `next` or `seal`, whichever the settings name. Raises StartError."""
+def opened(slots: Iterable[Keyslot], seals: Seals, vault_id: bytes) -> tuple[Keyset, Keyslot]:
+    """The keyset, and the keyslot that gave it: `next` or `seal`, whichever the settings name. Raises StartError."""
     by_name = {each.slot: each for each in slots}
     tried = [by_name[slot] for slot in (NEXT, SEAL) if slot in by_name]
     records = {each.slot: SealRecord.decoded(each.seal) for each in tried}
@@ -64,7 +64,7 @@ def opened(slots: Iterable[Keyslot], seals: Seals, vault_id: bytes) -> tuple[Key
         require_named(seals.settings, *sorted({each.name for each in records.values()}))
     for number, each in enumerate(fitting, 1):
         try:
-            return _unwrapped(each, records[each.slot], seals, vault_id), each.slot
+            return _unwrapped(each, records[each.slot], seals, vault_id), each
         except StartError:
             if number == len(fitting):
                 raise

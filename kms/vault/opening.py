@@ -35,11 +35,19 @@ Unseal = Callable[[list[Keyslot], bytes], Keyset]
 
 
 @dataclass(frozen=True)
+class Stored:
+    """What anybody can read of a vault that is there: its id, and its keyslots, whose codes nobody has checked."""
+
+    vault_id: bytes
+    slots: list[Keyslot]
+
+
+@dataclass(frozen=True)
 class _Found:
     """A vault that is there. `slot` is the keyslot that opened it; None where another process had opened it."""
 
     derived_keys: DerivedKeys
-    slot: str | None
+    slot: Keyslot | None
 
 
 def open_vault(
@@ -150,7 +158,7 @@ class _Opening:
             raise StartError(keyslots.wrong_key(record.name)) from None
         return _Found(derived_keys, slot)
 
-    def _keyset(self, slots: list[Keyslot], record: SealRecord, vault_id: bytes) -> tuple[Keyset, str | None]:
+    def _keyset(self, slots: list[Keyslot], record: SealRecord, vault_id: bytes) -> tuple[Keyset, Keyslot | None]:
         if self._unsealed is not None:
             return self._unsealed.keyset(), None
         if self._unseal is not None:
@@ -161,7 +169,7 @@ class _Opening:
         seal = self._seals.named(record.name)
         if not isinstance(seal, KeySeal):
             raise StartError("The keyslots of the vault were removed outside the service.")
-        return Keyset.of_one_root_key(seal.seal_key(record.parameters), vault_id), keyslots.SEAL
+        return Keyset.of_one_root_key(seal.seal_key(record.parameters), vault_id), None
 
     def _new(self, connection: Connection, schema: Schema) -> _Found:
         seal = self._seals.named(self._settings.seal)
@@ -173,12 +181,9 @@ class _Opening:
         row = {"id": 1, "vault_id": vault_id, "seal": record, "created_at": created_at, "check_value": check_value}
         connection.execute(insert(tables.vault).values(row))
         _make_head(connection, derived_keys, set())
-        _write_in_head(
-            connection,
-            derived_keys,
-            keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, vault_id),
-        )
-        return _Found(derived_keys, keyslots.SEAL)
+        slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, vault_id)
+        _write_in_head(connection, derived_keys, slot)
+        return _Found(derived_keys, slot)
 
     def _add_keyslot(self, connection: Connection, derived_keys: DerivedKeys) -> None:
         """Give a vault from before there were keyslots its first."""
@@ -196,6 +201,22 @@ def _schema(connection: Connection, found: _Found) -> Schema:
         return read_schema(connection, found.derived_keys)
     except SealBroken:  # it opened a moment ago
         raise StartError("The vault was changed while this process opened it. Start it again.") from None
+
+
+def stored_vault(settings: Settings) -> Stored | None:
+    """The vault in the database of `settings`, without opening it; None where there is none. Raises StartError."""
+    private_directory(settings.data_dir)
+    engine = connect(settings.database)
+    try:
+        with engine.connect() as connection, connection.begin():
+            if not inspect(connection).has_table("vault"):
+                return None
+            vault_id = connection.execute(select(tables.vault.c.vault_id)).scalar()
+            return None if vault_id is None else Stored(bytes(vault_id), stored_keyslots(connection))
+    except DBAPIError as error:
+        raise StartError(f"The database cannot be used: {error.orig}") from None
+    finally:
+        engine.dispose()
 
 
 def new_vault_id() -> bytes:

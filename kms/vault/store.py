@@ -37,6 +37,7 @@ from kms.vault.transaction import Snapshot
 
 if TYPE_CHECKING:
     from kms.vault.memory import Memory
+    from kms.vault.rows import Keyslot
     from kms.vault.unsealed import Unsealed
 
 _BUSY = "The database is busy or away; nothing was changed. Try again."
@@ -80,7 +81,7 @@ class Vault:
         self._turns = Turns()
         self._open_group: Group | None = None
         self.unsealed: Unsealed | None = None
-        self.opened_by: str | None = None
+        self.opened_by: Keyslot | None = None
         self._is_full = False
         self._last_head = b"", Head(0, 0, 0)  # what this process has sealed last it need not unseal
 

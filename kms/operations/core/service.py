@@ -38,6 +38,7 @@ from kms.notices.happenings import Happenings
 from kms.notices.targets import targets_of
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.core.key_pool import KeyPool
+from kms.operations.core.new_seal import settle_seal
 from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.published import Publisher
 from kms.vault.change import Change
@@ -154,6 +155,7 @@ class Service:
         Raises StartError.
         """
         vault = open_vault(settings, unsealed)
+        settle_seal(vault, clock)
         enrol_first_admin(vault, settings, clock)
         return cls(settings, vault, clock)
 

@@ -12,6 +12,7 @@ from kms.vault.seals.file import FileSeal
 from kms.vault.seals.passphrase import PassphraseSeal
 from kms.vault.seals.pkcs11 import Pkcs11Seal
 from kms.vault.seals.remote_kms import KmsSeal
+from kms.vault.seals.shamir import ShamirSeal
 
 SEALS: Mapping[str, Callable[[Settings], Seal]] = {
     "file": FileSeal,
@@ -19,6 +20,7 @@ SEALS: Mapping[str, Callable[[Settings], Seal]] = {
     "credential": CredentialSeal,
     "pkcs11": Pkcs11Seal,
     "kms": KmsSeal,
+    "shamir": ShamirSeal,
 }
 
 
@@ -38,4 +40,4 @@ class Seals:
         return self._made[name]
 
 
-__all__ = ["SEALS", "KeySeal", "Parameters", "Seal", "Seals"]
+__all__ = ["SEALS", "CredentialSeal", "FileSeal", "KeySeal", "Parameters", "Seal", "Seals", "ShamirSeal"]

@@ -55,7 +55,7 @@ class PassphraseSeal(KeySeal):
             return self._given
         if not sys.stdin.isatty():
             raise StartError("The seal `passphrase` needs KMS_SEAL_PASSPHRASE_FILE, or a terminal to ask on.")
-        passphrase = getpass.getpass("Seal passphrase: ")
+        passphrase = getpass.getpass("New seal passphrase: " if confirm else "Seal passphrase: ")
         if confirm and getpass.getpass("Again: ") != passphrase:
             raise StartError("The two passphrases differ.")
         return passphrase

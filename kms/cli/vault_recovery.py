@@ -1,0 +1,125 @@
+"""`vault recovery-key`: makes the key that opens a vault whose seal is gone; and what asks for it."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import structlog
+
+from kms.cli.on_host import local_entry, of_the_service, opened
+from kms.errors import Refusal, StartError
+from kms.files import private_bytes
+
+if TYPE_CHECKING:
+    from kms.secret import Secret
+    from kms.vault.rows import Keyslot
+
+_ABOUT_ONE = "Whoever has this recovery key and the database has every key. Keep it in a safe, apart from both."
+_ABOUT_SHARES = (
+    "Give each share to another person. {threshold} of the {shares} open the vault when its seal is gone; keep them "
+    "apart from this host and from each other."
+)
+
+
+@click.command("recovery-key")
+@click.option("--shares", type=int, help="Split it into so many shares.")
+@click.option("--threshold", type=int, help="How many of the shares open the vault.")
+@click.option("--to", "directory", type=click.Path(path_type=Path), help="Write files into this directory instead.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@of_the_service
+def recovery_key(
+    *, shares: int | None, threshold: int | None, directory: Path | None, yes: bool, **flags: Any
+) -> None:
+    """Make a recovery key, which opens the vault on the day when its seal is gone, and show it once.
+
+    It takes the place of the one before. `kms vault reseal --to SEAL --recovery` uses it.
+
+    \b
+    For example:
+      kms vault recovery-key --shares 5 --threshold 3
+    """
+    try:
+        _make(shares, threshold, directory, flags, yes=yes)
+    except (StartError, Refusal) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _make(
+    shares: int | None, threshold: int | None, directory: Path | None, flags: dict[str, Any], *, yes: bool
+) -> None:
+    from kms.vault import resealing
+    from kms.vault.handing_out import hand_out, require_place
+    from kms.vault.keyset import new_secret
+    from kms.vault.keyslots import RECOVERY
+    from kms.vault.rows import Keyslot
+    from kms.vault.shares import recovery_text, require_possible, split
+
+    if (shares is None) != (threshold is None):
+        raise StartError("Give both: --shares, how many there are, and --threshold, how many of them are needed.")
+    if shares is not None and threshold is not None:
+        require_possible(shares, threshold)
+    require_place(directory, "Run this on one, or name a directory: --to.")
+    vault = opened(flags)
+    with vault.read() as snapshot:
+        resealing.require_same_root_key(snapshot)
+        there = snapshot.find(Keyslot, RECOVERY)
+    if there is not None and not yes:
+        click.confirm("There is a recovery key. Make another one? This one will open nothing any more.", abort=True)
+    key, parameters = new_secret(), {}
+    if shares is not None and threshold is not None:
+        share_set, made = split(key, shares=shares, threshold=threshold)
+        parameters = share_set.parameters()
+        texts = {f"kms-recovery-share-{share_set.name}-{each.number}": each.encoded() for each in made}
+        about = _ABOUT_SHARES.format(shares=shares, threshold=threshold)
+    else:
+        texts, about = {"kms-recovery-key": recovery_text(key)}, _ABOUT_ONE
+    hand_out(texts, directory, about)  # before it is in force: one that nobody has would replace one that is kept
+    resealing.make_recovery_key(vault, key, parameters, local_entry("make_recovery_key"))
+    structlog.get_logger().critical("an operator made a recovery key; the one before, if any, opens nothing any more")
+    click.echo(f"Done. The recovery key is in force{f'; it is in {directory}' if directory is not None else ''}.")
+
+
+def asked_recovery_key(slot: Keyslot, files: tuple[str, ...]) -> Secret:
+    """The recovery key for this keyslot, from files or asked for on the terminal: whole, or in shares.
+
+    Raises StartError.
+    """
+    from kms.vault.keyslots import SealRecord
+    from kms.vault.shares import Gathered, Share, ShareRefused, ShareSet, recovery_key_of
+
+    parameters = SealRecord.decoded(slot.seal).parameters
+    if "hashes" not in parameters:
+        return recovery_key_of(next(_texts(files, "Recovery key: ")))
+    gathered = Gathered(ShareSet.of(parameters))
+    name, threshold = gathered.of.name, gathered.of.threshold
+    try:
+        for text in _texts(files, f"Share of the recovery key (set {name}, {threshold} are needed): "):
+            try:
+                gathered.add(Share.decoded(text))
+            except ShareRefused as refused:
+                if files:
+                    raise
+                click.echo(str(refused), err=True)
+            if gathered.is_enough:
+                return gathered.secret()
+        raise StartError(f"{threshold} shares of the set {name} are needed, and the files hold {len(gathered)}.")
+    finally:
+        gathered.forget()
+
+
+def _texts(files: tuple[str, ...], prompt: str) -> Iterator[str]:
+    """The texts in the files; without any, what is typed on the terminal, until an empty line. Raises StartError."""
+    for file in files:
+        yield private_bytes(Path(file)).decode("utf-8", "replace")
+    while not files:
+        if not sys.stdin.isatty():
+            raise StartError("There is no terminal to ask on: name files with --recovery-key-file.")
+        text = getpass.getpass(prompt)
+        if not text.strip():
+            raise StartError("Nothing was given. Nothing was done.")
+        yield text
