@@ -20,7 +20,7 @@ def migrate(connection: Connection, at_least: str = "") -> str:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    revisions = sorted(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+    revisions = known_revisions()
     is_versioned = inspect(connection).has_table("alembic_version")
     current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if is_versioned else None
     if current is not None and current < at_least:
@@ -30,6 +30,16 @@ def migrate(connection: Connection, at_least: str = "") -> str:
     if current != revisions[-1]:
         _upgrade(connection)
     return revisions[-1]
+
+
+def known_revisions() -> list[str]:
+    """The revisions of the schema that this release knows, the newest last."""
+    return sorted(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def revision_of(connection: Connection) -> str:
+    """The revision of a schema that a migration made."""
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
 
 def _upgrade(connection: Connection) -> None:

@@ -100,6 +100,10 @@ class DerivedKeys:
         salt = b"" if shared is not None else self.vault_id
         return HKDF(hashes.SHA256(), 32, salt, b"kms backup v1").derive(secret)
 
+    def vault_backup_key(self) -> bytes:
+        """The key under which backups of the whole vault are sealed."""
+        return HKDF(hashes.SHA256(), 32, self.vault_id, b"kms vault backup v1").derive(self.root_key.reveal())
+
     def _seal_siv(self, cipher: AESSIV, plaintext: bytes) -> bytes:
         nonce = os.urandom(_SIV_NONCE_BYTES)
         return _FORMAT + nonce + cipher.encrypt(plaintext, [self.vault_id, nonce])
