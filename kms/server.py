@@ -33,10 +33,10 @@ from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.system.checking import INTEGRITY
 from kms.renewal import Renewal, require_served
 from kms.sd_notify import ServiceManager
-from kms.secret import Secret
 from kms.vault import claims, served
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
+from kms.vault.unsealed import Unsealed
 from kms.workers import Workers
 
 _NO_CERTIFICATES = (
@@ -82,10 +82,10 @@ def main(*, debug: bool, **flags: Any) -> None:
         if settings.client_ca is not None and not settings.proxy_networks:
             structlog.get_logger().warning(_NO_CERTIFICATES)
         if debug:
-            _serve_with_flask(settings, vault.root_key, manager)
+            _serve_with_flask(settings, vault.unsealed, manager)
             leave(vault)
         else:
-            is_clean = _serve_with_granian(settings, vault.root_key, manager)
+            is_clean = _serve_with_granian(settings, vault.unsealed, manager)
             leave(vault)
             if not is_clean:
                 structlog.get_logger().warning("stopped before every request was answered")
@@ -103,7 +103,7 @@ def prepare(
 
     `check_tls` raises StartError where what will serve cannot serve the TLS pair.
 
-    Gives the settings with the port that was chosen, and the vault: for its root key, and for `leave` in the end.
+    Gives the settings with the port that was chosen, and the vault: for what is unsealed, and for `leave` in the end.
     Raises StartError.
     """
     with faults_of_start(settings.data_dir):
@@ -143,13 +143,13 @@ def leave(vault: Vault) -> None:
     vault.close()
 
 
-def _serve_with_granian(settings: Settings, root_key: Secret, manager: ServiceManager) -> bool:
+def _serve_with_granian(settings: Settings, unsealed: Unsealed | None, manager: ServiceManager) -> bool:
     """Serve until a stop is asked for. Whether every request was answered."""
 
     def open_worker(socket_of_worker: socket.socket) -> listening.Listener:
         from kms.wsgi import create_app
 
-        application = create_app(settings, root_key).wsgi_app  # what Flask itself would call, one call later
+        application = create_app(settings, unsealed).wsgi_app  # what Flask itself would call, one call later
         return listening.Listener(settings, socket_of_worker, application)
 
     renewal = Renewal(settings)
@@ -171,10 +171,10 @@ def _listening_socket(settings: Settings) -> socket.socket:
     return made
 
 
-def _serve_with_flask(settings: Settings, root_key: Secret, manager: ServiceManager) -> None:
+def _serve_with_flask(settings: Settings, unsealed: Unsealed | None, manager: ServiceManager) -> None:
     from kms.wsgi import create_app
 
-    app = create_app(settings, root_key)
+    app = create_app(settings, unsealed)
     threading.Thread(target=_announce, args=(settings, manager), daemon=True).start()
     # Never Flask's debug=True: its console in the browser would run code for whoever reaches it.
     app.run(settings.host, settings.port, ssl_context=tls.server_context(settings), threaded=True)

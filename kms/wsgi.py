@@ -11,19 +11,19 @@ from kms.config import Settings, load
 from kms.files import faults_of_start
 from kms.log import configure_logging
 from kms.operations import Schedule, Service
-from kms.secret import Secret
+from kms.vault.unsealed import Unsealed
 
 
-def create_app(settings: Settings | None = None, root_key: Secret | None = None) -> Flask:
+def create_app(settings: Settings | None = None, unsealed: Unsealed | None = None) -> Flask:
     """The application, with its vault open and its schedule running.
 
-    Without `settings` they come from KMS_* variables, and without `root_key` it comes from the seal.
+    Without `settings` they come from KMS_* variables, and without `unsealed` the seal unseals the vault.
     Raises kms.errors.StartError.
     """
     settings = settings or load()
     configure_logging(settings)
     with faults_of_start(settings.data_dir):
-        service = Service.open(settings, root_key=root_key)
+        service = Service.open(settings, unsealed=unsealed)
     schedule = Schedule(service)
     schedule.start()
     Finalize(None, service.write_at_the_end, exitpriority=1)  # also where workers end without `atexit`

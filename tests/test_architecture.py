@@ -135,7 +135,7 @@ def test_everything_public_has_a_docstring(path: Path) -> None:
 
 def test_secrets_are_revealed_in_few_places() -> None:
     places = {path.relative_to(ROOT / "kms").as_posix() for path in SOURCES if ".reveal()" in path.read_text()}
-    assert places == {"vault/sealing.py", "tls.py", "access/sigv4.py"}
+    assert places == {"vault/sealing.py", "vault/keyset.py", "vault/seals/base.py", "tls.py", "access/sigv4.py"}
     doors = {
         path.relative_to(ROOT / "kms").as_posix()
         for path in SOURCES

@@ -22,7 +22,9 @@ from kms.vault.tables import revocations
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one source proves: `entries` in their order, and the newest state of the vault that it knows of, 0 for none.
+    """What one source proves: `entries` in their order, and the newest state of the vault that it knows of.
+
+    `counter` and `epoch` are of that state, 0 where it knows of none.
 
     `uids_known` is False where a source names keys by their id only. `remarks` are sentences for the operator about
     what the source does not prove.

@@ -50,7 +50,10 @@ def of_signed_list(snapshot: Snapshot, document: bytes) -> Evidence:
 
 
 def of_database(keys: DerivedKeys, place: str) -> Evidence:
-    """What the database at the URL or path `place` proves, which may be damaged; it is only read. Raises StartError."""
+    """What the database at the URL or path `place` proves, which may be damaged and is only read.
+
+    Raises StartError.
+    """
     url = place if "://" in place else f"sqlite:///{place}"
     named = shown(url)
     engine = create_engine(_read_only(url)) if url.startswith("sqlite") else connect(url, pool_size=1)

@@ -20,7 +20,7 @@ from kms.vault.records import table_of, to_row
 from kms.vault.rows import OutboxEntry
 from kms.vault.sealing import DerivedKeys
 from kms.vault.statements import OLD, Values
-from kms.vault.transaction import MOST_CHANGES_NAMED, Snapshot, change_code, material_binding
+from kms.vault.transaction import MOST_CHANGES_NAMED, Snapshot, change_content, material_binding
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Change(Snapshot):
     def write_outdated(self, epoch: int, outdated: Collection[str]) -> None:
         """Write the names that a commit outdates, and from time to time delete old rows of them."""
         packed = msgspec.msgpack.encode(sorted(outdated))
-        code = change_code(self.derived_keys, epoch, packed)
+        code = self.derived_keys.row_mac(change_content(epoch, packed))
         self._write(self._statements.insert(tables.changes), [{"epoch": epoch, "names": packed, "code": code}])
         if epoch % _CHANGES_FORGOTTEN_AT_ONCE == 0:
             before = {"seen": epoch - MOST_CHANGES_NAMED}

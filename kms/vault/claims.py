@@ -83,14 +83,15 @@ def _read(snapshot: Snapshot, task: str) -> Claim:
     if found is None:
         return Claim(0, "")
     claim = Claim(found[0], found[1])
-    return claim if bytes(found[2]) == _code(snapshot, task, claim) else Claim(0, "")
+    return claim if snapshot.derived_keys.is_row_mac(bytes(found[2]), _content(task, claim)) else Claim(0, "")
 
 
 def _write(writing: Snapshot, task: str, claim: Claim) -> None:
     writing.connection.execute(delete(tables.claims).where(_claims.task == task))
-    row = {"task": task, "claimed_until": claim.until, "position": claim.position}
-    writing.connection.execute(insert(tables.claims).values({**row, "code": _code(writing, task, claim)}))
+    code = writing.derived_keys.row_mac(_content(task, claim))
+    row = {"task": task, "claimed_until": claim.until, "position": claim.position, "code": code}
+    writing.connection.execute(insert(tables.claims).values(row))
 
 
-def _code(snapshot: Snapshot, task: str, claim: Claim) -> bytes:
-    return snapshot.derived_keys.row_mac(msgspec.msgpack.encode(("claims", task, claim.until, claim.position)))
+def _content(task: str, claim: Claim) -> bytes:
+    return msgspec.msgpack.encode(("claims", task, claim.until, claim.position))

@@ -19,9 +19,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import Table
 
-from kms.errors import IntegrityFailure
+from kms.errors import IntegrityFailure, Unavailable
 from kms.vault.integrity import canonical
-from kms.vault.sealing import DerivedKeys, SealBroken
+from kms.vault.keyset import FIRST
+from kms.vault.sealing import DerivedKeys, SealBroken, UnknownRootKey
 
 ACCEPTED_BEYOND = 1 << 32
 """By so much an operator's acceptance moves the counter: more than any node can have seen, or commits can come to."""
@@ -46,7 +47,8 @@ class Head:
     """The head. `counter` is the number of commits, `epoch` the number of those that outdated something.
 
     `last_entry` is the number of the newest audit entry in the outbox. The numbers up to it have no gaps, except for
-    the `lost_entries` that were missing when an operator accepted the database.
+    the `lost_entries` that were missing when an operator accepted the database. No row is under a root key before
+    `oldest_root_key`.
     """
 
     counter: int
@@ -54,6 +56,7 @@ class Head:
     last_entry: int
     digests: Mapping[str, TableDigest] = field(default_factory=dict)
     lost_entries: int = 0
+    oldest_root_key: int = FIRST
 
     def digest(self, table: Table) -> TableDigest | None:
         """The digest of `table`; None if the head has none, and then the table counts as altered."""
@@ -69,21 +72,42 @@ class Head:
     def sealed(self, keys: DerivedKeys) -> bytes:
         """For the table `head`: MessagePack of the fields, sealed."""
         digests = {name: (each.count, each.total.to_bytes(_SUM_BYTES)) for name, each in self.digests.items()}
-        fields = (self.counter, self.epoch, self.last_entry, digests, self.lost_entries)
+        fields: tuple[Any, ...] = (self.counter, self.epoch, self.last_entry, digests, self.lost_entries)
+        if self.oldest_root_key != FIRST:  # releases from before it was there read all others
+            fields = (*fields, self.oldest_root_key)
         return keys.seal_head(msgspec.msgpack.encode(fields))
 
     @staticmethod
     def unsealed(keys: DerivedKeys, sealed: bytes) -> Head:
-        """The head in `sealed`. Raises IntegrityFailure."""
+        """The head in `sealed`. Root keys that it says are not in use any more are forgotten.
+
+        Raises IntegrityFailure, and Unavailable where this process has not got the root key.
+        """
         try:
-            counter, epoch, last_entry, digests, lost_entries = _decoder.decode(keys.open_head(sealed))
+            fields = _decoder.decode(keys.open_head(sealed))
+        except UnknownRootKey:
+            raise Unavailable(
+                "The root key was changed while this process did not run. Restart this node.", retry_after=5
+            ) from None
         except SealBroken:
             raise IntegrityFailure("The head of the vault was altered outside the service.") from None
-        read = {name: TableDigest(count, int.from_bytes(total)) for name, (count, total) in digests.items()}
-        return Head(counter, epoch, last_entry, read, lost_entries)
+        read = {name: TableDigest(count, int.from_bytes(total)) for name, (count, total) in fields.digests.items()}
+        keys.retire_before(fields.oldest_root_key)
+        return Head(
+            fields.counter, fields.epoch, fields.last_entry, read, fields.lost_entries, fields.oldest_root_key
+        )
 
 
-_decoder = msgspec.msgpack.Decoder(tuple[int, int, int, dict[str, tuple[int, bytes]], int])
+class _Fields(msgspec.Struct, array_like=True):
+    counter: int
+    epoch: int
+    last_entry: int
+    digests: dict[str, tuple[int, bytes]]
+    lost_entries: int
+    oldest_root_key: int = FIRST
+
+
+_decoder = msgspec.msgpack.Decoder(_Fields)
 
 
 def digest_of(keys: DerivedKeys, table: Table, rows: Iterable[Sequence[Any]]) -> TableDigest:

@@ -6,7 +6,6 @@ alone would not detect that an old copy of a row was put back, or that a row was
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -57,5 +56,5 @@ def canonical(table: Table, values: Sequence[Any]) -> bytes:
 def check_row(keys: DerivedKeys, table: Table, values: Sequence[Any]) -> None:
     """Raise IntegrityFailure unless a row, its values in the order of the columns, carries its code."""
     code = values[-1]
-    if not isinstance(code, bytes) or not hmac.compare_digest(code, keys.row_mac(canonical(table, values))):
+    if not isinstance(code, bytes) or not keys.is_row_mac(code, canonical(table, values)):
         raise IntegrityFailure(f"A row of {table.name} was altered outside the service; it is not used.")

@@ -1,11 +1,12 @@
-"""Opening a vault: schema, seal, root key. A wrong root key is refused and nothing is written."""
+"""Opening a vault: schema, seal, root keys. A wrong root key is refused and nothing is written."""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
@@ -13,29 +14,43 @@ from kms.clock import utc_now
 from kms.config import Settings
 from kms.errors import IntegrityFailure, StartError
 from kms.files import private_directory
-from kms.secret import Secret
-from kms.vault import first_release, tables
+from kms.vault import first_release, keyslots, tables
+from kms.vault.change import Change
 from kms.vault.database import connect
 from kms.vault.head import Head, TableDigest
 from kms.vault.host import Host
-from kms.vault.records import microseconds
+from kms.vault.keyset import Keyset
+from kms.vault.keyslots import SealRecord
+from kms.vault.records import from_values, microseconds
+from kms.vault.rows import Keyslot
 from kms.vault.schema import migrate
 from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
-from kms.vault.seals import Parameters, seal_named
+from kms.vault.seals import KeySeal, seal_named
 from kms.vault.store import Vault
+from kms.vault.unsealed import Unsealed
 
 _FIRST_REVISION = "0001"  # what vaults are at whose check value says nothing
 
-
-class _SealRecord(msgspec.Struct):
-    name: str
-    parameters: Parameters
+Unseal = Callable[[list[Keyslot], bytes], Keyset]
+"""Gives the keyset of a vault, from its keyslots and its id. Raises StartError."""
 
 
-def open_vault(settings: Settings, root_key: Secret | None = None, *, create: bool = True) -> Vault:
+@dataclass(frozen=True)
+class _Found:
+    """A vault that is there. `slot` is the keyslot that opened it; None where another process had opened it."""
+
+    derived_keys: DerivedKeys
+    revision: str
+    slot: str | None
+
+
+def open_vault(
+    settings: Settings, unsealed: Unsealed | None = None, *, create: bool = True, unseal: Unseal | None = None
+) -> Vault:
     """Open the vault that `settings` name, making it where the database is empty and `create` allows it.
 
-    `root_key` is given where the process that started this one has unsealed the vault already.
+    `unsealed` is given where the process that started this one has unsealed the vault already, and `unseal` where
+    something else than the seal gives the keyset.
 
     Raises StartError with the reason. An existing vault is unsealed before anything is written, migrations
     included.
@@ -43,14 +58,18 @@ def open_vault(settings: Settings, root_key: Secret | None = None, *, create: bo
     private_directory(settings.data_dir)
     engine = connect(settings.database, pool_size=settings.threads + 4)
     try:
-        derived_keys = _open(engine, settings, root_key, create=create)
+        found = _Opening(settings, unsealed, unseal).found(engine, create=create)
     except DBAPIError as error:
         engine.dispose()
         raise StartError(f"The database cannot be used: {error.orig}") from None
     except BaseException:
         engine.dispose()
         raise
+    derived_keys = found.derived_keys
     vault = Vault(engine, derived_keys, settings.lease, Host(settings.data_dir, derived_keys.vault_id))
+    vault.unsealed = unsealed or Unsealed(derived_keys.keyset)
+    vault.opened_by = found.slot
+    derived_keys.learned = vault.unsealed.learn
     try:
         vault.require_newest()
     except IntegrityFailure as failure:
@@ -58,69 +77,135 @@ def open_vault(settings: Settings, root_key: Secret | None = None, *, create: bo
     return vault
 
 
-def _open(engine: Engine, settings: Settings, root_key: Secret | None, *, create: bool) -> DerivedKeys:
-    with engine.connect() as connection:
-        existing = _unseal(connection, settings, root_key) if inspect(connection).has_table("vault") else None
-    if existing is None and not create:
-        raise StartError("There is no vault in this database.")
-    with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
-        before = set(inspect(connection).get_table_names())
-        revision = migrate(connection, existing[1] if existing else "")
-        # Another process may have made the vault while this one waited for the lock.
-        found = existing or _unseal(connection, settings, root_key)
-        if found is None:
-            return _create(connection, settings, revision)
-        derived_keys, sealed_revision = found
-        if sealed_revision != revision:
-            _make_head(connection, derived_keys, before)
-            _seal_revision(connection, derived_keys, revision)
-        return derived_keys
+def unsealed_by(
+    settings: Settings, row: Mapping[Any, Any], slots: list[Keyslot], unseal: Unseal | None = None
+) -> tuple[DerivedKeys, str]:
+    """The keys of the vault with this `row` of its own and these keyslots, and the revision that its schema had.
+
+    Raises StartError.
+    """
+    found = _Opening(settings, None, unseal).opened(row, slots)
+    return found.derived_keys, found.revision
 
 
-def _unseal(connection: Connection, settings: Settings, root_key: Secret | None) -> tuple[DerivedKeys, str] | None:
-    """The derived keys and the revision that the schema had when it was last sealed; None where there is no vault."""
-    row = connection.execute(select(tables.vault)).mappings().first()
-    if row is None:
-        return None
-    try:
-        record = msgspec.json.decode(row["seal"], type=_SealRecord)
-    except msgspec.DecodeError:
-        raise StartError("The row of the vault was altered outside the service.") from None
-    if record.name != settings.seal:
-        raise StartError(f"The vault was sealed with `{record.name}`; start with KMS_SEAL={record.name}.")
-    root_key = root_key or seal_named(record.name, settings).unseal(record.parameters)
-    derived_keys = DerivedKeys(root_key, bytes(row["vault_id"]))
-    try:
-        revision = derived_keys.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
-    except SealBroken:
-        raise StartError(
-            f"The {record.name} seal gives another root key than the one this vault was made with, or the row of "
-            "the vault was altered. Nothing was written; give it the right one."
-        ) from None
-    return derived_keys, revision or _FIRST_REVISION
+class _Opening:
+    """One attempt to open a vault."""
+
+    def __init__(self, settings: Settings, unsealed: Unsealed | None, unseal: Unseal | None) -> None:
+        self._settings = settings
+        self._unsealed = unsealed
+        self._unseal = unseal
+
+    def found(self, engine: Engine, *, create: bool) -> _Found:
+        """The vault in the database of `engine`, made where there is none and `create` allows it."""
+        reading = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        with engine.connect().execution_options(**reading) as connection, connection.begin():
+            existing = self._existing(connection)
+        if existing is None and not create:
+            raise StartError("There is no vault in this database.")
+        with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+            before = set(inspect(connection).get_table_names())
+            revision = migrate(connection, existing.revision if existing else "")
+            # Another process may have made the vault while this one waited for the lock.
+            found = existing or self._existing(connection)
+            if found is None:
+                return self._new(connection, revision)
+            if found.revision != revision:
+                make_head(connection, found.derived_keys, before)
+                self._add_keyslot(connection, found.derived_keys)
+                seal_revision(connection, found.derived_keys, revision)
+            return found
+
+    def _existing(self, connection: Connection) -> _Found | None:
+        """The vault that is there, and the revision that its schema had when it was last sealed."""
+        if not inspect(connection).has_table("vault"):
+            return None
+        row = connection.execute(select(tables.vault)).mappings().first()
+        if row is None:
+            return None
+        return self.opened(row, stored_keyslots(connection))
+
+    def opened(self, row: Mapping[Any, Any], slots: list[Keyslot]) -> _Found:
+        """The vault of that row and of these keyslots. Raises StartError."""
+        vault_id = bytes(row["vault_id"])
+        record = SealRecord.decoded(row["seal"])
+        keyset, slot = self._keyset(slots, record, vault_id)
+        derived_keys = DerivedKeys(keyset, vault_id)
+        try:
+            revision = derived_keys.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
+        except SealBroken:
+            raise StartError(keyslots.wrong_key(record.name)) from None
+        return _Found(derived_keys, revision or _FIRST_REVISION, slot)
+
+    def _keyset(self, slots: list[Keyslot], record: SealRecord, vault_id: bytes) -> tuple[Keyset, str | None]:
+        if self._unsealed is not None:
+            return self._unsealed.keyset(), None
+        if self._unseal is not None:
+            return self._unseal(slots, vault_id), None
+        if slots:
+            return keyslots.opened(slots, self._settings, vault_id)
+        keyslots.require_named(self._settings, record.name)
+        seal = seal_named(record.name, self._settings)
+        if not isinstance(seal, KeySeal):
+            raise StartError("The keyslots of the vault were removed outside the service.")
+        return Keyset.of_one_root_key(seal.seal_key(record.parameters), vault_id), keyslots.SEAL
+
+    def _new(self, connection: Connection, revision: str) -> _Found:
+        seal = seal_named(self._settings.seal, self._settings)
+        record = SealRecord(self._settings.seal, seal.create()).encoded()
+        vault_id = new_vault_id()
+        derived_keys = DerivedKeys(Keyset.new(), vault_id)
+        created_at = microseconds(utc_now())
+        check_value = derived_keys.seal(revision.encode(), _check(record, created_at))
+        row = {"id": 1, "vault_id": vault_id, "seal": record, "created_at": created_at, "check_value": check_value}
+        connection.execute(insert(tables.vault).values(row))
+        make_head(connection, derived_keys, set())
+        _write_in_head(
+            connection,
+            derived_keys,
+            keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, vault_id),
+        )
+        return _Found(derived_keys, revision, keyslots.SEAL)
+
+    def _add_keyslot(self, connection: Connection, derived_keys: DerivedKeys) -> None:
+        """Give a vault from before there were keyslots its first."""
+        if stored_keyslots(connection):
+            return
+        record = connection.execute(select(tables.vault.c.seal)).scalar_one()
+        seal = seal_named(SealRecord.decoded(record).name, self._settings)
+        slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, derived_keys.vault_id)
+        _write_in_head(connection, derived_keys, slot)
 
 
-def _seal_revision(connection: Connection, derived_keys: DerivedKeys, revision: str) -> None:
+def new_vault_id() -> bytes:
+    """16 random bytes."""
+    return secrets.token_bytes(16)
+
+
+def stored_keyslots(connection: Connection) -> list[Keyslot]:
+    """The keyslots, whose codes nobody can check before the vault is open: what they wrap is authentic or not."""
+    if not inspect(connection).has_table("keyslots"):
+        return []
+    return [from_values(Keyslot, tuple(row)) for row in connection.execute(select(tables.keyslots))]
+
+
+def seal_revision(connection: Connection, derived_keys: DerivedKeys, revision: str) -> None:
     """Store the schema revision in the sealed check value, so that setting it back is detected."""
     row = connection.execute(select(tables.vault)).mappings().one()
     check_value = derived_keys.seal(revision.encode(), _check(row["seal"], row["created_at"]))
     connection.execute(update(tables.vault).values(check_value=check_value))
 
 
-def _create(connection: Connection, settings: Settings, revision: str) -> DerivedKeys:
-    root_key, parameters = seal_named(settings.seal, settings).create()
-    vault_id = secrets.token_bytes(16)
-    derived_keys = DerivedKeys(root_key, vault_id)
-    seal = msgspec.json.encode(_SealRecord(settings.seal, parameters)).decode()
-    created_at = microseconds(utc_now())
-    check_value = derived_keys.seal(revision.encode(), _check(seal, created_at))
-    row = {"id": 1, "vault_id": vault_id, "seal": seal, "created_at": created_at, "check_value": check_value}
-    connection.execute(insert(tables.vault).values(row))
-    _make_head(connection, derived_keys, set())
-    return derived_keys
+def sealed_again(connection: Connection, derived_keys: DerivedKeys, seal: str | None = None) -> None:
+    """Write the vault's own row under the newest root key, with another stored form of its `seal` where given."""
+    row = connection.execute(select(tables.vault)).mappings().one()
+    revision = derived_keys.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"]))
+    seal = row["seal"] if seal is None else seal
+    check_value = derived_keys.seal(revision, _check(seal, row["created_at"]))
+    connection.execute(update(tables.vault).values(seal=seal, check_value=check_value))
 
 
-def _make_head(connection: Connection, derived_keys: DerivedKeys, before: set[str]) -> None:
+def make_head(connection: Connection, derived_keys: DerivedKeys, before: set[str]) -> None:
     """Update the head for the current schema, or make it if there is none.
 
     Tables that did not exist `before` the migration get an empty digest. An older table without digest stays without.
@@ -136,6 +221,18 @@ def _make_head(connection: Connection, derived_keys: DerivedKeys, before: set[st
     head = replace(head, digests={**new, **head.digests})
     connection.execute(insert(tables.head).values(id=1, sealed=head.sealed(derived_keys)))
     first_release.drop(connection)
+
+
+def _write_in_head(connection: Connection, derived_keys: DerivedKeys, slot: Keyslot) -> None:
+    """Insert a keyslot, and count it into the head."""
+    change = Change(connection, derived_keys)
+    change.insert(slot)
+    head = change.head()
+    digests = dict(head.digests)
+    for name, (count, total) in change.terms.items():
+        digests[name] = digests.get(name, TableDigest()).plus(count, total)
+    after = replace(head, counter=head.counter + 1, digests=digests)
+    connection.execute(update(tables.head).values(sealed=after.sealed(derived_keys)))
 
 
 def _check(seal: str, created_at: int) -> SealContext:

@@ -88,6 +88,10 @@ class Group:
     entries: list[str] = field(default_factory=list)
     terms: dict[str, tuple[int, int]] = field(default_factory=dict)
     fault: BaseException | None = None
+    oldest_root_key: int = 0
+
+    def __post_init__(self) -> None:
+        self.oldest_root_key = self.oldest_root_key or self.head.oldest_root_key
 
     @property
     def may_grow(self) -> bool:
@@ -130,7 +134,7 @@ class Group:
             digests[name] = digests.get(name, TableDigest()).plus(count, total)
         epoch = head.epoch + 1 if self.outdated else head.epoch
         last_entry = head.last_entry + len(self.entries)
-        return Head(head.counter + 1, epoch, last_entry, digests, head.lost_entries)
+        return Head(head.counter + 1, epoch, last_entry, digests, head.lost_entries, self.oldest_root_key)
 
     def close(self, fault: BaseException | None = None) -> None:
         """Let go of everything, and tell the members how it ended."""

@@ -18,6 +18,26 @@ class OutboxEntry:
     entry: str
 
 
+@stored_in(tables.keyslots)
+@dataclass(frozen=True, slots=True)
+class Keyslot:
+    """The keyset of the vault, wrapped by the seal that `seal` describes (JSON of its name and parameters)."""
+
+    slot: str
+    seal: str
+    wrapped: bytes
+
+
+@stored_in(tables.root_keys)
+@dataclass(frozen=True, slots=True)
+class NewRootKey:
+    """A root key, sealed under the one before; it is here only until nothing is under that one any more."""
+
+    number: int
+    wrapped: bytes
+    created_at: datetime
+
+
 @stored_in(tables.message_counts)
 @dataclass(frozen=True, slots=True)
 class MessageCount:

@@ -15,25 +15,26 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kms.clock import steady_seconds
 from kms.errors import AlreadyExists, IntegrityFailure, Refusal, Unavailable
-from kms.secret import Secret
 from kms.vault import tables
 from kms.vault.change import Change
 from kms.vault.database import is_full
 from kms.vault.head import Head
 from kms.vault.host import Host
+from kms.vault.keyset import Keyset
 from kms.vault.nodes import Nodes
 from kms.vault.queue import Group, Turns
-from kms.vault.sealing import DerivedKeys
+from kms.vault.sealing import DerivedKeys, UnknownRootKey, with_new_root_keys
 from kms.vault.transaction import Snapshot
 
 if TYPE_CHECKING:
     from kms.vault.memory import Memory
+    from kms.vault.unsealed import Unsealed
 
 _BUSY = "The database is busy or away; nothing was changed. Try again."
 _FULL = "The database cannot be written (disk full); nothing was changed. Free some space and try again."
@@ -53,7 +54,8 @@ class Vault:
     """An unsealed vault on one engine. `memories` are those of this process that are told of its commits.
 
     `observe` is told of each "read" and "change", and how many seconds it took; `distrusted` why the database is not
-    trusted any more; `errors` counts what the database did not carry out.
+    trusted any more; `errors` counts what the database did not carry out. `unsealed` is for the processes that are
+    forked from this one; `opened_by` is the keyslot that this process has opened.
     """
 
     def __init__(self, engine: Engine, derived_keys: DerivedKeys, lease: timedelta, host: Host) -> None:
@@ -66,18 +68,26 @@ class Vault:
         self.observe: Callable[[str, float], None] = _unobserved
         self.distrusted: Callable[[str], None] = _nobody_told
         self.errors = Counter(conflict=0, unavailable=0)
+        derived_keys.find_missing = self._new_root_key
         is_postgresql = engine.dialect.name == "postgresql"
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ") if is_postgresql else engine
         self._writing = engine.execution_options(kms_writes=True)
         self._turns = Turns()
         self._open_group: Group | None = None
+        self.unsealed: Unsealed | None = None
+        self.opened_by: str | None = None
         self._is_full = False
         self._last_head = b"", Head(0, 0, 0)  # what this process has sealed last it need not unseal
 
-    @property
-    def root_key(self) -> Secret:
-        """What the seal gave, for the workers that are started from this process."""
-        return self.derived_keys.root_key
+    def _new_root_key(self, number: int) -> Keyset:
+        """The keyset with a root key that another process has made. Raises UnknownRootKey or Unavailable."""
+        # Another connection, because it may be asked for in the middle of a transaction.
+        with self._database_faults(), self.engine.connect() as connection, connection.begin():
+            rows = connection.execute(select(tables.root_keys.c.number, tables.root_keys.c.wrapped)).all()
+        keyset = with_new_root_keys(self.derived_keys, [(row.number, bytes(row.wrapped)) for row in rows])
+        if number not in keyset.root_keys:
+            raise UnknownRootKey(f"made under root key {number}, which this process has not got")
+        return keyset
 
     def made_at(self) -> datetime:
         """When this vault was made. Raises Unavailable."""

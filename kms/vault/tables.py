@@ -34,6 +34,24 @@ vault = Table(
     Column("check_value", LargeBinary, nullable=False),
 )
 
+keyslots = Table(
+    "keyslots",
+    metadata,
+    Column("slot", String(16), primary_key=True),
+    Column("seal", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    mac(),
+)
+
+root_keys = Table(
+    "root_keys",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    mac(),
+)
+
 head = Table(
     "head",
     metadata,

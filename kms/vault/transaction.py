@@ -51,7 +51,7 @@ class Snapshot:
         """
         statement = self._statements.matching(table_of(cls), tuple(equal), order_by, limit)
         rows = statement.rows(self._cursor, equal)
-        return [_checked(self.derived_keys, cls, row) for row in rows]  # type: ignore[arg-type]  # classes are hashable
+        return [_checked(self.derived_keys, self.derived_keys.oldest, cls, row) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 
     def first(self, cls: type[T], *criteria: ColumnElement[bool]) -> T | None:
         """The only value of `cls` that meets `criteria`, or None."""
@@ -69,7 +69,7 @@ class Snapshot:
         order = order_by if isinstance(order_by, tuple) else (order_by,)
         query = select(table_of(cls)).where(*criteria).order_by(*order).limit(limit)
         rows = self.connection.execute(query).all()
-        return [_checked(self.derived_keys, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
+        return [_checked(self.derived_keys, self.derived_keys.oldest, cls, tuple(row)) for row in rows]  # type: ignore[arg-type]  # classes are hashable
 
     def rows(self, table: Table) -> Rows:
         """All rows of a table without authentication codes, unchecked."""
@@ -109,8 +109,8 @@ class Snapshot:
     def _key_and_latest(self, row: tuple[Any, ...]) -> tuple[Key, KeyVersion]:
         if row[_COLUMNS_OF_KEYS] is None:
             raise IntegrityFailure("The latest version of a key was removed outside the service.")
-        key = _checked(self.derived_keys, Key, row[:_COLUMNS_OF_KEYS])
-        return key, _checked(self.derived_keys, KeyVersion, row[_COLUMNS_OF_KEYS:])
+        key = _checked(self.derived_keys, self.derived_keys.oldest, Key, row[:_COLUMNS_OF_KEYS])
+        return key, _checked(self.derived_keys, self.derived_keys.oldest, KeyVersion, row[_COLUMNS_OF_KEYS:])
 
     def versions(self, key: Key) -> list[KeyVersion]:
         """All versions of `key`, oldest first, and one whose material waits for the next rotation."""
@@ -155,7 +155,7 @@ class Snapshot:
             return None
         found: list[str] = []
         for epoch, packed, code in rows:
-            if change_code(self.derived_keys, epoch, bytes(packed)) != bytes(code):
+            if not self.derived_keys.is_row_mac(bytes(code), change_content(epoch, bytes(packed))):
                 return None
             found += _names_decoder.decode(packed)
         return found
@@ -170,16 +170,16 @@ def _changes_between() -> Any:
 _names_decoder = msgspec.msgpack.Decoder(list[str])
 
 
-def change_code(keys: DerivedKeys, epoch: int, packed: bytes) -> bytes:
-    """What authenticates the names that were outdated at an epoch."""
-    return keys.row_mac(msgspec.msgpack.encode(("changes", epoch, packed)))
+def change_content(epoch: int, packed: bytes) -> bytes:
+    """What is authenticated of the names that were outdated at an epoch."""
+    return msgspec.msgpack.encode(("changes", epoch, packed))
 
 
 @lru_cache(_ROWS_REMEMBERED)
-def _checked(keys: DerivedKeys, cls: type[T], row: tuple[Any, ...]) -> T:
+def _checked(keys: DerivedKeys, _oldest: int, cls: type[T], row: tuple[Any, ...]) -> T:
     """The value that a row with its code stores. It depends on nothing but the arguments, so it can be remembered.
 
-    Raises IntegrityFailure.
+    `_oldest` is the oldest root key in use: what is under an older one is refused. Raises IntegrityFailure.
     """
     check_row(keys, table_of(cls), row)
     return from_values(cls, row)

@@ -681,7 +681,7 @@ def test_the_console_can_be_switched_off(template: Any, tmp_path: Any) -> None:
 
 def test_a_cookie_of_another_vault_is_none(people: World) -> None:
     ours = people.service.vault.derived_keys
-    theirs = DerivedKeys(ours.root_key, b"another vault's id")
+    theirs = DerivedKeys(ours.keyset, b"another vault's id")
     value = session.sealed(ConsoleSession.of("t", people.service.clock()), theirs)
     assert session.opened(value, theirs) is not None
     assert session.opened(value, ours) is None

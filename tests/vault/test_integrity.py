@@ -34,13 +34,13 @@ from kms.vault import tables
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.opening import open_vault
 from kms.vault.records import table_of
-from kms.vault.rows import LastUse, MessageCount, Mount, OutboxEntry, WrappingKey
+from kms.vault.rows import Keyslot, LastUse, MessageCount, Mount, NewRootKey, OutboxEntry, WrappingKey
 from kms.vault.store import Vault
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
-PROTECTED += [Notice, Delivery, ExpiryMark]
+PROTECTED += [Notice, Delivery, ExpiryMark, Keyslot, NewRootKey]
 PROTECTED += [Passkey, PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
 
 
@@ -109,6 +109,7 @@ def fill(opened: Vault) -> None:
                 None,
             ),
             ExpiryMark(30, NOW, b"u" * 16),
+            NewRootKey(2, b"sealed", NOW),
         )
         change.record("an entry")
         found = change.key_by_id("user1_symmetric")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import StartError
 from kms.keys.model import Origin
-from kms.vault import tables
+from kms.vault import opening, tables
 from kms.vault.checking import wrong_tables
 from kms.vault.head import Head, TableDigest
+from kms.vault.keyset import Keyset
 from kms.vault.opening import open_vault
+from kms.vault.rows import Keyslot
+from kms.vault.seals.file import FileSeal
 from kms.vault.store import Vault
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,6 +35,8 @@ OF_TOKENS = ["session_id", "scope", "credential", "subject", "parent", "second_f
 GRANT = Grant("0" * 32, "user1", "client:user1", "keys:encrypt", "*", NOW)
 TABLES = ["aliases", "message_counts", "wrapping_keys", "access_keys", "last_uses", "mounts"]
 TABLES += [
+    "keyslots",
+    "root_keys",
     "passkeys",
     "public_keys",
     "issuers",
@@ -43,6 +49,15 @@ TABLES += [
     "notice_outbox",
     "notice_marks",
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_root_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As before there were keyslots: the key that the seal has is the root key, and all is derived from it."""
+    vault_id = secrets.token_bytes(16)
+    monkeypatch.setattr(opening, "new_vault_id", lambda: vault_id)
+    seal = FileSeal(Settings(data_dir=tmp_path / "data"))
+    monkeypatch.setattr(Keyset, "new", lambda: Keyset.of_one_root_key(seal.seal_key({}), vault_id))
 
 
 def as_it_was(vault: Vault, tmp_path: Path, missing: str = "") -> None:
@@ -117,6 +132,7 @@ def test_old_rows_stay_good(tmp_path: Path, database_url: str) -> None:
             (version,) = change.versions(key)
             assert change.material(key, version) == material
             make_key(change, f"k{attempt}", "user1", kind, material, NOW)
+            assert change.find(Keyslot, "seal") is not None
         vault.engine.dispose()
 
 

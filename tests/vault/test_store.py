@@ -311,7 +311,11 @@ def test_the_database_holds_no_secret_in_clear(vault: Vault, tmp_path: Path) -> 
         secrets += private_parts(key_type(name), make(vault, f"k{number}", name))
     with vault.change() as change:
         enrolment = clients.create(change, "user2", frozenset({Role.USER}), NOW)
-    secrets += [enrolment.client_secret.encode(), enrolment.totp_secret.encode(), vault.root_key.reveal()]
+    secrets += [
+        enrolment.client_secret.encode(),
+        enrolment.totp_secret.encode(),
+        *(each.reveal() for each in vault.derived_keys.keyset.root_keys.values()),
+    ]
     secrets += [base64.b32decode(enrolment.totp_secret), *(code.encode() for code in enrolment.recovery_codes)]
     vault.engine.dispose()  # also what the write-ahead log held is now in the file
     kept = _contents(vault, tmp_path)

@@ -40,11 +40,11 @@ from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.core.key_pool import KeyPool
 from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.published import Publisher
-from kms.secret import Secret
 from kms.vault.change import Change
 from kms.vault.memory import Memory
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
+from kms.vault.unsealed import Unsealed
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -147,12 +147,12 @@ class Service:
         self.memory.start()
 
     @classmethod
-    def open(cls, settings: Settings, clock: Clock = utc_now, root_key: Secret | None = None) -> Service:
+    def open(cls, settings: Settings, clock: Clock = utc_now, unsealed: Unsealed | None = None) -> Service:
         """Open the vault, make the first administrator where there is no client yet, and wire everything.
 
         Raises StartError.
         """
-        vault = open_vault(settings, root_key)
+        vault = open_vault(settings, unsealed)
         enrol_first_admin(vault, settings, clock)
         return cls(settings, vault, clock)
 

@@ -41,9 +41,9 @@ class Rows(msgspec.Struct, frozen=True, array_like=True):
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What stands in clear, so that the backup can be told from others and its seal can be opened.
 
-    `made_at` is RFC 3339, `schema` the revision of the schema, `counter` and `epoch` are those of the head.
-    `unsealing` is a MessagePack array of the records whose rows say how the vault is unsealed; what is secret in them
-    is wrapped.
+    `made_at` is RFC 3339, `schema` the revision of the schema, `counter` and `epoch` are those of the head, and
+    `root_key` is the number of the root key under which the head and the backup are sealed. `unsealing` is a
+    MessagePack array of the records whose rows say how the vault is unsealed; what is secret in them is wrapped.
     """
 
     vault_id: str
@@ -51,6 +51,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
     counter: int
     epoch: int
+    root_key: int
     unsealing: bytes
 
     def unsealing_rows(self) -> list[Rows]:
@@ -92,7 +93,7 @@ class Sealer:
 
 
 def read_header(source: BinaryIO) -> Header:
-    """The header at the beginning of `source`, which is not authentic until a record was read. Raises BackupRefused."""
+    """The header at the beginning of `source`, not authentic until a record was read. Raises BackupRefused."""
     if source.read(len(MAGIC)) != MAGIC:
         raise BackupRefused("This is not a backup of a vault, or one in a format of a newer release.")
     line = source.readline(_LONGEST_HEADER)

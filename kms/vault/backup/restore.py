@@ -14,15 +14,16 @@ from kms.config import Settings
 from kms.errors import IntegrityFailure, Refusal, StartError
 from kms.files import private_directory
 from kms.vault import tables
-from kms.vault.backup.container import BackupRefused, Header, Progress, Rows, read_header, records
+from kms.vault.backup.container import BackupRefused, Header, Progress, Rows, records
 from kms.vault.backup.content import Check, backed_up_tables, in_order_of, unsealing_tables
+from kms.vault.backup.unsealing import opened
 from kms.vault.change import Change
 from kms.vault.database import connect, is_full
 from kms.vault.head import ACCEPTED_BEYOND, Head
 from kms.vault.host import Host, newest_seen
-from kms.vault.opening import make_head, seal_revision, unsealed_by
+from kms.vault.opening import make_head, seal_revision
 from kms.vault.queue import Group
-from kms.vault.schema import known_revisions, migrate
+from kms.vault.schema import migrate
 from kms.vault.sealing import DerivedKeys
 
 
@@ -54,13 +55,14 @@ Judge = Callable[[Change, Loaded], Verdict]
 
 def read_backup(settings: Settings, source: BinaryIO, progress: Progress) -> Loaded:
     """Read the whole of a backup and check every row in it. Nothing is written. Raises StartError."""
-    header, keys = _opened(settings, source)
+    header, keys = opened(settings, source)
     check = Check(keys)
     known = {str(table.name): table for table in backed_up_tables()}
     try:
-        for record in records(source, header, keys.vault_backup_key(), progress):
+        check.unsealing(header.unsealing_rows())
+        for record in records(source, header, keys.vault_backup_key(header.root_key), progress):
             table = _table_of(known, record)
-            check.rows(table, list(in_order_of(table, record)))
+            check.rows(table, in_order_of(table, record))
         head = check.end()
     except IntegrityFailure as failure:
         raise BackupRefused(f"What is in this backup does not fit together. {failure.detail}") from None
@@ -74,7 +76,7 @@ def restore(settings: Settings, source: BinaryIO, judge: Judge, progress: Progre
     is committed after the end of the file was found authentic and its rows to be those that its head stands for.
     Raises StartError, and then the database is as empty as before.
     """
-    header, keys = _opened(settings, source)
+    header, keys = opened(settings, source)
     private_directory(settings.data_dir)
     seen, epoch_seen = newest_seen(settings.data_dir, keys.vault_id)
     engine = connect(settings.database, pool_size=1)
@@ -82,7 +84,8 @@ def restore(settings: Settings, source: BinaryIO, judge: Judge, progress: Progre
         with engine.connect().execution_options(kms_writes=True) as connection, connection.begin() as transaction:
             revision = migrate(connection)  # one process at a time: whoever looks now looks alone
             _require_empty(connection)
-            head, rows = _load(connection, header, keys, records(source, header, keys.vault_backup_key(), progress))
+            content = records(source, header, keys.vault_backup_key(header.root_key), progress)
+            head, rows = _load(connection, header, keys, content)
             if header.schema != revision:
                 make_head(connection, keys, _tables_of(head))
                 seal_revision(connection, keys, revision)
@@ -111,33 +114,13 @@ def restore(settings: Settings, source: BinaryIO, judge: Judge, progress: Progre
     return loaded
 
 
-def _opened(settings: Settings, source: BinaryIO) -> tuple[Header, DerivedKeys]:
-    """The header of a backup and the keys of its vault. Raises StartError."""
-    header = read_header(source)
-    newest = known_revisions()[-1]
-    if header.schema > newest:
-        raise BackupRefused(
-            f"This backup is of schema {header.schema}, made by a newer release than this one (schema {newest}). "
-            "Restore it with that release."
-        )
-    rows = {record.table: record for record in header.unsealing_rows()}
-    try:
-        vault = dict(zip(rows["vault"].columns, rows["vault"].rows[0], strict=True))
-        keys, revision = unsealed_by(vault, settings)
-    except (KeyError, IndexError, ValueError, TypeError):
-        raise BackupRefused("The header of this backup was altered.") from None
-    if keys.vault_id.hex() != header.vault_id or revision != header.schema:
-        raise BackupRefused("The header of this backup was altered.")
-    return header, keys
-
-
 def _require_empty(connection: Connection) -> None:
     """Raise StartError unless there is nothing of a vault in the database."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # a pipe may be slow
     there = set(inspect(connection).get_table_names())
     for table in tables.metadata.sorted_tables:
-        if str(table.name) in there and connection.execute(select(table.primary_key.columns).limit(1)).first():
+        if str(table.name) in there and connection.execute(select(*table.primary_key.columns).limit(1)).first():
             raise StartError(
                 "There is a vault in this database already. A backup is restored into an empty database only: name "
                 "another one, or move the old one away."
@@ -147,9 +130,11 @@ def _require_empty(connection: Connection) -> None:
 def _load(connection: Connection, header: Header, keys: DerivedKeys, content: Any) -> tuple[Head, int]:
     """Put everything into the database as it comes, and hold it to the head. Returns that, and how many rows."""
     of_unsealing = {str(table.name): table for table in unsealing_tables()}
+    check = Check(keys)
+    check.unsealing(header.unsealing_rows())
     for record in header.unsealing_rows():
         _insert(connection, _table_of(of_unsealing, record), record)
-    check, known = Check(keys), {str(table.name): table for table in backed_up_tables()}
+    known = {str(table.name): table for table in backed_up_tables()}
     for record in content:
         table = _table_of(known, record)
         check.rows(table, _insert(connection, table, record))
@@ -157,7 +142,7 @@ def _load(connection: Connection, header: Header, keys: DerivedKeys, content: An
 
 
 def _insert(connection: Connection, table: Any, record: Rows) -> list[list[Any]]:
-    rows = list(in_order_of(table, record))
+    rows = in_order_of(table, record)
     names = [column.name for column in table.columns]
     if rows:
         connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
@@ -177,7 +162,7 @@ def _tables_of(head: Head) -> set[str]:
 
 
 def _moved(head: Head, verdict: Verdict, seen: int, epoch_seen: int) -> Head:
-    """`head` as it is to be committed. After a rollback it is so far ahead that every node notices, as `accept` does."""
+    """`head` as it is to be committed: after a rollback so far ahead that every node notices, as `accept` does."""
     if not verdict.is_rollback:
         return head
     return replace(

@@ -68,17 +68,18 @@ def _written(snapshot: Snapshot, write: Write, now: datetime) -> Made:
         # Whoever takes the backup from a pipe may be slower than a node that hangs is allowed to be.
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
     head = snapshot.head()
+    unsealing = [record for table in unsealing_tables() for record in rows_of(connection, table)]
     header = Header(
         vault_id=keys.vault_id.hex(),
         made_at=rfc3339(now),
         schema=revision_of(connection),
         counter=head.counter,
         epoch=head.epoch,
-        unsealing=msgspec.msgpack.encode(
-            [record for table in unsealing_tables() for record in rows_of(connection, table)]
-        ),
+        root_key=keys.current,
+        unsealing=msgspec.msgpack.encode(unsealing),
     )
-    sealer, check = Sealer(write, header, keys.vault_backup_key()), Check(keys)
+    sealer, check = Sealer(write, header, keys.vault_backup_key(keys.current)), Check(keys)
+    check.unsealing(unsealing)
     for table in backed_up_tables():
         for record in rows_of(connection, table):
             check.rows(table, record.rows)

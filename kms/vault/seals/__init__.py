@@ -1,4 +1,4 @@
-"""Seals: where the root key comes from. `SEALS` is the only list."""
+"""Seals: what wraps the root keys of a vault. `SEALS` is the only list."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from kms.config import Settings
 from kms.errors import StartError
-from kms.vault.seals.base import Parameters, Seal
+from kms.vault.seals.base import KeySeal, Parameters, Seal
 from kms.vault.seals.credential import CredentialSeal
 from kms.vault.seals.file import FileSeal
 from kms.vault.seals.passphrase import PassphraseSeal
@@ -25,4 +25,4 @@ def seal_named(name: str, settings: Settings) -> Seal:
     return SEALS[name](settings)
 
 
-__all__ = ["SEALS", "Parameters", "Seal", "seal_named"]
+__all__ = ["SEALS", "KeySeal", "Parameters", "Seal", "seal_named"]

@@ -1,4 +1,4 @@
-"""The root key from a credential that the operator provides: a file, or a systemd credential."""
+"""The seal key from a credential that the operator provides: a file, or a systemd credential."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from kms.config import Settings
 from kms.errors import StartError
 from kms.files import private_bytes
 from kms.secret import Secret
-from kms.vault.sealing import ROOT_KEY_BYTES
-from kms.vault.seals.base import Parameters
+from kms.vault.seals.base import SEAL_KEY_BYTES, KeySeal, Parameters
 
 _SYSTEMD_NAME = "kms-root-key"
 
 
-class CredentialSeal:
+class CredentialSeal(KeySeal):
     """32 bytes, raw, in base64 or in hex, from KMS_SEAL_CREDENTIAL or $CREDENTIALS_DIRECTORY/kms-root-key.
 
     Make one with `openssl rand -base64 32`. The file is read and never written.
@@ -29,13 +28,13 @@ class CredentialSeal:
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         self._path = settings.seal_credential or (Path(directory) / _SYSTEMD_NAME if directory else None)
 
-    def create(self) -> tuple[Secret, Parameters]:
-        return self._read(), {}
+    def create(self) -> Parameters:
+        """As `Seal.create`."""
+        self.seal_key({})
+        return {}
 
-    def unseal(self, parameters: Parameters) -> Secret:
-        return self._read()
-
-    def _read(self) -> Secret:
+    def seal_key(self, parameters: Parameters) -> Secret:
+        """As `KeySeal.seal_key`."""
         if self._path is None:
             raise StartError(
                 "The seal `credential` needs KMS_SEAL_CREDENTIAL (a path) or the systemd credential "
@@ -43,13 +42,13 @@ class CredentialSeal:
             )
         content = private_bytes(self._path)
         for decoded in _readings(content):
-            if len(decoded) == ROOT_KEY_BYTES:
+            if len(decoded) == SEAL_KEY_BYTES:
                 return Secret(decoded)
         raise StartError(f"{self._path} does not hold 32 bytes, raw, in base64 or in hex.")
 
 
 def _readings(content: bytes) -> list[bytes]:
-    if len(content) == ROOT_KEY_BYTES:
+    if len(content) == SEAL_KEY_BYTES:
         return [content]
     readings = []
     text = content.strip()

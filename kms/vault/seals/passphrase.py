@@ -1,4 +1,4 @@
-"""The root key from a passphrase, by Argon2id (RFC 9106); nothing secret stays on the disk."""
+"""The seal key from a passphrase, by Argon2id (RFC 9106); nothing secret stays on the disk."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from kms.config import Settings
 from kms.errors import StartError
 from kms.secret import Secret
-from kms.vault.sealing import ROOT_KEY_BYTES
-from kms.vault.seals.base import Parameters
+from kms.vault.seals.base import SEAL_KEY_BYTES, KeySeal, Parameters
 
 # The second recommended option of RFC 9106, section 4, with four times its memory: once a start is rare.
 _ITERATIONS, _LANES, _MEMORY_KIB = 3, 4, 256 * 1024
 _SHORTEST = 12
 
 
-class PassphraseSeal:
+class PassphraseSeal(KeySeal):
     """KMS_SEAL_PASSPHRASE_FILE, KMS_SEAL_PASSPHRASE, or asked for on the terminal."""
 
     name = "passphrase"
 
     def __init__(self, settings: Settings) -> None:
         self._given = settings.seal_passphrase
+        self._derived: tuple[Parameters, Secret] | None = None  # a change of the root key asks for it twice
 
-    def create(self) -> tuple[Secret, Parameters]:
+    def create(self) -> Parameters:
+        """As `Seal.create`."""
         passphrase = self._passphrase(confirm=True)
         if len(passphrase) < _SHORTEST:
             raise StartError(
@@ -40,10 +41,14 @@ class PassphraseSeal:
             "lanes": _LANES,
             "memory_kib": _MEMORY_KIB,
         }
-        return _derive(passphrase, parameters), parameters
+        self._derived = parameters, _derive(passphrase, parameters)
+        return parameters
 
-    def unseal(self, parameters: Parameters) -> Secret:
-        return _derive(self._passphrase(confirm=False), parameters)
+    def seal_key(self, parameters: Parameters) -> Secret:
+        """As `KeySeal.seal_key`."""
+        if self._derived is None or self._derived[0] != parameters:
+            self._derived = parameters, _derive(self._passphrase(confirm=False), parameters)
+        return self._derived[1]
 
     def _passphrase(self, *, confirm: bool) -> str:
         if self._given:
@@ -60,7 +65,7 @@ def _derive(passphrase: str, parameters: Parameters) -> Secret:
     try:
         kdf = Argon2id(
             salt=base64.b64decode(str(parameters["salt"])),
-            length=ROOT_KEY_BYTES,
+            length=SEAL_KEY_BYTES,
             iterations=int(parameters["iterations"]),
             lanes=int(parameters["lanes"]),
             memory_cost=int(parameters["memory_kib"]),
