@@ -17,6 +17,7 @@ from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
 from kms.revocation.revoke import revoke_again
 from kms.vault.change import Change, next_serial
+from kms.vault.rows import MessageCount
 from kms.vault.tables import revocations
 
 
@@ -65,6 +66,23 @@ def missing(change: Change, evidence: Iterable[Evidence]) -> list[tuple[Revocati
 def apply_again(change: Change, lacking: Iterable[tuple[Revocation, bool]], now: datetime) -> list[Applied]:
     """Put revocations in force that `missing` found, in their order."""
     return [_apply(change, entry, is_uid_known, now) for entry, is_uid_known in lacking]
+
+
+def make_counted_due(change: Change, now: datetime) -> int:
+    """Make keys due for rotation whose messages are counted, and return how many there are.
+
+    Nobody knows how many messages their latest versions have protected since the backup.
+    """
+    due = 0
+    for count in change.select(MessageCount):
+        key = change.find(Key, count.key_uid)
+        if key is None or key.latest_version != count.version or not key.origin.is_renewable:
+            continue
+        latest = change.find(KeyVersion, key.uid, key.latest_version)
+        if latest is not None and latest.state is KeyState.ACTIVE:
+            change.replace(key, replace(key, next_rotation_at=min(key.next_rotation_at or now, now)))
+            due += 1
+    return due
 
 
 def _apply(change: Change, entry: Revocation, is_uid_known: bool, now: datetime) -> Applied:

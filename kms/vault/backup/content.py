@@ -37,7 +37,7 @@ def backed_up_tables() -> list[Table]:
 
 def rows_of(connection: Connection, table: Table) -> Iterator[Rows]:
     """All rows of `table`, some at once, so that the memory does not depend on how many there are."""
-    columns = [column.name for column in table.columns]
+    columns = [str(column.name) for column in table.columns]
     streamed = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(select(table))
     for some in streamed.partitions():
         yield Rows(str(table.name), columns, [list(row) for row in some])

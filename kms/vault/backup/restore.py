@@ -14,7 +14,7 @@ from kms.config import Settings
 from kms.errors import IntegrityFailure, Refusal, StartError
 from kms.files import private_directory
 from kms.vault import tables
-from kms.vault.backup.container import BackupRefused, Header, Progress, Rows, records
+from kms.vault.backup.container import BackupRefused, Header, Progress, Rows, read_header, records
 from kms.vault.backup.content import Check, backed_up_tables, in_order_of, unsealing_tables
 from kms.vault.backup.unsealing import opened
 from kms.vault.change import Change
@@ -67,6 +67,14 @@ def read_backup(settings: Settings, source: BinaryIO, progress: Progress) -> Loa
     except IntegrityFailure as failure:
         raise BackupRefused(f"What is in this backup does not fit together. {failure.detail}") from None
     return Loaded(header, head, check.count, newest_seen(settings.data_dir, keys.vault_id)[0])
+
+
+def records_in(source: BinaryIO, keys: DerivedKeys) -> int:
+    """How many rows are in a backup of the vault of `keys`, once all of it was found authentic. Raises StartError."""
+    header = read_header(source)
+    apart = sum(len(record.rows) for record in header.unsealing_rows() if record.table != "vault")
+    content = records(source, header, keys.vault_backup_key(header.root_key), lambda _: None)
+    return apart + sum(len(record.rows) for record in content)
 
 
 def restore(settings: Settings, source: BinaryIO, judge: Judge, progress: Progress) -> Loaded:
