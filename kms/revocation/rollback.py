@@ -108,8 +108,8 @@ def _found(loaded: Loaded, newest: int, evidence: Sequence[Evidence], lacking: S
             accepted = ", and an operator has accepted the database since"
         found.append(
             f"ROLLBACK: {knows} has seen change {newest}. {lost % ACCEPTED_BEYOND} changes are lost{accepted}: keys "
-            "and versions that were made then, and every revocation, deletion, changed grant, ended session and removed "
-            "access key or client of that time."
+            "and versions that were made then, and every revocation, deletion, changed grant, ended session and "
+            "removed access key or client of that time."
         )
     if lacking:
         found.append(f"ROLLBACK: {len(lacking)} revocations that can be proven are not in the backup:")

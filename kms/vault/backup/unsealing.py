@@ -32,9 +32,9 @@ def opened(settings: Settings, source: BinaryIO) -> tuple[Header, DerivedKeys]:
         vault = dict(zip([column.name for column in tables.vault.columns], rows["vault"][0], strict=True))
         slots = [from_values(Keyslot, row) for row in rows.get("keyslots", [])]
         new_root_keys = [from_values(NewRootKey, row) for row in rows.get("root_keys", [])]
-    except (KeyError, IndexError, ValueError, TypeError):
+        keys, revision = unsealed_by(settings, vault, slots)
+    except (KeyError, IndexError, ValueError, TypeError, MemoryError):
         raise BackupRefused(_ALTERED) from None
-    keys, revision = unsealed_by(settings, vault, slots)
     if keys.vault_id.hex() != header.vault_id or revision != header.schema:
         raise BackupRefused(_ALTERED)
 
