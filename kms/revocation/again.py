@@ -47,6 +47,11 @@ class Applied:
     is_key_here: bool
 
 
+def stand_in_uid(key_id: str) -> bytes:
+    """What stands for the uid of a key of which only the id is known; no key has it."""
+    return sha256(b"a key of unknown uid " + key_id.encode()).digest()[:16]
+
+
 def missing(change: Change, evidence: Iterable[Evidence]) -> list[tuple[Revocation, bool]]:
     """The revocations in force by `evidence` that the list lacks, and whether their key uid is known.
 
@@ -90,8 +95,7 @@ def _apply(change: Change, entry: Revocation, is_uid_known: bool, now: datetime)
     serial = next_serial(change, revocations.c.serial)
     if key is None:
         # The key came after the backup and is lost. Whoever checks its old signatures still finds it in the list.
-        uid = entry.key_uid if is_uid_known else sha256(b"a lost key " + entry.key_id.encode()).digest()[:16]
-        stored = replace(entry, serial=serial, key_uid=uid)
+        stored = replace(entry, serial=serial)
         change.insert(stored)
         return Applied(stored, is_key_here=False)
     is_hold = entry.reason is RevocationReason.CERTIFICATE_HOLD  # on the latest version, whichever that is

@@ -20,7 +20,7 @@ from kms.client.revocations import RevocationList
 from kms.clock import rfc3339
 from kms.errors import IntegrityFailure, StartError
 from kms.keys.model import RevocationReason
-from kms.revocation.again import Evidence
+from kms.revocation.again import Evidence, stand_in_uid
 from kms.revocation.model import Revocation
 from kms.revocation.published import jwks_of, signing_key
 from kms.vault import tables
@@ -112,7 +112,7 @@ def _authentic(connection: Connection, keys: DerivedKeys, remarks: list[str]) ->
 def _entry(listed: Listed) -> Revocation:
     return Revocation(
         serial=listed.serial,
-        key_uid=b"",
+        key_uid=stand_in_uid(listed.key_id),
         key_id=listed.key_id,
         up_to_version=listed.up_to_version,
         reason=RevocationReason(listed.reason),
