@@ -47,6 +47,7 @@ GROUND = {
     "enums",
     "encryption_context",
     "outgoing",
+    "pacing",
 }  # what everything may use
 
 

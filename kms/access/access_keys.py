@@ -14,7 +14,7 @@ from datetime import datetime
 
 from kms.access.model import SECRET, Caller
 from kms.secret import Secret
-from kms.vault import names, tables
+from kms.vault import names, sealed_columns, tables
 from kms.vault.change import Change
 from kms.vault.records import microseconds, stored_in
 from kms.vault.sealing import DerivedKeys, SealBroken
@@ -78,7 +78,7 @@ def mint(
     record = AccessKey(
         access_key_id=access_key_id,
         client_id=client_id,
-        secret=change.derived_keys.seal(secret.encode(), ("access key", access_key_id, client_id)),
+        secret=change.derived_keys.seal(secret.encode(), sealed_columns.access_key_secret(access_key_id, client_id)),
         session_token_hash=session_token_hash(change.derived_keys, session_token) if session_token else None,
         created_at=now,
         expires_at=expires_at,
@@ -121,7 +121,9 @@ def is_access_key_id(text: str) -> bool:
 def secret_of(derived_keys: DerivedKeys, key: AccessKey) -> Secret | None:
     """The unsealed secret, None where it was altered."""
     try:
-        return Secret(derived_keys.open(key.secret, ("access key", key.access_key_id, key.client_id)))
+        return Secret(
+            derived_keys.open(key.secret, sealed_columns.access_key_secret(key.access_key_id, key.client_id))
+        )
     except SealBroken:
         return None
 

@@ -14,6 +14,7 @@ from kms.access.sessions import Lifetimes
 from kms.clock import Clock, steady_seconds
 from kms.errors import AuthenticationFailed, MfaRequired, Refusal
 from kms.secret import Secret
+from kms.vault import sealed_columns
 from kms.vault.change import Change
 from kms.vault.host import EPOCH
 from kms.vault.memory import Cache, Memory, Names
@@ -247,6 +248,6 @@ class Authenticator:
 def totp_secret(snapshot: Snapshot, client: Client) -> str:
     """The unsealed TOTP secret of `client`, in base32. Raises AuthenticationFailed where it was altered."""
     try:
-        return snapshot.derived_keys.open(client.totp_secret, ("totp", client.client_id)).decode()
+        return snapshot.derived_keys.open(client.totp_secret, sealed_columns.totp_secret(client.client_id)).decode()
     except SealBroken:
         raise AuthenticationFailed(callers.FAILED) from None

@@ -15,6 +15,7 @@ from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.errors import AlreadyExists, Conflict, NotFound
 from kms.keys.ids import is_client_id
 from kms.notices import outbox
+from kms.vault import sealed_columns
 from kms.vault.change import Change
 from kms.vault.tables import clients, grants
 from kms.vault.transaction import Snapshot
@@ -117,7 +118,7 @@ def reset_second_factor(change: Change, client: Client) -> SecondFactor:
 
 
 def _sealed_totp(change: Change, client_id: str, secret: str) -> bytes:
-    return change.derived_keys.seal(secret.encode(), ("totp", client_id))
+    return change.derived_keys.seal(secret.encode(), sealed_columns.totp_secret(client_id))
 
 
 def _new_recovery_codes(change: Change, client_id: str) -> list[str]:

@@ -8,22 +8,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 _AFTER_SECONDS = 1.0
 
 
 @contextmanager
-def progress(about: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(about: str, total: int | None, *, in_bytes: bool = True) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the number of bytes done since the last call, out of `total` (None: unknown).
 
-    The bar is removed at the end.
+    Without `in_bytes` it counts something else. The bar is removed at the end.
     """
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *counts,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
     task, began, is_shown = bar.add_task(about, total=total), time.monotonic(), False
 
     def advance(count: int) -> None:

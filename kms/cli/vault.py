@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from typing import Any
 
 import click
 import structlog
 
-from kms.audit.entry import SUCCESS, AuditEntry, timestamp
-from kms.cli.on_host import of_the_service, opened
+from kms.cli.on_host import local_entry, of_the_service, opened
 from kms.cli.vault_backup import backup, check_backup, restore
-from kms.clock import utc_now
+from kms.cli.vault_root_key import rotate_root_key
 from kms.errors import Refusal, StartError
 
 
 @click.group()
 def vault() -> None:
-    """Check, back up and restore the vault; for operators on the host."""
+    """Look after the vault; for operators on the host."""
 
 
-for _command in (backup, check_backup, restore):
+for _command in (rotate_root_key, backup, check_backup, restore):
     vault.add_command(_command)
 
 
@@ -75,9 +73,7 @@ def accept_command(*, yes: bool, **flags: Any) -> None:
         click.echo(f"Found: {found.host.distrust or 'nothing that keeps keys from being used'}")
         if not yes:
             click.confirm("Trust this database as it is, and use its keys again?", abort=True)
-        now = utc_now()
-        entry = AuditEntry(1, timestamp(now), secrets.token_hex(8), "accept_vault", SUCCESS, "local")
-        accept(found, entry.line().decode())
+        accept(found, local_entry("accept_vault"))
     except (StartError, Refusal) as error:
         raise click.ClickException(str(error)) from None
     structlog.get_logger().critical("an operator accepted the database as it is")

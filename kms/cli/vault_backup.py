@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,12 +13,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 import structlog
 
-from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.cli.failing import NOT_AUTHENTIC, Failure
-from kms.cli.on_host import of_the_service, opened
+from kms.cli.on_host import local_entry, of_the_service, require_own_database, settings_of
 from kms.cli.progress import progress
 from kms.clock import utc_now
-from kms.config import load
 from kms.errors import Refusal, StartError
 from kms.files import appearing, fault_of, private_directory
 
@@ -51,8 +48,12 @@ def backup(file: Path | None, to: str | None, **flags: Any) -> None:
         raise click.UsageError("Give a FILE, or --to - for stdout.")
     if to is not None and sys.stdout.isatty():
         raise click.UsageError("A backup is not for the terminal. Pipe it into something, or give a FILE.")
+    from kms.vault.opening import open_vault
+
     with _failing():
-        vault = opened(flags, say=partial(click.echo, err=to is not None))
+        settings = settings_of(flags)
+        require_own_database(settings, on_stderr=to is not None)
+        vault = open_vault(settings, create=False)
         os.nice(_NICENESS)  # who uses keys goes before
         try:
             made = _to_stdout(vault) if file is None else _to_file(vault, file)
@@ -80,7 +81,7 @@ def check_backup(file: Path, **flags: Any) -> None:
     from kms.vault.backup.restore import read_backup
 
     with _failing(), _reading(file) as (source, advance):
-        loaded = read_backup(_settings(flags), source, advance)
+        loaded = read_backup(settings_of(flags), source, advance)
     header = loaded.header
     click.echo(
         f"Whole and authentic: vault {header.vault_id}, made at {header.made_at} at change {header.counter}, "
@@ -129,7 +130,7 @@ def restore(
         sources.append(lambda change: of_database(change.derived_keys, newer_database))
     judge = Judge(utc_now(), accept_rollback, sources)
     with _failing():
-        settings = _settings(flags)
+        settings = settings_of(flags)
         click.echo(f"Database: {shown(settings.database)}")
         private_directory(settings.data_dir)
         lock = served.hold(settings.run_dir)
@@ -191,17 +192,12 @@ def _back_up(vault: Any, out: BinaryIO, advance: Any, target: str) -> Made:
 
     now = utc_now()
     named = os.fsencode(target).decode("utf-8", "replace")
-    entry = AuditEntry(1, timestamp(now), secrets.token_hex(8), "backup_vault", SUCCESS, "local", target=named)
 
     def write(content: bytes) -> None:
         out.write(content)
         advance(len(content))
 
-    return back_up(vault, write, entry.line().decode(), now)
-
-
-def _settings(flags: dict[str, Any]) -> Any:
-    return load({name: value for name, value in flags.items() if value is not None})
+    return back_up(vault, write, local_entry("backup_vault", named), now)
 
 
 def _content(path: Path) -> bytes:

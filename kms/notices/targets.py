@@ -21,6 +21,7 @@ from kms.notices import mail
 from kms.notices.mail import Mail
 from kms.notices.model import Channel, Delivery, Notice
 from kms.notices.webhook import Networks, Outcome, Webhooks
+from kms.vault import sealed_columns
 from kms.vault.records import microseconds
 from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
 
@@ -98,8 +99,8 @@ def body_of(delivery: Delivery) -> str:
 def sealed(keys: DerivedKeys, notice_id: str, target: str, secret: str) -> tuple[bytes, bytes]:
     """The target and the secret of a subscription as they are stored."""
     return (
-        keys.seal(target.encode(), _context(notice_id, "target")),
-        keys.seal(secret.encode(), _context(notice_id, "secret")),
+        keys.seal(target.encode(), sealed_columns.notice(notice_id, "target")),
+        keys.seal(secret.encode(), sealed_columns.notice(notice_id, "secret")),
     )
 
 
@@ -107,12 +108,12 @@ def with_new_secret(keys: DerivedKeys, notice: Notice, secret: str, now: datetim
     """`notice` with another secret; the one before signs beside it for a day. Raises IntegrityFailure."""
     before, ends = _secrets(keys, notice, now)[0], microseconds(now + OLD_SECRET_SIGNS_FOR)
     content = f"{secret} {before} {ends}".encode()
-    return replace(notice, secret=keys.seal(content, _context(notice.notice_id, "secret")))
+    return replace(notice, secret=keys.seal(content, sealed_columns.notice(notice.notice_id, "secret")))
 
 
 def _secrets(keys: DerivedKeys, notice: Notice, now: datetime) -> list[str]:
     """What signs now: the secret, and after a change for a while the one before."""
-    secret, *changed = _opened(keys, notice.secret, _context(notice.notice_id, "secret")).split()
+    secret, *changed = _opened(keys, notice.secret, sealed_columns.notice(notice.notice_id, "secret")).split()
     if not changed:
         return [secret]
     before, ends = changed
@@ -121,7 +122,7 @@ def _secrets(keys: DerivedKeys, notice: Notice, now: datetime) -> list[str]:
 
 def target_of(keys: DerivedKeys, notice: Notice) -> str:
     """The URL or address of a subscription. Raises IntegrityFailure where it was altered."""
-    return _opened(keys, notice.target, _context(notice.notice_id, "target"))
+    return _opened(keys, notice.target, sealed_columns.notice(notice.notice_id, "target"))
 
 
 def without_detail(channel: Channel, target: str) -> str:
@@ -136,7 +137,3 @@ def _opened(keys: DerivedKeys, content: bytes, context: SealContext) -> str:
         return keys.open(content, context).decode()
     except SealBroken:
         raise IntegrityFailure("The target of a notice was altered outside the service.") from None
-
-
-def _context(notice_id: str, what: str) -> SealContext:
-    return ("notice", what, notice_id)

@@ -25,7 +25,7 @@ from kms.errors import IntegrityFailure
 from kms.keys.model import RevocationReason
 from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.model import Revocation
-from kms.vault import tables
+from kms.vault import sealed_columns, tables
 from kms.vault.change import Change
 from kms.vault.memory import Memory
 from kms.vault.records import stored_in
@@ -147,7 +147,7 @@ def ensure_signing_key(change: Change, now: datetime) -> None:
     """Make the service's signing key where there is none yet."""
     if not has_signing_key(change):
         material = private_der(Ed25519PrivateKey.generate())
-        change.insert(ServiceKey(_NAME, change.derived_keys.seal(material, ("service key", _NAME)), now))
+        change.insert(ServiceKey(_NAME, change.derived_keys.seal(material, sealed_columns.service_key(_NAME)), now))
 
 
 def signing_key(snapshot: Snapshot) -> OKPKey:
@@ -156,7 +156,7 @@ def signing_key(snapshot: Snapshot) -> OKPKey:
     if stored is None:
         raise IntegrityFailure("The service's signing key was removed from the vault.")
     try:
-        der = snapshot.derived_keys.open(stored.material, ("service key", _NAME))
+        der = snapshot.derived_keys.open(stored.material, sealed_columns.service_key(_NAME))
     except SealBroken:
         raise IntegrityFailure("The service's signing key was altered outside the service.") from None
     key = OKPKey.import_key(load_private(der, Ed25519PrivateKey))

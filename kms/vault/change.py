@@ -32,6 +32,7 @@ class Change(Snapshot):
 
     `epoch` is the one of the head that it began with. The same commit may hold earlier changes: what they outdate has
     an epoch only once it is committed, and is `outdated_before` until then.
+    `oldest_root_key`, where it is set, is the oldest root key that is in use afterwards.
     `memo` is for what callers read once in a change that makes many of the same kind, and that nothing in it changes.
     """
 
@@ -42,6 +43,7 @@ class Change(Snapshot):
         self.outdated_before: frozenset[str] = frozenset()
         self.entries: list[str] = []
         self.terms: dict[str, tuple[int, int]] = {}
+        self.oldest_root_key = 0
         self.memo: dict[object, Any] = {}
 
     @contextmanager
@@ -87,6 +89,24 @@ class Change(Snapshot):
             row = self._counted(table, to_row(new), +1)
             rows.append(row | {OLD + name: before[name] for name in place})
             self.outdated.update(names.outdated_by_replacing(old, new))
+        self._write(self._statements.replace(table), rows)
+
+    def renew(self, table: Table, pairs: Sequence[tuple[Values, Values]]) -> None:
+        """Write rows, as they were read in this change and as they are now, under the newest root key.
+
+        They mean what they meant before, so this outdates nothing.
+        """
+        place = [column.name for column in table.primary_key.columns]
+        rows = []
+        for before, after in pairs:
+            content = canonical(table, [*after.values()])
+            if table is not tables.audit_outbox:  # which has no digest
+                name = str(table.name)
+                count, total = self.terms.get(name, (0, 0))
+                term = self.derived_keys.digest_term
+                self.terms[name] = count, total + term(content) - term(canonical(table, [*before.values()]))
+            mac = self.derived_keys.row_mac(content)
+            rows.append({**after, "mac": mac} | {OLD + name: before[name] for name in place})
         self._write(self._statements.replace(table), rows)
 
     def delete(self, *values: object) -> None:

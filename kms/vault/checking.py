@@ -55,9 +55,10 @@ def altered_rows(vault: Vault) -> Iterator[str]:
                 try:
                     check_row(vault.derived_keys, table, row)
                 except IntegrityFailure:
-                    yield f"{table.name} {_shown(table, row._mapping)}"
+                    yield f"{table.name} {shown(table, row._mapping)}"
 
 
-def _shown(table: Table, row: Mapping[Any, Any]) -> str:
+def shown(table: Table, row: Mapping[Any, Any]) -> str:
+    """The primary key of a row, for people."""
     values = [row[column.name] for column in table.primary_key.columns]
     return " ".join(bytes(v).hex() if isinstance(v, (bytes, memoryview)) else str(v) for v in values)

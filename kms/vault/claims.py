@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import delete, insert, select
 
 from kms.vault import tables
+from kms.vault.change import Change
 from kms.vault.records import microseconds
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
@@ -68,7 +69,12 @@ def keep(vault: Vault, task: str, until: datetime, position: str = "") -> None:
 def make_due(vault: Vault, task: str) -> None:
     """Have `task` done by who looks next, from its beginning."""
     with vault.change() as change:
-        _write(change, task, Claim(0, ""))
+        make_due_in(change, task)
+
+
+def make_due_in(change: Change, task: str) -> None:
+    """As `make_due`, in a change that does more."""
+    _write(change, task, Claim(0, ""))
 
 
 def note(vault: Vault, task: str, at: datetime, position: str = "") -> None:

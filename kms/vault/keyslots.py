@@ -17,7 +17,7 @@ from kms.vault.change import Change
 from kms.vault.keyset import Keyset, KeysetMalformed
 from kms.vault.rows import Keyslot
 from kms.vault.sealing import SealBroken
-from kms.vault.seals import Parameters, Seal, seal_named
+from kms.vault.seals import Parameters, Seal, Seals
 
 SEAL, NEXT, RECOVERY = "seal", "next", "recovery"
 
@@ -52,28 +52,28 @@ def wrapped(slot: str, seal: Seal, record: str, keyset: Keyset, vault_id: bytes)
     return Keyslot(slot, record, seal.wrap(keyset.encoded(), context(vault_id, record), parameters))
 
 
-def opened(slots: Iterable[Keyslot], settings: Settings, vault_id: bytes) -> tuple[Keyset, str]:
+def opened(slots: Iterable[Keyslot], seals: Seals, vault_id: bytes) -> tuple[Keyset, str]:
     """The keyset, and the slot that gave it: `next` or `seal`, whichever the settings name. Raises StartError."""
     by_name = {each.slot: each for each in slots}
     tried = [by_name[slot] for slot in (NEXT, SEAL) if slot in by_name]
     records = {each.slot: SealRecord.decoded(each.seal) for each in tried}
-    fitting = [each for each in tried if records[each.slot].name == settings.seal]
+    fitting = [each for each in tried if records[each.slot].name == seals.settings.seal]
     if not records:
         raise StartError("The keyslots of the vault were removed outside the service.")
     if not fitting:
-        require_named(settings, *sorted({each.name for each in records.values()}))
+        require_named(seals.settings, *sorted({each.name for each in records.values()}))
     for number, each in enumerate(fitting, 1):
         try:
-            return _unwrapped(each, records[each.slot], settings, vault_id), each.slot
+            return _unwrapped(each, records[each.slot], seals, vault_id), each.slot
         except StartError:
             if number == len(fitting):
                 raise
     raise AssertionError("there is a slot that fits")
 
 
-def _unwrapped(slot: Keyslot, record: SealRecord, settings: Settings, vault_id: bytes) -> Keyset:
+def _unwrapped(slot: Keyslot, record: SealRecord, seals: Seals, vault_id: bytes) -> Keyset:
     try:
-        seal = seal_named(record.name, settings)
+        seal = seals.named(record.name)
         return Keyset.decoded(seal.unwrap(slot.wrapped, context(vault_id, slot.seal), record.parameters))
     except (SealBroken, KeysetMalformed):
         raise StartError(wrong_key(record.name)) from None
@@ -92,6 +92,19 @@ def wrong_key(seal: str) -> str:
         f"The {seal} seal gives another root key than the one this vault was made with, or the row of the vault was "
         "altered. Nothing was written; give it the right one."
     )
+
+
+class Rewrap:
+    """Wraps another keyset of a vault for its keyslots, by these seals."""
+
+    def __init__(self, seals: Seals, vault_id: bytes) -> None:
+        self._seals = seals
+        self._vault_id = vault_id
+
+    def __call__(self, slot: Keyslot, keyset: Keyset) -> Keyslot:
+        """The keyslot with `keyset`. Raises StartError."""
+        seal = self._seals.named(SealRecord.decoded(slot.seal).name)
+        return wrapped(slot.slot, seal, slot.seal, keyset, self._vault_id)
 
 
 def put(change: Change, slot: Keyslot) -> None:

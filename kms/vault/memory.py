@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -28,6 +28,7 @@ from kms.clock import steady_seconds
 from kms.errors import IntegrityFailure, Refusal, Unavailable
 from kms.vault.head import ACCEPTED_BEYOND, Head
 from kms.vault.host import EPOCH
+from kms.vault.names import EVERYTHING
 
 if TYPE_CHECKING:
     from kms.vault.store import Vault
@@ -135,7 +136,7 @@ class Memory:
             if not self._changed.wait_for(lambda: self._read_at >= asked, timeout=_LONGEST_REFRESH_SECONDS):
                 raise Unavailable("The database cannot be reached; keys are not used unchecked.", retry_after=1)
 
-    def committed(self, head: Head, sealed: bytes, names: Iterable[str]) -> None:
+    def committed(self, head: Head, sealed: bytes, names: Collection[str]) -> None:
         """Take over `head`, which this process has just committed, without reading it; `names` are those it outdates.
 
         Does nothing if there were other commits since the last read, or if a followed table changed.
@@ -206,7 +207,9 @@ class Memory:
             cell = self._cells[name] = Cell()
         return cell
 
-    def _switch_off(self, names: Iterable[str]) -> None:
+    def _switch_off(self, names: Collection[str]) -> None:
+        if EVERYTHING in names:
+            self._forget_everything()
         for name in names:
             cell = self._cells.pop(name, None)
             if cell is not None:

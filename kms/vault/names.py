@@ -15,6 +15,9 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
+EVERYTHING = "everything"
+"""Whatever rests on anything."""
+
 
 def of_key(uid: bytes) -> str:
     """A key with its versions."""

@@ -25,7 +25,7 @@ from kms.vault.records import from_values, microseconds
 from kms.vault.rows import Keyslot
 from kms.vault.schema import migrate
 from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
-from kms.vault.seals import KeySeal, seal_named
+from kms.vault.seals import KeySeal, Seals
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
 
@@ -45,12 +45,17 @@ class _Found:
 
 
 def open_vault(
-    settings: Settings, unsealed: Unsealed | None = None, *, create: bool = True, unseal: Unseal | None = None
+    settings: Settings,
+    unsealed: Unsealed | None = None,
+    *,
+    create: bool = True,
+    seals: Seals | None = None,
+    unseal: Unseal | None = None,
 ) -> Vault:
     """Open the vault that `settings` name, making it where the database is empty and `create` allows it.
 
     `unsealed` is given where the process that started this one has unsealed the vault already, and `unseal` where
-    something else than the seal gives the keyset.
+    something else than the seal gives the keyset. `seals` is given where they will be needed again.
 
     Raises StartError with the reason. An existing vault is unsealed before anything is written, migrations
     included.
@@ -58,7 +63,7 @@ def open_vault(
     private_directory(settings.data_dir)
     engine = connect(settings.database, pool_size=settings.threads + 4)
     try:
-        found = _Opening(settings, unsealed, unseal).found(engine, create=create)
+        found = _Opening(seals or Seals(settings), unsealed, unseal).found(engine, create=create)
     except DBAPIError as error:
         engine.dispose()
         raise StartError(f"The database cannot be used: {error.orig}") from None
@@ -84,15 +89,16 @@ def unsealed_by(
 
     Raises StartError.
     """
-    found = _Opening(settings, None, unseal).opened(row, slots)
+    found = _Opening(Seals(settings), None, unseal).opened(row, slots)
     return found.derived_keys, found.revision
 
 
 class _Opening:
     """One attempt to open a vault."""
 
-    def __init__(self, settings: Settings, unsealed: Unsealed | None, unseal: Unseal | None) -> None:
-        self._settings = settings
+    def __init__(self, seals: Seals, unsealed: Unsealed | None, unseal: Unseal | None) -> None:
+        self._settings = seals.settings
+        self._seals = seals
         self._unsealed = unsealed
         self._unseal = unseal
 
@@ -143,15 +149,15 @@ class _Opening:
         if self._unseal is not None:
             return self._unseal(slots, vault_id), None
         if slots:
-            return keyslots.opened(slots, self._settings, vault_id)
+            return keyslots.opened(slots, self._seals, vault_id)
         keyslots.require_named(self._settings, record.name)
-        seal = seal_named(record.name, self._settings)
+        seal = self._seals.named(record.name)
         if not isinstance(seal, KeySeal):
             raise StartError("The keyslots of the vault were removed outside the service.")
         return Keyset.of_one_root_key(seal.seal_key(record.parameters), vault_id), keyslots.SEAL
 
     def _new(self, connection: Connection, revision: str) -> _Found:
-        seal = seal_named(self._settings.seal, self._settings)
+        seal = self._seals.named(self._settings.seal)
         record = SealRecord(self._settings.seal, seal.create()).encoded()
         vault_id = new_vault_id()
         derived_keys = DerivedKeys(Keyset.new(), vault_id)
@@ -172,7 +178,7 @@ class _Opening:
         if stored_keyslots(connection):
             return
         record = connection.execute(select(tables.vault.c.seal)).scalar_one()
-        seal = seal_named(SealRecord.decoded(record).name, self._settings)
+        seal = self._seals.named(SealRecord.decoded(record).name)
         slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, derived_keys.vault_id)
         _write_in_head(connection, derived_keys, slot)
 

@@ -90,9 +90,6 @@ class Group:
     fault: BaseException | None = None
     oldest_root_key: int = 0
 
-    def __post_init__(self) -> None:
-        self.oldest_root_key = self.oldest_root_key or self.head.oldest_root_key
-
     @property
     def may_grow(self) -> bool:
         """Whether one more change may join."""
@@ -114,6 +111,7 @@ class Group:
         self.members += 1
         self.outdated |= change.outdated
         self.entries += change.entries
+        self.oldest_root_key = max(self.oldest_root_key, change.oldest_root_key)
         for name, (count, total) in change.terms.items():
             before = self.terms.get(name, (0, 0))
             self.terms[name] = before[0] + count, before[1] + total
@@ -134,7 +132,8 @@ class Group:
             digests[name] = digests.get(name, TableDigest()).plus(count, total)
         epoch = head.epoch + 1 if self.outdated else head.epoch
         last_entry = head.last_entry + len(self.entries)
-        return Head(head.counter + 1, epoch, last_entry, digests, head.lost_entries, self.oldest_root_key)
+        oldest = max(head.oldest_root_key, self.oldest_root_key)
+        return Head(head.counter + 1, epoch, last_entry, digests, head.lost_entries, oldest)
 
     def close(self, fault: BaseException | None = None) -> None:
         """Let go of everything, and tell the members how it ended."""

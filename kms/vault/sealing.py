@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from kms.clock import steady_seconds
 from kms.secret import Secret
 from kms.vault.keyset import FIRST, Keyset, derived
 
@@ -27,6 +28,7 @@ _NUMBER_BYTES = 4
 _NONCE_BYTES = 12
 _SIV_NONCE_BYTES = 16
 _CODE_BYTES = 32
+_FADES_SECONDS = 60.0
 
 SealContext = tuple[str | int | bytes, ...]
 """What a sealed value is bound to: where it stands and what it is."""
@@ -71,6 +73,8 @@ class DerivedKeys:
         self.learned: Callable[[Keyset], None] = _nobody_told
         self._under: dict[int, _UnderRootKey] = {}
         self._lock = threading.RLock()
+        self._fading: dict[int, _UnderRootKey] = {}
+        self._fades_at = 0.0
         self.keyset = keyset
         self.adopt(keyset)
 
@@ -93,9 +97,14 @@ class DerivedKeys:
         return self.keyset.oldest
 
     def retire_before(self, oldest: int) -> None:
-        """Forget the root keys before `oldest`: nothing is under them any more, and what says so is refused."""
+        """Forget the root keys before `oldest`: nothing is under them any more, and what says so is refused.
+
+        For a minute they still open what a request had read before; codes of rows are refused at once.
+        """
         with self._lock:
             if oldest > self.keyset.oldest:
+                self._fading = {number: under for number, under in self._under.items() if number < oldest}
+                self._fades_at = steady_seconds() + _FADES_SECONDS
                 self.adopt(self.keyset.since(oldest))
 
     def seal(self, plaintext: bytes, bound_to: SealContext) -> bytes:
@@ -110,8 +119,9 @@ class DerivedKeys:
         if len(content) < _NONCE_BYTES + 16:
             raise SealBroken("sealed value of no known format")
         nonce, ciphertext = content[:_NONCE_BYTES], content[_NONCE_BYTES:]
+        under = self._fading.get(number) if steady_seconds() < self._fades_at else None
         try:
-            return self._of(number).kek.decrypt(nonce, ciphertext, self._context(bound_to))
+            return (under or self._of(number)).kek.decrypt(nonce, ciphertext, self._context(bound_to))
         except InvalidTag:
             raise SealBroken("sealed value does not open where it stands") from None
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, bindparam, select
 from kms.errors import IntegrityFailure
 from kms.keys.ids import is_alias, is_key_id
 from kms.keys.model import Alias, Key, KeyVersion
-from kms.vault import tables
+from kms.vault import sealed_columns, tables
 from kms.vault.head import Head
 from kms.vault.integrity import check_row
 from kms.vault.records import from_values, table_of
@@ -187,7 +187,7 @@ def _checked(keys: DerivedKeys, _oldest: int, cls: type[T], row: tuple[Any, ...]
 
 def material_binding(key: Key, version: int, key_type: str) -> SealContext:
     """What the material of a version is bound to."""
-    return ("key version", key.uid, key.sealed_as, version, key_type)
+    return sealed_columns.material(key.uid, key.sealed_as, version, key_type)
 
 
 def unwrapped(keys: DerivedKeys, key: Key, version: KeyVersion) -> bytes:

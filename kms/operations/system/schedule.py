@@ -34,6 +34,7 @@ from kms.operations.keys.state_changes import remove
 from kms.operations.system.checking import check_integrity
 from kms.operations.system.expiring import announce_expiring_keys
 from kms.operations.system.gauges import sample
+from kms.operations.system.root_key_change import go_on_with_root_key
 from kms.operations.transfer.external import forget_material
 from kms.vault import claims, tables
 from kms.vault.change import Change
@@ -60,7 +61,7 @@ class Schedule:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
-            for work in (self.tick, self.check, self.beat, self.learn_keys, self.notify, self.alarm)
+            for work in (self.tick, self.check, self.beat, self.learn_keys, self.notify, self.alarm, self.renew)
         ]
 
     def start(self) -> None:
@@ -114,6 +115,10 @@ class Schedule:
     def check(self) -> None:
         """Compare the vault with its head if that is due, which may take long. Raises Refusal."""
         check_integrity(self._service, self._stopping.is_set)
+
+    def renew(self) -> None:
+        """Go on with a change of the root key, which takes long. Raises Refusal."""
+        go_on_with_root_key(self._service, self._stopping.is_set)
 
     def _run(self, work: Callable[[], None]) -> None:
         # Spread, so that the workers of one boot do not all look at the same moment.

@@ -23,10 +23,10 @@ from kms.operations.core.service import Call, Service
 from kms.operations.keys import key_factory
 from kms.operations.keys.manage import CreateKeyRequest, spec_of
 from kms.operations.keys.views import KeyView, shown_now
-from kms.vault import tables
+from kms.vault import sealed_columns, tables
 from kms.vault.change import Change
 from kms.vault.rows import WrappingKey
-from kms.vault.sealing import SealBroken, SealContext
+from kms.vault.sealing import SealBroken
 
 HPKE, HPKE_HYBRID = "HPKE", "HPKE-MLKEM768-X25519"
 _TYPES = {HPKE: "x25519", HPKE_HYBRID: "ml-kem-768-x25519"}
@@ -126,7 +126,7 @@ def create_wrapping_key(service: Service, call: Call, request: WrappingKeyReques
     owner = call.known_caller.client_id
     with service.change(call) as change:
         wrapping_key_id = secrets.token_hex(16)
-        sealed = change.derived_keys.seal(material, _binding(wrapping_key_id, owner))
+        sealed = change.derived_keys.seal(material, sealed_columns.wrapping_key(wrapping_key_id, owner))
         expires_at = service.clock() + _LIFETIME
         change.insert(WrappingKey(wrapping_key_id, owner, request.algorithm, sealed, expires_at))
     return WrappingKeyAnswer(
@@ -156,7 +156,7 @@ def get_standing_wrapping_key(service: Service, call: Call, request: EmptyReques
         with service.change(call) as change:
             found = change.find(WrappingKey, STANDING)
             if found is None:
-                sealed = change.derived_keys.seal(material, _binding(STANDING, ""))
+                sealed = change.derived_keys.seal(material, sealed_columns.wrapping_key(STANDING, ""))
                 found = WrappingKey(STANDING, "", RSA_AES, sealed, _FOR_EVER)
                 change.insert(found)
             else:
@@ -296,7 +296,9 @@ def _wrapping_key(service: Service, call: Call, wrapping_key_id: str) -> Wrappin
 
 def _material(service: Service, key: WrappingKey) -> bytes:
     try:
-        return service.vault.derived_keys.open(key.material, _binding(key.wrapping_key_id, key.owner))
+        return service.vault.derived_keys.open(
+            key.material, sealed_columns.wrapping_key(key.wrapping_key_id, key.owner)
+        )
     except SealBroken:
         raise IntegrityFailure("The wrapping key was altered outside the service.") from None
 
@@ -316,7 +318,3 @@ def consume_wrapping_key(change: Change, imported: UnwrappedImport) -> None:
         if found is None:
             raise NotFound("The wrapping key was used at the same moment.")
         change.delete(found)
-
-
-def _binding(wrapping_key_id: str, owner: str) -> SealContext:
-    return ("wrapping key", wrapping_key_id, owner)

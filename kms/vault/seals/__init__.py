@@ -18,11 +18,20 @@ SEALS: Mapping[str, Callable[[Settings], Seal]] = {
 }
 
 
-def seal_named(name: str, settings: Settings) -> Seal:
-    """The seal of that name. Raises StartError."""
-    if name not in SEALS:
-        raise StartError(f"There is no seal {name!r}; KMS_SEAL is one of {', '.join(SEALS)}.")
-    return SEALS[name](settings)
+class Seals:
+    """The seals as some settings describe them, each made once: one may have asked a person for something."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._made: dict[str, Seal] = {}
+
+    def named(self, name: str) -> Seal:
+        """The seal of that name. Raises StartError."""
+        if name not in SEALS:
+            raise StartError(f"There is no seal {name!r}; KMS_SEAL is one of {', '.join(SEALS)}.")
+        if name not in self._made:
+            self._made[name] = SEALS[name](self.settings)
+        return self._made[name]
 
 
-__all__ = ["SEALS", "KeySeal", "Parameters", "Seal", "seal_named"]
+__all__ = ["SEALS", "KeySeal", "Parameters", "Seal", "Seals"]

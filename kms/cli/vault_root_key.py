@@ -1,0 +1,105 @@
+"""`vault rotate-root-key`: another root key, while the service runs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+import structlog
+
+from kms.cli.on_host import local_entry, of_the_service, opened, settings_of
+from kms.cli.progress import progress
+from kms.errors import Refusal, StartError
+from kms.pacing import Pace
+
+if TYPE_CHECKING:
+    from kms.vault.root_keys import Progress
+    from kms.vault.seals import Seals
+    from kms.vault.store import Vault
+
+_SHARE = 4
+_LOOK_SECONDS = 1.0
+
+
+@click.command("rotate-root-key")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@of_the_service
+def rotate_root_key(*, yes: bool, **flags: Any) -> None:
+    """Make a new root key and bring the whole vault under it, while the service runs.
+
+    Run it with the settings of the service, and the seal at hand: it wraps the new root key too. If it is
+    interrupted, the service goes on by itself; the same command shows how far it is and helps. If others may know
+    what the seal needs, change that first: `kms vault reseal`.
+
+    \b
+    For example:
+      kms vault rotate-root-key
+    """
+    from kms.vault.seals import Seals
+
+    try:
+        seals = Seals(settings_of(flags))
+        vault = opened(flags, seals)
+        _begin_or_join(vault, seals, yes=yes)
+        left = _carry_through(vault)
+    except (StartError, Refusal) as error:
+        raise click.ClickException(str(error)) from None
+    if left:
+        for row in left:
+            click.echo(f"altered: {row}")
+        raise click.ClickException(
+            "These rows are not as the service wrote them, so they and the old root key stay as they are. "
+            "Put back what was there, or remove these rows and run `kms vault accept`; then run this again."
+        )
+    click.echo(f"Done. Everything is under root key {vault.derived_keys.current}, and the one before opens nothing.")
+
+
+def _begin_or_join(vault: Vault, seals: Seals, *, yes: bool) -> None:
+    from kms.clock import utc_now
+    from kms.vault import keyslots, root_keys
+
+    with vault.read() as snapshot:
+        under_way = root_keys.is_under_way(snapshot)
+    number = vault.derived_keys.current
+    if under_way:
+        click.echo(f"The vault is being brought under root key {number} already.")
+        return
+    if not yes:
+        click.confirm(f"Root key {number} is in use. Make another one and bring everything under it?", abort=True)
+    rewrap = keyslots.Rewrap(seals, vault.derived_keys.vault_id)
+    number = root_keys.begin(vault, rewrap, utc_now(), local_entry("rotate_root_key", f"root key {number + 1}"))
+    structlog.get_logger().critical(f"an operator made root key {number}; the vault is being brought under it")
+
+
+def _carry_through(vault: Vault) -> tuple[str, ...]:
+    """Work, or watch others work, until it is done; returns the rows that could not be renewed."""
+    from kms.clock import utc_now
+    from kms.vault import root_keys
+
+    with progress("Rows", _total(vault), in_bytes=False) as advance:
+        done = 0
+
+        def show(now: Progress) -> None:
+            nonlocal done
+            advance(now.done - done)
+            done = now.done
+
+        while True:
+            left = root_keys.renew_rows(vault, utc_now, Pace(_SHARE), progress=show)
+            if left is not None:
+                if not left.rows:
+                    root_keys.end(vault, local_entry("retire_root_key", f"root key {vault.derived_keys.current - 1}"))
+                return left.rows
+            with vault.read() as snapshot:
+                if not root_keys.is_under_way(snapshot):
+                    return ()
+            if (others := root_keys.progress_of(vault)) is not None:
+                show(others)
+            time.sleep(_LOOK_SECONDS)
+
+
+def _total(vault: Vault) -> int:
+    from kms.vault.root_keys import rows_in_all
+
+    return rows_in_all(vault)

@@ -1,0 +1,303 @@
+"""The root key is changed while others read and write; afterwards nothing is under the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import LargeBinary, Table, delete, insert, select
+
+from helpers.support import make_key, make_version
+from kms.access import access_keys, authentication
+from kms.access.access_keys import AccessKey
+from kms.access.model import Caller, Client
+from kms.clock import utc_now
+from kms.config import Settings
+from kms.crypto.registry import key_type
+from kms.errors import Conflict, IntegrityFailure, StartError, Unavailable
+from kms.keys.model import KeyVersion, RevocationReason
+from kms.notices import targets
+from kms.notices.model import Channel, Notice, NoticeStatus
+from kms.revocation.published import ServiceKey, ensure_signing_key
+from kms.revocation.revoke import revoke
+from kms.vault import keyslots, root_keys, sealed_columns, tables
+from kms.vault.checking import altered_rows, wrong_tables
+from kms.vault.memory import Cache, Memory
+from kms.vault.opening import open_vault
+from kms.vault.rows import NewRootKey, WrappingKey
+from kms.vault.sealing import number_of_code, number_of_sealed
+from kms.vault.seals import Seals
+from kms.vault.store import Vault
+from kms.vault.unsealed import Unsealed
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KIND = key_type("xaes-256-gcm")
+KEYS = 120
+NOT_SEALED = {"mac", "public_key", "fingerprint", "credential_id", "wrapped", "sealed", "names", "code", "vault_id"}
+
+
+def material(number: int) -> bytes:
+    return number.to_bytes(32)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(data_dir=tmp_path / "data", database_url=database_url, lease=timedelta(seconds=2))
+
+
+@pytest.fixture
+def vault(settings: Settings) -> Iterator[Vault]:
+    """A vault with something sealed in every column that can hold it."""
+    opened = open_vault(settings)
+    with opened.change() as change:
+        ensure_signing_key(change, NOW)
+        for number in range(KEYS):
+            make_key(change, f"k{number}", "user1", KIND, material(number), NOW)
+        first, renamed, revoked = (change.key_by_id(f"k{number}") for number in range(3))
+        assert first is not None
+        assert renamed is not None
+        assert revoked is not None
+        make_version(change, first, KIND, NOW)
+        change.replace(renamed, replace(renamed, key_id="renamed", former_id="k1"))
+        revoke(change, revoked, RevocationReason.SUPERSEDED, NOW)
+        access_keys.mint(change, Caller("user1", frozenset(), ()), NOW, NOW + timedelta(days=1))
+        sealed = change.derived_keys.seal(b"private", sealed_columns.wrapping_key("w" * 32, "user1"))
+        change.insert(WrappingKey("w" * 32, "user1", "HPKE", sealed, NOW))
+        target, secret = targets.sealed(change.derived_keys, "2" * 24, "https://example.com", "s")
+        kind, status = Channel.WEBHOOK, NoticeStatus.ENABLED
+        change.insert(Notice("2" * 24, "user1", False, kind, target, secret, frozenset(), "*", status, "", NOW))
+        for number in range(120):
+            change.record(f"entry {number}")
+    yield opened
+    opened.close()
+
+
+def begun(settings: Settings, vault: Vault) -> int:
+    return root_keys.begin(vault, keyslots.Rewrap(Seals(settings), vault.derived_keys.vault_id), utc_now(), "begun")
+
+
+def renewed(vault: Vault, **given: Any) -> root_keys.Left | None:
+    return root_keys.renew_rows(vault, utc_now, lambda: None, **given)
+
+
+def changed(settings: Settings, vault: Vault) -> None:
+    begun(settings, vault)
+    assert renewed(vault) == root_keys.Left(())
+    root_keys.end(vault, "ended")
+
+
+def raw(vault: Vault, table: Table) -> list[dict[str, Any]]:
+    with vault.engine.connect() as connection:
+        return [dict(row) for row in connection.execute(select(table)).mappings()]
+
+
+def numbers(vault: Vault) -> set[int]:
+    """The root keys under which there is anything."""
+    found = set()
+    for table in tables.authenticated_tables():
+        for row in raw(vault, table):
+            found.add(number_of_code(bytes(row["mac"])))
+            for name, column in sealed_columns_of(table):
+                if row[name] is not None and column in sealed_columns.SEALED_COLUMNS:
+                    found.add(number_of_sealed(bytes(row[name])))
+    (head,) = raw(vault, tables.head)
+    return found | {number_of_sealed(bytes(head["sealed"]))}
+
+
+def sealed_columns_of(table: Table) -> list[tuple[str, tuple[str, str]]]:
+    return [(column.name, (str(table.name), column.name)) for column in table.columns]
+
+
+def everything_opens(vault: Vault) -> None:
+    keys = vault.derived_keys
+    with vault.read() as snapshot:
+        for number in range(KEYS):
+            key = snapshot.key_by_id("renamed" if number == 1 else f"k{number}")
+            assert key is not None
+            assert snapshot.material(key, snapshot.versions(key)[0]) == material(number)
+        (client,) = snapshot.select(Client)
+        assert authentication.totp_secret(snapshot, client)
+        (access_key,) = snapshot.select(AccessKey)
+        assert access_keys.secret_of(keys, access_key) is not None
+        (signing,) = snapshot.select(ServiceKey)
+        assert keys.open(signing.material, sealed_columns.service_key(signing.name))
+        (wrapping,) = snapshot.select(WrappingKey)
+        assert keys.open(wrapping.material, sealed_columns.wrapping_key("w" * 32, "user1")) == b"private"
+        (notice,) = snapshot.select(Notice)
+        assert targets.target_of(keys, notice) == "https://example.com"
+    assert wrong_tables(vault) == []
+    assert list(altered_rows(vault)) == []
+
+
+def test_every_binary_column_is_known_to_be_sealed_or_not() -> None:
+    binary = {
+        (str(table.name), column.name)
+        for table in tables.authenticated_tables()
+        for column in table.columns
+        if isinstance(column.type, LargeBinary) and column.type.length is None
+    }
+    assert {each for each in binary if each[1] not in NOT_SEALED} == sealed_columns.SEALED_COLUMNS
+
+
+def test_afterwards_everything_is_under_the_new_root_key(settings: Settings, vault: Vault) -> None:
+    old = vault.derived_keys.keyset
+    changed(settings, vault)
+    assert numbers(vault) == {2}
+    assert vault.derived_keys.keyset.root_keys.keys() == {2}
+    everything_opens(vault)
+    vault.engine.dispose()
+    again = open_vault(settings)
+    assert again.derived_keys.keyset.root_keys.keys() == {2}
+    assert again.derived_keys.keyset.root_keys[2] != old.root_keys[1]
+    everything_opens(again)
+    assert {row["slot"] for row in raw(again, tables.keyslots)} == {"seal"}
+    assert raw(again, tables.root_keys) == []
+    changed(settings, again)  # and once more
+    assert numbers(again) == {3}
+    everything_opens(again)
+    again.close()
+
+
+def test_another_process_learns_the_new_root_key_as_it_reads_and_writes(settings: Settings, vault: Vault) -> None:
+    other = open_vault(settings, Unsealed(vault.derived_keys.keyset))
+    begun(settings, vault)
+    with other.change() as change:
+        make_key(change, "meanwhile", "user1", KIND, material(7), NOW)
+    assert other.derived_keys.current == 2
+    assert other.unsealed is not None
+    assert other.unsealed.keyset().root_keys.keys() == {1, 2}
+    everything_opens(other)
+    third = open_vault(settings, Unsealed(vault.derived_keys.keyset.since(1)))
+    assert renewed(other) == root_keys.Left(())
+    root_keys.end(other, "ended")
+    with third.read() as snapshot:
+        snapshot.head()
+    assert third.derived_keys.keyset.root_keys.keys() == {2}
+    everything_opens(third)
+    third.close()
+    other.close()
+
+
+def test_a_process_that_slept_through_it_says_that_it_must_be_restarted(settings: Settings, vault: Vault) -> None:
+    asleep = open_vault(settings, Unsealed(vault.derived_keys.keyset))
+    changed(settings, vault)
+    with pytest.raises(Unavailable, match="Restart"), asleep.read() as snapshot:
+        snapshot.head()
+    with pytest.raises(Unavailable, match="Restart"), asleep.change() as change:
+        change.record("never")
+    assert asleep.host.distrust is None
+    asleep.close()
+
+
+def test_another_process_goes_on_where_one_ended(settings: Settings, vault: Vault) -> None:
+    begun(settings, vault)
+    stops = iter([False, False, True])
+    assert renewed(vault, is_stopping=lambda: next(stops)) is None
+    assert numbers(vault) == {1, 2}
+    everything_opens(vault)
+    vault.engine.dispose()
+    other = open_vault(settings)
+    seen: list[root_keys.Progress] = []
+    assert renewed(other) is None  # the claim of the first is not over yet
+    later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
+    assert root_keys.renew_rows(other, later, lambda: None, progress=seen.append) == root_keys.Left(())
+    assert seen[-1].done >= KEYS
+    root_keys.end(other, "ended")
+    root_keys.end(other, "ended twice")
+    assert numbers(other) == {2}
+    everything_opens(other)
+    other.close()
+
+
+def test_only_one_change_at_a_time(settings: Settings, vault: Vault) -> None:
+    begun(settings, vault)
+    with pytest.raises(Conflict, match="already"):
+        begun(settings, vault)
+    assert numbers(vault) == {1, 2}
+
+
+@pytest.mark.parametrize("fails", ["wrap", "commit"])
+def test_a_change_that_fails_as_it_begins_changes_nothing(
+    settings: Settings, vault: Vault, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def refuse(*_: object) -> Any:
+        raise StartError("The other KMS is away.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(root_keys, "sealed_again" if fails == "commit" else "_require_quiet", refuse)
+        with pytest.raises(StartError):
+            begun(settings, vault)
+    assert vault.derived_keys.current == 1
+    with vault.change() as change:
+        make_key(change, "afterwards", "user1", KIND, material(8), NOW)
+    assert numbers(vault) == {1}
+    everything_opens(vault)
+    changed(settings, vault)
+    everything_opens(vault)
+
+
+def test_what_is_put_back_from_before_is_refused(settings: Settings, vault: Vault) -> None:
+    before = {table.name: raw(vault, table) for table in tables.authenticated_tables()}
+    changed(settings, vault)
+    with vault.engine.begin() as connection:
+        connection.execute(delete(tables.key_versions))
+        connection.execute(insert(tables.key_versions), before["key_versions"])
+    with pytest.raises(IntegrityFailure), vault.read() as snapshot:
+        snapshot.select(KeyVersion)
+    assert wrong_tables(vault) == ["key_versions"]
+
+
+def test_the_keyslots_from_before_open_nothing(settings: Settings, vault: Vault) -> None:
+    before = raw(vault, tables.keyslots)
+    changed(settings, vault)
+    with vault.engine.begin() as connection:
+        connection.execute(delete(tables.keyslots))
+        connection.execute(insert(tables.keyslots), before)
+    vault.engine.dispose()
+    with pytest.raises(StartError, match="another root key"):
+        open_vault(settings)
+
+
+def test_rows_that_are_not_authentic_are_left_and_named(settings: Settings, vault: Vault) -> None:
+    with vault.engine.begin() as connection:
+        connection.execute(tables.clients.update().values(status="disabled"))
+    begun(settings, vault)
+    assert renewed(vault) == root_keys.Left(("clients user1",))
+    assert list(altered_rows(vault)) == ["clients user1"]  # and not made authentic
+
+
+def test_what_is_remembered_is_forgotten_at_the_end(settings: Settings, vault: Vault) -> None:
+    memory = Memory(vault)
+    cache: Cache[str, int] = Cache(memory, 10)
+    memory.start()
+    try:
+        assert cache.get("a", lambda: (1, ("key 00",))) == 1
+        begun(settings, vault)
+        assert renewed(vault) == root_keys.Left(())
+        assert cache.get("a", lambda: (2, ("key 00",))) == 1
+        root_keys.end(vault, "ended")
+        assert cache.get("a", lambda: (2, ("key 00",))) == 2
+    finally:
+        memory.stop()
+
+
+def test_a_value_that_was_read_just_before_still_opens(settings: Settings, vault: Vault) -> None:
+    with vault.read() as snapshot:
+        key = snapshot.key_by_id("k5")
+        assert key is not None
+        (version,) = snapshot.versions(key)
+    changed(settings, vault)
+    with vault.read() as snapshot:
+        assert snapshot.material(key, version) == material(5)
+
+
+def test_the_row_of_a_new_root_key_is_sealed_under_the_one_before(settings: Settings, vault: Vault) -> None:
+    begun(settings, vault)
+    with vault.read() as snapshot:
+        (row,) = snapshot.select(NewRootKey)
+    assert number_of_sealed(row.wrapped) == 1
+    root_keys.end(vault, "ended")
