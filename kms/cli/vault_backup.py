@@ -127,7 +127,7 @@ def restore(
     if revocations is not None:
         sources.append(partial(of_signed_list, document=_content(revocations)))
     if newer_database is not None:
-        sources.append(lambda change: of_database(change.derived_keys, newer_database))
+        sources.append(lambda change: of_database(change.derived_keys, settings, newer_database))
     judge = Judge(utc_now(), accept_rollback, sources)
     with _failing():
         settings = settings_of(flags)

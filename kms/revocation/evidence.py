@@ -18,16 +18,20 @@ from kms.client.errors import NotAuthentic
 from kms.client.revocations import Revocation as Listed
 from kms.client.revocations import RevocationList
 from kms.clock import rfc3339
-from kms.errors import IntegrityFailure, StartError
+from kms.config import Settings
+from kms.errors import IntegrityFailure, Refusal, StartError, Unavailable
 from kms.keys.model import RevocationReason
 from kms.revocation.again import Evidence, stand_in_uid
 from kms.revocation.model import Revocation
 from kms.revocation.published import jwks_of, signing_key
 from kms.vault import tables
+from kms.vault.backup.unsealing import keys_of
 from kms.vault.database import connect, shown
 from kms.vault.head import Head
 from kms.vault.integrity import check_row
+from kms.vault.opening import stored_keyslots
 from kms.vault.records import from_values
+from kms.vault.rows import NewRootKey
 from kms.vault.sealing import DerivedKeys
 from kms.vault.transaction import Snapshot
 
@@ -49,9 +53,10 @@ def of_signed_list(snapshot: Snapshot, document: bytes) -> Evidence:
     return Evidence("the revocation list", entries, uids_known=False, remarks=(remark,))
 
 
-def of_database(keys: DerivedKeys, place: str) -> Evidence:
+def of_database(keys: DerivedKeys, settings: Settings, place: str) -> Evidence:
     """What the database at the URL or path `place` proves, which may be damaged and is only read.
 
+    `keys` are those of the backup. If the root key was changed since, the database is unsealed as `settings` say.
     Raises StartError.
     """
     url = place if "://" in place else f"sqlite:///{place}"
@@ -63,8 +68,9 @@ def of_database(keys: DerivedKeys, place: str) -> Evidence:
     try:
         with engine.connect() as connection:
             try:
+                keys = _keys_of(connection, keys, settings)
                 head = _head(connection, keys)
-            except (DBAPIError, IntegrityFailure):
+            except (DBAPIError, Refusal):
                 remarks.append("Its head cannot be read, so nothing says how new it is.")
             try:
                 for entry in _authentic(connection, keys, remarks):
@@ -86,6 +92,19 @@ def _read_only(url: str) -> str:
     if not path.is_file():
         raise StartError(f"{path} is not there.")
     return f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
+
+
+def _keys_of(connection: Connection, of_backup: DerivedKeys, settings: Settings) -> DerivedKeys:
+    """Keys that open the head, or those of the backup."""
+    keys = DerivedKeys(of_backup.keyset, of_backup.vault_id)  # a newer head would have the backup's own keys retired
+    try:
+        _head(connection, keys)
+    except Unavailable:  # it is under a root key that the backup has not got
+        vault = connection.execute(select(tables.vault)).mappings().one()
+        new_root_keys = [from_values(NewRootKey, row) for row in connection.execute(select(tables.root_keys))]
+        newer, _ = keys_of(settings, vault, stored_keyslots(connection), new_root_keys)
+        return newer if newer.vault_id == keys.vault_id else keys
+    return keys
 
 
 def _head(connection: Connection, keys: DerivedKeys) -> Head:

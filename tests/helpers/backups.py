@@ -14,10 +14,12 @@ from kms.audit.entry import AuditEntry
 from kms.clock import utc_now
 from kms.config import Settings
 from kms.revocation.rollback import Judge, Source
+from kms.vault import keyslots, root_keys
 from kms.vault.backup.container import MAGIC, Header, Rows, Sealer, read_header, records
 from kms.vault.backup.restore import Loaded, restore
 from kms.vault.backup.write import back_up
 from kms.vault.sealing import DerivedKeys
+from kms.vault.seals import Seals
 from kms.vault.store import Vault
 
 SALT_AND_COMMITMENT = 24 + 32
@@ -75,3 +77,14 @@ def chunks(backup: bytes) -> list[bytes]:
     """The header with salt and commitment, and then each chunk."""
     begins = body_at(backup) + SALT_AND_COMMITMENT
     return [backup[:begins], *(backup[at : at + CHUNK] for at in range(begins, len(backup), CHUNK))]
+
+
+def begin_another_root_key(vault: Vault, settings: Settings) -> None:
+    """Make another root key, under which nothing is yet."""
+    root_keys.begin(vault, keyslots.Rewrap(Seals(settings), vault.derived_keys.vault_id), utc_now(), ENTRY)
+
+
+def carry_it_through(vault: Vault) -> None:
+    """Bring everything under it, and take the one before out of use."""
+    assert root_keys.renew_rows(vault, utc_now, lambda: None) == root_keys.Left(())
+    root_keys.end(vault, ENTRY)

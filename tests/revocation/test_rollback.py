@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from helpers.backups import another_host, backup_of, restored
+from helpers.backups import another_host, backup_of, begin_another_root_key, carry_it_through, restored
 from helpers.support import Api, SteeredClock, Template, World, kind_of, make_version, new_database, settings_for
 from kms.config import Settings
 from kms.crypto.registry import key_type
@@ -125,11 +125,11 @@ def by_list(story: Story) -> list[Source]:
 
 
 def by_database(story: Story) -> list[Source]:
-    return [lambda change: of_database(change.derived_keys, str(story.damaged))]
+    return [lambda change: of_database(change.derived_keys, story.settings, str(story.damaged))]
 
 
 def by_path(path: str, change: Change) -> Evidence:
-    return of_database(change.derived_keys, path)
+    return of_database(change.derived_keys, settings_for(Path("nowhere")), path)
 
 
 def by_both(story: Story) -> list[Source]:
@@ -288,6 +288,21 @@ def test_a_newer_database_on_postgresql(story: Story, postgres: str, tmp_path: P
     change(World.of(service).login("alice"))
     service.close()
     settings = another_host(story.settings.data_dir, tmp_path / "new")
-    _, judge = restored(settings, story.backup, lambda change: of_database(change.derived_keys, url), accepting=True)
+    _, judge = restored(
+        settings, story.backup, lambda change: of_database(change.derived_keys, settings, url), accepting=True
+    )
     assert len(judge.applied) == 4
     assert newest_seen(settings.data_dir, vault_id(story))[0] > 2 * ACCEPTED_BEYOND
+
+
+def test_a_newer_database_whose_root_key_was_changed_since(story: Story) -> None:
+    """Its rows are under a root key that the backup has not got."""
+    vault = open_vault(story.settings, create=False)
+    begin_another_root_key(vault, story.settings)
+    carry_it_through(vault)
+    vault.checkpoint()
+    vault.close()
+    shutil.copy(story.settings.data_dir / "kms.db", story.damaged)
+    _, judge = restored(story.empty(), story.backup, *by_database(story), accepting=True)
+    assert len(judge.applied) == 4
+    assert judge.report and not any("head cannot be read" in sentence for sentence in judge.report)

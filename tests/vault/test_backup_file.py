@@ -14,7 +14,18 @@ import msgspec
 import pytest
 from sqlalchemy import select, text, update
 
-from helpers.backups import ENTRY, another_host, backup_of, body_at, chunks, made_again, restored, sealed_bytes
+from helpers.backups import (
+    ENTRY,
+    another_host,
+    backup_of,
+    begin_another_root_key,
+    body_at,
+    carry_it_through,
+    chunks,
+    made_again,
+    restored,
+    sealed_bytes,
+)
 from helpers.support import Api, SteeredClock, Template, World, make_key, new_database, settings_for
 from kms.clock import utc_now
 from kms.config import Settings
@@ -344,3 +355,30 @@ def test_a_backup_of_a_newer_release_names_it(original: Original, reader: Path) 
 
     newer = made_again(original.backup, original.keys, header, lambda record: record)
     assert "schema 9999, made by a newer release" in refuse(original, reader, newer)
+
+
+def test_a_vault_whose_root_key_is_being_changed(template: Template, clock: SteeredClock, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "data")
+    service = template.open(settings, clock)
+    World.of(service).user("alice").post("/api/v1/keys", {"key_id": "k"})
+    before = backup_of(service.vault)
+    begin_another_root_key(service.vault, settings)
+    during = backup_of(service.vault)
+    carry_it_through(service.vault)
+    after = backup_of(service.vault)
+    assert [read_header(io.BytesIO(each)).root_key for each in (before, during, after)] == [1, 2, 2]
+    for number, backup in enumerate((before, during, after)):
+        host = another_host(settings.data_dir, tmp_path / f"host-{number}")
+        restored(host, backup)
+        vault = open_vault(host, create=False)
+        assert vault.host.distrust is None
+        assert wrong_tables(vault) == []
+        if backup is during:  # it goes on where it was
+            carry_it_through(vault)
+            assert wrong_tables(vault) == []
+        with vault.read() as snapshot:
+            key = snapshot.key_by_id("k")
+            assert key is not None
+            assert len(snapshot.material(key, snapshot.versions(key)[0])) == 32
+        vault.close()
+    service.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from kms.config import Settings
@@ -32,24 +33,32 @@ def opened(settings: Settings, source: BinaryIO) -> tuple[Header, DerivedKeys]:
         vault = dict(zip([column.name for column in tables.vault.columns], rows["vault"][0], strict=True))
         slots = [from_values(Keyslot, row) for row in rows.get("keyslots", [])]
         new_root_keys = [from_values(NewRootKey, row) for row in rows.get("root_keys", [])]
-        keys, revision = unsealed_by(settings, vault, slots)
+        keys, revision = keys_of(settings, vault, slots, new_root_keys)
     except (KeyError, IndexError, ValueError, TypeError, MemoryError):
         raise BackupRefused(_ALTERED) from None
     if keys.vault_id.hex() != header.vault_id or revision != header.schema:
         raise BackupRefused(_ALTERED)
-
-    def missing(number: int) -> Keyset:
-        keyset = with_new_root_keys(keys, [(each.number, each.wrapped) for each in new_root_keys])
-        if number not in keyset.root_keys:
-            raise UnknownRootKey(f"the backup has no root key {number}")
-        return keyset
-
-    keys.find_missing = missing
     try:
         keys.vault_backup_key(header.root_key)
     except SealBroken:
         raise BackupRefused(_ALTERED) from None
     return header, keys
+
+
+def keys_of(
+    settings: Settings, vault: Mapping[Any, Any], slots: list[Keyslot], new_root_keys: list[NewRootKey]
+) -> tuple[DerivedKeys, str]:
+    """The keys of the vault of these rows, and the revision that its schema had. Raises StartError."""
+    keys, revision = unsealed_by(settings, vault, slots)
+
+    def missing(number: int) -> Keyset:
+        keyset = with_new_root_keys(keys, [(each.number, each.wrapped) for each in new_root_keys])
+        if number not in keyset.root_keys:
+            raise UnknownRootKey(f"there is no root key {number}")
+        return keyset
+
+    keys.find_missing = missing
+    return keys, revision
 
 
 def _rows_of(header: Header) -> dict[str, list[list[Any]]]:
