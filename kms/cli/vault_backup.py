@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True)
-_NICENESS = 10
+_NICENESS = 5
 
 
 @click.command()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, insert, inspect, select, text
+from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from kms.config import Settings
@@ -25,6 +25,7 @@ from kms.vault.opening import make_head, seal_revision
 from kms.vault.queue import Group
 from kms.vault.schema import migrate
 from kms.vault.sealing import DerivedKeys
+from kms.vault.statements import cursor_of, statements_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def restore(settings: Settings, source: BinaryIO, judge: Judge, progress: Progre
     private_directory(settings.data_dir)
     seen, epoch_seen = newest_seen(settings.data_dir, keys.vault_id)
     engine = connect(settings.database, pool_size=1)
+    driver = engine.dialect.dbapi
+    assert driver is not None
     try:
         with engine.connect().execution_options(kms_writes=True) as connection, connection.begin() as transaction:
             revision = migrate(connection)  # one process at a time: whoever looks now looks alone
@@ -108,8 +111,8 @@ def restore(settings: Settings, source: BinaryIO, judge: Judge, progress: Progre
             change.write_entries(change.entries, head.last_entry)
             change.put_head(after.sealed(keys))
             host = Host(settings.data_dir, keys.vault_id)
-    except DBAPIError as error:
-        what = "its disk is full" if is_full(error) else str(error.orig).strip()
+    except (DBAPIError, driver.Error) as error:
+        what = "its disk is full" if is_full(error) else str(getattr(error, "orig", None) or error).strip()
         raise StartError(f"The database cannot be written ({what}). Nothing was restored.") from None
     except Refusal as refusal:
         raise BackupRefused(f"Nothing was restored. {refusal.detail}") from None
@@ -151,9 +154,9 @@ def _load(connection: Connection, header: Header, keys: DerivedKeys, content: An
 
 def _insert(connection: Connection, table: Any, record: Rows) -> list[list[Any]]:
     rows = in_order_of(table, record)
-    names = [column.name for column in table.columns]
-    if rows:
-        connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+    names = [str(column.name) for column in table.columns]
+    statement = statements_for(connection.dialect).insert(table)
+    statement.run_many(cursor_of(connection), [dict(zip(names, row, strict=True)) for row in rows])
     return rows
 
 
