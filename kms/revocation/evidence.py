@@ -25,11 +25,10 @@ from kms.revocation.again import Evidence, stand_in_uid
 from kms.revocation.model import Revocation
 from kms.revocation.published import jwks_of, signing_key
 from kms.vault import tables
-from kms.vault.backup.unsealing import keys_of
 from kms.vault.database import connect, shown
 from kms.vault.head import Head
 from kms.vault.integrity import check_row
-from kms.vault.opening import stored_keyslots
+from kms.vault.opening import stored_keyslots, unsealed_by
 from kms.vault.records import from_values
 from kms.vault.rows import NewRootKey
 from kms.vault.sealing import DerivedKeys
@@ -102,7 +101,7 @@ def _keys_of(connection: Connection, of_backup: DerivedKeys, settings: Settings)
     except Unavailable:  # it is under a root key that the backup has not got
         vault = connection.execute(select(tables.vault)).mappings().one()
         new_root_keys = [from_values(NewRootKey, row) for row in connection.execute(select(tables.root_keys))]
-        newer, _ = keys_of(settings, vault, stored_keyslots(connection), new_root_keys)
+        newer, _ = unsealed_by(settings, vault, stored_keyslots(connection), new_root_keys)
         return newer if newer.vault_id == keys.vault_id else keys
     return keys
 

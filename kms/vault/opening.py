@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
@@ -14,7 +15,7 @@ from kms.clock import utc_now
 from kms.config import Settings
 from kms.errors import IntegrityFailure, StartError
 from kms.files import private_directory
-from kms.vault import first_release, keyslots, tables
+from kms.vault import first_release, keyslots, new_root_keys, tables
 from kms.vault.change import Change
 from kms.vault.database import connect
 from kms.vault.head import Head, TableDigest
@@ -22,7 +23,7 @@ from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.keyslots import SealRecord
 from kms.vault.records import from_values, microseconds
-from kms.vault.rows import Keyslot
+from kms.vault.rows import Keyslot, NewRootKey
 from kms.vault.schema import migrate
 from kms.vault.sealing import DerivedKeys, SealBroken, SealContext
 from kms.vault.seals import KeySeal, Seals
@@ -75,6 +76,7 @@ def open_vault(
     vault.unsealed = unsealed or Unsealed(derived_keys.keyset)
     vault.opened_by = found.slot
     derived_keys.learned = vault.unsealed.learn
+    vault.unsealed.learn(derived_keys.keyset)
     try:
         vault.require_newest()
     except IntegrityFailure as failure:
@@ -83,13 +85,18 @@ def open_vault(
 
 
 def unsealed_by(
-    settings: Settings, row: Mapping[Any, Any], slots: list[Keyslot], unseal: Unseal | None = None
+    settings: Settings,
+    row: Mapping[Any, Any],
+    slots: list[Keyslot],
+    root_keys: list[NewRootKey],
+    unseal: Unseal | None = None,
 ) -> tuple[DerivedKeys, str]:
-    """The keys of the vault with this `row` of its own and these keyslots, and the revision that its schema had.
+    """The keys of the vault with this `row` of its own, these keyslots and new root keys, and its schema's revision.
 
     Raises StartError.
     """
-    found = _Opening(Seals(settings), None, unseal).opened(row, slots)
+    learned = partial(new_root_keys.learned_from, [(each.number, each.wrapped) for each in root_keys])
+    found = _Opening(Seals(settings), None, unseal).opened(row, slots, learned)
     return found.derived_keys, found.revision
 
 
@@ -129,14 +136,20 @@ class _Opening:
         row = connection.execute(select(tables.vault)).mappings().first()
         if row is None:
             return None
-        return self.opened(row, stored_keyslots(connection))
+        return self.opened(row, stored_keyslots(connection), partial(new_root_keys.learned, connection))
 
-    def opened(self, row: Mapping[Any, Any], slots: list[Keyslot]) -> _Found:
-        """The vault of that row and of these keyslots. Raises StartError."""
+    def opened(
+        self, row: Mapping[Any, Any], slots: list[Keyslot], learned: Callable[[DerivedKeys, int], Keyset]
+    ) -> _Found:
+        """The vault of that row and of these keyslots; `learned` finds root keys that are not in them.
+
+        Raises StartError.
+        """
         vault_id = bytes(row["vault_id"])
         record = SealRecord.decoded(row["seal"])
         keyset, slot = self._keyset(slots, record, vault_id)
         derived_keys = DerivedKeys(keyset, vault_id)
+        derived_keys.find_missing = partial(learned, derived_keys)
         try:
             revision = derived_keys.open(bytes(row["check_value"]), _check(row["seal"], row["created_at"])).decode()
         except SealBroken:

@@ -28,7 +28,7 @@ from kms.vault.integrity import check_row
 from kms.vault.keyset import new_secret
 from kms.vault.opening import sealed_again
 from kms.vault.rows import Keyslot, NewRootKey
-from kms.vault.sealing import SealBroken, number_of_code, root_key_binding
+from kms.vault.sealing import SealBroken, number_of_code
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
@@ -36,8 +36,8 @@ TASK = "root key"
 """The task of that name (see `kms.vault.claims`)."""
 
 _ROWS_AT_ONCE = 100
-_CLAIM = timedelta(minutes=1)
-_KEEP_SECONDS = 20.0
+_CLAIM = timedelta(seconds=20)
+_KEEP_SECONDS = 5.0
 _ASIDE = ":after"
 
 
@@ -61,8 +61,11 @@ def is_under_way(snapshot: Snapshot) -> bool:
     return bool(snapshot.connection.execute(select(func.count()).select_from(tables.root_keys)).scalar_one())
 
 
-def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str) -> int:
+def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str, *, offline: bool = False) -> int:
     """Make the next root key and use it from now on; returns its number. `entry` is the audit entry.
+
+    If it is `offline`, the new root key is not put into `root_keys`, where whoever knows the old one could read it.
+    Then no other process may serve until the end.
 
     Raises Conflict if a change is under way or the seal is being changed, and what `rewrap` and `Vault.change` raise.
     """
@@ -75,7 +78,7 @@ def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str) -> i
         _require_quiet(snapshot, seen)
     # Outside of the change: another KMS may take its time, and a person too.
     slots = [(rewrap(each, after), rewrap(each, after.since(number))) for each in seen]
-    sealed = keys.seal(root_key.reveal(), root_key_binding(number))
+    sealed = b"" if offline else keys.seal_root_key(number, root_key)
     try:
         with vault.change() as change:
             _require_quiet(change, seen)

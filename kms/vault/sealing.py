@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from hashlib import sha256
 
 import msgspec
@@ -125,6 +125,14 @@ class DerivedKeys:
         except InvalidTag:
             raise SealBroken("sealed value does not open where it stands") from None
 
+    def seal_root_key(self, number: int, root_key: Secret) -> bytes:
+        """A new root key, sealed under the one before."""
+        return self.seal(root_key.reveal(), ("root key", number))
+
+    def open_root_key(self, number: int, sealed: bytes) -> Secret:
+        """What `seal_root_key` sealed. Raises SealBroken."""
+        return Secret(self.open(sealed, ("root key", number)))
+
     def row_mac(self, row: bytes) -> bytes:
         """HMAC-SHA-256 over the canonical form of a row, after the number of its root key where that is not 1."""
         number = self.current
@@ -211,23 +219,6 @@ class DerivedKeys:
 
     def _context(self, bound_to: SealContext) -> bytes:
         return msgspec.msgpack.encode((self.vault_id, *bound_to))
-
-
-def root_key_binding(number: int) -> SealContext:
-    """What a new root key is bound to, sealed under the one before."""
-    return ("root key", number)
-
-
-def with_new_root_keys(keys: DerivedKeys, wrapped: Iterable[tuple[int, bytes]]) -> Keyset:
-    """The keyset of `keys` with the root keys that follow its newest: pairs of a number and the wrapped root key.
-
-    Raises SealBroken.
-    """
-    keyset = keys.keyset
-    for number, sealed in sorted(wrapped):
-        if number == keyset.newest + 1:
-            keyset = keyset.plus(number, Secret(keys.open(sealed, root_key_binding(number))))
-    return keyset
 
 
 def number_of_code(code: bytes) -> int:

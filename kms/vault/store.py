@@ -15,13 +15,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kms.clock import steady_seconds
 from kms.errors import AlreadyExists, IntegrityFailure, Refusal, Unavailable
-from kms.vault import tables
+from kms.vault import new_root_keys, tables
 from kms.vault.change import Change
 from kms.vault.database import is_full
 from kms.vault.head import Head
@@ -29,7 +29,7 @@ from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.nodes import Nodes
 from kms.vault.queue import Group, Turns
-from kms.vault.sealing import DerivedKeys, UnknownRootKey, with_new_root_keys
+from kms.vault.sealing import DerivedKeys
 from kms.vault.transaction import Snapshot
 
 if TYPE_CHECKING:
@@ -81,13 +81,11 @@ class Vault:
 
     def _new_root_key(self, number: int) -> Keyset:
         """The keyset with a root key that another process has made. Raises UnknownRootKey or Unavailable."""
+        if self.unsealed is not None and number in (shared := self.unsealed.keyset()).root_keys:
+            return shared
         # Another connection, because it may be asked for in the middle of a transaction.
         with self._database_faults(), self.engine.connect() as connection, connection.begin():
-            rows = connection.execute(select(tables.root_keys.c.number, tables.root_keys.c.wrapped)).all()
-        keyset = with_new_root_keys(self.derived_keys, [(row.number, bytes(row.wrapped)) for row in rows])
-        if number not in keyset.root_keys:
-            raise UnknownRootKey(f"made under root key {number}, which this process has not got")
-        return keyset
+            return new_root_keys.learned(connection, self.derived_keys, number)
 
     def made_at(self) -> datetime:
         """When this vault was made. Raises Unavailable."""

@@ -193,6 +193,30 @@ def test_a_process_that_slept_through_it_says_that_it_must_be_restarted(settings
     asleep.close()
 
 
+def test_a_process_that_starts_in_the_middle_learns_it(settings: Settings, vault: Vault) -> None:
+    before = Unsealed(vault.derived_keys.keyset)  # no process of this host has met the new root key yet
+    begun(settings, vault)
+    started = open_vault(settings, before)
+    everything_opens(started)
+    assert before.keyset().root_keys.keys() == {1, 2}
+    started.close()
+
+
+def test_a_process_that_slept_is_told_by_another_of_its_host(settings: Settings, vault: Vault) -> None:
+    shared = Unsealed(vault.derived_keys.keyset)
+    asleep, awake = open_vault(settings, shared), open_vault(settings, shared)
+    begun(settings, vault)
+    everything_opens(awake)
+    assert renewed(vault) == root_keys.Left(())
+    root_keys.end(vault, "ended")
+    everything_opens(awake)
+    with asleep.change() as change:
+        change.record("awake again")
+    everything_opens(asleep)
+    awake.close()
+    asleep.close()
+
+
 def test_another_process_goes_on_where_one_ended(settings: Settings, vault: Vault) -> None:
     begun(settings, vault)
     stops = iter([False, False, True])
@@ -211,6 +235,22 @@ def test_another_process_goes_on_where_one_ended(settings: Settings, vault: Vaul
     assert numbers(other) == {2}
     everything_opens(other)
     other.close()
+
+
+def test_offline_the_new_root_key_is_not_in_the_database(settings: Settings, vault: Vault) -> None:
+    stranger = open_vault(settings, Unsealed(vault.derived_keys.keyset))  # with the old root key
+    rewrap = keyslots.Rewrap(Seals(settings), vault.derived_keys.vault_id)
+    root_keys.begin(vault, rewrap, utc_now(), "begun", offline=True)
+    with pytest.raises(Unavailable, match="Restart"), stranger.read() as snapshot:
+        snapshot.head()
+    stranger.engine.dispose()
+    vault.engine.dispose()
+    again = open_vault(settings)  # as after a crash
+    later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
+    assert root_keys.renew_rows(again, later, lambda: None) == root_keys.Left(())
+    root_keys.end(again, "ended")
+    everything_opens(again)
+    again.close()
 
 
 def test_only_one_change_at_a_time(settings: Settings, vault: Vault) -> None:

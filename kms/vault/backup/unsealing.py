@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from kms.config import Settings
 from kms.vault import tables
 from kms.vault.backup.container import BackupRefused, Header, read_header
 from kms.vault.backup.content import in_order_of, unsealing_tables
-from kms.vault.keyset import Keyset
 from kms.vault.opening import unsealed_by
 from kms.vault.records import from_values
 from kms.vault.rows import Keyslot, NewRootKey
 from kms.vault.schema import known_revisions
-from kms.vault.sealing import DerivedKeys, SealBroken, UnknownRootKey, with_new_root_keys
+from kms.vault.sealing import DerivedKeys, SealBroken
 
 _ALTERED = "The header of this backup was altered."
 
@@ -33,7 +31,7 @@ def opened(settings: Settings, source: BinaryIO) -> tuple[Header, DerivedKeys]:
         vault = dict(zip([column.name for column in tables.vault.columns], rows["vault"][0], strict=True))
         slots = [from_values(Keyslot, row) for row in rows.get("keyslots", [])]
         new_root_keys = [from_values(NewRootKey, row) for row in rows.get("root_keys", [])]
-        keys, revision = keys_of(settings, vault, slots, new_root_keys)
+        keys, revision = unsealed_by(settings, vault, slots, new_root_keys)
     except (KeyError, IndexError, ValueError, TypeError, MemoryError):
         raise BackupRefused(_ALTERED) from None
     if keys.vault_id.hex() != header.vault_id or revision != header.schema:
@@ -43,22 +41,6 @@ def opened(settings: Settings, source: BinaryIO) -> tuple[Header, DerivedKeys]:
     except SealBroken:
         raise BackupRefused(_ALTERED) from None
     return header, keys
-
-
-def keys_of(
-    settings: Settings, vault: Mapping[Any, Any], slots: list[Keyslot], new_root_keys: list[NewRootKey]
-) -> tuple[DerivedKeys, str]:
-    """The keys of the vault of these rows, and the revision that its schema had. Raises StartError."""
-    keys, revision = unsealed_by(settings, vault, slots)
-
-    def missing(number: int) -> Keyset:
-        keyset = with_new_root_keys(keys, [(each.number, each.wrapped) for each in new_root_keys])
-        if number not in keyset.root_keys:
-            raise UnknownRootKey(f"there is no root key {number}")
-        return keyset
-
-    keys.find_missing = missing
-    return keys, revision
 
 
 def _rows_of(header: Header) -> dict[str, list[list[Any]]]:
