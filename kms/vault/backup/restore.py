@@ -21,7 +21,7 @@ from kms.vault.change import Change
 from kms.vault.database import connect, is_full
 from kms.vault.head import ACCEPTED_BEYOND, Head
 from kms.vault.host import Host, newest_seen
-from kms.vault.opening import make_head, seal_revision
+from kms.vault.opening import Unseal, make_head, seal_revision
 from kms.vault.queue import Group
 from kms.vault.schema import migrate
 from kms.vault.sealing import DerivedKeys
@@ -54,9 +54,12 @@ Judge = Callable[[Change, Loaded], Verdict]
 """Looks at a loaded backup, may change it, and records the audit entry. Raises to have nothing restored."""
 
 
-def read_backup(settings: Settings, source: BinaryIO, progress: Progress) -> Loaded:
-    """Read the whole of a backup and check every row in it. Nothing is written. Raises StartError."""
-    header, keys = opened(settings, source)
+def read_backup(settings: Settings, source: BinaryIO, progress: Progress, unseal: Unseal | None = None) -> Loaded:
+    """Read the whole of a backup and check every row in it. Nothing is written.
+
+    `unseal` is given where something else than the seal gives the keyset. Raises StartError.
+    """
+    header, keys = opened(settings, source, unseal)
     check = Check(keys)
     known = {str(table.name): table for table in backed_up_tables()}
     try:
@@ -78,14 +81,16 @@ def records_in(source: BinaryIO, keys: DerivedKeys) -> int:
     return apart + sum(len(record.rows) for record in content)
 
 
-def restore(settings: Settings, source: BinaryIO, judge: Judge, progress: Progress) -> Loaded:
+def restore(
+    settings: Settings, source: BinaryIO, judge: Judge, progress: Progress, unseal: Unseal | None = None
+) -> Loaded:
     """Restore the backup in `source` into the empty database of `settings`, and have `judge` decide on it.
 
     Whoever calls this holds the data directory, so that no service runs on it. One transaction holds everything, and
     is committed after the end of the file was found authentic and its rows to be those that its head stands for.
-    Raises StartError, and then the database is as empty as before.
+    `unseal` is as for `read_backup`. Raises StartError, and then the database is as empty as before.
     """
-    header, keys = opened(settings, source)
+    header, keys = opened(settings, source, unseal)
     private_directory(settings.data_dir)
     seen, epoch_seen = newest_seen(settings.data_dir, keys.vault_id)
     engine = connect(settings.database, pool_size=1)

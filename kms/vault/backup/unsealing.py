@@ -8,7 +8,7 @@ from kms.config import Settings
 from kms.vault import tables
 from kms.vault.backup.container import BackupRefused, Header, read_header
 from kms.vault.backup.content import in_order_of, unsealing_tables
-from kms.vault.opening import unsealed_by
+from kms.vault.opening import Unseal, unsealed_by
 from kms.vault.records import from_values
 from kms.vault.rows import Keyslot, NewRootKey
 from kms.vault.schema import known_revisions
@@ -17,8 +17,11 @@ from kms.vault.sealing import DerivedKeys, SealBroken
 _ALTERED = "The header of this backup was altered."
 
 
-def opened(settings: Settings, source: BinaryIO) -> tuple[Header, DerivedKeys]:
-    """The header at the beginning of `source`, and the keys of its vault. Raises StartError."""
+def opened(settings: Settings, source: BinaryIO, unseal: Unseal | None = None) -> tuple[Header, DerivedKeys]:
+    """The header at the beginning of `source`, and the keys of its vault.
+
+    `unseal` is given where something else than the seal gives the keyset. Raises StartError.
+    """
     header = read_header(source)
     newest = known_revisions()[-1]
     if header.schema > newest:
@@ -31,7 +34,7 @@ def opened(settings: Settings, source: BinaryIO) -> tuple[Header, DerivedKeys]:
         vault = dict(zip([column.name for column in tables.vault.columns], rows["vault"][0], strict=True))
         slots = [from_values(Keyslot, row) for row in rows.get("keyslots", [])]
         new_root_keys = [from_values(NewRootKey, row) for row in rows.get("root_keys", [])]
-        keys, revision = unsealed_by(settings, vault, slots, new_root_keys)
+        keys, revision = unsealed_by(settings, vault, slots, new_root_keys, unseal)
     except (KeyError, IndexError, ValueError, TypeError, MemoryError):
         raise BackupRefused(_ALTERED) from None
     if keys.vault_id.hex() != header.vault_id or revision != header.schema:
