@@ -238,6 +238,13 @@ def test_an_authentic_file_whose_rows_do_not_fit_its_head_is_refused(original: O
 
     refuse(original, reader, made_again(original.backup, original.keys, same, renamed))
 
+    def with_other_columns(record: Rows) -> Rows:
+        columns = [f"{name}_" for name in record.columns] if record.table == "clients" else record.columns
+        return msgspec.structs.replace(record, columns=columns)
+
+    said = refuse(original, reader, made_again(original.backup, original.keys, same, with_other_columns))
+    assert "other columns of clients" in said
+
 
 def same(header: Header) -> Header:
     return header

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, Table, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from kms.config import Settings
@@ -66,7 +66,7 @@ def read_backup(settings: Settings, source: BinaryIO, progress: Progress, unseal
         check.unsealing(header.unsealing_rows())
         for record in records(source, header, keys.vault_backup_key(header.root_key), progress):
             table = _table_of(known, record)
-            check.rows(table, in_order_of(table, record))
+            check.rows(table, _rows_of(table, record))
         head = check.end()
     except IntegrityFailure as failure:
         raise BackupRefused(f"What is in this backup does not fit together. {failure.detail}") from None
@@ -143,7 +143,7 @@ def _require_empty(connection: Connection) -> None:
             )
 
 
-def _load(connection: Connection, header: Header, keys: DerivedKeys, content: Any) -> tuple[Head, int]:
+def _load(connection: Connection, header: Header, keys: DerivedKeys, content: Iterator[Rows]) -> tuple[Head, int]:
     """Put everything into the database as it comes, and hold it to the head. Returns that, and how many rows."""
     of_unsealing = {str(table.name): table for table in unsealing_tables()}
     check = Check(keys)
@@ -157,15 +157,22 @@ def _load(connection: Connection, header: Header, keys: DerivedKeys, content: An
     return check.end(), check.count
 
 
-def _insert(connection: Connection, table: Any, record: Rows) -> list[list[Any]]:
-    rows = in_order_of(table, record)
+def _insert(connection: Connection, table: Table, record: Rows) -> list[list[Any]]:
+    rows = _rows_of(table, record)
     names = [str(column.name) for column in table.columns]
     statement = statements_for(connection.dialect).insert(table)
     statement.run_many(cursor_of(connection), [dict(zip(names, row, strict=True)) for row in rows])
     return rows
 
 
-def _table_of(known: dict[str, Any], record: Rows) -> Any:
+def _rows_of(table: Table, record: Rows) -> list[list[Any]]:
+    try:
+        return in_order_of(table, record)
+    except (KeyError, IndexError):
+        raise BackupRefused(f"This backup has other columns of {table.name} than this release knows.") from None
+
+
+def _table_of(known: dict[str, Table], record: Rows) -> Table:
     try:
         return known[record.table]
     except KeyError:
