@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import signal
 import socket
@@ -230,13 +228,8 @@ def _serve_with_flask(settings: Settings, unsealed: Unsealed | None, manager: Se
 
 def _hold_data_directory(settings: Settings) -> None:
     """Refuse to run twice on one data directory, and clear what the last boot left there."""
-    directory = private_directory(settings.run_dir)
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)  # stays open as long as this process lives
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise StartError(f"Another service is running on {settings.data_dir}.") from None
-    served.say(lock, settings.database)
+    directory = settings.run_dir
+    served.say(served.hold(directory), settings.database)
     shutil.rmtree(directory / "metrics", ignore_errors=True)
     tidy(settings.audit_dir)
     for counters in directory.glob("counters*"):

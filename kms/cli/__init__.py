@@ -41,8 +41,8 @@ _SECTIONS = {
         "audit": Lazy("kms.cli.audit:audit", "See who did what."),
         "notice": Lazy("kms.cli.notices:notice", "Be told before keys expire, and when something happens."),
         "call": Lazy("kms.cli.call:call", "Carry out any operation of the service."),
-        "vault": Lazy("kms.cli.vault:vault", "Check the vault, on the service's host."),
         "unseal": Lazy("kms.cli.unseal:unseal", "Give a share to a service that is sealed, on its host."),
+        "vault": Lazy("kms.cli.vault:vault", "Check, back up and restore the vault, on the service's host."),
         "serve": Lazy("kms.server:main", "Run the service."),
     },
     "Shell": {

@@ -9,6 +9,7 @@ import click
 import structlog
 
 from kms.cli.on_host import local_entry, of_the_service, opened
+from kms.cli.vault_backup import backup, check_backup, restore
 from kms.cli.vault_recovery import recovery_key
 from kms.cli.vault_reseal import reseal
 from kms.cli.vault_root_key import rotate_root_key
@@ -20,7 +21,7 @@ def vault() -> None:
     """Look after the vault; for operators on the host."""
 
 
-for _command in (reseal, recovery_key, rotate_root_key):
+for _command in (backup, check_backup, restore, reseal, recovery_key, rotate_root_key):
     vault.add_command(_command)
 
 

@@ -88,7 +88,8 @@ class Publisher:
     def __init__(self, vault: Vault, memory: Memory, revocations: RevocationsInForce) -> None:
         self._memory = memory
         self._revocations = revocations
-        self._key = _signing_key(vault)
+        with vault.read() as snapshot:
+            self._key = signing_key(snapshot)
         self._making = threading.Lock()
         self._made: PublishedList | None = None
 
@@ -106,7 +107,7 @@ class Publisher:
 
     def jwks(self) -> dict[str, object]:
         """The public key as a JWK set (RFC 7517, section 5)."""
-        return {"keys": [{**self._key.as_dict(private=False), "use": "sig", "alg": _ALGORITHM}]}
+        return jwks_of(self._key)
 
     def _sign(self, hour: datetime, entries: list[Revocation]) -> PublishedList:
         issued_at = max([hour, *(entry.revoked_at for entry in entries[-1:])])
@@ -149,17 +150,22 @@ def ensure_signing_key(change: Change, now: datetime) -> None:
         change.insert(ServiceKey(_NAME, change.derived_keys.seal(material, sealed_columns.service_key(_NAME)), now))
 
 
-def _signing_key(vault: Vault) -> OKPKey:
-    with vault.read() as snapshot:
-        stored = snapshot.find(ServiceKey, _NAME)
+def signing_key(snapshot: Snapshot) -> OKPKey:
+    """The key pair that signs the list. Raises IntegrityFailure."""
+    stored = snapshot.find(ServiceKey, _NAME)
     if stored is None:
         raise IntegrityFailure("The service's signing key was removed from the vault.")
     try:
-        der = vault.derived_keys.open(stored.material, sealed_columns.service_key(_NAME))
+        der = snapshot.derived_keys.open(stored.material, sealed_columns.service_key(_NAME))
     except SealBroken:
         raise IntegrityFailure("The service's signing key was altered outside the service.") from None
     key = OKPKey.import_key(load_private(der, Ed25519PrivateKey))
     return OKPKey.import_key({**key.as_dict(private=True), "kid": key.thumbprint()})
+
+
+def jwks_of(key: OKPKey) -> dict[str, object]:
+    """The public half of the signing key as a JWK set (RFC 7517, section 5)."""
+    return {"keys": [{**key.as_dict(private=False), "use": "sig", "alg": _ALGORITHM}]}
 
 
 @lru_cache(_ENTRIES_REMEMBERED)

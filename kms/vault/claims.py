@@ -77,6 +77,12 @@ def make_due_in(change: Change, task: str) -> None:
     _write(change, task, Claim(0, ""))
 
 
+def note(vault: Vault, task: str, at: datetime, position: str = "") -> None:
+    """Say when `task` was done last and up to what, without a commit that the head counts. Raises Unavailable."""
+    with vault.write_beside_the_head() as connection:
+        _write(Snapshot(connection, vault.derived_keys), task, Claim(microseconds(at), position))
+
+
 def read(snapshot: Snapshot, task: str) -> Claim:
     """What is known of `task` there."""
     query = select(_claims.claimed_until, _claims.position, _claims.code).where(_claims.task == task)
@@ -87,11 +93,11 @@ def read(snapshot: Snapshot, task: str) -> Claim:
     return claim if snapshot.derived_keys.is_row_mac(bytes(found[2]), _content(task, claim)) else Claim(0, "")
 
 
-def _write(change: Change, task: str, claim: Claim) -> None:
-    change.connection.execute(delete(tables.claims).where(_claims.task == task))
-    code = change.derived_keys.row_mac(_content(task, claim))
+def _write(writing: Snapshot, task: str, claim: Claim) -> None:
+    writing.connection.execute(delete(tables.claims).where(_claims.task == task))
+    code = writing.derived_keys.row_mac(_content(task, claim))
     row = {"task": task, "claimed_until": claim.until, "position": claim.position, "code": code}
-    change.connection.execute(insert(tables.claims).values(row))
+    writing.connection.execute(insert(tables.claims).values(row))
 
 
 def _content(task: str, claim: Claim) -> bytes:

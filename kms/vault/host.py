@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kms.errors import StartError, Unavailable
-from kms.files import private_directory
+from kms.files import fault_of, private_directory
 
 _SIZE = 4096
 _FORMAT = b"KMSHOST1"
@@ -135,6 +135,24 @@ class Host:
             self._map[_NODE_ID] = secrets.token_hex(8).encode()
             self._map[_IDENTITY] = identity
         return self._map[_NODE_ID].decode()
+
+
+def newest_seen(directory: Path, vault_id: bytes) -> tuple[int, int]:
+    """The newest counter and the newest epoch of a vault that this host has seen, 0 for none. Nothing is written.
+
+    Raises StartError.
+    """
+    path = directory / f"newest-{vault_id.hex()}"
+    try:
+        kept = path.read_bytes()
+    except FileNotFoundError:
+        return 0, 0
+    except OSError as error:
+        raise StartError(f"Cannot read {path}: {fault_of(error)}.") from error
+    if len(kept) < _SIZE or not kept.startswith(_FORMAT):
+        raise StartError(f"{path} is not a file of this service. Move it away.")
+    words = memoryview(kept).cast("Q")
+    return max(words[_COUNTER], max(words[_COUNTERS])), words[EPOCH]
 
 
 class _TimedLock:

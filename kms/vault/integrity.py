@@ -53,8 +53,12 @@ def canonical(table: Table, values: Sequence[Any]) -> bytes:
     return msgspec.msgpack.encode(stood)
 
 
-def check_row(keys: DerivedKeys, table: Table, values: Sequence[Any]) -> None:
-    """Raise IntegrityFailure unless a row, its values in the order of the columns, carries its code."""
-    code = values[-1]
-    if not isinstance(code, bytes) or not keys.is_row_mac(code, canonical(table, values)):
+def check_row(keys: DerivedKeys, table: Table, values: Sequence[Any]) -> bytes:
+    """The canonical bytes of a row that carries its code, its values in the order of the columns.
+
+    Raises IntegrityFailure.
+    """
+    code, content = values[-1], canonical(table, values)
+    if not isinstance(code, bytes) or not keys.is_row_mac(code, content):
         raise IntegrityFailure(f"A row of {table.name} was altered outside the service; it is not used.")
+    return content

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
@@ -22,9 +23,9 @@ from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.keyslots import SealRecord
 from kms.vault.records import from_values, microseconds
-from kms.vault.rows import Keyslot
+from kms.vault.rows import Keyslot, NewRootKey
 from kms.vault.schema import lock, migrate, own_schema
-from kms.vault.sealed_schema import Schema, check_context, read_schema, write_schema
+from kms.vault.sealed_schema import Schema, check_context, read_schema, schema_in, write_schema
 from kms.vault.sealing import DerivedKeys, SealBroken
 from kms.vault.seals import KeySeal, Seals
 from kms.vault.store import Vault
@@ -69,7 +70,7 @@ def open_vault(
     private_directory(settings.data_dir)
     engine = connect(settings.database, pool_size=settings.threads + 4)
     try:
-        found = _Opening(engine, seals or Seals(settings), unsealed, unseal).found(create=create)
+        found = _Opening(seals or Seals(settings), unsealed, unseal).found(engine, create=create)
     except DBAPIError as error:
         engine.dispose()
         raise StartError(f"The database cannot be used: {error.orig}") from None
@@ -89,26 +90,41 @@ def open_vault(
     return vault
 
 
-class _Opening:
-    """One attempt to open the vault of an engine."""
+def unsealed_by(
+    settings: Settings,
+    row: Mapping[Any, Any],
+    slots: list[Keyslot],
+    root_keys: list[NewRootKey],
+    unseal: Unseal | None = None,
+) -> tuple[DerivedKeys, str]:
+    """The keys of the vault with this `row` of its own, these keyslots and new root keys, and its schema's revision.
 
-    def __init__(self, engine: Engine, seals: Seals, unsealed: Unsealed | None, unseal: Unseal | None) -> None:
-        self._engine = engine
+    Raises StartError.
+    """
+    learned = partial(new_root_keys.learned_from, [(each.number, each.wrapped) for each in root_keys])
+    found = _Opening(Seals(settings), None, unseal).opened(row, slots, learned)
+    return found.derived_keys, schema_in(row, found.derived_keys).revision
+
+
+class _Opening:
+    """One attempt to open a vault."""
+
+    def __init__(self, seals: Seals, unsealed: Unsealed | None, unseal: Unseal | None) -> None:
         self._settings = seals.settings
         self._seals = seals
         self._unsealed = unsealed
         self._unseal = unseal
 
-    def found(self, *, create: bool) -> _Found:
-        """The vault, made where there is none and `create` allows it."""
-        reading = {"isolation_level": "REPEATABLE READ"} if self._engine.dialect.name == "postgresql" else {}
-        with self._engine.connect().execution_options(**reading) as connection, connection.begin():
+    def found(self, engine: Engine, *, create: bool) -> _Found:
+        """The vault in the database of `engine`, made where there is none and `create` allows it."""
+        reading = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        with engine.connect().execution_options(**reading) as connection, connection.begin():
             existing = self._existing(connection)
         if existing is None and not create:
             raise StartError("There is no vault in this database.")
         own = own_schema()
-        silent = self._silent_older_nodes(existing, own)
-        with self._engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        silent = self._silent_older_nodes(engine, existing, own)
+        with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
             lock(connection)
             before = set(inspect(connection).get_table_names())
             # Another process may have made or migrated the vault while this one waited for the lock.
@@ -120,18 +136,18 @@ class _Opening:
             if found is None:
                 return self._new(connection, schema)
             if sealed != schema:
-                _make_head(connection, found.derived_keys, before)
+                make_head(connection, found.derived_keys, before)
                 self._add_keyslot(connection, found.derived_keys)
                 write_schema(connection, found.derived_keys, schema)
             return found
 
-    def _silent_older_nodes(self, existing: _Found | None, own: Schema) -> dict[str, int]:
+    def _silent_older_nodes(self, engine: Engine, existing: _Found | None, own: Schema) -> dict[str, int]:
         """What must be gone before a migration."""
         if existing is None:
             return {}
-        with self._engine.connect() as connection:
+        with engine.connect() as connection:
             sealed = _schema(connection, existing)
-        return upgrading.silent_older_nodes(self._engine, sealed, own, self._node_id(existing))
+        return upgrading.silent_older_nodes(engine, sealed, own, self._node_id(existing))
 
     def _node_id(self, found: _Found) -> str:
         host = Host(self._settings.data_dir, found.derived_keys.vault_id)
@@ -147,13 +163,22 @@ class _Opening:
         row = connection.execute(select(tables.vault)).mappings().first()
         if row is None:
             return None
+        return self.opened(row, stored_keyslots(connection), partial(new_root_keys.learned, connection))
+
+    def opened(
+        self, row: Mapping[Any, Any], slots: list[Keyslot], learned: Callable[[DerivedKeys, int], Keyset]
+    ) -> _Found:
+        """The vault of that row and of these keyslots; `learned` finds root keys that are not in them.
+
+        Raises StartError.
+        """
         vault_id = bytes(row["vault_id"])
         record = SealRecord.decoded(row["seal"])
-        keyset, slot = self._keyset(stored_keyslots(connection), record, vault_id)
+        keyset, slot = self._keyset(slots, record, vault_id)
         derived_keys = DerivedKeys(keyset, vault_id)
-        derived_keys.find_missing = partial(new_root_keys.learned, connection, derived_keys)
+        derived_keys.find_missing = partial(learned, derived_keys)
         try:
-            read_schema(connection, derived_keys)
+            schema_in(row, derived_keys)
         except SealBroken:
             raise StartError(keyslots.wrong_key(record.name)) from None
         return _Found(derived_keys, slot)
@@ -180,7 +205,7 @@ class _Opening:
         check_value = derived_keys.seal(schema.sealed_as, check_context(record, created_at))
         row = {"id": 1, "vault_id": vault_id, "seal": record, "created_at": created_at, "check_value": check_value}
         connection.execute(insert(tables.vault).values(row))
-        _make_head(connection, derived_keys, set())
+        make_head(connection, derived_keys, set())
         slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, vault_id)
         _write_in_head(connection, derived_keys, slot)
         return _Found(derived_keys, slot)
@@ -240,7 +265,7 @@ def sealed_again(connection: Connection, derived_keys: DerivedKeys, seal: str | 
     connection.execute(update(tables.vault).values(seal=seal, check_value=check_value))
 
 
-def _make_head(connection: Connection, derived_keys: DerivedKeys, before: set[str]) -> None:
+def make_head(connection: Connection, derived_keys: DerivedKeys, before: set[str]) -> None:
     """Update the head for the current schema, or make it if there is none.
 
     Tables that did not exist `before` the migration get an empty digest. An older table without digest stays without.

@@ -64,6 +64,11 @@ def microseconds(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
+def moment_of(stored: int) -> datetime:
+    """The moment that is stored as so many microseconds."""
+    return _EPOCH + timedelta(microseconds=stored)
+
+
 def to_row(value: object) -> Row:
     """The columns of `value` in the order of its table, without its authentication code."""
     names, read, writers = _writing(type(value))  # type: ignore[arg-type]  # every class is hashable
@@ -137,7 +142,7 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     if origin is dict:
         return msgspec.json.decode
     if hint is datetime:
-        return lambda value: _EPOCH + timedelta(microseconds=value)
+        return moment_of
     if hint is timedelta:
         return lambda value: timedelta(seconds=value)
     if isinstance(hint, type) and issubclass(hint, TextEnum):

@@ -30,11 +30,6 @@ def own_schema() -> Schema:
     return Schema(newest.name[:4], found[1] if found else newest.name[:4])
 
 
-def revision(connection: Connection) -> str:
-    """The revision that the schema is at."""
-    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
-
-
 def lock(connection: Connection) -> None:
     """Keep every other process from migrating, and every change of a running service waiting, until the commit.
 
@@ -85,6 +80,11 @@ def too_new(schema: Schema) -> str:
 
 def _files() -> list[Path]:
     return sorted((_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def revision_of(connection: Connection) -> str:
+    """The revision of a schema that a migration made."""
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
 
 def _upgrade(connection: Connection) -> None:

@@ -6,7 +6,9 @@ is the revision; after a space the oldest revision whose release can work beside
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
@@ -43,10 +45,13 @@ def check_context(seal: str, created_at: int) -> SealContext:
 
 def read_schema(connection: Connection, derived_keys: DerivedKeys) -> Schema:
     """The schema that the database had when a release last changed it. Raises SealBroken."""
-    row = connection.execute(select(tables.vault)).mappings().one()
-    return Schema.of(
-        derived_keys.open(bytes(row["check_value"]), check_context(row["seal"], row["created_at"])).decode()
-    )
+    return schema_in(connection.execute(select(tables.vault)).mappings().one(), derived_keys)
+
+
+def schema_in(row: Mapping[Any, Any], derived_keys: DerivedKeys) -> Schema:
+    """What `read_schema` reads, in the vault's own row. Raises SealBroken."""
+    bound_to = check_context(row["seal"], row["created_at"])
+    return Schema.of(derived_keys.open(bytes(row["check_value"]), bound_to).decode())
 
 
 def write_schema(connection: Connection, derived_keys: DerivedKeys, schema: Schema) -> None:

@@ -45,7 +45,7 @@ class UnknownRootKey(SealBroken):
 class _UnderRootKey:
     """What is derived from one root key."""
 
-    __slots__ = ("cookie_cipher", "head_cipher", "kek", "row_key")
+    __slots__ = ("cookie_cipher", "head_cipher", "kek", "row_key", "vault_backup_key")
 
     def __init__(self, root_key: Secret, vault_id: bytes) -> None:
         def key(purpose: str, length: int = 32) -> bytes:
@@ -53,6 +53,7 @@ class _UnderRootKey:
 
         self.kek = AESGCM(key("key-encryption key"))
         self.row_key = key("row authentication")
+        self.vault_backup_key = key("vault backup")
         self.head_cipher = AESSIV(key("head", 64))
         self.cookie_cipher = AESSIV(key("console cookie", 64))
 
@@ -186,6 +187,10 @@ class DerivedKeys:
         if shared is None:
             return self.keyset.backup_key.reveal()
         return HKDF(hashes.SHA256(), 32, b"", b"kms backup v1").derive(shared.encode())
+
+    def vault_backup_key(self, number: int) -> bytes:
+        """The key of backups of the whole vault under the root key `number`. Raises UnknownRootKey."""
+        return self._of(number).vault_backup_key
 
     def _of(self, number: int) -> _UnderRootKey:
         under = self._under.get(number)

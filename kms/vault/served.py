@@ -7,7 +7,26 @@ import os
 from pathlib import Path
 
 from kms.errors import StartError
+from kms.files import fault_of, private_directory
 from kms.vault.database import shown
+
+
+def hold(directory: Path) -> int:
+    """Lock the folder `directory` of a running service for as long as this process lives; returns the open lock file.
+
+    Raises StartError where another service holds it, or it cannot be locked.
+    """
+    path = private_directory(directory) / "lock"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartError(f"Cannot write {path}: {fault_of(error)}.") from error
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise StartError(f"Another service is running on {directory.parent}.") from None
+    return lock
 
 
 def say(lock: int, url: str) -> None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -257,6 +257,15 @@ class Vault:
             self.distrusted(reason)
         for memory in list(self.memories):
             memory.ends = 0.0
+
+    @contextmanager
+    def write_beside_the_head(self) -> Iterator[Connection]:
+        """A transaction that leaves the head as it is, as a context manager, for what the head does not cover.
+
+        Raises Unavailable.
+        """
+        with self._database_faults(), self._writing.connect() as connection, connection.begin():
+            yield connection
 
     def checkpoint(self) -> None:
         """Make the database one file that holds every change, where it is of SQLite. Raises Unavailable.

@@ -21,6 +21,7 @@ from kms.notices.model import DeliveryState
 from kms.operations.core.service import Service
 from kms.operations.keys.listing import state_at
 from kms.vault import tables
+from kms.vault.backup.write import last_backup
 from kms.vault.host import EPOCH
 from kms.vault.records import microseconds
 from kms.vault.transaction import Snapshot
@@ -78,7 +79,14 @@ def _counted(service: Service, now: datetime) -> Sequence[Gauge]:
         _one("kms_access_keys", "Access keys that have not expired.", access_keys),
         _one("kms_login_locks", "Clients and places that are locked out now after failed log-ins.", locks),
         Gauge("kms_notices", "Notices that wait to be delivered, or were given up.", ("state",), notices),
+        _one("kms_backup_timestamp_seconds", "When the last backup of the vault was made.", _last_backup(service)),
     ]
+
+
+def _last_backup(service: Service) -> float:
+    """Seconds since 1970; 0 where no backup was made of this database."""
+    made = last_backup(service.vault)
+    return made.made_at.timestamp() if made is not None else 0
 
 
 def _keys(snapshot: Snapshot, now: datetime) -> dict[tuple[str, ...], float]:

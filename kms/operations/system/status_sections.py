@@ -26,7 +26,7 @@ from kms.operations.system.due import due_for_deletion, due_for_rotation
 from kms.operations.system.gauges import certificate_ends
 from kms.vault import claims, tables
 from kms.vault.records import microseconds
-from kms.vault.schema import revision
+from kms.vault.schema import revision_of
 from kms.vault.transaction import Snapshot
 
 _LATE = timedelta(minutes=5)
@@ -130,7 +130,7 @@ class DatabaseSection(Section):
         vault = look.service.vault
         return cls(
             kind=vault.engine.dialect.name,
-            schema_revision=revision(look.snapshot.connection),
+            schema_revision=revision_of(look.snapshot.connection),
             changes=look.snapshot.head().counter,
             lease_milliseconds=round(vault.lease_seconds * 1000),
         )

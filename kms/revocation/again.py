@@ -1,0 +1,154 @@
+"""Revocations that are newer than a restored backup, put in force again.
+
+A backup does not know what was revoked after it was made. What is at hand from that time and authentic is evidence:
+the signed revocation list, the database that the backup takes the place of. `Evidence` is what each source comes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+
+from kms.clock import rfc3339
+from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
+from kms.revocation.model import Revocation
+from kms.revocation.published import in_force
+from kms.revocation.revoke import revoke_again
+from kms.vault.change import Change, next_serial
+from kms.vault.rows import MessageCount
+from kms.vault.tables import revocations
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one source proves: `entries` in their order, and the newest state of the vault that it knows of.
+
+    `counter` and `epoch` are of that state, 0 where it knows of none.
+
+    `uids_known` is False where a source names keys by their id only. `remarks` are sentences for the operator about
+    what the source does not prove.
+    """
+
+    about: str
+    entries: tuple[Revocation, ...]
+    uids_known: bool
+    counter: int = 0
+    epoch: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A revocation that was put in force again: `entry` as it is stored now, `is_key_here` whether its key is."""
+
+    entry: Revocation
+    is_key_here: bool
+
+
+def stand_in_uid(key_id: str) -> bytes:
+    """What stands for the uid of a key of which only the id is known; no key has it."""
+    return sha256(b"a key of unknown uid " + key_id.encode()).digest()[:16]
+
+
+def missing(change: Change, evidence: Iterable[Evidence]) -> list[tuple[Revocation, bool]]:
+    """The revocations in force by `evidence` that the list lacks, and whether their key uid is known.
+
+    Each comes once. Holds that were lifted are not among them, and stay as the backup has them.
+    """
+    stored = change.select(Revocation, order_by=revocations.c.serial)
+    known = {_what(entry) for entry in stored}
+    found: list[tuple[Revocation, bool]] = []
+    for source in sorted(evidence, key=lambda each: not each.uids_known):  # first those that know most
+        for entry in in_force(source.entries):
+            if _what(entry) not in known:
+                known.add(_what(entry))
+                found.append((entry, source.uids_known))
+    return sorted(found, key=lambda each: each[0].revoked_at)
+
+
+def apply_again(change: Change, lacking: Iterable[tuple[Revocation, bool]], now: datetime) -> list[Applied]:
+    """Put revocations in force that `missing` found, in their order."""
+    return [_apply(change, entry, is_uid_known, now) for entry, is_uid_known in lacking]
+
+
+def make_counted_due(change: Change, now: datetime) -> int:
+    """Make keys due for rotation whose messages are counted, and return how many there are.
+
+    Nobody knows how many messages their latest versions have protected since the backup.
+    """
+    due = 0
+    for count in change.select(MessageCount):
+        key = change.find(Key, count.key_uid)
+        if key is None or key.latest_version != count.version or not key.origin.is_renewable:
+            continue
+        latest = change.find(KeyVersion, key.uid, key.latest_version)
+        if latest is not None and latest.state is KeyState.ACTIVE:
+            change.replace(key, replace(key, next_rotation_at=min(key.next_rotation_at or now, now)))
+            due += 1
+    return due
+
+
+def _apply(change: Change, entry: Revocation, is_uid_known: bool, now: datetime) -> Applied:
+    key = change.find(Key, entry.key_uid) if is_uid_known else change.key_by_id(entry.key_id)
+    serial = next_serial(change, revocations.c.serial)
+    if key is None:
+        # The key came after the backup and is lost. Whoever checks its old signatures still finds it in the list.
+        stored = replace(entry, serial=serial)
+        change.insert(stored)
+        return Applied(stored, is_key_here=False)
+    is_hold = entry.reason is RevocationReason.CERTIFICATE_HOLD  # on the latest version, whichever that is
+    up_to = key.latest_version if is_hold else entry.up_to_version
+    if up_to > key.latest_version:
+        key = _with_lost_versions(change, key, up_to, entry, now)
+    stored = replace(entry, serial=serial, key_uid=key.uid, up_to_version=up_to)
+    change.insert(stored)
+    if is_hold:
+        _hold_again(change, key, now)
+    else:
+        revoke_again(change, key, now)
+    return Applied(stored, is_key_here=True)
+
+
+def _hold_again(change: Change, key: Key, now: datetime) -> None:
+    """Suspend the latest version, also where its period has ended meanwhile, so that it does not even decrypt."""
+    latest = change.find(KeyVersion, key.uid, key.latest_version)
+    if latest is not None and latest.state in {KeyState.PRE_ACTIVATION, KeyState.ACTIVE}:
+        held = replace(
+            latest,
+            state=KeyState.SUSPENDED,
+            changed_at=now,
+            revocation_reason=RevocationReason.CERTIFICATE_HOLD,
+        )
+        change.replace(latest, held)
+
+
+def _with_lost_versions(change: Change, key: Key, up_to: int, entry: Revocation, now: datetime) -> Key:
+    """`key` with the versions that came after the backup, as destroyed ones.
+
+    They were revoked. Their numbers must not come back as new versions, to which the revocation would apply too.
+    """
+    for number in range(key.latest_version + 1, up_to + 1):
+        if change.find(KeyVersion, key.uid, number) is None:  # else it is material that waits, and is revoked as such
+            change.insert(
+                KeyVersion(
+                    key_uid=key.uid,
+                    version=number,
+                    type=key.type,
+                    state=KeyState.DESTROYED,
+                    created_at=now,
+                    activate_at=now,
+                    expires_at=now,
+                    process_until=now,
+                    material=None,
+                    revocation_reason=entry.reason,
+                    changed_at=now,
+                )
+            )
+    return change.replace(key, replace(key, latest_version=up_to))
+
+
+def _what(entry: Revocation) -> tuple[str, int, str, str]:
+    """By what an entry is known again in whatever form it comes; published ones have seconds only."""
+    return entry.key_id, entry.up_to_version, str(entry.reason), rfc3339(entry.revoked_at)
