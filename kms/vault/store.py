@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _BUSY = "The database is busy or away; nothing was changed. Try again."
 _FULL = "The database cannot be written (disk full); nothing was changed. Free some space and try again."
+_UNKNOWN = (
+    "The database went away while this was written, so nobody knows whether it was changed. Look whether it holds."
+)
 _CLOCKS_DIFFER_BY = 1.02
 """Two per cent allow for the clocks of two hosts not going at the same speed."""
 
@@ -176,7 +179,7 @@ class Vault:
             if group.outdated:
                 group.first.write_outdated(head.epoch, group.outdated)
             group.first.write_head(sealed)
-        group.transaction.commit()
+        self._make_durable(group)
         self._note_full(False)
         self._last_head = sealed, head
         self.host.saw(head.counter)
@@ -184,6 +187,15 @@ class Vault:
             memory.committed(head, sealed, group.outdated)
         if group.outdated:
             self.host.announce(head.epoch)  # from here on every worker of this host knows
+
+    def _make_durable(self, group: Group) -> None:
+        try:
+            group.transaction.commit()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            self.errors["unavailable"] += 1  # a server that died after the commit and before its answer has done it
+            raise Unavailable(_UNKNOWN, retry_after=1) from error
 
     def _outlast_leases(self, counter: int, committed_at: float) -> None:
         # Every lease that another node was granted before the commit was taken from a read that began before it,
