@@ -1,0 +1,99 @@
+"""Runs faults and writes the report."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from faults.databases import KINDS, Databases
+from faults.outcome import Outcome, Skipped
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a fault is made with: databases of one kind, an empty folder, a seed, and how often to make it."""
+
+    databases: Databases
+    folder: Path
+    seed: int
+    rounds: int
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file of SQLite."""
+        return self.databases.kind == "sqlite"
+
+    def chance(self, *of: object) -> random.Random:
+        """Chances that the seed decides, of their own for each purpose."""
+        return random.Random("/".join(map(str, (self.seed, self.databases.kind, *of))))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of fault: `full` and `brief` are how many rounds it is made in a full run and in the tests."""
+
+    name: str
+    title: str
+    make: Callable[[Bench], Outcome]
+    full: int
+    brief: int
+    databases: tuple[str, ...] = KINDS
+
+
+def every_fault() -> list[Fault]:
+    """All of them, in the order of the report."""
+    from faults import clocks, commits, disks, files, flips, kills, put_back
+
+    return [fault for module in (kills, commits, disks, files, flips, put_back, clocks) for fault in module.FAULTS]
+
+
+def run(fault: Fault, databases: Databases, seed: int, rounds: int) -> Outcome:
+    """Make one fault so many times."""
+    folder = Path(tempfile.mkdtemp(prefix=f"kms-fault-{fault.name}-"))
+    try:
+        return fault.make(Bench(databases, folder, seed, rounds))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@click.command()
+@click.option("--seed", type=int, default=16, show_default=True)
+@click.option("--database", type=click.Choice(KINDS), help="Only on this one.")
+@click.option("--fault", "only", multiple=True, help="Only faults whose name begins so; may be given again.")
+@click.option("--rounds", type=int, help="How often each is made, in place of its own number.")
+@click.option("--brief", is_flag=True, help="As few rounds as the tests make.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the report there.")
+def main(
+    seed: int, database: str | None, only: tuple[str, ...], rounds: int | None, brief: bool, report: Path | None
+) -> None:
+    """Make every fault on purpose and say what came of it."""
+    from faults.report import Line, page
+
+    lines: list[Line] = []
+    for kind in [database] if database else KINDS:
+        databases = Databases(kind)
+        try:
+            for fault in every_fault():
+                if kind not in fault.databases or (only and not fault.name.startswith(only)):
+                    continue
+                began = time.monotonic()
+                try:
+                    outcome: Outcome | str = run(
+                        fault, databases, seed, rounds or (fault.brief if brief else fault.full)
+                    )
+                except Skipped as skipped:
+                    outcome = str(skipped)
+                lines.append(Line(fault, kind, outcome))
+                click.echo(f"{lines[-1].shown()}  ({time.monotonic() - began:.0f} s)")
+        finally:
+            databases.close()
+    if report is not None:
+        report.write_text(page(lines, seed))
+    raise SystemExit(any(isinstance(each.outcome, Outcome) and not each.outcome.is_clean for each in lines))
