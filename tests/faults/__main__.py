@@ -9,4 +9,5 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `helpers` and this p
 
 from faults.runner import main
 
-main()
+if __name__ == "__main__":  # processes that faults start import this file
+    main()
