@@ -43,7 +43,7 @@ _KIND = key_type("xaes-256-gcm")
 _OWNER = "user1"
 _THREADS = 6
 _LONGEST_SECONDS = 0.03
-_FIRST_SHARE, _UNCHECKED_SHARE = 0.3, 0.2
+_FIRST_SHARE, _UNCHECKED_SHARE = 0.3, 0.75
 _PATIENCE_SECONDS = 30
 _VAULT_LASTS = 100  # rounds; so that checking the whole of it stays quick
 STAGES = ("made", "rotated", "revoked")
@@ -171,4 +171,4 @@ def _compare(settings: Settings, acknowledged: dict[str, int], outcome: Outcome)
         vault.close()
 
 
-FAULTS = [Fault("kill-in-commit", "kill -9 of a process inside its commits", inside_commits, full=1500, brief=40)]
+FAULTS = [Fault("kill-in-commit", "kill -9 of a process inside its commits", inside_commits, full=1000, brief=25)]
