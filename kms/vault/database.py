@@ -26,6 +26,7 @@ _POSTGRESQL = {
 }
 _SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 _POSTGRESQL_FULL = "53100"
+_FILES = "files"
 
 
 _WRONG_URL = "KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE."
@@ -101,15 +102,27 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
         url, pool_size=pool_size, max_overflow=0, pool_use_lifo=True, connect_args={"timeout": _BUSY_SECONDS}
     )
 
+    @event.listens_for(engine, "do_connect")
+    def require_file(*_: Any) -> None:
+        if not Path(path).exists():  # SQLite would make an empty one
+            raise sqlite3.OperationalError("the file of the database is not there")
+
     @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    def prepare(connection: sqlite3.Connection, record: Any) -> None:
         connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
         cursor.execute("PRAGMA case_sensitive_like=ON")  # as PostgreSQL's is, and as grants compare
+        cursor.execute("PRAGMA user_version")  # a read opens the write-ahead log, and makes it where there is none
         cursor.close()
+        record.info[_FILES] = _files_at(path)
+
+    @event.listens_for(engine, "checkout")
+    def look(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info[_FILES] != _files_at(path):
+            raise DisconnectionError("the files of the database are others")  # the pool makes another
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -120,6 +133,29 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
         driver.cursor().execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def writes_to_its_files(connection: Connection) -> bool:
+    """Whether what `connection` commits is in the files that bear their names; true where they are not of SQLite.
+
+    Who removes or replaces a file that is open leaves the old one to the process that has it open, until it ends.
+    """
+    files = connection.connection.info.get(_FILES)
+    path = connection.engine.url.database
+    return files is None or path is None or files == _files_at(path)
+
+
+def _files_at(path: str) -> list[tuple[int, int] | None]:
+    """Which files are there: the database and its write-ahead log."""
+    return [_file_at(path), _file_at(f"{path}-wal")]
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _owner_only(path: Path) -> None:

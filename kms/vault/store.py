@@ -24,7 +24,7 @@ from kms.errors import AlreadyExists, IntegrityFailure, Refusal, Unavailable
 from kms.secret import Secret
 from kms.vault import tables
 from kms.vault.change import Change
-from kms.vault.database import is_full
+from kms.vault.database import is_full, writes_to_its_files
 from kms.vault.head import Head
 from kms.vault.host import Host
 from kms.vault.nodes import Nodes
@@ -39,6 +39,10 @@ _BUSY = "The database is busy or away; nothing was changed. Try again."
 _FULL = "The database cannot be written (disk full); nothing was changed. Free some space and try again."
 _UNKNOWN = (
     "The database went away while this was written, so nobody knows whether it was changed. Look whether it holds."
+)
+_TAKEN_AWAY = (
+    "The file of the database was taken away or replaced while this was written. "
+    "Look whether it holds, once the file is back."
 )
 _CLOCKS_DIFFER_BY = 1.02
 """Two per cent allow for the clocks of two hosts not going at the same speed."""
@@ -196,6 +200,8 @@ class Vault:
                 raise
             self.errors["unavailable"] += 1  # a server that died after the commit and before its answer has done it
             raise Unavailable(_UNKNOWN, retry_after=1) from error
+        if not writes_to_its_files(group.first.connection):
+            raise Unavailable(_TAKEN_AWAY, retry_after=5)
 
     def _outlast_leases(self, counter: int, committed_at: float) -> None:
         # Every lease that another node was granted before the commit was taken from a read that began before it,
