@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from faults.changers import Changers
 from faults.connection import Connection, Unanswered
@@ -22,13 +21,15 @@ _PROBES = 10
 
 
 @contextmanager
-def _site_for(bench: Bench, disk: SmallDisk, what: str) -> Iterator[Site]:
+def _site_for(bench: Bench, disk: SmallDisk, what: str) -> Iterator[tuple[Site, PostgresServer | None]]:
     """A service that has one of its files, and only that, on the small disk."""
     folder, log = bench.folder / "service", None
     url, server = None, None
     if what == "database" and bench.is_sqlite:
         url = f"sqlite:///{disk.folder / 'kms.db'}"
     elif what == "database":
+        bench.folder.chmod(0o711)  # the server is another user
+        (disk.folder / "server").mkdir()
         server = PostgresServer(disk.folder / "server")
         url = new_database(server.url)
     else:
@@ -42,7 +43,7 @@ def _site_for(bench: Bench, disk: SmallDisk, what: str) -> Iterator[Site]:
     level = "info" if what == "log" else "error"
     site = Site.build(folder, url, workers=2, log=log, KMS_LOG_LEVEL=level)
     try:
-        yield site
+        yield site, server
     finally:
         site.end()
         if server is not None:
@@ -51,30 +52,32 @@ def _site_for(bench: Bench, disk: SmallDisk, what: str) -> Iterator[Site]:
 
 def _full(bench: Bench, what: str, mebibytes: int) -> Outcome:
     outcome = Outcome()
-    with small_disk(bench.folder / "disk", mebibytes, "755") as disk:
-        with _site_for(bench, disk, what) as site:
-            changers = Changers(site, bench.seed, outcome)
-            changers.enrol()
-            for number in range(bench.rounds):
-                _one_time(bench, changers, disk, number, what)
-            site.end()
-            judge_vault(changers)
-            judge_log(site, outcome)
+    with (
+        small_disk(bench.folder / "disk", mebibytes, "755") as disk,
+        _site_for(bench, disk, what) as (site, server),
+    ):
+        changers = Changers(site, bench.seed, outcome)
+        changers.enrol()
+        for number in range(bench.rounds):
+            _one_time(bench, changers, disk, server, number)
+        site.end()
+        judge_vault(changers)
+        judge_log(site, outcome)
     return outcome
 
 
-def _one_time(bench: Bench, changers: Changers, disk: SmallDisk, number: int, what: str) -> None:
+def _one_time(bench: Bench, changers: Changers, disk: SmallDisk, server: PostgresServer | None, number: int) -> None:
     """Fill the disk among changes, use a key meanwhile, give the space back, and wait until it goes on."""
     outcome, before = changers.outcome, len(changers.books)
     changers.start(number)
-    changers.wait_for(bench.chance(what, number).randrange(10, 60))
+    changers.wait_for(bench.chance("disk", number).randrange(10, 60))
     disk.fill()
     outcome.tries += 1
     _use_for(_FULL_SECONDS, changers)
     emptied_at = time.monotonic()
     disk.empty()
-    if what == "database" and not bench.is_sqlite:
-        _wait_for_server(changers.site)
+    if server is not None and server.process.poll() is not None:
+        server.start()  # it ends where it cannot write its log, and whoever looks after it starts it again
     outcome.recovery.append(changers.acknowledged_after(emptied_at))
     changers.site.wait_ready()
     changers.stop()
@@ -97,10 +100,6 @@ def _use_for(seconds: float, changers: Changers) -> None:
         changers.outcome.refused += reply.status == 503
         time.sleep(0.02)
     owner.close()
-
-
-def _wait_for_server(site: Site) -> None:
-    """A server that cannot write its log ends, and must be started again by whoever looks after it."""
 
 
 def database(bench: Bench) -> Outcome:

@@ -6,6 +6,7 @@ import random
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,12 @@ def run(fault: Fault, databases: Databases, seed: int, rounds: int) -> Outcome:
     folder = Path(tempfile.mkdtemp(prefix=f"kms-fault-{fault.name}-"))
     try:
         return fault.make(Bench(databases, folder, seed, rounds))
+    except Skipped:
+        raise
+    except Exception:  # noqa: BLE001  # what breaks a run off is the worst finding of all; the others go on
+        broken = Outcome()
+        broken.find("wrong", f"the run broke off: {traceback.format_exc()[-1500:]}")
+        return broken
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
