@@ -16,6 +16,8 @@ import click
 from faults.databases import KINDS, Databases
 from faults.outcome import Outcome, Skipped
 
+_MEMORY = Path("/dev/shm")
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -38,7 +40,10 @@ class Bench:
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault: `full` and `brief` are how many rounds it is made in a full run and in the tests."""
+    """One kind of fault: `full` and `brief` are how many rounds it is made in a full run and in the tests.
+
+    One that is not about what is durable need not be `on_disk`.
+    """
 
     name: str
     title: str
@@ -46,6 +51,7 @@ class Fault:
     full: int
     brief: int
     databases: tuple[str, ...] = KINDS
+    on_disk: bool = True
 
 
 def every_fault() -> list[Fault]:
@@ -57,7 +63,8 @@ def every_fault() -> list[Fault]:
 
 def run(fault: Fault, databases: Databases, seed: int, rounds: int) -> Outcome:
     """Make one fault so many times."""
-    folder = Path(tempfile.mkdtemp(prefix=f"kms-fault-{fault.name}-"))
+    memory = _MEMORY if _MEMORY.is_dir() and not fault.on_disk else None
+    folder = Path(tempfile.mkdtemp(prefix=f"kms-fault-{fault.name}-", dir=memory))
     try:
         return fault.make(Bench(databases, folder, seed, rounds))
     except Skipped:
