@@ -110,13 +110,10 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: Any) -> None:
         connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
-        cursor.execute("PRAGMA case_sensitive_like=ON")  # as PostgreSQL's is, and as grants compare
-        cursor.execute("PRAGMA user_version")  # a read opens the write-ahead log, and makes it where there is none
-        cursor.close()
+        try:
+            _prepare(connection.cursor())
+        except UnicodeDecodeError as error:  # what SQLite says of a damaged schema repeats it
+            raise sqlite3.DatabaseError("the file of the database is damaged") from error
         record.info[_FILES] = _files_at(path)
 
     @event.listens_for(engine, "checkout")
@@ -133,6 +130,15 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
         driver.cursor().execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def _prepare(cursor: sqlite3.Cursor) -> None:
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
+    cursor.execute("PRAGMA case_sensitive_like=ON")  # as PostgreSQL's is, and as grants compare
+    cursor.execute("PRAGMA user_version")  # a read opens the write-ahead log, and makes it where there is none
+    cursor.close()
 
 
 def writes_to_its_files(connection: Connection) -> bool:

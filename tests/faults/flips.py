@@ -208,6 +208,6 @@ FAULTS = [
         12,
         on_disk=False,
     ),
-    Fault("flip-files", "a bit flipped in a file of a killed service", in_files_at_rest, 300, 12, on_disk=False),
-    Fault("flip-live", "a bit flipped in a file of a running service", in_files_live, 150, 5, on_disk=False),
+    Fault("flip-files", "a bit flipped in a file of a killed service", in_files_at_rest, 250, 12, on_disk=False),
+    Fault("flip-live", "a bit flipped in a file of a running service", in_files_live, 100, 5, on_disk=False),
 ]

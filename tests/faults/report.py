@@ -9,8 +9,8 @@ from faults.runner import Fault
 
 _HEAD = """# Faults
 
-Made by `python -m tests.faults --seed {seed} --report docs/reference/faults.md`, against the real service, with the
-faults made on purpose. *Tries* is how often the fault was made; *acknowledged* are changes (for faults that are about
+Made by `python -m tests.faults {options} --report docs/reference/faults.md`, which makes the faults
+on purpose. *Tries* is how often the fault was made; *acknowledged* are changes (for faults that are about
 answers: questions) that were answered with success; *refused* those that were refused in plain words, with a 503 or,
 where nothing can be started, with a sentence; *unanswered* those whose connection broke. What must be zero: *lost* is
 what was acknowledged and is not there, or has no audit entry, or more than one; *half-made* is a key without a
@@ -51,9 +51,9 @@ class Line:
         return f"| {self.fault.title} | {self.database} | {cells} | {o.recovered_in} |"
 
 
-def page(lines: list[Line], seed: int) -> str:
+def page(lines: list[Line], options: str) -> str:
     """The page."""
-    text = _HEAD.format(seed=seed) + "\n".join(line.row() for line in lines) + "\n"
+    text = _HEAD.format(options=options) + "\n".join(line.row() for line in lines) + "\n"
     remarks = [
         f"- {line.fault.title} ({line.database}): {remark}"
         for line in lines

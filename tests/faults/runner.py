@@ -8,7 +8,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import click
@@ -77,37 +80,65 @@ def run(fault: Fault, databases: Databases, seed: int, rounds: int) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def run_alone(name: str, kind: str, seed: int, rounds: int) -> tuple[Outcome | str, float]:
+    """Make one fault in a process of its own: what came of it, or why it could not be made; and the seconds."""
+    began, context = time.monotonic(), get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run_and_tell, args=(theirs, name, kind, seed, rounds))
+    process.start()
+    theirs.close()
+    outcome: Outcome | str = ours.recv()
+    process.join()
+    return outcome, time.monotonic() - began
+
+
+def _run_and_tell(pipe: Connection, name: str, kind: str, seed: int, rounds: int) -> None:
+    fault = next(each for each in every_fault() if each.name == name)
+    databases = Databases(kind)
+    try:
+        pipe.send(run(fault, databases, seed, rounds))
+    except Skipped as skipped:
+        pipe.send(str(skipped))
+    finally:
+        databases.close()
+
+
 @click.command()
 @click.option("--seed", type=int, default=16, show_default=True)
 @click.option("--database", type=click.Choice(KINDS), help="Only on this one.")
 @click.option("--fault", "only", multiple=True, help="Only faults whose name begins so; may be given again.")
 @click.option("--rounds", type=int, help="How often each is made, in place of its own number.")
-@click.option("--brief", is_flag=True, help="As few rounds as the tests make.")
+@click.option("--share", type=float, default=1.0, show_default=True, help="Of those numbers of rounds.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="How many faults are made at once.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the report there.")
 def main(
-    seed: int, database: str | None, only: tuple[str, ...], rounds: int | None, brief: bool, report: Path | None
+    seed: int,
+    database: str | None,
+    only: tuple[str, ...],
+    rounds: int | None,
+    share: float,
+    jobs: int,
+    report: Path | None,
 ) -> None:
-    """Make every fault on purpose and say what came of it."""
+    """Make every fault on purpose and say what came of it. The exit code is 1 if anything did that must not."""
     from faults.report import Line, page
 
+    chosen = [
+        (fault, kind)
+        for fault in every_fault()
+        for kind in ([database] if database else KINDS)
+        if kind in fault.databases and (not only or fault.name.startswith(only))
+    ]
     lines: list[Line] = []
-    for kind in [database] if database else KINDS:
-        databases = Databases(kind)
-        try:
-            for fault in every_fault():
-                if kind not in fault.databases or (only and not fault.name.startswith(only)):
-                    continue
-                began = time.monotonic()
-                try:
-                    outcome: Outcome | str = run(
-                        fault, databases, seed, rounds or (fault.brief if brief else fault.full)
-                    )
-                except Skipped as skipped:
-                    outcome = str(skipped)
-                lines.append(Line(fault, kind, outcome))
-                click.echo(f"{lines[-1].shown()}  ({time.monotonic() - began:.0f} s)")
-        finally:
-            databases.close()
-    if report is not None:
-        report.write_text(page(lines, seed))
+    with ThreadPoolExecutor(jobs) as pool:
+        made = [
+            pool.submit(run_alone, fault.name, kind, seed, rounds or max(1, round(fault.full * share)))
+            for fault, kind in chosen
+        ]
+        for (fault, kind), future in zip(chosen, made, strict=True):
+            outcome, seconds = future.result()
+            lines.append(Line(fault, kind, outcome))
+            click.echo(f"{lines[-1].shown()}  ({seconds:.0f} s)")
+            if report is not None:  # what came of the others so far stands there even if this one breaks off
+                report.write_text(page(lines, f"--seed {seed} --share {share} --jobs {jobs}"))
     raise SystemExit(any(isinstance(each.outcome, Outcome) and not each.outcome.is_clean for each in lines))
