@@ -8,7 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -129,16 +129,16 @@ def main(
         for kind in ([database] if database else KINDS)
         if kind in fault.databases and (not only or fault.name.startswith(only))
     ]
-    lines: list[Line] = []
+    lines = {each: Line(*each, outcome="not finished when this was written") for each in chosen}
     with ThreadPoolExecutor(jobs) as pool:
-        made = [
-            pool.submit(run_alone, fault.name, kind, seed, rounds or max(1, round(fault.full * share)))
+        made = {
+            pool.submit(run_alone, fault.name, kind, seed, rounds or max(1, round(fault.full * share))): (fault, kind)
             for fault, kind in chosen
-        ]
-        for (fault, kind), future in zip(chosen, made, strict=True):
+        }
+        for future in as_completed(made):
             outcome, seconds = future.result()
-            lines.append(Line(fault, kind, outcome))
-            click.echo(f"{lines[-1].shown()}  ({seconds:.0f} s)")
-            if report is not None:  # what came of the others so far stands there even if this one breaks off
-                report.write_text(page(lines, f"--seed {seed} --share {share} --jobs {jobs}"))
-    raise SystemExit(any(isinstance(each.outcome, Outcome) and not each.outcome.is_clean for each in lines))
+            lines[made[future]] = line = Line(*made[future], outcome)
+            click.echo(f"{line.shown()}  ({seconds:.0f} s)")
+            if report is not None:  # what came of the others so far stands there even if the next one breaks off
+                report.write_text(page(list(lines.values()), f"--seed {seed} --share {share} --jobs {jobs}"))
+    raise SystemExit(any(isinstance(each.outcome, Outcome) and not each.outcome.is_clean for each in lines.values()))
