@@ -59,9 +59,11 @@ class Fault:
 
 def every_fault() -> list[Fault]:
     """All of them, in the order of the report."""
-    from faults import clocks, commits, disks, files, flips, kills, put_back
+    from faults import clocks, commits, disks, files, flips, kills, load, put_back
 
-    return [fault for module in (kills, commits, disks, files, flips, put_back, clocks) for fault in module.FAULTS]
+    return [
+        fault for module in (kills, commits, load, disks, files, flips, put_back, clocks) for fault in module.FAULTS
+    ]
 
 
 def run(fault: Fault, databases: Databases, seed: int, rounds: int) -> Outcome:
