@@ -197,4 +197,4 @@ def _decrypt(steered: Steered, token: str, key_id: str) -> Reply:
     return steered.post(token, f"/api/v1/keys/{key_id}/decrypt", {"ciphertext": steered.sealed[key_id]})
 
 
-FAULTS = [Fault("clock", "the clock an hour and a year ahead and behind, and right again", clocks, full=4, brief=1)]
+FAULTS = [Fault("clock", "the clock an hour and a year ahead and behind, and right again", clocks, full=4)]

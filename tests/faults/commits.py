@@ -171,4 +171,4 @@ def _compare(settings: Settings, acknowledged: dict[str, int], outcome: Outcome)
         vault.close()
 
 
-FAULTS = [Fault("kill-in-commit", "kill -9 of a process inside its commits", inside_commits, full=800, brief=25)]
+FAULTS = [Fault("kill-in-commit", "kill -9 of a process inside its commits", inside_commits, full=800)]

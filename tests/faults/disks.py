@@ -118,7 +118,7 @@ def log(bench: Bench) -> Outcome:
 
 
 FAULTS = [
-    Fault("full-disk-database", "full disk of the database", database, full=3, brief=1),
-    Fault("full-disk-spools", "full disk of the audit spools", spools, full=3, brief=1),
-    Fault("full-disk-log", "full disk of the log (stderr)", log, full=3, brief=1),
+    Fault("full-disk-database", "full disk of the database", database, full=3),
+    Fault("full-disk-spools", "full disk of the audit spools", spools, full=3),
+    Fault("full-disk-log", "full disk of the log (stderr)", log, full=3),
 ]

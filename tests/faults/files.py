@@ -233,12 +233,12 @@ def _fault(name: str, title: str, harm: Callable[[Witness, Path], None], *, is_r
     def make(bench: Bench) -> Outcome:
         return _taken(bench, harm, is_running=is_running)
 
-    return Fault(f"file-{name}", title, make, full=2, brief=1, databases=("sqlite",))
+    return Fault(f"file-{name}", title, make, full=2, databases=("sqlite",))
 
 
 FAULTS = [
-    Fault("file-locked", "database locked by another process for 13 s", locked, full=1, brief=0),
-    Fault("file-read-only", "database read-only for 3 s", read_only, full=2, brief=1),
+    Fault("file-locked", "database locked by another process for 13 s", locked, full=1),
+    Fault("file-read-only", "database read-only for 3 s", read_only, full=2),
     _fault("replaced", "database file replaced by an older copy while running", _replace, is_running=True),
     _fault("replaced-alone", "the same, its -wal removed", _replace_alone, is_running=True),
     _fault("overwritten", "database file overwritten with an older copy while running", _overwrite, is_running=True),

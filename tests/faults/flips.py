@@ -205,9 +205,8 @@ FAULTS = [
         "a bit flipped in a row, in each column of each table",
         in_rows,
         400,
-        12,
         on_disk=False,
     ),
-    Fault("flip-files", "a bit flipped in a file of a killed service", in_files_at_rest, 250, 12, on_disk=False),
-    Fault("flip-live", "a bit flipped in a file of a running service", in_files_live, 100, 5, on_disk=False),
+    Fault("flip-files", "a bit flipped in a file of a killed service", in_files_at_rest, 250, on_disk=False),
+    Fault("flip-live", "a bit flipped in a file of a running service", in_files_live, 100, on_disk=False),
 ]

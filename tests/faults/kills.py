@@ -92,8 +92,8 @@ def server(bench: Bench) -> Outcome:
 
 
 FAULTS = [
-    Fault("kill-worker", "kill -9 of a worker among concurrent changes", worker, full=40, brief=1),
-    Fault("kill-service", "kill -9 of the service and all workers among concurrent changes", service, 40, 1),
-    Fault("kill-backend", "kill -9 of a backend of the database", backend, 20, 1, ("postgresql",)),
-    Fault("kill-server", "kill -9 of the database server", server, 20, 1, ("postgresql",)),
+    Fault("kill-worker", "kill -9 of a worker among concurrent changes", worker, full=40),
+    Fault("kill-service", "kill -9 of the service and all workers among concurrent changes", service, 40),
+    Fault("kill-backend", "kill -9 of a backend of the database", backend, 20, ("postgresql",)),
+    Fault("kill-server", "kill -9 of the database server", server, 20, ("postgresql",)),
 ]

@@ -69,4 +69,4 @@ def worker_under_load(bench: Bench) -> Outcome:
     return outcome
 
 
-FAULTS = [Fault("worker-under-load", "kill -9 of a worker of three under uses of a key", worker_under_load, 20, 2)]
+FAULTS = [Fault("worker-under-load", "kill -9 of a worker of three under uses of a key", worker_under_load, 20)]

@@ -113,7 +113,7 @@ def _replace_database(source: Path, target: Path) -> None:
 
 
 FAULTS = [
-    Fault("root-key", "another root key", wrong_root_key, 10, 2, on_disk=False),
-    Fault("put-back", "an older database put back", with_memory, 10, 2, on_disk=False),
-    Fault("put-back-all", "an older database and the host's file put back", without_memory, 5, 1, on_disk=False),
+    Fault("root-key", "another root key", wrong_root_key, 10, on_disk=False),
+    Fault("put-back", "an older database put back", with_memory, 10, on_disk=False),
+    Fault("put-back-all", "an older database and the host's file put back", without_memory, 5, on_disk=False),
 ]

@@ -43,7 +43,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault: `full` and `brief` are how many rounds it is made in a full run and in the tests.
+    """One kind of fault: `full` is how many rounds it is made in a full run.
 
     One that is not about what is durable need not be `on_disk`.
     """
@@ -52,7 +52,6 @@ class Fault:
     title: str
     make: Callable[[Bench], Outcome]
     full: int
-    brief: int
     databases: tuple[str, ...] = KINDS
     on_disk: bool = True
 
