@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import fcntl
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from faults.outcome import Outcome
 from faults.runner import Fault
 
 _HEAD = """# Faults
 
-Made by `python -m tests.faults {options} --report docs/reference/faults.md`, which makes the faults
-on purpose. *Tries* is how often the fault was made; *acknowledged* are changes (for faults that are about
+Faults made on purpose by `python -m tests.faults`; the last lines say with which options. *Tries* is how often the fault was made; *acknowledged* are changes (for faults that are about
 answers: questions) that were answered with success; *refused* those that were refused in plain words, with a 503 or,
 where nothing can be started, with a sentence; *unanswered* those whose connection broke. What must be zero: *lost* is
 what was acknowledged and is not there, or has no audit entry, or more than one; *half-made* is a key without a
@@ -31,6 +33,7 @@ class Line:
     fault: Fault
     database: str
     outcome: Outcome | str
+    options: str = ""
 
     def shown(self) -> str:
         """For the terminal."""
@@ -51,13 +54,37 @@ class Line:
         return f"| {self.fault.title} | {self.database} | {cells} | {o.recovered_in} |"
 
 
-def page(lines: list[Line], options: str) -> str:
+def keep(path: Path, line: Line) -> None:
+    """Write a line into a file of results, in the place of an older one of the same fault."""
+    with open(f"{path}.lock", "w") as lock:  # several runs may share it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        outcome = line.outcome if isinstance(line.outcome, str) else asdict(line.outcome)
+        results[f"{line.fault.name} {line.database}"] = {"outcome": outcome, "options": line.options}
+        path.write_text(json.dumps(results, indent=1))
+
+
+def kept(path: Path, faults: list[Fault]) -> list[Line]:
+    """The lines in a file of results, in the order of the faults; one that is not there was not made."""
+    results = json.loads(path.read_text())
+    lines = []
+    for fault in faults:
+        for database in fault.databases:
+            found = results.get(f"{fault.name} {database}", {"outcome": "not in these runs", "options": ""})
+            outcome = found["outcome"]
+            made = outcome if isinstance(outcome, str) else Outcome(**outcome)
+            lines.append(Line(fault, database, made, found["options"]))
+    return lines
+
+
+def page(lines: list[Line]) -> str:
     """The page."""
-    text = _HEAD.format(options=options) + "\n".join(line.row() for line in lines) + "\n"
+    text = _HEAD + "\n".join(line.row() for line in lines) + "\n"
     remarks = [
         f"- {line.fault.title} ({line.database}): {remark}"
         for line in lines
         if isinstance(line.outcome, Outcome)
         for remark in [*line.outcome.remarks, *line.outcome.findings]
     ]
+    remarks += [f"- Made by `python -m tests.faults {each.options}`" for each in lines if each.options]
     return text + ("\n" + "\n".join(dict.fromkeys(remarks)) + "\n" if remarks else "")

@@ -111,7 +111,10 @@ def _run_and_tell(pipe: Connection, name: str, kind: str, seed: int, rounds: int
 @click.option("--rounds", type=int, help="How often each is made, in place of its own number.")
 @click.option("--share", type=float, default=1.0, show_default=True, help="Of those numbers of rounds.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="How many faults are made at once.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write the report there.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="Keep what comes of each there, beside earlier runs."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Write the page there, from --results.")
 def main(
     seed: int,
     database: str | None,
@@ -119,10 +122,11 @@ def main(
     rounds: int | None,
     share: float,
     jobs: int,
+    results: Path | None,
     report: Path | None,
 ) -> None:
     """Make every fault on purpose and say what came of it. The exit code is 1 if anything did that must not."""
-    from faults.report import Line, page
+    from faults.report import Line, keep, kept, page
 
     chosen = [
         (fault, kind)
@@ -130,7 +134,8 @@ def main(
         for kind in ([database] if database else KINDS)
         if kind in fault.databases and (not only or fault.name.startswith(only))
     ]
-    lines = {each: Line(*each, outcome="not finished when this was written") for each in chosen}
+    options = f"--seed {seed} --share {share} --jobs {jobs}" + "".join(f" --fault {each}" for each in only)
+    is_clean = True
     with ThreadPoolExecutor(jobs) as pool:
         made = {
             pool.submit(run_alone, fault.name, kind, seed, rounds or max(1, round(fault.full * share))): (fault, kind)
@@ -138,8 +143,11 @@ def main(
         }
         for future in as_completed(made):
             outcome, seconds = future.result()
-            lines[made[future]] = line = Line(*made[future], outcome)
+            line = Line(*made[future], outcome, options)
+            is_clean &= isinstance(outcome, str) or outcome.is_clean
             click.echo(f"{line.shown()}  ({seconds:.0f} s)")
-            if report is not None:  # what came of the others so far stands there even if the next one breaks off
-                report.write_text(page(list(lines.values()), f"--seed {seed} --share {share} --jobs {jobs}"))
-    raise SystemExit(any(isinstance(each.outcome, Outcome) and not each.outcome.is_clean for each in lines.values()))
+            if results is not None:  # at once: the next one may break off
+                keep(results, line)
+    if report is not None and results is not None:
+        report.write_text(page(kept(results, every_fault())))
+    raise SystemExit(not is_clean)

@@ -17,6 +17,7 @@ from kms.config import Settings
 
 ROOT = Path(__file__).parents[2]
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE")
+_START_SECONDS = 240
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -48,7 +49,15 @@ class Site(Running):
         command = [sys.executable, str(ROOT / "app.py"), "--port", str(self.port), "--bootstrap-file", "admin.json"]
         self.process = process_of([*command, "--workers", str(self.workers)], self.folder, self.log, self.environ)
         if wait:
-            self.wait_until_ready()
+            self._wait_for_start()
+
+    def _wait_for_start(self) -> None:
+        """As `wait_until_ready`, with more patience: many faults may be made at once."""
+        deadline = time.monotonic() + _START_SECONDS
+        while "listening on https://" not in (said := self.log.read_text(errors="replace")):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise TimeoutError(f"the service does not start: {said[-2000:]}")
+            time.sleep(0.05)
 
     def kill(self) -> None:
         """SIGKILL the service and all of its workers, as when the machine takes them away."""

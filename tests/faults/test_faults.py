@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from faults.databases import KINDS, Databases
 from faults.flips import in_rows
 from faults.outcome import Outcome, Skipped
-from faults.report import Line, page
+from faults.report import Line, keep, kept, page
 from faults.runner import Fault, every_fault, run
 
 SEED = 16
@@ -56,13 +57,16 @@ def test_a_fault_loses_nothing_and_revives_nothing(
     assert outcome.is_clean, outcome.findings
 
 
-def test_what_must_not_be_is_counted_once_and_shown() -> None:
+def test_what_must_not_be_is_counted_once_and_shown(tmp_path: Path) -> None:
     outcome = Outcome(tries=1)
     for _ in range(2):
         outcome.find("lost", "a key")
     assert (outcome.lost, outcome.is_clean) == (1, False)
     fault = Fault("name", "a title", in_rows, 1)
-    text = page([Line(fault, "sqlite", outcome), Line(fault, "postgresql", "no server")], "--seed 1")
+    keep(tmp_path / "results", Line(fault, "sqlite", outcome, "--seed 1"))
+    keep(tmp_path / "results", Line(fault, "postgresql", "no server"))
+    text = page(kept(tmp_path / "results", [fault]))
     assert "| a title | sqlite | 1 | 0 | 0 | 0 | 1 | 0 | 0 | – |" in text
     assert "- a title (sqlite): lost: a key" in text
     assert "not made: no server" in text
+    assert "tests.faults --seed 1`" in text
