@@ -12,19 +12,20 @@ from faults.runner import Fault
 
 _HEAD = """# Faults
 
-Faults made on purpose by `python -m tests.faults`; the last lines say with which options. One seed replays a run as far
-as the machine's own timing allows.
+Faults made on purpose by `python -m tests.faults`; the last lines say with which options. One seed replays a
+run as far as the machine's own timing allows.
 
-*Tries* is how often the fault was made. *Acknowledged* are changes (for faults that are about answers: questions) that
-were answered with success; *refused* those that were refused in plain words: with 503, or, where nothing can be started,
-with a sentence; *unanswered* those whose connection broke.
+*Tries* is how often the fault was made. *Acknowledged* are changes (for faults that are about answers:
+questions) that were answered with success; *refused* those that were refused in plain words: with 503, or,
+where nothing can be started, with a sentence; *unanswered* those whose connection broke.
 
-These must be zero. *Lost*: acknowledged, and not there, or without an audit entry, or with more than one. *Half-made*: a
-key without a version, rows that do not fit their head, whatever `kms vault verify` finds. *Wrong*: an answer that is not
-true, such as a key that is revived, another plaintext, or "nothing was changed" where it was; a status 500; a stack trace.
+These must be zero. *Lost*: acknowledged, and not there, or without an audit entry, or with more than one.
+*Half-made*: a key without a version, rows that do not fit their head, whatever `kms vault verify` finds.
+*Wrong*: an answer that is not true, such as a key that is revived, another plaintext, or "nothing was changed"
+where it was; a status 500; a stack trace.
 
-*Time to recover* is from the fault (or from its end, where it lasts) until a change, or the use that it is about, is
-answered with success again: the median and the longest.
+*Time to recover* is from the fault (or from its end, where it lasts) until a change, or the use that it is
+about, is answered with success again: the median and the longest.
 
 | fault | database | tries | acknowledged | refused | unanswered | lost | half-made | wrong | time to recover |
 |---|---|---|---|---|---|---|---|---|---|
