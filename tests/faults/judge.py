@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable
 
 from sqlalchemy import select
 
 from faults.changers import Changers
-from faults.connection import Connection, Reply
+from faults.connection import Connection, Reply, Unanswered
 from faults.ledger import Condition, KeyBook
 from faults.outcome import Outcome
 from faults.site import Site
@@ -19,6 +20,8 @@ from kms.vault import tables
 from kms.vault.opening import open_vault
 
 _MAKES_A_VERSION = {"create_key", "import_key", "rotate_key_version"}
+
+_ATTEMPTS = 5
 
 
 def judge_answers(changers: Changers, books: Iterable[KeyBook]) -> None:
@@ -34,12 +37,12 @@ def judge_answers(changers: Changers, books: Iterable[KeyBook]) -> None:
 
 def _judge_key(outcome: Outcome, book: KeyBook, owner: Connection, reader: Connection) -> None:
     path = f"/api/v1/keys/{book.key_id}"
-    shown = owner.ask("GET", path)
+    shown = _asked(owner, "GET", path)
     if shown.status not in {200, 404}:
         outcome.find("wrong", f"GET {path}: {shown.status} {shown.body}")
         return
-    used = owner.ask("POST", f"{path}/encrypt", {"plaintext": "AAAA"})
-    granted = reader.ask("POST", f"{path}/encrypt", {"plaintext": "AAAA"})
+    used = _asked(owner, "POST", f"{path}/encrypt", {"plaintext": "AAAA"})
+    granted = _asked(reader, "POST", f"{path}/encrypt", {"plaintext": "AAAA"})
     found = _condition(shown, granted, book)
     if not any(_fits(found, each) for each in book.allowed):
         if book.refused is not None and _fits(found, book.refused):
@@ -51,12 +54,22 @@ def _judge_key(outcome: Outcome, book: KeyBook, owner: Connection, reader: Conne
     if used.is_success != found.may_encrypt:
         outcome.find("wrong", f"{book.key_id}: {found}, and encrypt answers {used.status} {used.body}")
     for version, (ciphertext, plaintext) in book.sealed.items():
-        opened = owner.ask("POST", f"{path}/decrypt", {"ciphertext": ciphertext})
+        opened = _asked(owner, "POST", f"{path}/decrypt", {"ciphertext": ciphertext})
         may_open = found.may_encrypt and not (found.destroyed and version == 1)
         if opened.is_success != may_open or (may_open and opened.body["plaintext"] != plaintext):
             outcome.find(
                 "wrong", f"{book.key_id} {found}: decrypt by {version} answers {opened.status} {opened.body}"
             )
+
+
+def _asked(connection: Connection, method: str, path: str, body: object = None) -> Reply:
+    """An answer. What changes nothing is asked again where the connection broke, as one does that has rested."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return connection.ask(method, path, body)
+        except Unanswered:
+            time.sleep(0.2)
+    return connection.ask(method, path, body)
 
 
 def _condition(shown: Reply, granted: Reply, book: KeyBook) -> Condition:

@@ -134,7 +134,8 @@ def main(
         for kind in ([database] if database else KINDS)
         if kind in fault.databases and (not only or fault.name.startswith(only))
     ]
-    options = f"--seed {seed} --share {share} --jobs {jobs}" + "".join(f" --fault {each}" for each in only)
+    chosen_rounds = f" --rounds {rounds}" if rounds else f" --share {share}"
+    options = f"--seed {seed}{chosen_rounds} --jobs {jobs}" + "".join(f" --fault {each}" for each in only)
     is_clean = True
     with ThreadPoolExecutor(jobs) as pool:
         made = {
