@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 import traceback
@@ -189,10 +190,9 @@ def _flip_file(folder: Path, chance: Random) -> str:
 
 
 def _kind(path: Path) -> str:
-    name = path.name
-    return (
-        "newest-*" + ".door" * name.endswith(".door") if name.startswith("newest") else path.parent.name + "/" + name
-    )
+    """What file it is, without what differs from run to run."""
+    name = re.sub(r"-[0-9a-f]{32}|[-_]\d+", "-*", path.name)
+    return "spool" if name.startswith("spool") else name.replace("-*-*", "-*")
 
 
 def _shown(counts: Counter[str]) -> str:
