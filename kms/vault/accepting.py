@@ -13,6 +13,8 @@ from kms.vault.head import ACCEPTED_BEYOND, Head, digest_of
 from kms.vault.host import EPOCH
 from kms.vault.store import Vault
 
+_BEYOND_EVERY_VAULT = 1 << 61
+
 
 def accept(vault: Vault, entry: str) -> None:
     """Write a new head for the current rows, together with the audit `entry`, and trust the database again.
@@ -27,9 +29,15 @@ def accept(vault: Vault, entry: str) -> None:
         change.connection.execute(delete(tables.changes))  # whoever sees the new epoch forgets everything
         change.put_head(after.sealed(vault.derived_keys))
         change.connection.commit()
-        vault.host.saw(after.counter)
-        vault.host.announce(after.epoch)
-        vault.host.distrust = None
+        vault.host.begin_anew(after.counter, after.epoch)
+
+
+def _plausible(number: int) -> int:
+    """What the file of the host says; 0 where that is beyond what any vault comes to, since the file is damaged then.
+
+    The database could not store what follows such a number.
+    """
+    return number if number < _BEYOND_EVERY_VAULT else 0
 
 
 def _head_of_rows(vault: Vault, change: Change) -> Head:
@@ -42,8 +50,8 @@ def _head_of_rows(vault: Vault, change: Change) -> Head:
     count, last = change.connection.execute(select(func.count(), func.coalesce(func.max(number), 0))).one()
     named = change.connection.execute(select(func.coalesce(func.max(tables.changes.c.epoch), 0))).scalar_one()
     return Head(
-        counter=max(before.counter, vault.host.counter) + ACCEPTED_BEYOND,
-        epoch=max(before.epoch, vault.host.words[EPOCH], named) + ACCEPTED_BEYOND,
+        counter=max(before.counter, _plausible(vault.host.counter)) + ACCEPTED_BEYOND,
+        epoch=max(before.epoch, _plausible(vault.host.words[EPOCH]), named) + ACCEPTED_BEYOND,
         last_entry=last,
         digests={str(table.name): digest_of(vault.derived_keys, table, found) for table, found in rows},
         lost_entries=last - count,

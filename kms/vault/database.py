@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
 from kms.errors import StartError
 from kms.files import fault_of, tighten
@@ -17,6 +17,7 @@ from kms.vault.one_file import begin_log, has_log, log_of, require_own_log
 from kms.vault.postgresql import BUSY_SECONDS
 
 _SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+_FILES = "files"
 
 
 _WRONG_URL = "KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST[,HOST…]/DATABASE."
@@ -81,15 +82,24 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
         url, pool_size=pool_size, max_overflow=0, pool_use_lifo=True, connect_args={"timeout": BUSY_SECONDS}
     )
 
+    @event.listens_for(engine, "do_connect")
+    def require_file(*_: Any) -> None:
+        if not Path(path).exists():  # SQLite would make an empty one
+            raise sqlite3.OperationalError("the file of the database is not there")
+
     @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    def prepare(connection: sqlite3.Connection, record: Any) -> None:
         connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
-        cursor = connection.cursor()
-        begin_log(cursor, BUSY_SECONDS)
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
-        cursor.execute("PRAGMA case_sensitive_like=ON")  # as PostgreSQL's is, and as grants compare
-        cursor.close()
+        try:
+            _prepare(connection.cursor())
+        except UnicodeDecodeError as error:  # what SQLite says of a damaged schema repeats it
+            raise sqlite3.DatabaseError("the file of the database is damaged") from error
+        record.info[_FILES] = _files_at(path)
+
+    @event.listens_for(engine, "checkout")
+    def look(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info[_FILES] != _files_at(path):
+            raise DisconnectionError("the files of the database are others")  # the pool makes another
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -100,6 +110,38 @@ def _sqlite(url: str, path: str | None, pool_size: int) -> Engine:
         driver.cursor().execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def _prepare(cursor: sqlite3.Cursor) -> None:
+    begin_log(cursor, BUSY_SECONDS)
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
+    cursor.execute("PRAGMA case_sensitive_like=ON")  # as PostgreSQL's is, and as grants compare
+    cursor.execute("PRAGMA user_version")  # a read opens the write-ahead log, and makes it where there is none
+    cursor.close()
+
+
+def writes_to_its_files(connection: Connection) -> bool:
+    """Whether what `connection` commits is in the files that bear their names; true where they are not of SQLite.
+
+    Who removes or replaces a file that is open leaves the old one to the process that has it open, until it ends.
+    """
+    files = connection.connection.info.get(_FILES)
+    path = connection.engine.url.database
+    return files is None or path is None or files == _files_at(path)
+
+
+def _files_at(path: str) -> list[tuple[int, int] | None]:
+    """Which files are there: the database and its write-ahead log."""
+    return [_file_at(path), _file_at(f"{path}-wal")]
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _owner_only(path: Path) -> None:

@@ -86,6 +86,12 @@ class Host:
         """Tell every process of this host that something is outdated; only the one that has the turn may call it."""
         self.words[EPOCH] = max(epoch, self.words[EPOCH])
 
+    def begin_anew(self, counter: int, epoch: int) -> None:
+        """Trust the database as it is now, at these numbers, even if the file was damaged and says higher ones."""
+        self.words[_COUNTER] = counter
+        self.words[EPOCH] = epoch
+        self.distrust = None
+
     @property
     def distrust(self) -> str | None:
         """Why the database is not trusted; None where it is."""

@@ -23,7 +23,7 @@ from kms.clock import Clock, steady_seconds
 from kms.errors import AlreadyExists, IntegrityFailure, Refusal, Unavailable
 from kms.vault import new_root_keys, tables
 from kms.vault.change import Change
-from kms.vault.database import is_full, is_read_only
+from kms.vault.database import is_full, is_read_only, writes_to_its_files
 from kms.vault.head import Head
 from kms.vault.host import Host
 from kms.vault.keyset import Keyset
@@ -44,6 +44,10 @@ _BUSY = "The database is busy or away; nothing was changed. Try again."
 _READ_ONLY = "The database takes no changes now (it is read-only); nothing was changed. Try again."
 _UNKNOWN = "The database went away while it was to make this durable. Look whether it was changed."
 _FULL = "The database cannot be written (disk full); nothing was changed. Free some space and try again."
+_TAKEN_AWAY = (
+    "The file of the database was taken away or replaced while this was written. "
+    "Look whether it holds, once the file is back."
+)
 _CLOCKS_DIFFER_BY = 1.02
 """Two per cent allow for the clocks of two hosts not going at the same speed."""
 
@@ -206,13 +210,7 @@ class Vault:
             if group.outdated:
                 group.first.write_outdated(head.epoch, group.outdated)
             group.first.write_head(sealed)
-        try:
-            group.transaction.commit()
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                self.errors["unavailable"] += 1
-                raise Unavailable(_UNKNOWN, retry_after=1) from error
-            raise
+        self._make_durable(group)
         self._note_full(False)
         self._last_head = sealed, head
         self.host.saw(head.counter)
@@ -220,6 +218,17 @@ class Vault:
             memory.committed(head, sealed, group.outdated)
         if group.outdated:
             self.host.announce(head.epoch)  # from here on every worker of this host knows
+
+    def _make_durable(self, group: Group) -> None:
+        try:
+            group.transaction.commit()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            self.errors["unavailable"] += 1  # a server that died after the commit and before its answer has done it
+            raise Unavailable(_UNKNOWN, retry_after=1) from error
+        if not writes_to_its_files(group.first.connection):
+            raise Unavailable(_TAKEN_AWAY, retry_after=5)
 
     def _outlast_leases(self, counter: int, committed_at: float) -> None:
         # Every lease that another node was granted before the commit was taken from a read that began before it,

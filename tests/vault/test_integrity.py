@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,22 +12,21 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import LargeBinary, Table, delete, insert, select, text, update
 
-from helpers.support import make_key, make_version
+from helpers.every_table import NOW, fill, flipped
 from kms.access import clients
 from kms.access.access_keys import AccessKey
 from kms.access.groups import Group, GroupMember
 from kms.access.issuers import Issuer, IssuerRole
-from kms.access.lockout import LoginFailures, count_failure
-from kms.access.model import Client, Grant, RecoveryCode, Role, Token, UsedAssertion
+from kms.access.lockout import LoginFailures
+from kms.access.model import Client, Grant, RecoveryCode, Token, UsedAssertion
 from kms.access.passkeys import Passkey
 from kms.access.public_keys import EndedCertificate, PublicKey
 from kms.config import Settings
-from kms.crypto.registry import key_type
 from kms.errors import IntegrityFailure
 from kms.keys.model import Alias, Key, KeyVersion, RevocationReason
-from kms.notices.model import Channel, Delivery, DeliveryState, Event, ExpiryMark, Notice, NoticeStatus
+from kms.notices.model import Delivery, ExpiryMark, Notice
 from kms.revocation.model import Revocation
-from kms.revocation.published import ServiceKey, ensure_signing_key
+from kms.revocation.published import ServiceKey
 from kms.revocation.revoke import revoke
 from kms.vault import tables
 from kms.vault.checking import altered_rows, wrong_tables
@@ -37,7 +35,6 @@ from kms.vault.records import table_of
 from kms.vault.rows import Keyslot, LastUse, MessageCount, Mount, NewRootKey, OutboxEntry, WrappingKey
 from kms.vault.store import Vault
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
 PROTECTED += [Notice, Delivery, ExpiryMark, Keyslot, NewRootKey]
@@ -53,70 +50,6 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
     opened.engine.dispose()
 
 
-def fill(opened: Vault) -> None:
-    kind = key_type("xaes-256-gcm")
-    with opened.change() as change:
-        ensure_signing_key(change, NOW)
-        clients.create(change, "user1", frozenset({Role.USER}), NOW)
-        for key_id in ("user1_symmetric", "other"):
-            make_key(change, key_id, "user1", kind, kind.generate(), NOW)
-        key = change.key_by_id("user1_symmetric")
-        assert key is not None
-        make_version(change, key, kind, NOW)
-        change.insert(Grant("0" * 32, "user1", "client:user2", "keys:encrypt", "user1_*", NOW))
-        change.insert(Token(b"t" * 32, "user1", NOW, NOW))
-        count_failure(change, "user1", "10.0.0.1", NOW)
-        change.insert(
-            Alias("another_name", key.uid, NOW),
-            MessageCount(key.uid, 1, 65536),
-            LastUse(key.uid, "encrypt", NOW, "0" * 16),
-            Mount("team1", "of team 1", NOW),
-            WrappingKey("0" * 32, "user1", "HPKE", b"sealed", NOW),
-            AccessKey("A" * 20, "user1", b"sealed", None, NOW, NOW),
-            PublicKey("user1", "kid1", {"kty": "OKP"}, NOW, None),
-            Passkey("p" * 32, "user1", b"c" * 32, b"cose", 1, False, frozenset({"usb"}), "laptop", NOW, None),
-            Issuer("1" * 24, "https://issuer.example", "kms", "{}", "", None, NOW),
-            IssuerRole("pay", "1" * 24, {"sub": "a*"}, "user1", frozenset(), None, NOW),
-            EndedCertificate("user1", "c" * 64, NOW),
-            UsedAssertion(b"a" * 32, NOW),
-            Group("team", "of people", NOW),
-            GroupMember("team", "user1"),
-            Notice(
-                "2" * 24,
-                "user1",
-                False,
-                Channel.WEBHOOK,
-                b"sealed",
-                b"sealed",
-                frozenset({Event.KEY_REVOKED}),
-                "*",
-                NoticeStatus.ENABLED,
-                "",
-                NOW,
-            ),
-            Delivery(
-                "3" * 32,
-                "2" * 24,
-                Event.KEY_REVOKED,
-                key.uid,
-                "user1",
-                {"key_id": "other"},
-                NOW,
-                DeliveryState.WAITING,
-                0,
-                NOW,
-                "",
-                None,
-            ),
-            ExpiryMark(30, NOW, b"u" * 16),
-            NewRootKey(2, b"sealed", NOW),
-        )
-        change.record("an entry")
-        found = change.key_by_id("user1_symmetric")
-        assert found is not None
-        revoke(change, found, RevocationReason.SUPERSEDED, NOW)
-
-
 def raw_rows(vault: Vault, table: Table) -> list[dict[str, Any]]:
     with vault.engine.connect() as connection:
         return [dict(row) for row in connection.execute(select(table)).mappings()]
@@ -128,22 +61,6 @@ def overwrite(vault: Vault, table: Table, rows: list[dict[str, Any]]) -> None:
         connection.execute(delete(table))
         if rows:
             connection.execute(insert(table), rows)
-
-
-def flipped(value: Any, bit: int) -> Any:
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int):
-        return value ^ (1 << bit % 31)
-    if isinstance(value, bytes):
-        position = bit % (len(value) * 8)
-        return (
-            value[: position // 8] + bytes([value[position // 8] ^ (1 << position % 8)]) + value[position // 8 + 1 :]
-        )
-    if isinstance(value, str) and value:
-        position = bit % len(value)
-        return value[:position] + chr(ord(value[position]) ^ (1 << bit % 6)) + value[position + 1 :]
-    return 1 if value is None else "x"
 
 
 def test_every_table_with_a_code_is_tried() -> None:
