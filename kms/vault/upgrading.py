@@ -56,6 +56,8 @@ def forget(connection: Connection, sealed: Schema, new: Schema, node_id: str, si
 
 
 def _older(connection: Connection, sealed: Schema, new: Schema, node_id: str) -> dict[str, _Older]:
+    if not inspect(connection).has_table("nodes"):
+        return {}
     says_what_it_runs = any(each["name"] == "revision" for each in inspect(connection).get_columns("nodes"))
     wanted = [_columns.node_id, _columns.host, _columns.beats]
     query = select(*wanted, *([_columns.revision] if says_what_it_runs else []))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from helpers import clock_apart
 from helpers.postgres_server import PostgresServer
 from helpers.running import Running, Start, wait_until
 from helpers.support import free_port
@@ -117,11 +118,12 @@ class Trio:
         again.token = node.token
         self.a, self.b, self.c = (again if each is node else each for each in self.all)
 
-    def another(self, folder: Path, *flags: str, **env: str) -> Running:
-        """One more node."""
+    def another(self, folder: Path, clock_ahead: float) -> Running:
+        """One more node, whose clock is ahead by so many seconds."""
         node = self.start(
-            *FLAGS, "--database-url", f"{self.database.url}/{self.name}", *flags,
-            folder=with_root_key(folder, self.a), login=False, **{**LIMITS, **env},
+            *FLAGS, "--database-url", f"{self.database.url}/{self.name}",
+            folder=with_root_key(folder, self.a), login=False, program=(clock_apart.__file__, str(clock_ahead)),
+            **LIMITS,
         )  # fmt: skip
         node.token = self.a.token
         return node
