@@ -23,7 +23,7 @@ from kms.vault.keyset import Keyset
 from kms.vault.keyslots import SealRecord
 from kms.vault.records import from_values, microseconds
 from kms.vault.rows import Keyslot
-from kms.vault.schema import lock, migrate, own_schema
+from kms.vault.schema import lock, lock_changes, migrate, own_schema
 from kms.vault.sealed_schema import Schema, check_context, read_schema, write_schema
 from kms.vault.sealing import DerivedKeys, SealBroken
 from kms.vault.seals import KeySeal, Seals
@@ -106,7 +106,8 @@ class _Opening:
             # Another process may have made or migrated the vault while this one waited for the lock.
             found = existing or self._existing(connection)
             sealed = _schema(connection, found) if found else None
-            if found and sealed:
+            if found and sealed and sealed != own and sealed.revision <= own.revision:
+                lock_changes(connection)
                 upgrading.forget(connection, sealed, own, self._node_id(found), silent)
             schema = migrate(connection, sealed)
             if found is None:

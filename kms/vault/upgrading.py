@@ -52,6 +52,7 @@ def forget(connection: Connection, sealed: Schema, new: Schema, node_id: str, si
     """Remove the `silent` nodes, under the lock on the head. Raises StartError if one is not silent any more."""
     if connection.dialect.name == "postgresql" and sealed.revision < new.revision:
         _require_silent(_older(connection, sealed, new, node_id), silent, new)
+    if silent:
         connection.execute(delete(tables.nodes).where(_columns.node_id.in_(list(silent))))
 
 

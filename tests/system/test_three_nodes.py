@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pyotp
@@ -374,21 +375,19 @@ def _leases_hold(trio: Trio, behind: Running) -> None:
 
 def _codes_are_used_once(trio: Trio, behind: Running) -> None:
     """A code of now is refused where it is three minutes ago, and one that was taken there is taken nowhere again."""
-    someone = trio.a.enrol("someone")
-    behind_by = 180
-    codes = pyotp.TOTP(someone["totp_secret"])
+    early, late = trio.a.enrol("early"), trio.a.enrol("late")
 
-    def logs_in(node: Running, code: str) -> int:
-        credentials = ("-u", f"someone:{someone['client_secret']}", "-H", f"X-TOTP: {code}")
+    def logs_in(node: Running, who: dict[str, Any], code: str) -> int:
+        credentials = ("-u", f"{who['client_id']}:{who['client_secret']}", "-H", f"X-TOTP: {code}")
         return node.curl("POST", "/auth/token", None, *credentials, token="").status
 
-    old = codes.at(int(time.time()) - behind_by)
-    assert logs_in(behind, old) == 200
-    assert logs_in(behind, old) == 401
-    assert logs_in(trio.a, old) == 401
-    now = codes.at(int(time.time()))
-    assert logs_in(behind, now) == 401
-    assert logs_in(trio.a, codes.at(int(time.time()))) == 200
+    old = pyotp.TOTP(early["totp_secret"]).at(int(time.time()) - 180)
+    assert logs_in(behind, early, old) == 200
+    assert logs_in(behind, early, old) == 401
+    assert logs_in(trio.a, early, old) == 401
+    codes = pyotp.TOTP(late["totp_secret"])
+    assert logs_in(behind, late, codes.at(int(time.time()))) == 401
+    assert logs_in(trio.a, late, codes.at(int(time.time()))) == 200
 
 
 def _sessions_end(trio: Trio) -> None:
