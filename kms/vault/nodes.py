@@ -15,7 +15,9 @@ With its heartbeat a host writes which release it runs and how far its clock is 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from sqlalchemy import delete, insert, update
@@ -79,7 +81,10 @@ class Nodes:
 
     def look(self, snapshot: Snapshot) -> bool:
         """Whether this host is among the nodes."""
-        found = self.all(snapshot)
+        return self.look_at(self.all(snapshot))
+
+    def look_at(self, found: list[Node]) -> bool:
+        """Whether this host is among the nodes `found`."""
         self.others_alive = any(node.node_id != self.node_id for node in found)
         mine = next((node for node in found if node.node_id == self.node_id), None)
         if mine is not None and mine.beats != self._beats_seen:  # another worker of this host may have beaten
@@ -90,7 +95,11 @@ class Nodes:
     @staticmethod
     def all(snapshot: Snapshot) -> list[Node]:
         """Every node."""
-        rows = snapshot.rows(tables.nodes)
+        return Nodes.of(snapshot.rows(tables.nodes))
+
+    @staticmethod
+    def of(rows: Iterable[tuple[Any, ...]]) -> list[Node]:
+        """The nodes in `rows` of their table."""
         return [Node(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6]) for row in rows]
 
     def join(self, change: Change) -> None:
