@@ -173,7 +173,9 @@ class Memory:
                     if not _same(self._head, head, table):
                         follower(snapshot, head)
         if not present:
-            self._vault.join()
+            with self._vault.change() as change:
+                self._vault.before_joining(change)
+                self._vault.nodes.join(change)
             self._wake.set()
             return
         with self._changed:
@@ -190,7 +192,9 @@ class Memory:
             host.saw(head.counter)
             if host.distrust is not None:
                 return  # another thread has just found something
-            self._extend(began)
+            self.ends = max(self.ends, began + self._seconds)
+            self._read_at = began
+            self._changed.notify_all()
 
     def _renewed_at_a_glance(self, began: float, known: int) -> bool:
         """Renew the lease where nothing has changed since the last read; returns whether it did.
@@ -200,20 +204,14 @@ class Memory:
         glance = self._vault.glance()
         if glance is None:
             return False
-        sealed, nodes = glance
-        present = self._vault.nodes.look_at(nodes)
+        sealed, present = glance
         with self._changed:
             if not present or sealed != self._sealed or self._head is None or self._head.counter < known:
                 return False
             if self._vault.host.distrust is None:
-                self._extend(began)
+                self.ends, self._read_at = max(self.ends, began + self._seconds), began
+                self._changed.notify_all()
         return True
-
-    def _extend(self, began: float) -> None:
-        """Let the lease last from when the read `began`."""
-        self.ends = max(self.ends, began + self._seconds)
-        self._read_at = began
-        self._changed.notify_all()
 
     def _was_accepted_elsewhere(self) -> bool:
         """Whether an operator has accepted the database on another node; then this host trusts it again too."""

@@ -169,10 +169,10 @@ def test_whoever_writes_to_the_database_cannot_let_an_older_release_in(hosts: Ho
 def test_a_node_that_could_not_go_on_keeps_a_newer_release_from_migrating_while_it_lives(
     on_postgresql: Hosts, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upgrading, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(upgrading, "_SILENT_SECONDS", 2.0)
     monkeypatch.setattr(upgrading, "_LOOKED_EVERY_SECONDS", 0.1)
     older = on_postgresql.open("older")
-    older.join()
+    joins(older)
     with releases.ahead(2) as ahead, beating(older), pytest.raises(StartError, match="Nothing was changed"):
         on_postgresql.open("newer")
     assert revision(older) != ahead.revision
@@ -183,7 +183,13 @@ def test_a_node_that_could_not_go_on_keeps_a_newer_release_from_migrating_while_
         with newer.read() as snapshot:
             assert newer.nodes.all(snapshot) == []
     with pytest.raises(Unavailable, match="Run a newer one"):
-        older.join()
+        joins(older)
+
+
+def joins(vault: Vault) -> None:
+    with vault.change() as change:
+        vault.before_joining(change)
+        vault.nodes.join(change)
 
 
 @contextmanager
@@ -208,7 +214,7 @@ def beating(vault: Vault) -> Iterator[None]:
 def test_a_node_says_what_it_runs(hosts: Hosts, releases: Releases) -> None:
     vault = hosts.open("node")
     vault.nodes.note_clock(-1.25)
-    vault.join()
+    joins(vault)
     with vault.read() as snapshot:
         (node,) = vault.nodes.all(snapshot)
     assert (node.revision, node.clock_offset) == (f"{releases.newest:04}", -1250)
