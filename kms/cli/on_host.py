@@ -37,6 +37,13 @@ def opened(flags: dict[str, Any], seals: Seals | None = None) -> Vault:
     return open_vault(settings, create=False, seals=seals)
 
 
+def is_served(settings: Settings) -> bool:
+    """Whether a service runs on the data directory. Raises StartError."""
+    from kms.vault.served import served_from
+
+    return served_from(settings.run_dir / "lock") is not None
+
+
 def require_own_database(settings: Settings, *, on_stderr: bool = False) -> None:
     """Print which database the settings name. Raises StartError if the service that runs has another."""
     from kms.vault.database import shown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
-from kms.cli.on_host import local_entry, of_the_service, opened, settings_of
+from kms.cli.on_host import is_served, local_entry, of_the_service, opened, settings_of
 from kms.cli.progress import progress
 from kms.errors import Refusal, StartError
 from kms.pacing import Pace
@@ -24,14 +24,18 @@ _LOOK_SECONDS = 1.0
 
 @click.command("rotate-root-key")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--offline", is_flag=True, help="The service is stopped everywhere: keep the new root key from the old one."
+)
 @click.option("--fast", is_flag=True, help="Work half of the time instead of a tenth, which users of keys notice.")
 @of_the_service
-def rotate_root_key(*, yes: bool, fast: bool, **flags: Any) -> None:
+def rotate_root_key(*, yes: bool, offline: bool, fast: bool, **flags: Any) -> None:
     """Make a new root key and bring the whole vault under it, while the service runs.
 
     Run it with the settings of the service, and the seal at hand: it wraps the new root key too. If it is
     interrupted, the service goes on by itself; the same command shows how far it is and helps. If others may know
-    what the seal needs, change that first: `kms vault reseal`.
+    what the seal needs, change that first: `kms vault reseal`. If they may know the root key and read the database,
+    stop the service and use --offline: otherwise they could read the new root key with the old one.
 
     \b
     For example:
@@ -42,7 +46,7 @@ def rotate_root_key(*, yes: bool, fast: bool, **flags: Any) -> None:
     try:
         seals = Seals(settings_of(flags))
         vault = opened(flags, seals)
-        _begin_or_join(vault, seals, yes=yes)
+        _begin_or_join(vault, seals, yes=yes, offline=offline)
         left = _carry_through(vault, Pace(_FAST_SHARE if fast else _SHARE))
     except (StartError, Refusal) as error:
         raise click.ClickException(str(error)) from None
@@ -56,20 +60,25 @@ def rotate_root_key(*, yes: bool, fast: bool, **flags: Any) -> None:
     click.echo(f"Done. Everything is under root key {vault.derived_keys.current}, and the one before opens nothing.")
 
 
-def _begin_or_join(vault: Vault, seals: Seals, *, yes: bool) -> None:
+def _begin_or_join(vault: Vault, seals: Seals, *, yes: bool, offline: bool) -> None:
     from kms.clock import utc_now
     from kms.vault import keyslots, root_keys
 
     with vault.read() as snapshot:
         under_way = root_keys.is_under_way(snapshot)
+        nodes = vault.nodes.all(snapshot)
     number = vault.derived_keys.current
+    if offline and (nodes or is_served(seals.settings)):
+        raise StartError("The service runs, on this host or on another. Stop it everywhere, or leave out --offline.")
     if under_way:
         click.echo(f"The vault is being brought under root key {number} already.")
         return
     if not yes:
         click.confirm(f"Root key {number} is in use. Make another one and bring everything under it?", abort=True)
     rewrap = keyslots.Rewrap(seals, vault.derived_keys.vault_id)
-    number = root_keys.begin(vault, rewrap, utc_now(), local_entry("rotate_root_key", f"root key {number + 1}"))
+    number = root_keys.begin(
+        vault, rewrap, utc_now(), local_entry("rotate_root_key", f"root key {number + 1}"), offline=offline
+    )
     structlog.get_logger().critical(f"an operator made root key {number}; the vault is being brought under it")
 
 

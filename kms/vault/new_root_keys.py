@@ -14,7 +14,7 @@ def learned(connection: Connection, keys: DerivedKeys, number: int) -> Keyset:
     keyset = keys.keyset
     rows = connection.execute(select(tables.root_keys).order_by(tables.root_keys.c.number)).all()
     for row in rows:
-        if row.number == keyset.newest + 1:
+        if row.number == keyset.newest + 1 and row.wrapped:  # it is left out where nobody else serves
             keyset = keyset.plus(row.number, keys.open_root_key(row.number, bytes(row.wrapped)))
     if number not in keyset.root_keys:
         raise UnknownRootKey(f"made under root key {number}, which this process has not got")

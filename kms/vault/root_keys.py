@@ -61,8 +61,11 @@ def is_under_way(snapshot: Snapshot) -> bool:
     return bool(snapshot.connection.execute(select(func.count()).select_from(tables.root_keys)).scalar_one())
 
 
-def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str) -> int:
+def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str, *, offline: bool = False) -> int:
     """Make the next root key and use it from now on; returns its number. `entry` is the audit entry.
+
+    If it is `offline`, the new root key is not put into `root_keys`, where whoever knows the old one could read it.
+    Then no other process may serve until the end.
 
     Raises Conflict if a change is under way or the seal is being changed, and what `rewrap` and `Vault.change` raise.
     """
@@ -75,7 +78,7 @@ def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str) -> i
         _require_quiet(snapshot, seen)
     # Outside of the change: another KMS may take its time, and a person too.
     slots = [(rewrap(each, after), rewrap(each, after.since(number))) for each in seen]
-    sealed = keys.seal_root_key(number, root_key)
+    sealed = b"" if offline else keys.seal_root_key(number, root_key)
     try:
         with vault.change() as change:
             _require_quiet(change, seen)

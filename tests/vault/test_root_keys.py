@@ -237,6 +237,22 @@ def test_another_process_goes_on_where_one_ended(settings: Settings, vault: Vaul
     other.close()
 
 
+def test_offline_the_new_root_key_is_not_in_the_database(settings: Settings, vault: Vault) -> None:
+    stranger = open_vault(settings, Unsealed(vault.derived_keys.keyset))  # with the old root key
+    rewrap = keyslots.Rewrap(Seals(settings), vault.derived_keys.vault_id)
+    root_keys.begin(vault, rewrap, utc_now(), "begun", offline=True)
+    with pytest.raises(Unavailable, match="Restart"), stranger.read() as snapshot:
+        snapshot.head()
+    stranger.engine.dispose()
+    vault.engine.dispose()
+    again = open_vault(settings)  # as after a crash
+    later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
+    assert root_keys.renew_rows(again, later, lambda: None) == root_keys.Left(())
+    root_keys.end(again, "ended")
+    everything_opens(again)
+    again.close()
+
+
 def test_only_one_change_at_a_time(settings: Settings, vault: Vault) -> None:
     begun(settings, vault)
     with pytest.raises(Conflict, match="already"):
