@@ -12,10 +12,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import Connection, event
 
 from helpers.support import make_key, new_database
+from helpers.tcp_proxy import TcpProxy
 from kms.config import Settings
 from kms.crypto.registry import key_type
+from kms.errors import Unavailable
 from kms.vault import claims
 from kms.vault.checking import wrong_tables
 from kms.vault.opening import open_vault
@@ -69,3 +72,28 @@ def test_changes_of_the_same_rows_never_fail_each_other(nodes: list[Vault]) -> N
         assert {key.description for key in map(snapshot.key_by_id, ("k0", "k1")) if key} == {"x" * EACH * 4}
     assert not wrong_tables(nodes[1])
     assert nodes[0].errors == nodes[1].errors == {"conflict": 0, "unavailable": 0}
+
+
+def test_a_commit_whose_answer_is_lost_is_not_said_to_have_changed_nothing(postgres: str, tmp_path: Path) -> None:
+    url = new_database(postgres)
+    address, name = url.rpartition("@")[2].split("/")
+    proxy = TcpProxy((address.split(":")[0], int(address.split(":")[1]))).start()
+    vault = open_vault(Settings(data_dir=tmp_path, database_url=f"postgresql://kms@127.0.0.1:{proxy.port}/{name}"))
+    try:
+        cut = False
+
+        @event.listens_for(vault.engine, "commit")
+        def lose(_connection: Connection) -> None:
+            if cut:
+                proxy.cut()
+
+        cut = True
+        with pytest.raises(Unavailable, match="Look whether it was changed"), vault.change() as change:
+            make_key(change, "k", "user1", KIND, KIND.generate(), NOW)
+        cut = False
+        with vault.change() as change:  # by itself, on another connection
+            make_key(change, "later", "user1", KIND, KIND.generate(), NOW)
+        assert not wrong_tables(vault)
+    finally:
+        vault.close()
+        proxy.stop()
