@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ import pytest
 from helpers.load import Load
 from helpers.postgres_server import PostgresServer, require_postgres
 from helpers.running import Running, Start, wait_until
+from helpers.shell import ROOT
 from helpers.support import b64
 from helpers.trio import RedisServer, Trio, encrypts, metric, seconds_until, with_root_key
 from kms.clock import utc_now
@@ -32,6 +35,7 @@ from kms.errors import StartError
 from kms.operations.system.checking import INTEGRITY
 from kms.vault import claims
 from kms.vault.opening import open_vault
+from kms.vault.schema import own_schema
 from kms.vault.store import Vault
 
 pytestmark = pytest.mark.slow
@@ -399,6 +403,50 @@ def _sessions_end(trio: Trio) -> None:
     assert trio.b.curl("GET", "/api/v1/keys", token=token).status == 200
     wait_until(lambda: trio.a.curl("GET", "/api/v1/keys", token=token).status == 401, every=0.2)
     assert trio.b.curl("GET", "/api/v1/keys", token=token).status == 401
+
+
+def test_nodes_are_upgraded_one_by_one_and_back(trio: Trio, tmp_path: Path) -> None:
+    """The newer release is this one with one more migration, which only adds something."""
+    trio.key("upgraded")
+    own = own_schema().revision
+    newer = f"{int(own) + 1:04}"
+    with Load(trio.a, trio.a.token, "upgraded") as load:
+        load.wait_for(200)
+        began = time.monotonic()
+        trio.c.stop()
+        upgraded = trio.start_again(trio.c, str(_newer_release(tmp_path, own, newer)))
+        assert trio.database.ask("SELECT version_num FROM alembic_version", database=trio.name) == [(newer,)]
+        wait_until(lambda: sorted(row[5] for row in trio.nodes()) == [own, own, newer])
+        for node in trio.all:
+            wait_until(lambda: encrypts(node, "upgraded") == 200)  # noqa: B023
+            wait_until(lambda: node.curl("POST", "/api/v1/keys/upgraded/rotate", {}).status == 200)  # noqa: B023
+        (worker,) = trio.b.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        trio.b.wait_for_workers(1, {worker})  # the older release opens the newer schema
+        wait_until(lambda: _answers(trio.b) and encrypts(trio.b, "upgraded") == 200)
+        upgraded.stop()
+        trio.start_again(upgraded)
+        wait_until(lambda: encrypts(trio.c, "upgraded") == 200)
+    assert load.statuses(began) <= RIGHT
+
+
+def _answers(node: Running) -> bool:
+    with suppress(subprocess.CalledProcessError):
+        return node.curl("GET", "/livez", token="").status == 200
+    return False
+
+
+def _newer_release(folder: Path, own: str, newer: str) -> Path:
+    """Its `app.py`."""
+    shutil.copytree(ROOT / "kms", folder / "newer" / "kms", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "app.py", folder / "newer" / "app.py")
+    (folder / "newer" / "kms" / "vault" / "migrations" / "versions" / f"{newer}_more.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n\n"
+        f'revision = "{newer}"\ndown_revision = "{own}"\ncompatible_from = "{own}"\n\n\n'
+        "def upgrade() -> None:\n"
+        '    op.add_column("keys", sa.Column("more", sa.String(16), nullable=False, server_default=""))\n'
+    )
+    return folder / "newer" / "app.py"
 
 
 def test_what_a_dead_node_had_claimed_was_done_by_another_and_once(trio: Trio, tmp_path: Path) -> None:
