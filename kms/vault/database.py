@@ -6,6 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
@@ -32,9 +33,12 @@ def shown(url: str) -> str:
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         return f"sqlite:///{Path(parsed.database).resolve()}"
     # Without the query, which may hold a password too.
-    host = parsed.host or postgresql.hosts(parsed) or None
+    several = postgresql.hosts(parsed)
+    if several:
+        user = f"{quote(parsed.username)}@" if parsed.username else ""
+        return f"{parsed.get_backend_name()}://{user}{several}/{parsed.database or ''}"
     return URL.create(
-        parsed.get_backend_name(), parsed.username, host=host, port=parsed.port, database=parsed.database
+        parsed.get_backend_name(), parsed.username, host=parsed.host, port=parsed.port, database=parsed.database
     ).render_as_string()
 
 

@@ -42,6 +42,7 @@ Follower = Callable[["Snapshot", Head], None]
 """Called with a head under which its table is another. Raises IntegrityFailure where that does not fit."""
 
 _RENEWALS_PER_LEASE = 3
+_SHORTEST_PAUSE_SECONDS = 0.02
 _PATIENCE_SECONDS = 0.5
 _LONGEST_REFRESH_SECONDS = 5.0
 
@@ -156,6 +157,8 @@ class Memory:
         began = steady_seconds()
         # What is known now must be in what is read next.
         known = max(host.counter, self._head.counter if self._head else 0)
+        if self._renewed_at_a_glance(began, known):
+            return
         with self._vault.read() as snapshot:
             sealed = snapshot.sealed_head()
             head = (
@@ -170,7 +173,9 @@ class Memory:
                     if not _same(self._head, head, table):
                         follower(snapshot, head)
         if not present:
-            self._vault.join()
+            with self._vault.change() as change:
+                self._vault.before_joining(change)
+                self._vault.nodes.join(change)
             self._wake.set()
             return
         with self._changed:
@@ -190,6 +195,23 @@ class Memory:
             self.ends = max(self.ends, began + self._seconds)
             self._read_at = began
             self._changed.notify_all()
+
+    def _renewed_at_a_glance(self, began: float, known: int) -> bool:
+        """Renew the lease where nothing has changed since the last read; returns whether it did.
+
+        `began` is when it was begun, and `known` the newest counter that was known then.
+        """
+        glance = self._vault.glance()
+        if glance is None:
+            return False
+        sealed, present = glance
+        with self._changed:
+            if not present or sealed != self._sealed or self._head is None or self._head.counter < known:
+                return False
+            if self._vault.host.distrust is None:
+                self.ends, self._read_at = max(self.ends, began + self._seconds), began
+                self._changed.notify_all()
+        return True
 
     def _was_accepted_elsewhere(self) -> bool:
         """Whether an operator has accepted the database on another node; then this host trusts it again too."""
@@ -222,6 +244,7 @@ class Memory:
     def _renew_forever(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            began = steady_seconds()
             try:
                 if self._vault.host.distrust is None or self._was_accepted_elsewhere():
                     self.renew()
@@ -236,7 +259,9 @@ class Memory:
             except Exception:  # noqa: BLE001  # without this thread the worker would refuse for ever
                 self.failures += 1
                 structlog.get_logger().exception("lease not renewed")
-            self._wake.wait(self._seconds / _RENEWALS_PER_LEASE)
+            # From one beginning to the next: a lease counts from there, and the answer may be long on its way.
+            pause = began + self._seconds / _RENEWALS_PER_LEASE - steady_seconds()
+            self._wake.wait(max(pause, _SHORTEST_PAUSE_SECONDS))
 
 
 def _same(before: Head | None, head: Head, table: str) -> bool:

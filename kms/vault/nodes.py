@@ -15,7 +15,9 @@ With its heartbeat a host writes which release it runs and how far its clock is 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from sqlalchemy import delete, insert, update
@@ -27,8 +29,7 @@ from kms.vault.change import Change
 from kms.vault.transaction import Snapshot
 
 _BEAT_SECONDS = 5.0
-SILENT_SECONDS = 30.0
-"""For so long a host has not beaten that is taken for dead."""
+_SILENT_SECONDS = 30.0
 _LEASES_UNTIL_FORGOTTEN = 3
 _CLOCK_MAY_DIFFER_SECONDS = 5.0
 
@@ -80,17 +81,25 @@ class Nodes:
     def look(self, snapshot: Snapshot) -> bool:
         """Whether this host is among the nodes."""
         found = self.all(snapshot)
+        self.note(found)
+        return any(node.node_id == self.node_id and not node.leaving for node in found)
+
+    def note(self, found: list[Node]) -> None:
+        """Take note of the nodes `found`, read at one moment."""
         self.others_alive = any(node.node_id != self.node_id for node in found)
         mine = next((node for node in found if node.node_id == self.node_id), None)
         if mine is not None and mine.beats != self._beats_seen:  # another worker of this host may have beaten
             self._beats_seen, self._last_beat = mine.beats, steady_seconds()
         self._listen(found, steady_seconds())
-        return mine is not None and not mine.leaving
 
     @staticmethod
     def all(snapshot: Snapshot) -> list[Node]:
         """Every node."""
-        rows = snapshot.rows(tables.nodes)
+        return Nodes.of(snapshot.rows(tables.nodes))
+
+    @staticmethod
+    def of(rows: Iterable[tuple[Any, ...]]) -> list[Node]:
+        """The nodes in `rows` of their table."""
         return [Node(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6]) for row in rows]
 
     def join(self, change: Change) -> None:
@@ -117,7 +126,7 @@ class Nodes:
             silent = now - self._heard[node.node_id].since
             if node.leaving and silent > _LEASES_UNTIL_FORGOTTEN * self.lease_seconds:
                 self._forget(change, node.node_id)
-            elif not node.leaving and silent > SILENT_SECONDS:
+            elif not node.leaving and silent > _SILENT_SECONDS:
                 it = _columns.node_id == node.node_id
                 change.connection.execute(update(tables.nodes).where(it).values(leaving=1))
 

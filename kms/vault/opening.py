@@ -24,7 +24,7 @@ from kms.vault.keyset import Keyset
 from kms.vault.keyslots import SealRecord
 from kms.vault.records import from_values, microseconds
 from kms.vault.rows import Keyslot, NewRootKey
-from kms.vault.schema import lock, migrate, own_schema
+from kms.vault.schema import lock, lock_changes, migrate, own_schema, require_usable
 from kms.vault.sealed_schema import Schema, check_context, read_schema, schema_in, write_schema
 from kms.vault.sealing import DerivedKeys, SealBroken
 from kms.vault.seals import KeySeal, Seals
@@ -81,6 +81,8 @@ def open_vault(
     vault = Vault(engine, derived_keys, settings.lease, Host(settings.data_dir, derived_keys.vault_id))
     vault.unsealed = unsealed or Unsealed(derived_keys.keyset)
     vault.opened_by = found.slot
+    vault.glances = engine.dialect.name == "postgresql"
+    vault.before_joining = _require_usable_schema
     derived_keys.learned = vault.unsealed.learn
     vault.unsealed.learn(derived_keys.keyset)
     try:
@@ -130,7 +132,8 @@ class _Opening:
             # Another process may have made or migrated the vault while this one waited for the lock.
             found = existing or self._existing(connection)
             sealed = _schema(connection, found) if found else None
-            if found and sealed:
+            if found and sealed and sealed != own and sealed.revision <= own.revision:
+                lock_changes(connection)
                 upgrading.forget(connection, sealed, own, self._node_id(found), silent)
             schema = migrate(connection, sealed)
             if found is None:
@@ -218,6 +221,10 @@ class _Opening:
         seal = self._seals.named(SealRecord.decoded(record).name)
         slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, derived_keys.vault_id)
         _write_in_head(connection, derived_keys, slot)
+
+
+def _require_usable_schema(change: Change) -> None:
+    require_usable(read_schema(change.connection, change.derived_keys))
 
 
 def _schema(connection: Connection, found: _Found) -> Schema:

@@ -31,14 +31,19 @@ def own_schema() -> Schema:
 
 
 def lock(connection: Connection) -> None:
-    """Keep every other process from migrating, and every change of a running service waiting, until the commit.
-
-    The head first, as changes do: who took it after the tables that a migration alters would wait crosswise.
-    """
+    """Keep every other process from opening and migrating, until the commit."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        if inspect(connection).has_table("head"):
-            connection.execute(select(tables.head.c.id).with_for_update())
+
+
+def lock_changes(connection: Connection) -> None:
+    """Keep every change of a running service waiting, until the commit.
+
+    Before a migration, because changes take the head first: who took it after the tables that are altered would wait
+    crosswise.
+    """
+    if connection.dialect.name == "postgresql" and inspect(connection).has_table("head"):
+        connection.execute(select(tables.head.c.id).with_for_update())
 
 
 def migrate(connection: Connection, sealed: Schema | None = None) -> Schema:

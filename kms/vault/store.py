@@ -30,8 +30,7 @@ from kms.vault.keyset import Keyset
 from kms.vault.nodes import Nodes
 from kms.vault.one_file import make_one_file
 from kms.vault.queue import Group, Turns
-from kms.vault.schema import own_schema, require_usable
-from kms.vault.sealed_schema import read_schema
+from kms.vault.schema import own_schema
 from kms.vault.sealing import DerivedKeys
 from kms.vault.transaction import Snapshot
 
@@ -60,12 +59,17 @@ def _nobody_told(_reason: str) -> None:
     """Nobody wants to know."""
 
 
+def _anyone_may_join(_change: Change) -> None:
+    """Nothing keeps this host from it."""
+
+
 class Vault:
     """An unsealed vault on one engine. `memories` are those of this process that are told of its commits.
 
     `observe` is told of each "read" and "change", and how many seconds it took; `distrusted` why the database is not
     trusted any more; `errors` counts what the database did not carry out. `unsealed` is for the processes that are
-    forked from this one; `opened_by` is the keyslot that this process has opened.
+    forked from this one; `opened_by` is the keyslot that this process has opened. `glances` is set where the database
+    may be far away; `before_joining` is called in the change that puts this host among the nodes.
     """
 
     def __init__(self, engine: Engine, derived_keys: DerivedKeys, lease: timedelta, host: Host) -> None:
@@ -81,11 +85,14 @@ class Vault:
         self.errors = Counter(conflict=0, unavailable=0)
         derived_keys.find_missing = self._new_root_key
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ") if is_postgresql else engine
+        self._glancing = engine.execution_options(isolation_level="AUTOCOMMIT") if is_postgresql else engine
         self._writing = engine.execution_options(kms_writes=True)
         self._turns = Turns()
         self._open_group: Group | None = None
         self.unsealed: Unsealed | None = None
         self.opened_by: Keyslot | None = None
+        self.glances = False
+        self.before_joining: Callable[[Change], None] = _anyone_may_join
         self._is_full = False
         self._last_head = b"", Head(0, 0, 0)  # what this process has sealed last it need not unseal
 
@@ -110,6 +117,21 @@ class Vault:
         with self._database_faults(), self._reading.connect() as connection, connection.begin():
             yield Snapshot(connection, self.derived_keys)
         self.observe("read", steady_seconds() - began)
+
+    def glance(self) -> tuple[bytes | None, bool] | None:
+        """The head as it is stored, and whether this host is among the nodes then; None where `read` is as fast.
+
+        One statement, so that a database that is far away is asked and answers once. Raises Unavailable.
+        """
+        if not self.glances:
+            return None
+        began = steady_seconds()
+        with self._database_faults(), self._glancing.connect() as connection:
+            sealed, rows = Snapshot(connection, self.derived_keys).head_and_nodes()
+        self.observe("read", steady_seconds() - began)
+        nodes = Nodes.of(rows)
+        self.nodes.note(nodes)
+        return sealed, any(node.node_id == self.nodes.node_id and not node.leaving for node in nodes)
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -136,12 +158,6 @@ class Vault:
         self.observe("change", steady_seconds() - began)
         if change.outdated and group.others_alive:
             self._outlast_leases(group.head.counter, committed_at)
-
-    def join(self) -> None:
-        """Put this host among the nodes. Raises Unavailable, also where the schema is too new by now."""
-        with self.change() as change:
-            require_usable(read_schema(change.connection, self.derived_keys))
-            self.nodes.join(change)
 
     def database_ahead(self, clock: Clock) -> timedelta:
         """By how much the database's clock is ahead of `clock`; none where it is this host's. Raises Unavailable."""

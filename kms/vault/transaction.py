@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, select, true
 
 from kms.errors import IntegrityFailure
 from kms.keys.ids import is_alias, is_key_id
@@ -144,6 +144,13 @@ class Snapshot:
             raise IntegrityFailure("The head of the vault was removed outside the service.")
         return bytes(rows[0][1])
 
+    def head_and_nodes(self) -> tuple[bytes | None, Rows]:
+        """The head as it is stored and the rows of the nodes, by one statement; None where there is not one head."""
+        rows = self._statements.made(_head_and_nodes).rows(self._cursor, {})
+        heads = {(row[0], bytes(row[1])) for row in rows}
+        sealed = next(iter(heads))[1] if len(heads) == 1 else None
+        return sealed, [row[2:] for row in rows if row[2] is not None]
+
     def outdated_since(self, seen: int, now: int) -> list[str] | None:
         """The names outdated after epoch `seen` up to epoch `now`; None if some of these rows are deleted already."""
         if now <= seen:
@@ -159,6 +166,10 @@ class Snapshot:
                 return None
             found += _names_decoder.decode(packed)
         return found
+
+
+def _head_and_nodes() -> Any:
+    return select(tables.head, tables.nodes).select_from(tables.head.outerjoin(tables.nodes, true()))
 
 
 def _changes_between() -> Any:

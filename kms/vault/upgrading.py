@@ -15,9 +15,9 @@ from sqlalchemy import Connection, Engine, delete, inspect, select
 from kms.clock import steady_seconds
 from kms.errors import StartError
 from kms.vault import tables
-from kms.vault.nodes import SILENT_SECONDS
 from kms.vault.sealed_schema import Schema
 
+_SILENT_SECONDS = 30.0  # as `nodes` has it
 _LOOKED_EVERY_SECONDS = 1.0
 _columns = tables.nodes.c
 
@@ -40,7 +40,7 @@ def silent_older_nodes(engine: Engine, sealed: Schema, new: Schema, node_id: str
     began = steady_seconds()
     with engine.connect() as connection:
         first = _older(connection, sealed, new, node_id)
-    while first and steady_seconds() - began < SILENT_SECONDS:
+    while first and steady_seconds() - began < _SILENT_SECONDS:
         time.sleep(_LOOKED_EVERY_SECONDS)
         with engine.connect() as connection:
             now = _older(connection, sealed, new, node_id)
@@ -52,10 +52,13 @@ def forget(connection: Connection, sealed: Schema, new: Schema, node_id: str, si
     """Remove the `silent` nodes, under the lock on the head. Raises StartError if one is not silent any more."""
     if connection.dialect.name == "postgresql" and sealed.revision < new.revision:
         _require_silent(_older(connection, sealed, new, node_id), silent, new)
+    if silent:
         connection.execute(delete(tables.nodes).where(_columns.node_id.in_(list(silent))))
 
 
 def _older(connection: Connection, sealed: Schema, new: Schema, node_id: str) -> dict[str, _Older]:
+    if not inspect(connection).has_table("nodes"):
+        return {}
     says_what_it_runs = any(each["name"] == "revision" for each in inspect(connection).get_columns("nodes"))
     wanted = [_columns.node_id, _columns.host, _columns.beats]
     query = select(*wanted, *([_columns.revision] if says_what_it_runs else []))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from helpers import clock_apart
 from helpers.postgres_server import PostgresServer
 from helpers.running import Running, Start, wait_until
 from helpers.support import free_port
@@ -108,20 +109,24 @@ class Trio:
         data = with_root_key(folder, self.a) / "kms-data"
         return open_vault(Settings(data_dir=data, database_url=f"{self.database.url}/{self.name}"))
 
-    def start_again(self, node: Running) -> None:
-        """Start a node that has ended where it was."""
+    def start_again(self, node: Running, *program: str) -> Running:
+        """Start a node that has ended where it was, by another `program` where one is given."""
         host = self.proxy.port if node is self.b else self.database.port
         url = f"postgresql://kms@127.0.0.1:{host}/{self.name}"
-        given = {"KMS_REDIS_URL": self.redis.url, **LIMITS}
-        again = self.start(*FLAGS, "--database-url", url, folder=node.folder, login=False, **given)
+        given: dict[str, Any] = {"KMS_REDIS_URL": self.redis.url, **LIMITS}
+        if program:
+            given["program"] = program
+        again: Running = self.start(*FLAGS, "--database-url", url, folder=node.folder, login=False, **given)
         again.token = node.token
         self.a, self.b, self.c = (again if each is node else each for each in self.all)
+        return again
 
-    def another(self, folder: Path, *flags: str, **env: str) -> Running:
-        """One more node."""
+    def another(self, folder: Path, clock_ahead: float) -> Running:
+        """One more node, whose clock is ahead by so many seconds."""
         node = self.start(
-            *FLAGS, "--database-url", f"{self.database.url}/{self.name}", *flags,
-            folder=with_root_key(folder, self.a), login=False, **{**LIMITS, **env},
+            *FLAGS, "--database-url", f"{self.database.url}/{self.name}",
+            folder=with_root_key(folder, self.a), login=False, program=(clock_apart.__file__, str(clock_ahead)),
+            **LIMITS,
         )  # fmt: skip
         node.token = self.a.token
         return node

@@ -23,7 +23,12 @@ def start(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     running: list[Running] = []
 
     def go(
-        *flags: str, folder: Path | None = None, port: int | None = None, login: bool = True, **env: str
+        *flags: str,
+        folder: Path | None = None,
+        port: int | None = None,
+        login: bool = True,
+        program: tuple[str, ...] = (str(ROOT / "app.py"),),
+        **env: str,
     ) -> Running:
         folder = folder or tmp_path_factory.mktemp("service")
         port = port or free_port()
@@ -32,7 +37,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         log = folder / f"log-{len(running)}"
         command = [
             sys.executable,
-            str(ROOT / "app.py"),
+            *program,
             "--port",
             str(port),
             "--bootstrap-file",

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pyotp
@@ -23,6 +26,7 @@ import pytest
 from helpers.load import Load
 from helpers.postgres_server import PostgresServer, require_postgres
 from helpers.running import Running, Start, wait_until
+from helpers.shell import ROOT
 from helpers.support import b64
 from helpers.trio import RedisServer, Trio, encrypts, metric, seconds_until, with_root_key
 from kms.clock import utc_now
@@ -31,6 +35,7 @@ from kms.errors import StartError
 from kms.operations.system.checking import INTEGRITY
 from kms.vault import claims
 from kms.vault.opening import open_vault
+from kms.vault.schema import own_schema
 from kms.vault.store import Vault
 
 pytestmark = pytest.mark.slow
@@ -348,10 +353,7 @@ def test_a_node_with_another_root_key_is_refused_with_the_reason(trio: Trio, tmp
 
 
 def test_clocks_that_are_minutes_apart_are_said_and_take_nothing_away(trio: Trio, tmp_path: Path) -> None:
-    preload = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
-    if not Path(preload).exists():
-        pytest.skip("faketime is not installed; .ci/install-services installs it")
-    behind = trio.another(tmp_path, LD_PRELOAD=preload, FAKETIME="-180s")
+    behind = trio.another(tmp_path, clock_ahead=-180)
     try:
         said(behind, "THE CLOCK OF THIS NODE DIFFERS")
         assert -185 < metric(behind, "kms_clock_offset_seconds") < -175
@@ -377,21 +379,19 @@ def _leases_hold(trio: Trio, behind: Running) -> None:
 
 def _codes_are_used_once(trio: Trio, behind: Running) -> None:
     """A code of now is refused where it is three minutes ago, and one that was taken there is taken nowhere again."""
-    someone = trio.a.enrol("someone")
-    behind_by = 180
-    codes = pyotp.TOTP(someone["totp_secret"])
+    early, late = trio.a.enrol("early"), trio.a.enrol("late")
 
-    def logs_in(node: Running, code: str) -> int:
-        credentials = ("-u", f"someone:{someone['client_secret']}", "-H", f"X-TOTP: {code}")
+    def logs_in(node: Running, who: dict[str, Any], code: str) -> int:
+        credentials = ("-u", f"{who['client_id']}:{who['client_secret']}", "-H", f"X-TOTP: {code}")
         return node.curl("POST", "/auth/token", None, *credentials, token="").status
 
-    old = codes.at(int(time.time()) - behind_by)
-    assert logs_in(behind, old) == 200
-    assert logs_in(behind, old) == 401
-    assert logs_in(trio.a, old) == 401
-    now = codes.at(int(time.time()))
-    assert logs_in(behind, now) == 401
-    assert logs_in(trio.a, codes.at(int(time.time()))) == 200
+    old = pyotp.TOTP(early["totp_secret"]).at(int(time.time()) - 180)
+    assert logs_in(behind, early, old) == 200
+    assert logs_in(behind, early, old) == 401
+    assert logs_in(trio.a, early, old) == 401
+    codes = pyotp.TOTP(late["totp_secret"])
+    assert logs_in(behind, late, codes.at(int(time.time()))) == 401
+    assert logs_in(trio.a, late, codes.at(int(time.time()))) == 200
 
 
 def _sessions_end(trio: Trio) -> None:
@@ -403,6 +403,50 @@ def _sessions_end(trio: Trio) -> None:
     assert trio.b.curl("GET", "/api/v1/keys", token=token).status == 200
     wait_until(lambda: trio.a.curl("GET", "/api/v1/keys", token=token).status == 401, every=0.2)
     assert trio.b.curl("GET", "/api/v1/keys", token=token).status == 401
+
+
+def test_nodes_are_upgraded_one_by_one_and_back(trio: Trio, tmp_path: Path) -> None:
+    """The newer release is this one with one more migration, which only adds something."""
+    trio.key("upgraded")
+    own = own_schema().revision
+    newer = f"{int(own) + 1:04}"
+    with Load(trio.a, trio.a.token, "upgraded") as load:
+        load.wait_for(200)
+        began = time.monotonic()
+        trio.c.stop()
+        upgraded = trio.start_again(trio.c, str(_newer_release(tmp_path, own, newer)))
+        assert trio.database.ask("SELECT version_num FROM alembic_version", database=trio.name) == [(newer,)]
+        wait_until(lambda: sorted(row[5] for row in trio.nodes()) == [own, own, newer])
+        for node in trio.all:
+            wait_until(lambda: encrypts(node, "upgraded") == 200)  # noqa: B023
+            wait_until(lambda: node.curl("POST", "/api/v1/keys/upgraded/rotate", {}).status == 200)  # noqa: B023
+        (worker,) = trio.b.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        trio.b.wait_for_workers(1, {worker})  # the older release opens the newer schema
+        wait_until(lambda: _answers(trio.b) and encrypts(trio.b, "upgraded") == 200)
+        upgraded.stop()
+        trio.start_again(upgraded)
+        wait_until(lambda: encrypts(trio.c, "upgraded") == 200)
+    assert load.statuses(began) <= RIGHT
+
+
+def _answers(node: Running) -> bool:
+    with suppress(subprocess.CalledProcessError):
+        return node.curl("GET", "/livez", token="").status == 200
+    return False
+
+
+def _newer_release(folder: Path, own: str, newer: str) -> Path:
+    """Its `app.py`."""
+    shutil.copytree(ROOT / "kms", folder / "newer" / "kms", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "app.py", folder / "newer" / "app.py")
+    (folder / "newer" / "kms" / "vault" / "migrations" / "versions" / f"{newer}_more.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n\n"
+        f'revision = "{newer}"\ndown_revision = "{own}"\ncompatible_from = "{own}"\n\n\n'
+        "def upgrade() -> None:\n"
+        '    op.add_column("keys", sa.Column("more", sa.String(16), nullable=False, server_default=""))\n'
+    )
+    return folder / "newer" / "app.py"
 
 
 def test_what_a_dead_node_had_claimed_was_done_by_another_and_once(trio: Trio, tmp_path: Path) -> None:

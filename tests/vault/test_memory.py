@@ -181,7 +181,8 @@ def test_without_a_database_answers_end_with_the_lease(
     def away() -> None:
         raise Unavailable("away")
 
-    monkeypatch.setattr(memory._vault, "read", away)
+    for way in ("read", "glance"):
+        monkeypatch.setattr(memory._vault, way, away)
     time.sleep(LEASE * 1.5)
     assert not memory.held
     with pytest.raises(Unavailable):

@@ -103,6 +103,13 @@ def hosts(tmp_path: Path, database_url: str) -> Iterator[Hosts]:
 
 
 @pytest.fixture
+def on_sqlite(tmp_path: Path) -> Iterator[Hosts]:
+    made = Hosts(tmp_path, f"sqlite:///{tmp_path / 'test.db'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def on_postgresql(tmp_path: Path, postgres: str) -> Iterator[Hosts]:
     made = Hosts(tmp_path, new_database(postgres))
     yield made
@@ -138,41 +145,42 @@ def test_the_release_before_goes_on_and_starts_again_beside_a_newer_schema(hosts
         works(hosts.open("newer-again"), "of-newer-again")
 
 
-def test_a_release_two_behind_is_refused_with_the_reason(hosts: Hosts, releases: Releases) -> None:
-    works(hosts.open("older"), "before")
+def test_a_release_two_behind_is_refused_with_the_reason(on_sqlite: Hosts, releases: Releases) -> None:
+    works(on_sqlite.open("older"), "before")
     with releases.ahead(1):
-        hosts.open("one-ahead")
+        on_sqlite.open("one-ahead")
     with releases.ahead(2) as ahead:
-        hosts.open("two-ahead")
+        on_sqlite.open("two-ahead")
     with pytest.raises(StartError, match=f"at schema {ahead.revision}.*only releases with {ahead.compatible_from}"):
-        hosts.open("older-again")
+        on_sqlite.open("older-again")
     with releases.ahead(1):
-        works(hosts.open("between"), "of-the-one-between")
+        works(on_sqlite.open("between"), "of-the-one-between")
 
 
-def test_a_schema_that_says_nothing_is_for_its_own_release_only(hosts: Hosts, releases: Releases) -> None:
-    works(hosts.open("older"), "before")
+def test_a_schema_that_says_nothing_is_for_its_own_release_only(on_sqlite: Hosts, releases: Releases) -> None:
+    works(on_sqlite.open("older"), "before")
     with releases.ahead(1, compatible=False):
-        works(hosts.open("newer"), "of-newer")
+        works(on_sqlite.open("newer"), "of-newer")
     with pytest.raises(StartError, match="made by a newer release"):
-        hosts.open("older-again")
+        on_sqlite.open("older-again")
 
 
-def test_whoever_writes_to_the_database_cannot_let_an_older_release_in(hosts: Hosts, releases: Releases) -> None:
-    vault = hosts.open("older")
+def test_whoever_writes_to_the_database_cannot_let_an_older_release_in(on_sqlite: Hosts, releases: Releases) -> None:
+    vault = on_sqlite.open("older")
     with vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
         connection.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": f"{releases.newest + 1:04}"})
     with pytest.raises(StartError, match="made by a newer release"):
-        hosts.open("older-again")
+        on_sqlite.open("older-again")
 
 
+@pytest.mark.slow
 def test_a_node_that_could_not_go_on_keeps_a_newer_release_from_migrating_while_it_lives(
     on_postgresql: Hosts, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upgrading, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(upgrading, "_SILENT_SECONDS", 2.0)
     monkeypatch.setattr(upgrading, "_LOOKED_EVERY_SECONDS", 0.1)
     older = on_postgresql.open("older")
-    older.join()
+    joins(older)
     with releases.ahead(2) as ahead, beating(older), pytest.raises(StartError, match="Nothing was changed"):
         on_postgresql.open("newer")
     assert revision(older) != ahead.revision
@@ -183,7 +191,13 @@ def test_a_node_that_could_not_go_on_keeps_a_newer_release_from_migrating_while_
         with newer.read() as snapshot:
             assert newer.nodes.all(snapshot) == []
     with pytest.raises(Unavailable, match="Run a newer one"):
-        older.join()
+        joins(older)
+
+
+def joins(vault: Vault) -> None:
+    with vault.change() as change:
+        vault.before_joining(change)
+        vault.nodes.join(change)
 
 
 @contextmanager
@@ -205,10 +219,10 @@ def beating(vault: Vault) -> Iterator[None]:
         thread.join(timeout=30)
 
 
-def test_a_node_says_what_it_runs(hosts: Hosts, releases: Releases) -> None:
-    vault = hosts.open("node")
+def test_a_node_says_what_it_runs(on_sqlite: Hosts, releases: Releases) -> None:
+    vault = on_sqlite.open("node")
     vault.nodes.note_clock(-1.25)
-    vault.join()
+    joins(vault)
     with vault.read() as snapshot:
         (node,) = vault.nodes.all(snapshot)
     assert (node.revision, node.clock_offset) == (f"{releases.newest:04}", -1250)
