@@ -40,7 +40,7 @@ from kms.vault.seals import ShamirSeal
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
 from kms.vault.unsealing import Unsealing
-from kms.workers import Workers
+from kms.workers import STOP_SIGNALS, Workers
 
 _NO_CERTIFICATES = (
     "KMS_CLIENT_CA is set, and client certificates do not reach this server: "
@@ -97,6 +97,7 @@ def main(*, debug: bool, **flags: Any) -> None:
         if debug:
             if sealed.listening is not None:
                 sealed.listening.close()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # here nobody waits for them
             _serve_with_flask(settings, vault.unsealed, manager)
             leave(vault)
         else:

@@ -149,7 +149,6 @@ def test_secrets_are_revealed_in_few_places() -> None:
         "vault/seals/pkcs11_token.py",  # the PIN, to the token
         "sigv4.py",
         "vault/recovery.py",
-        "vault/root_keys.py",
         "vault/shares.py",
         "tls.py",
     }
