@@ -202,7 +202,7 @@ def _shown(counts: Counter[str]) -> str:
 FAULTS = [
     Fault(
         "flip-rows",
-        "a bit flipped in a row, in each column of each table",
+        "a bit flipped in a row (in a full run: in each column of each table)",
         in_rows,
         400,
         on_disk=False,

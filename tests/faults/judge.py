@@ -66,9 +66,13 @@ def _asked(connection: Connection, method: str, path: str, body: object = None) 
     """An answer. What changes nothing is asked again where the connection broke, as one does that has rested."""
     for _ in range(_ATTEMPTS):
         try:
-            return connection.ask(method, path, body)
+            reply = connection.ask(method, path, body)
         except Unanswered:
             time.sleep(0.2)
+            continue
+        if reply.status != 503:  # refused plainly, such as while a machine is too busy to renew a lease
+            return reply
+        time.sleep(0.5)
     return connection.ask(method, path, body)
 
 
