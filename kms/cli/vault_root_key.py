@@ -62,7 +62,7 @@ def rotate_root_key(*, yes: bool, offline: bool, fast: bool, **flags: Any) -> No
 
 def _begin_or_join(vault: Vault, seals: Seals, *, yes: bool, offline: bool) -> None:
     from kms.clock import utc_now
-    from kms.vault import keyslots, root_keys
+    from kms.vault import root_keys
 
     with vault.read() as snapshot:
         under_way = root_keys.is_under_way(snapshot)
@@ -75,7 +75,7 @@ def _begin_or_join(vault: Vault, seals: Seals, *, yes: bool, offline: bool) -> N
         return
     if not yes:
         click.confirm(f"Root key {number} is in use. Make another one and bring everything under it?", abort=True)
-    rewrap = keyslots.Rewrap(seals, vault.derived_keys.vault_id)
+    rewrap = root_keys.Rewrap(seals, vault.derived_keys.vault_id)
     number = root_keys.begin(
         vault, rewrap, utc_now(), local_entry("rotate_root_key", f"root key {number + 1}"), offline=offline
     )

@@ -94,19 +94,6 @@ def wrong_key(seal: str) -> str:
     )
 
 
-class Rewrap:
-    """Wraps another keyset of a vault for its keyslots, by these seals."""
-
-    def __init__(self, seals: Seals, vault_id: bytes) -> None:
-        self._seals = seals
-        self._vault_id = vault_id
-
-    def __call__(self, slot: Keyslot, keyset: Keyset) -> Keyslot:
-        """The keyslot with `keyset`. Raises StartError."""
-        seal = self._seals.named(SealRecord.decoded(slot.seal).name)
-        return wrapped(slot.slot, seal, slot.seal, keyset, self._vault_id)
-
-
 def put(change: Change, slot: Keyslot) -> None:
     """Write a keyslot, in place of what it held."""
     before = change.find(Keyslot, slot.slot)

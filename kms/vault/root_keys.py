@@ -21,14 +21,15 @@ from typing import Any
 from sqlalchemy import Table, func, select, tuple_
 
 from kms.errors import Conflict, IntegrityFailure
-from kms.vault import claims, keyslots, names, sealed_columns, tables
+from kms.vault import claims, keyslots, names, recovery, sealed_columns, tables
 from kms.vault.change import Change
 from kms.vault.checking import shown
 from kms.vault.integrity import check_row
-from kms.vault.keyset import new_secret
+from kms.vault.keyset import Keyset, new_secret
 from kms.vault.opening import sealed_again
 from kms.vault.rows import Keyslot, NewRootKey
-from kms.vault.sealing import SealBroken, number_of_code
+from kms.vault.sealing import DerivedKeys, SealBroken, number_of_code
+from kms.vault.seals import Seals
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
@@ -56,12 +57,27 @@ class Left:
     rows: tuple[str, ...]
 
 
+class Rewrap:
+    """Wraps another keyset of a vault for its keyslots, by these seals and for its recovery key."""
+
+    def __init__(self, seals: Seals, vault_id: bytes) -> None:
+        self._seals = seals
+        self._vault_id = vault_id
+
+    def __call__(self, slot: Keyslot, keyset: Keyset) -> Keyslot:
+        """The keyslot with `keyset`. Raises StartError."""
+        if slot.slot == keyslots.RECOVERY:
+            return recovery.rewrapped(slot, keyset, DerivedKeys(keyset, self._vault_id))
+        seal = self._seals.named(keyslots.SealRecord.decoded(slot.seal).name)
+        return keyslots.wrapped(slot.slot, seal, slot.seal, keyset, self._vault_id)
+
+
 def is_under_way(snapshot: Snapshot) -> bool:
     """Whether the root key is being changed."""
     return bool(snapshot.connection.execute(select(func.count()).select_from(tables.root_keys)).scalar_one())
 
 
-def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str, *, offline: bool = False) -> int:
+def begin(vault: Vault, rewrap: Rewrap, now: datetime, entry: str, *, offline: bool = False) -> int:
     """Make the next root key and use it from now on; returns its number. `entry` is the audit entry.
 
     If it is `offline`, the new root key is not put into `root_keys`, where whoever knows the old one could read it.
@@ -77,7 +93,7 @@ def begin(vault: Vault, rewrap: keyslots.Rewrap, now: datetime, entry: str, *, o
         seen = snapshot.select(Keyslot)
         _require_quiet(snapshot, seen)
     # Outside of the change: another KMS may take its time, and a person too.
-    slots = [(rewrap(each, after), rewrap(each, after.since(number))) for each in seen]
+    slots = [(during, rewrap(during, after.since(number))) for during in (rewrap(each, after) for each in seen)]
     sealed = b"" if offline else keys.seal_root_key(number, root_key)
     try:
         with vault.change() as change:

@@ -14,7 +14,7 @@ from kms.audit.entry import AuditEntry
 from kms.clock import utc_now
 from kms.config import Settings
 from kms.revocation.rollback import Judge, Source
-from kms.vault import keyslots, root_keys
+from kms.vault import root_keys
 from kms.vault.backup.container import MAGIC, Header, Rows, Sealer, read_header, records
 from kms.vault.backup.restore import Loaded, restore
 from kms.vault.backup.write import back_up
@@ -81,7 +81,7 @@ def chunks(backup: bytes) -> list[bytes]:
 
 def begin_another_root_key(vault: Vault, settings: Settings) -> None:
     """Make another root key, under which nothing is yet."""
-    root_keys.begin(vault, keyslots.Rewrap(Seals(settings), vault.derived_keys.vault_id), utc_now(), ENTRY)
+    root_keys.begin(vault, root_keys.Rewrap(Seals(settings), vault.derived_keys.vault_id), utc_now(), ENTRY)
 
 
 def carry_it_through(vault: Vault) -> None:

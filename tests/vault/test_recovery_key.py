@@ -15,7 +15,7 @@ from kms.clock import utc_now
 from kms.config import Settings
 from kms.errors import Conflict, StartError
 from kms.operations.core.new_seal import settle_seal
-from kms.vault import keyslots, recovery, resealing, root_keys
+from kms.vault import recovery, resealing, root_keys
 from kms.vault.keyset import Keyset, new_secret
 from kms.vault.keyslots import SealRecord
 from kms.vault.opening import open_vault, stored_vault
@@ -98,13 +98,7 @@ def test_a_root_key_of_later_days_is_recovered(file: Settings) -> None:
         the_slot(file)
     recovery_key = new_secret()
     resealing.make_recovery_key(vault, recovery_key, {}, "{}")
-    keys = vault.derived_keys
-    by_seal = keyslots.Rewrap(Seals(file), keys.vault_id)
-
-    def rewrap(slot: Keyslot, keyset: Keyset) -> Keyslot:
-        return recovery.rewrapped(slot, keyset, keys) if slot.slot == "recovery" else by_seal(slot, keyset)
-
-    root_keys.begin(vault, rewrap, utc_now(), "{}")  # type: ignore[arg-type]
+    root_keys.begin(vault, root_keys.Rewrap(Seals(file), vault.derived_keys.vault_id), utc_now(), "{}")
     (file.data_dir / "root.key").unlink()
     both = open_vault(file, unseal=resealing.by_recovery_key(recovery_key))
     assert sorted(both.derived_keys.keyset.root_keys) == [1, 2]

@@ -160,7 +160,7 @@ def test_one_at_a_time_and_not_while_the_root_key_is_changed(data: Path) -> None
     resealing.begin(vault, new, "{}")
     with pytest.raises(Conflict, match="--abandon"):
         resealing.begin(vault, new, "{}")
-    rewrap = keyslots.Rewrap(Seals(file), vault.derived_keys.vault_id)
+    rewrap = root_keys.Rewrap(Seals(file), vault.derived_keys.vault_id)
     with pytest.raises(Conflict, match="seal is being changed"):
         rotate(vault, rewrap)
     assert resealing.abandon(vault, "{}") == "passphrase"

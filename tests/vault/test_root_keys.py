@@ -24,7 +24,7 @@ from kms.notices import targets
 from kms.notices.model import Channel, Notice, NoticeStatus
 from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
-from kms.vault import keyslots, root_keys, sealed_columns, tables
+from kms.vault import root_keys, sealed_columns, tables
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.memory import Cache, Memory
 from kms.vault.opening import open_vault
@@ -77,7 +77,7 @@ def vault(settings: Settings) -> Iterator[Vault]:
 
 
 def begun(settings: Settings, vault: Vault) -> int:
-    return root_keys.begin(vault, keyslots.Rewrap(Seals(settings), vault.derived_keys.vault_id), utc_now(), "begun")
+    return root_keys.begin(vault, root_keys.Rewrap(Seals(settings), vault.derived_keys.vault_id), utc_now(), "begun")
 
 
 def renewed(vault: Vault, **given: Any) -> root_keys.Left | None:
@@ -239,7 +239,7 @@ def test_another_process_goes_on_where_one_ended(settings: Settings, vault: Vaul
 
 def test_offline_the_new_root_key_is_not_in_the_database(settings: Settings, vault: Vault) -> None:
     stranger = open_vault(settings, Unsealed(vault.derived_keys.keyset))  # with the old root key
-    rewrap = keyslots.Rewrap(Seals(settings), vault.derived_keys.vault_id)
+    rewrap = root_keys.Rewrap(Seals(settings), vault.derived_keys.vault_id)
     root_keys.begin(vault, rewrap, utc_now(), "begun", offline=True)
     with pytest.raises(Unavailable, match="Restart"), stranger.read() as snapshot:
         snapshot.head()

@@ -24,6 +24,7 @@ class Status(Answer):
     nodes: list[sections.NodeView]
     database: sections.DatabaseSection
     seal: sections.SealSection
+    backup: sections.BackupSection
     integrity_check: sections.IntegritySection
     certificate: sections.CertificateSection
     audit_log: sections.AuditLogSection
@@ -49,6 +50,7 @@ def get_status(service: Service, call: Call, request: EmptyRequest) -> Status:
             nodes=sections.nodes(look),
             database=sections.DatabaseSection.read(look),
             seal=sections.SealSection.read(look),
+            backup=sections.BackupSection.read(look),
             integrity_check=sections.IntegritySection.read(look),
             certificate=sections.CertificateSection.read(look),
             audit_log=sections.AuditLogSection.read(look),
