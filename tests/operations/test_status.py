@@ -19,6 +19,9 @@ from kms.operations import Service
 from kms.operations.system.checking import check_integrity
 from kms.operations.system.schedule import rotate_due_keys
 from kms.operations.system.status_sections import PeopleSection
+from kms.vault import claims, root_keys
+from kms.vault.backup.write import BACKUP
+from kms.vault.seals import Seals
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +52,8 @@ def test_it_says_what_there_is(world: World, clock: SteeredClock, tmp_path: Path
     assert found["database"] | {"changes": 0} == {
         "kind": "sqlite", "schema_revision": revision, "changes": 0, "lease_milliseconds": 60,
     }  # fmt: skip
-    assert found["seal"] == {"name": "file"}
+    assert found["seal"] == {"name": "file", "root_keys": [1], "recovery_key": False}
+    assert found["backup"] == {}
     assert found["keys"]["by_state"] == {"active": 1, "suspended": 1}
     assert found["certificate"]["expires_at"] > clock().isoformat()
     assert found["audit_log"]["files"] == 1
@@ -140,3 +144,18 @@ def test_every_node_is_listed(two_nodes: tuple[World, World]) -> None:
     assert other["node_id"] == second.service.vault.host.node_id
     assert 0 <= other["heartbeat_seconds_ago"] < 60
     assert "heartbeat_seconds_ago" not in mine
+
+
+def test_it_says_when_the_last_backup_was_made_and_what_is_being_changed(world: World) -> None:
+    assert any("No backup" in sentence for sentence in status(world)["attention"])
+    vault = world.service.vault
+    with vault.change() as change:
+        before = change.head().counter
+    claims.note(vault, BACKUP, world.service.clock(), str(before))
+    rewrap = root_keys.Rewrap(Seals(world.service.settings), vault.derived_keys.vault_id)
+    root_keys.begin(vault, rewrap, world.service.clock(), "{}")
+    found = status(world)
+    assert found["backup"]["changes_since"] >= 1
+    assert found["seal"]["root_keys"] == [1, 2]
+    assert any("root key is being changed" in sentence for sentence in found["attention"])
+    assert not any("No backup" in sentence for sentence in found["attention"])
