@@ -15,7 +15,8 @@ from typing import Any
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _ONLY_THIS_USER = 0o077
-_SECRET = re.compile(r"KMS_\w+_(PASSPHRASE|PASSWORD|PIN|TOKEN|SECRET|KEY|URL)")  # a URL may have a password in it
+# A URL may have a password in it.
+_SECRET = re.compile(r"KMS_\w+_(PASSPHRASE|PASSWORD|PIN|TOKEN|SECRET|SECRET_ID|KEY|KEY_ID|URL)")
 
 withheld: dict[str, str] = {}
 """The variables that `protect_process` took out of the environment, for `kms.config.load`."""

@@ -60,7 +60,7 @@ def reseal(
 
     \b
     For example:
-      KMS_SEAL_PASSPHRASE_FILE=passphrase kms vault reseal --to passphrase
+      kms vault reseal --to passphrase
     """
     try:
         settings = settings_of(flags)

@@ -40,7 +40,8 @@ from kms.vault.backup.write import back_up, last_backup
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.database import connect
 from kms.vault.head import Head
-from kms.vault.opening import open_vault, seal_revision
+from kms.vault.opening import open_vault
+from kms.vault.sealed_schema import Schema, write_schema
 from kms.vault.sealing import DerivedKeys
 
 
@@ -319,7 +320,7 @@ def of_schema_10(original: Original, tmp_path: Path) -> bytes:
     shutil.copytree(original.folder, copy, ignore=shutil.ignore_patterns("run", "audit", "newest-*"))
     engine = connect(settings_for(copy).database, pool_size=1)
     with engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
-        seal_revision(connection, keys, "0010")
+        write_schema(connection, keys, Schema.of("0010"))
         rows = [record for table in unsealing_tables() for record in rows_of(connection, table)]
     engine.dispose()
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from kms.access.policy import Permission
 from kms.operations.core.declare import Answer, EmptyRequest, operation
 from kms.operations.core.service import Call, Service
-from kms.operations.system import gauges
+from kms.operations.system import gauges, status_of_vault
 from kms.operations.system import status_sections as sections
 from kms.operations.system.readiness import require_ready
 
@@ -23,8 +23,8 @@ class Status(Answer):
     answered_by: sections.AnsweredBySection
     nodes: list[sections.NodeView]
     database: sections.DatabaseSection
-    seal: sections.SealSection
-    backup: sections.BackupSection
+    seal: status_of_vault.SealSection
+    backup: status_of_vault.BackupSection
     integrity_check: sections.IntegritySection
     certificate: sections.CertificateSection
     audit_log: sections.AuditLogSection
@@ -49,8 +49,8 @@ def get_status(service: Service, call: Call, request: EmptyRequest) -> Status:
             answered_by=sections.AnsweredBySection.read(look),
             nodes=sections.nodes(look),
             database=sections.DatabaseSection.read(look),
-            seal=sections.SealSection.read(look),
-            backup=sections.BackupSection.read(look),
+            seal=status_of_vault.SealSection.read(look),
+            backup=status_of_vault.BackupSection.read(look),
             integrity_check=sections.IntegritySection.read(look),
             certificate=sections.CertificateSection.read(look),
             audit_log=sections.AuditLogSection.read(look),

@@ -24,11 +24,8 @@ from kms.operations.core.service import Service
 from kms.operations.system.checking import INTEGRITY
 from kms.operations.system.due import due_for_deletion, due_for_rotation
 from kms.operations.system.gauges import certificate_ends
-from kms.vault import claims, keyslots, tables
-from kms.vault.backup.write import last_backup
-from kms.vault.keyslots import SealRecord
+from kms.vault import claims, tables
 from kms.vault.records import microseconds
-from kms.vault.rows import Keyslot
 from kms.vault.schema import revision_of
 from kms.vault.transaction import Snapshot
 
@@ -142,50 +139,6 @@ class DatabaseSection(Section):
             changes=look.snapshot.head().counter,
             lease_milliseconds=round(vault.lease_seconds * 1000),
         )
-
-
-class SealSection(Section):
-    """The seal of the vault, the one that is to take its place, and the root keys that are in use, by number.
-
-    `recovery_key` says whether there is one.
-    """
-
-    name: str
-    root_keys: list[int]
-    recovery_key: bool
-    next: str | UnsetType = UNSET
-
-    @classmethod
-    def read(cls, look: Look) -> Self:
-        """As `Section.read`."""
-        slots = {each.slot: SealRecord.decoded(each.seal).name for each in look.snapshot.select(Keyslot)}
-        numbers = sorted(look.service.vault.derived_keys.keyset.root_keys)
-        if keyslots.NEXT in slots:
-            look.attention.append(f"The seal `{slots[keyslots.NEXT]}` waits for a restart with its settings.")
-        if len(numbers) > 1:
-            look.attention.append("The root key is being changed: `kms vault rotate-root-key` shows how far it is.")
-        return cls(
-            name=slots.get(keyslots.SEAL, look.service.settings.seal),
-            next=slots.get(keyslots.NEXT, UNSET),
-            root_keys=numbers,
-            recovery_key=keyslots.RECOVERY in slots,
-        )
-
-
-class BackupSection(Section):
-    """The last backup of the whole vault, by `kms vault backup`; without `at` there was none."""
-
-    at: datetime | UnsetType = UNSET
-    changes_since: int | UnsetType = UNSET
-
-    @classmethod
-    def read(cls, look: Look) -> Self:
-        """As `Section.read`."""
-        last = last_backup(look.service.vault)
-        if last is None:
-            look.attention.append("No backup was made yet: `kms vault backup`.")
-            return cls()
-        return cls(at=last.made_at, changes_since=look.snapshot.head().counter - last.counter)
 
 
 class CheckState(TextEnum):
