@@ -27,6 +27,7 @@ from sqlalchemy import Table
 from kms.clock import steady_seconds
 from kms.errors import IntegrityFailure, Refusal, Unavailable
 from kms.vault.head import ACCEPTED_BEYOND, Head
+from kms.vault.history import Seen
 from kms.vault.host import EPOCH
 from kms.vault.names import EVERYTHING
 
@@ -156,8 +157,9 @@ class Memory:
         host = self._vault.host
         began = steady_seconds()
         # What is known now must be in what is read next.
-        known = max(host.counter, self._head.counter if self._head else 0)
-        if self._renewed_at_a_glance(began, known):
+        seen, own = host.seen, self._head.seen if self._head else None
+        known = max(host.counter, own.counter if own else 0)
+        if self._renewed_at_a_glance(began, known, seen):
             return
         with self._vault.read() as snapshot:
             sealed = snapshot.sealed_head()
@@ -165,6 +167,8 @@ class Memory:
                 self._head if self._head and sealed == self._sealed else Head.unsealed(snapshot.derived_keys, sealed)
             )
             head.require_not_before(known)
+            head.require_goes_on_from(seen)
+            head.require_goes_on_from(own)
             present = self._vault.nodes.look(snapshot)
             is_new = head is not self._head
             names = snapshot.outdated_since(self.epoch, head.epoch) if is_new else []
@@ -189,17 +193,18 @@ class Memory:
             if current is None or head.counter > current.counter:
                 self._head, self._sealed = head, sealed
             self.epoch = max(self.epoch, head.epoch)
-            host.saw(head.counter)
+            host.saw(head.seen)
             if host.distrust is not None:
                 return  # another thread has just found something
             self.ends = max(self.ends, began + self._seconds)
             self._read_at = began
             self._changed.notify_all()
 
-    def _renewed_at_a_glance(self, began: float, known: int) -> bool:
+    def _renewed_at_a_glance(self, began: float, known: int, seen: Seen) -> bool:
         """Renew the lease where nothing has changed since the last read; returns whether it did.
 
-        `began` is when it was begun, and `known` the newest counter that was known then.
+        `began` is when it was begun, and `known` the newest counter that was known then, which this host had `seen`.
+        Raises IntegrityFailure.
         """
         glance = self._vault.glance()
         if glance is None:
@@ -208,6 +213,7 @@ class Memory:
         with self._changed:
             if not present or sealed != self._sealed or self._head is None or self._head.counter < known:
                 return False
+            self._head.require_goes_on_from(seen)
             if self._vault.host.distrust is None:
                 self.ends, self._read_at = max(self.ends, began + self._seconds), began
                 self._changed.notify_all()
