@@ -316,7 +316,7 @@ def real_code_on_simulated_ground() -> Iterator[None]:
         mock.patch.multiple(
             store, structlog=_SILENT, Group=WatchedGroup, time=SimpleNamespace(sleep=waiting.sleep), **clock
         ),
-        mock.patch.multiple(store, read_schema=mock.Mock(), require_usable=mock.Mock()),  # all run one release
+        mock.patch.multiple(store, writes_to_its_files=lambda _: True),
         mock.patch.multiple(transaction, MOST_CHANGES_NAMED=6, statements_for=lambda _: statements, cursor_of=Cursor),
         mock.patch.multiple(change, MOST_CHANGES_NAMED=6, _CHANGES_FORGOTTEN_AT_ONCE=3, cursor_of=Cursor),
     ]
