@@ -239,7 +239,9 @@ class Connection:
         if before is None:
             return None
         beats = before[2] + values.get("beats_1", 0)
-        return self.write(table, {**rows, (place,): (*before[:2], beats, values.get("leaving", before[3]), *before[4:])})
+        return self.write(
+            table, {**rows, (place,): (*before[:2], beats, values.get("leaving", before[3]), *before[4:])}
+        )
 
     def _select(self, statement: Any) -> Any:
         text = str(statement)

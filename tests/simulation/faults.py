@@ -207,6 +207,14 @@ FAULTS: dict[str, Fault] = {
         "Who is behind by more epochs than rows are kept forgets nothing.",
         (Snapshot, "outdated_since", "        return None\n    rows", "        return []\n    rows"),
     ),
+    "switches-not-noted": _fault(
+        "Nobody notes that the database went on elsewhere, so that lost changes are made up for by others.",
+        (Head, "found_on", "timeline in (NOT_KNOWN, newest)", "True"),
+    ),
+    "switches-not-looked-at": _fault(
+        "Nobody compares what was seen with where the database went on elsewhere.",
+        (Head, "require_goes_on_from", "seen is not None", "False"),
+    ),
     "distrust-keeps-leases": _fault(
         "A host that does not trust the database goes on renewing its leases.",
         (Memory, "renew", "    if host.distrust is not None:\n", "    if False:\n"),
