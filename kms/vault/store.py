@@ -205,7 +205,12 @@ class Vault:
             head.require_not_before(self.host.counter)
             head.require_goes_on_from(self.host.seen)
             first.epoch = head.epoch
-            return Group(transaction, first, head.found_on(timeline), others_alive, held.pop_all())
+            going_on = head.found_on(timeline)
+            if going_on is not head:
+                # The row of a node that joined just before the failover may be lost, and that node hold a lease which
+                # the former primary has granted.
+                time.sleep(self.lease_seconds * _CLOCKS_DIFFER_BY)
+            return Group(transaction, first, going_on, others_alive, held.pop_all())
 
     def _end_turn(self, group: Group) -> None:
         if group.may_grow and self._turns.hand_over(lambda: setattr(self, "_open_group", group)):

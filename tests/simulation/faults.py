@@ -211,6 +211,10 @@ FAULTS: dict[str, Fault] = {
         "Nobody notes that the database went on elsewhere, so that lost changes are made up for by others.",
         (Head, "found_on", "timeline in (NOT_KNOWN, newest)", "True"),
     ),
+    "no-wait-after-a-failover": _fault(
+        "The first change after a failover does not wait for nodes whose rows were lost (found by this).",
+        (Vault, "_new_group", "time.sleep(", "("),
+    ),
     "switches-not-looked-at": _fault(
         "Nobody compares what was seen with where the database went on elsewhere.",
         (Head, "require_goes_on_from", "seen is not None", "False"),

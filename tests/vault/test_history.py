@@ -42,6 +42,7 @@ class Server:
             folder.mkdir(mode=0o700)
             shutil.copy(self.folder / "a" / "root.key", folder)
         self.vaults.append(open_vault(Settings(data_dir=folder, database_url=self.url)))
+        self.vaults[-1].lease_seconds = 0.01
         return self.vaults[-1]
 
     def kept(self) -> Rows:
