@@ -159,7 +159,9 @@ class Nature:
         self.world.database.state = {**state, "changes": rows}
 
     def fail_over(self) -> None:
-        """Another server takes over, without the last commits."""
+        """Another server takes over, without the last commits; a file of SQLite is put back where one host has it."""
+        if not self.world.database.is_postgresql and len(self.world.machines) > 1:
+            return
         self.world.go_back(self.rng.choice((1, 1, 2, 4)))
 
     def fail_over_unseen(self) -> None:
