@@ -77,17 +77,19 @@ class Head:
         """The digest of `table`; None if the head has none, and then the table counts as altered."""
         return self.digests.get(str(table.name))
 
-    def require_not_before(self, known: int) -> None:
-        """Raise IntegrityFailure if this head's counter is below `known`, the newest counter that was seen."""
+    def require_not_before(self, known: int, *seen: Seen | None) -> None:
+        """Raise IntegrityFailure unless this head goes on from the change `known` and from each head that was `seen`.
+
+        Of what was seen its counter must not be above this head's, and its branch be in this head's past.
+        """
+        known = max(known, *(each.counter for each in seen if each is not None), 0)
         if self.counter < known:
             raise IntegrityFailure(
                 f"The database is older than what was seen of it: it is at change {self.counter} of {known}."
             )
-
-    def require_goes_on_from(self, seen: Seen | None) -> None:
-        """Raise IntegrityFailure if what was `seen` is not in the past of this head, though its counter is higher."""
-        if seen is not None:
-            seen.require_kept(self.switches)
+        for each in seen:
+            if each is not None:
+                each.require_kept(self.switches)
 
     def sealed(self, keys: DerivedKeys) -> bytes:
         """For the table `head`: MessagePack of the fields, sealed."""

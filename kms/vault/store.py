@@ -202,8 +202,7 @@ class Vault:
                 self.nodes.node_id, asks_timeline=bool(self._tells_timeline)
             )
             head = self._last_head[1] if sealed == self._last_head[0] else Head.unsealed(self.derived_keys, sealed)
-            head.require_not_before(self.host.counter)
-            head.require_goes_on_from(self.host.seen)
+            head.require_not_before(self.host.counter, self.host.seen)
             first.epoch = head.epoch
             going_on = head.found_on(timeline)
             if going_on is not head:
@@ -271,7 +270,7 @@ class Vault:
             raise Unavailable("It was changed, but the database is away now. Look whether it holds.") from None
         if after.counter < made.counter:
             raise IntegrityFailure("The database went back: someone else writes to it.")
-        after.require_goes_on_from(made.seen)
+        after.require_not_before(0, made.seen)
 
     @contextmanager
     def untrusted(self) -> Iterator[Change]:
@@ -284,8 +283,7 @@ class Vault:
         known, seen = self.host.counter, self.host.seen
         with self.read() as snapshot:
             head = snapshot.head()
-        head.require_not_before(known)
-        head.require_goes_on_from(seen)
+        head.require_not_before(known, seen)
 
     def stop_trusting(self, reason: str) -> None:
         """Let no worker of this host use keys until an operator accepts the database as it is."""

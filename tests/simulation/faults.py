@@ -212,12 +212,12 @@ FAULTS: dict[str, Fault] = {
         (Head, "found_on", "timeline in (NOT_KNOWN, newest)", "True"),
     ),
     "no-wait-after-a-failover": _fault(
-        "The first change after a failover does not wait for nodes whose rows were lost (found by this).",
+        "The first change after a failover does not wait for nodes whose rows were lost.",
         (Vault, "_new_group", "time.sleep(", "("),
     ),
     "switches-not-looked-at": _fault(
         "Nobody compares what was seen with where the database went on elsewhere.",
-        (Head, "require_goes_on_from", "seen is not None", "False"),
+        (Head, "require_not_before", "each.require_kept(self.switches)", "pass"),
     ),
     "distrust-keeps-leases": _fault(
         "A host that does not trust the database goes on renewing its leases.",
