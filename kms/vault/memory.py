@@ -197,7 +197,7 @@ class Memory:
             self._changed.notify_all()
 
     def _renewed_at_a_glance(self, began: float) -> bool:
-        """Renew the lease where nothing has changed since the last read, counted from `began`; returns whether it did."""
+        """Renew the lease, from `began` on, if nothing has changed since the last read; returns whether it did."""
         known, seen = self._vault.host.counter, self._vault.host.seen
         glance = self._vault.glance()
         if glance is None:
