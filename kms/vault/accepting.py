@@ -13,13 +13,14 @@ from kms.vault.head import ACCEPTED_BEYOND, Head, digest_of
 from kms.vault.host import EPOCH
 from kms.vault.store import Vault
 
-_BEYOND_EVERY_VAULT = 1 << 61
+_BEYOND_EVERY_VAULT = 1 << 47  # the host's file keeps 48 bits
 
 
 def accept(vault: Vault, entry: str) -> None:
     """Write a new head for the current rows, together with the audit `entry`, and trust the database again.
 
-    The counter of the new head tells other nodes that the database was accepted. Rows with a wrong authentication
+    The counter of the new head tells other nodes that the database was accepted. It keeps no switches of its history:
+    the next change notes the timeline, beyond everything that was seen. Rows with a wrong authentication
     code are still refused. Raises Unavailable.
     """
     with vault.untrusted() as change:
@@ -29,7 +30,7 @@ def accept(vault: Vault, entry: str) -> None:
         change.connection.execute(delete(tables.changes))  # whoever sees the new epoch forgets everything
         change.put_head(after.sealed(vault.derived_keys))
         change.connection.commit()
-        vault.host.begin_anew(after.counter, after.epoch)
+        vault.host.begin_anew(after.seen, after.epoch)
 
 
 def _plausible(number: int) -> int:

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func
 from kms.errors import Unavailable
 from kms.keys.model import Key
 from kms.vault import names, tables
+from kms.vault.history import NOT_KNOWN, timeline_column
 from kms.vault.integrity import canonical
 from kms.vault.records import table_of, to_row
 from kms.vault.rows import OutboxEntry
@@ -143,18 +144,22 @@ class Change(Snapshot):
             before = {"seen": epoch - MOST_CHANGES_NAMED}
             self._statements.made(_old_changes).run(self._cursor, before)
 
-    def locked_head(self, node_id: str = "") -> tuple[bytes, bool]:
-        """The sealed head, locked until this transaction ends, and whether there are nodes other than `node_id`.
+    def locked_head(self, node_id: str = "", *, asks_timeline: bool = False) -> tuple[bytes, bool, int]:
+        """The sealed head, locked until this transaction ends, whether there are nodes other than `node_id`, and the
+        timeline that the database is on: `NOT_KNOWN` unless it is asked.
 
         Raises IntegrityFailure unless there is exactly one head.
         """
         others = cursor_of(self.connection)
+        look = _others_and_timeline if asks_timeline else _others
         with self.together():
             self._statements.made(_locked_head).run(self._cursor, {})
             # A statement of its own: on PostgreSQL one that waits for a lock goes on with what it saw before it
             # waited, and would not see a node that joined meanwhile.
-            self._statements.made(_a_node_other_than).run(others, {"node_id": node_id})
-        return self._only_head(self._cursor.fetchall()), others.fetchone() is not None
+            self._statements.made(look).run(others, {"node_id": node_id})
+        others_alive, *timeline = others.fetchone()
+        sealed = self._only_head(self._cursor.fetchall())
+        return sealed, bool(others_alive), int(timeline[0], 16) if timeline else NOT_KNOWN
 
     def put_head(self, sealed: bytes) -> None:
         """Put a head where there may be none or several."""
@@ -215,8 +220,16 @@ def _locked_head() -> Any:
     return select(tables.head).with_for_update(of=tables.head)
 
 
+def _others() -> Any:
+    return select(_a_node_other_than())
+
+
+def _others_and_timeline() -> Any:
+    return select(_a_node_other_than(), timeline_column())
+
+
 def _a_node_other_than() -> Any:
-    return select(tables.nodes.c.node_id).where(tables.nodes.c.node_id != bindparam("node_id")).limit(1)
+    return select(tables.nodes.c.node_id).where(tables.nodes.c.node_id != bindparam("node_id")).exists()
 
 
 def _new_head() -> Any:

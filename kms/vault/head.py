@@ -13,13 +13,14 @@ It is sealed because the sums of known rows would let an attacker choose others 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 from sqlalchemy import Table
 
 from kms.errors import IntegrityFailure, Unavailable
+from kms.vault.history import FIRST_BRANCH, FIRST_TIMELINE, MOST_SWITCHES, NOT_KNOWN, Seen, Switch
 from kms.vault.integrity import canonical
 from kms.vault.keyset import FIRST
 from kms.vault.sealing import DerivedKeys, SealBroken, UnknownRootKey
@@ -48,7 +49,8 @@ class Head:
 
     `last_entry` is the number of the newest audit entry in the outbox. The numbers up to it have no gaps, except for
     the `lost_entries` that were missing when an operator accepted the database. No row is under a root key before
-    `oldest_root_key`.
+    `oldest_root_key`. `switches` are the newest failovers of the database that changes have found, oldest first; a
+    database that always was on the first timeline, or tells none, has none.
     """
 
     counter: int
@@ -57,24 +59,46 @@ class Head:
     digests: Mapping[str, TableDigest] = field(default_factory=dict)
     lost_entries: int = 0
     oldest_root_key: int = FIRST
+    switches: tuple[Switch, ...] = ()
+
+    @property
+    def seen(self) -> Seen:
+        """What whoever has seen this head remembers of it."""
+        return Seen(self.counter, self.switches[-1].branch if self.switches else FIRST_BRANCH)
+
+    def found_on(self, timeline: int) -> Head:
+        """This head as a change goes on from it that finds the database on `timeline`."""
+        newest = self.switches[-1].timeline if self.switches else FIRST_TIMELINE
+        if timeline in (NOT_KNOWN, newest):
+            return self
+        return replace(self, switches=(*self.switches, Switch.to(timeline, self.counter))[-MOST_SWITCHES:])
 
     def digest(self, table: Table) -> TableDigest | None:
         """The digest of `table`; None if the head has none, and then the table counts as altered."""
         return self.digests.get(str(table.name))
 
-    def require_not_before(self, known: int) -> None:
-        """Raise IntegrityFailure if this head's counter is below `known`, the newest counter that was seen."""
+    def require_not_before(self, known: int, *seen: Seen | None) -> None:
+        """Raise IntegrityFailure unless this head goes on from the change `known` and from each head that was `seen`.
+
+        Of what was seen its counter must not be above this head's, and its branch be in this head's past.
+        """
+        known = max(known, *(each.counter for each in seen if each is not None), 0)
         if self.counter < known:
             raise IntegrityFailure(
                 f"The database is older than what was seen of it: it is at change {self.counter} of {known}."
             )
+        for each in seen:
+            if each is not None:
+                each.require_kept(self.switches)
 
     def sealed(self, keys: DerivedKeys) -> bytes:
         """For the table `head`: MessagePack of the fields, sealed."""
         digests = {name: (each.count, each.total.to_bytes(_SUM_BYTES)) for name, each in self.digests.items()}
         fields: tuple[Any, ...] = (self.counter, self.epoch, self.last_entry, digests, self.lost_entries)
-        if self.oldest_root_key != FIRST:  # releases from before it was there read all others
+        if self.oldest_root_key != FIRST or self.switches:  # releases from before these were there read all others
             fields = (*fields, self.oldest_root_key)
+        if self.switches:
+            fields = (*fields, self.switches)
         return keys.seal_head(msgspec.msgpack.encode(fields))
 
     @staticmethod
@@ -94,7 +118,13 @@ class Head:
         read = {name: TableDigest(count, int.from_bytes(total)) for name, (count, total) in fields.digests.items()}
         keys.retire_before(fields.oldest_root_key)
         return Head(
-            fields.counter, fields.epoch, fields.last_entry, read, fields.lost_entries, fields.oldest_root_key
+            fields.counter,
+            fields.epoch,
+            fields.last_entry,
+            read,
+            fields.lost_entries,
+            fields.oldest_root_key,
+            fields.switches,
         )
 
 
@@ -105,6 +135,7 @@ class _Fields(msgspec.Struct, array_like=True):
     digests: dict[str, tuple[int, bytes]]
     lost_entries: int
     oldest_root_key: int = FIRST
+    switches: tuple[Switch, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(_Fields)

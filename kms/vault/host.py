@@ -3,8 +3,10 @@
 The file holds the newest epoch and the newest counter of the head (see `head`) that this host has seen. The epoch is
 written after each commit that outdates something, before the request is answered. So a worker sees without asking the
 database whether it may still answer from memory. The counter survives a restart: a database with a lower counter is
-an older copy. If that or another inconsistency is found, the reason is kept in the file until an operator accepts the
-database. Several processes may write the counter at the same moment, so each has a word of its own for it.
+an older copy. The branch of its history (see `history`) stands in the same word, so that a database which has lost
+changes and made others is noticed too. If that or another inconsistency is found, the reason is kept in the file
+until an operator accepts the database. Several processes may write the counter at the same moment, so each has a word
+of its own for it.
 
 Changes on one host happen one after the other: the process that has the turn begins, commits, and writes the epoch
 before the next one may begin, so that neither number ever goes back.
@@ -26,11 +28,12 @@ from pathlib import Path
 
 from kms.errors import StartError, Unavailable
 from kms.files import fault_of, private_directory
+from kms.vault.history import Seen
 
 _SIZE = 4096
 _FORMAT = b"KMSHOST1"
 EPOCH, _COUNTER = 1, 2  # words of 64 bits, aligned, so that each is read and written whole
-_COUNTERS = slice(128, 512)  # a process writes into one word of these, so that none takes back what another saw
+_COUNTERS = slice(128, 512)  # a process writes what it saw into one of these; none takes back what another saw
 _IDENTITY = slice(64, 192)
 _NODE_ID = slice(192, 208)
 _DISTRUST = slice(256, 1024)
@@ -73,22 +76,32 @@ class Host:
     @property
     def counter(self) -> int:
         """The newest counter that this host has seen."""
-        return max(self.words[_COUNTER], max(self.words[_COUNTERS]))
+        return max(self.words[_COUNTER], self.seen.counter)
 
-    def saw(self, counter: int) -> None:
-        """Remember that the head was at `counter`."""
+    @property
+    def seen(self) -> Seen:
+        """The newest of what this release has seen on this host."""
+        return Seen.in_word(max(self.words[_COUNTERS]))
+
+    def saw(self, seen: Seen) -> None:
+        """Remember it."""
         with self._seeing:
-            for at in (self._own_word(), _COUNTER):  # the second is where the releases before this one look
-                if counter > self.words[at]:
-                    self.words[at] = counter
+            # The second is where the releases before this one look.
+            for at, value in ((self._own_word(), seen.word), (_COUNTER, seen.counter)):
+                if value > self.words[at]:
+                    self.words[at] = value
 
     def announce(self, epoch: int) -> None:
         """Tell every process of this host that something is outdated; only the one that has the turn may call it."""
         self.words[EPOCH] = max(epoch, self.words[EPOCH])
 
-    def begin_anew(self, counter: int, epoch: int) -> None:
+    def begin_anew(self, seen: Seen, epoch: int) -> None:
         """Trust the database as it is now, at these numbers, even if the file was damaged and says higher ones."""
-        self.words[_COUNTER] = counter
+        self.saw(seen)
+        for at, word in enumerate(self.words[_COUNTERS], _COUNTERS.start):
+            if word > seen.word:
+                self.words[at] = seen.word
+        self.words[_COUNTER] = seen.counter
         self.words[EPOCH] = epoch
         self.distrust = None
 
@@ -158,7 +171,7 @@ def newest_seen(directory: Path, vault_id: bytes) -> tuple[int, int]:
     if len(kept) < _SIZE or not kept.startswith(_FORMAT):
         raise StartError(f"{path} is not a file of this service. Move it away.")
     words = memoryview(kept).cast("Q")
-    return max(words[_COUNTER], max(words[_COUNTERS])), words[EPOCH]
+    return max(words[_COUNTER], Seen.in_word(max(words[_COUNTERS])).counter), words[EPOCH]
 
 
 class _TimedLock:

@@ -156,15 +156,15 @@ class Memory:
         host = self._vault.host
         began = steady_seconds()
         # What is known now must be in what is read next.
-        known = max(host.counter, self._head.counter if self._head else 0)
-        if self._renewed_at_a_glance(began, known):
+        known, seen, own = host.counter, host.seen, self._head.seen if self._head else None
+        if self._renewed_at_a_glance(began):
             return
         with self._vault.read() as snapshot:
             sealed = snapshot.sealed_head()
             head = (
                 self._head if self._head and sealed == self._sealed else Head.unsealed(snapshot.derived_keys, sealed)
             )
-            head.require_not_before(known)
+            head.require_not_before(known, seen, own)
             present = self._vault.nodes.look(snapshot)
             is_new = head is not self._head
             names = snapshot.outdated_since(self.epoch, head.epoch) if is_new else []
@@ -189,25 +189,24 @@ class Memory:
             if current is None or head.counter > current.counter:
                 self._head, self._sealed = head, sealed
             self.epoch = max(self.epoch, head.epoch)
-            host.saw(head.counter)
+            host.saw(head.seen)
             if host.distrust is not None:
                 return  # another thread has just found something
             self.ends = max(self.ends, began + self._seconds)
             self._read_at = began
             self._changed.notify_all()
 
-    def _renewed_at_a_glance(self, began: float, known: int) -> bool:
-        """Renew the lease where nothing has changed since the last read; returns whether it did.
-
-        `began` is when it was begun, and `known` the newest counter that was known then.
-        """
+    def _renewed_at_a_glance(self, began: float) -> bool:
+        """Renew the lease, from `began` on, if nothing has changed since the last read; returns whether it did."""
+        known, seen = self._vault.host.counter, self._vault.host.seen
         glance = self._vault.glance()
         if glance is None:
             return False
         sealed, present = glance
         with self._changed:
-            if not present or sealed != self._sealed or self._head is None or self._head.counter < known:
+            if not present or sealed != self._sealed or self._head is None:
                 return False
+            self._head.require_not_before(known, seen)
             if self._vault.host.distrust is None:
                 self.ends, self._read_at = max(self.ends, began + self._seconds), began
                 self._changed.notify_all()

@@ -19,6 +19,7 @@ from kms.vault import first_release, keyslots, new_root_keys, tables, upgrading
 from kms.vault.change import Change
 from kms.vault.database import connect
 from kms.vault.head import Head, TableDigest
+from kms.vault.history import timeline_of
 from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.keyslots import SealRecord
@@ -281,6 +282,7 @@ def make_head(connection: Connection, derived_keys: DerivedKeys, before: set[str
     stored = connection.execute(select(tables.head.c.sealed)).scalar()
     if stored is not None:
         head = Head.unsealed(derived_keys, bytes(stored))
+        head = head.found_on(timeline_of(connection))
         after = replace(head, counter=head.counter + 1, digests={**new, **head.digests})
         connection.execute(update(tables.head).values(sealed=after.sealed(derived_keys)))
         return
@@ -294,7 +296,7 @@ def _write_in_head(connection: Connection, derived_keys: DerivedKeys, slot: Keys
     """Insert a keyslot, and count it into the head."""
     change = Change(connection, derived_keys)
     change.insert(slot)
-    head = change.head()
+    head = change.head().found_on(timeline_of(connection))
     digests = dict(head.digests)
     for name, (count, total) in change.terms.items():
         digests[name] = digests.get(name, TableDigest()).plus(count, total)

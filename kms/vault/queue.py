@@ -70,10 +70,11 @@ class Turns:
 
 @dataclass
 class Group:
-    """The changes that are committed in one transaction. It began with `head` and the change `first`.
+    """The changes that are committed in one transaction. It began with the change `first`.
 
-    `held` is released at its end. `others_alive` says whether other nodes may hold leases. `committed` gets the time
-    of the commit, or the exception that ended the group.
+    `head` is the one that it goes on from, and once it is committed the one that it made. `held` is released at its
+    end. `others_alive` says whether other nodes may hold leases. `committed` gets the time of the commit, or the
+    exception that ended the group.
     """
 
     transaction: RootTransaction
@@ -133,7 +134,7 @@ class Group:
         epoch = head.epoch + 1 if self.outdated else head.epoch
         last_entry = head.last_entry + len(self.entries)
         oldest = max(head.oldest_root_key, self.oldest_root_key)
-        return Head(head.counter + 1, epoch, last_entry, digests, head.lost_entries, oldest)
+        return Head(head.counter + 1, epoch, last_entry, digests, head.lost_entries, oldest, head.switches)
 
     def close(self, fault: BaseException | None = None) -> None:
         """Let go of everything, and tell the members how it ended."""

@@ -25,6 +25,7 @@ from kms.vault import new_root_keys, tables
 from kms.vault.change import Change
 from kms.vault.database import is_full, is_read_only, writes_to_its_files
 from kms.vault.head import Head
+from kms.vault.history import NOT_KNOWN, timeline_of
 from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.nodes import Nodes
@@ -94,6 +95,7 @@ class Vault:
         self.glances = False
         self.before_joining: Callable[[Change], None] = _anyone_may_join
         self._is_full = False
+        self._tells_timeline: bool | None = None
         self._last_head = b"", Head(0, 0, 0)  # what this process has sealed last it need not unseal
 
     def _new_root_key(self, number: int) -> Keyset:
@@ -157,7 +159,7 @@ class Vault:
         committed_at = group.committed.result()
         self.observe("change", steady_seconds() - began)
         if change.outdated and group.others_alive:
-            self._outlast_leases(group.head.counter, committed_at)
+            self._outlast_leases(group.head, committed_at)
 
     def database_ahead(self, clock: Clock) -> timedelta:
         """By how much the database's clock is ahead of `clock`; none where it is this host's. Raises Unavailable."""
@@ -186,6 +188,9 @@ class Vault:
             raise
 
     def _new_group(self) -> Group:
+        if self._tells_timeline is None:
+            with self._reading.connect() as connection, connection.begin():
+                self._tells_timeline = timeline_of(connection) != NOT_KNOWN
         with ExitStack() as held:
             held.enter_context(self.host.turn())
             connection = held.enter_context(self._writing.connect())
@@ -193,11 +198,18 @@ class Vault:
             if self.host.distrust is not None:
                 raise IntegrityFailure(f"{self.host.distrust} Nothing is changed until an operator accepts it.")
             first = Change(connection, self.derived_keys)
-            sealed, others_alive = first.locked_head(self.nodes.node_id)
+            sealed, others_alive, timeline = first.locked_head(
+                self.nodes.node_id, asks_timeline=bool(self._tells_timeline)
+            )
             head = self._last_head[1] if sealed == self._last_head[0] else Head.unsealed(self.derived_keys, sealed)
-            head.require_not_before(self.host.counter)
+            head.require_not_before(self.host.counter, self.host.seen)
             first.epoch = head.epoch
-            return Group(transaction, first, head, others_alive, held.pop_all())
+            going_on = head.found_on(timeline)
+            if going_on is not head:
+                # The row of a node that joined just before the failover may be lost, and that node hold a lease which
+                # the former primary has granted.
+                time.sleep(self.lease_seconds * _CLOCKS_DIFFER_BY)
+            return Group(transaction, first, going_on, others_alive, held.pop_all())
 
     def _end_turn(self, group: Group) -> None:
         if group.may_grow and self._turns.hand_over(lambda: setattr(self, "_open_group", group)):
@@ -229,7 +241,8 @@ class Vault:
         self._make_durable(group)
         self._note_full(False)
         self._last_head = sealed, head
-        self.host.saw(head.counter)
+        group.head = head
+        self.host.saw(head.seen)
         for memory in list(self.memories):
             memory.committed(head, sealed, group.outdated)
         if group.outdated:
@@ -246,7 +259,7 @@ class Vault:
         if not writes_to_its_files(group.first.connection):
             raise Unavailable(_TAKEN_AWAY, retry_after=5)
 
-    def _outlast_leases(self, counter: int, committed_at: float) -> None:
+    def _outlast_leases(self, made: Head, committed_at: float) -> None:
         # Every lease that another node was granted before the commit was taken from a read that began before it,
         # and ends at the latest `lease_seconds` after that read.
         time.sleep(max(0.0, committed_at + self.lease_seconds * _CLOCKS_DIFFER_BY - steady_seconds()))
@@ -255,8 +268,9 @@ class Vault:
                 after = snapshot.head()
         except Unavailable:
             raise Unavailable("It was changed, but the database is away now. Look whether it holds.") from None
-        if after.counter <= counter:
+        if after.counter < made.counter:
             raise IntegrityFailure("The database went back: someone else writes to it.")
+        after.require_not_before(0, made.seen)
 
     @contextmanager
     def untrusted(self) -> Iterator[Change]:
@@ -266,10 +280,10 @@ class Vault:
 
     def require_newest(self) -> None:
         """Raise IntegrityFailure where the head is older than what this host has seen, altered, or missing."""
-        known = self.host.counter
+        known, seen = self.host.counter, self.host.seen
         with self.read() as snapshot:
             head = snapshot.head()
-        head.require_not_before(known)
+        head.require_not_before(known, seen)
 
     def stop_trusting(self, reason: str) -> None:
         """Let no worker of this host use keys until an operator accepts the database as it is."""

@@ -17,13 +17,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first episode; the next ones count up")
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--fault", choices=sorted(FAULTS), help="put this fault into the code on purpose")
-    parser.add_argument("--overtaking", action="store_true", help="also what 0025 says that nobody notices")
     parser.add_argument("--trace", type=int, default=60, help="how many of the last steps to tell")
     given = parser.parse_args()
     began = time.perf_counter()
     try:
         with with_fault(given.fault):
-            outcome = simulate(given.seed, given.steps, overtaking=given.overtaking)
+            outcome = simulate(given.seed, given.steps)
     except Violation as violation:
         print("\n".join(violation.trace[len(violation.trace) - given.trace :]))
         print(f"\n{violation}\nAgain: --seed {violation.seed}{f' --fault {given.fault}' if given.fault else ''}")

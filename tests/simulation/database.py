@@ -8,6 +8,7 @@ the locked row. It can be away, cut off from a machine, and go back to what it w
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,7 +44,7 @@ class Database:
         self.history: deque[State] = deque(maxlen=_REMEMBERED)
         self.away = False
         self.cut_off: set[Machine] = set()
-        self.generation = 0
+        self.timeline = 1
         self.writer: Connection | None = None
         self.open: set[Connection] = set()
         self._waiting: list[Logical] = []
@@ -96,6 +97,7 @@ class Database:
 
     def go_back(self, commits: int) -> None:
         """Another server takes over, which has not got the last commits."""
+        self.timeline += 1
         for connection in list(self.open):
             self.abort(connection)
         for _ in range(min(commits, len(self.history))):
@@ -214,7 +216,13 @@ class Connection:
         self.travel()
         return result
 
+    def begin_nested(self) -> Any:
+        """A part that fails alone; none does here."""
+        return nullcontext()
+
     def _carry_out(self, statement: Any) -> Any:
+        if isinstance(statement, Select) and not statement.get_final_froms():
+            return SimpleNamespace(scalar_one=lambda: f"{self.database.timeline:08X}")
         if isinstance(statement, Select):
             return self._select(statement)
         table, values = statement.table, statement.compile().params
@@ -231,7 +239,9 @@ class Connection:
         if before is None:
             return None
         beats = before[2] + values.get("beats_1", 0)
-        return self.write(table, {**rows, (place,): (*before[:2], beats, values.get("leaving", before[3]))})
+        return self.write(
+            table, {**rows, (place,): (*before[:2], beats, values.get("leaving", before[3]), *before[4:])}
+        )
 
     def _select(self, statement: Any) -> Any:
         text = str(statement)
@@ -353,11 +363,19 @@ class Statement:
 
     def _lock_head_and_look(self, connection: Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         """One statement for both: what it says of nodes it saw before it waited for the lock."""
-        others = any(row[0] != values["node_id"] for row in connection.seen["nodes"].values())
-        return [(*row, others) for row in self._lock_head(connection, values)]
+        others, timeline = self._look(connection, values)
+        return [(*row, others, int(timeline, 16)) for row in self._lock_head(connection, values)]
 
     def _look_for_others(self, connection: Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        return [row for row in connection.seen["nodes"].values() if row[0] != values["node_id"]]
+        return [self._look(connection, values)[:1]]
+
+    def _look_for_others_and_ask(self, connection: Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        return [self._look(connection, values)]
+
+    @staticmethod
+    def _look(connection: Connection, values: dict[str, Any]) -> tuple[bool, str]:
+        others = any(row[0] != values["node_id"] for row in connection.seen["nodes"].values())
+        return others, f"{connection.database.timeline:08X}"
 
     def _write_head(self, connection: Connection, values: dict[str, Any]) -> None:
         connection.write(tables.head, {(1,): (1, values["sealed"])})
@@ -373,7 +391,8 @@ class Statement:
 
 _MADE = {
     "_locked_head": ("lock_head", tables.head),
-    "_a_node_other_than": ("look_for_others", tables.nodes),
+    "_others_and_timeline": ("look_for_others_and_ask", tables.nodes),
+    "_others": ("look_for_others", tables.nodes),
     "_locked_head_and_others": ("lock_head_and_look", tables.head),
     "_new_head": ("write_head", tables.head),
     "_changes_between": ("changes_between", tables.changes),

@@ -124,7 +124,8 @@ FAULTS: dict[str, Fault] = {
             "    others = cursor_of(self.connection)\n",
             "    def _locked_head_and_others(): pass\n"
             "    rows = self._statements.made(_locked_head_and_others).rows(self._cursor, {'node_id': node_id})\n"
-            "    return self._only_head(rows), bool(rows[0][2])\n    others = cursor_of(self.connection)\n",
+            "    return self._only_head(rows), bool(rows[0][2]), rows[0][3]\n"
+            "    others = cursor_of(self.connection)\n",
         ),
     ),
     "cells-off-after-the-epoch": _fault(
@@ -192,11 +193,11 @@ FAULTS: dict[str, Fault] = {
     ),
     "counter-not-remembered": _fault(
         "The host does not remember the counter that it saw.",
-        (Host, "saw", "counter > self.words[at]", "False"),
+        (Host, "saw", "value > self.words[at]", "False"),
     ),
     "counter-in-one-word": _fault(
         "The processes of a host write the counter into the same word (found by this).",
-        (Host, "saw", "(self._own_word(), _COUNTER)", "(_COUNTER,)"),
+        (Host, "saw", "(self._own_word(), seen.word)", "(_COUNTERS.start, seen.word)"),
     ),
     "pruned-rows-passed-over": _fault(
         "Only named cells are switched off where rows of changes were pruned.",
@@ -205,6 +206,18 @@ FAULTS: dict[str, Fault] = {
     "too-old-passed-over": _fault(
         "Who is behind by more epochs than rows are kept forgets nothing.",
         (Snapshot, "outdated_since", "        return None\n    rows", "        return []\n    rows"),
+    ),
+    "switches-not-noted": _fault(
+        "Nobody notes that the database went on elsewhere, so that lost changes are made up for by others.",
+        (Head, "found_on", "timeline in (NOT_KNOWN, newest)", "True"),
+    ),
+    "no-wait-after-a-failover": _fault(
+        "The first change after a failover does not wait for nodes whose rows were lost.",
+        (Vault, "_new_group", "time.sleep(", "("),
+    ),
+    "switches-not-looked-at": _fault(
+        "Nobody compares what was seen with where the database went on elsewhere.",
+        (Head, "require_not_before", "each.require_kept(self.switches)", "pass"),
     ),
     "distrust-keeps-leases": _fault(
         "A host that does not trust the database goes on renewing its leases.",

@@ -44,6 +44,10 @@ class Nature:
             self._deeds = [self.leave, *rng.choice(([], [self.lose_power, self.pause_long]))]
             self.scheduler.temper = Temper(10 ** rng.uniform(-3.5, -2.5), stall_probability=0.03, longest_stall=0.3)
 
+        if world.database.is_postgresql and rng.random() < 0.2:  # lost changes are made up for by others
+            self._hosts, self._pace = 2, 0.5
+            self._deeds = [self.fail_over_unseen, self.fail_over_unseen, self.kill]
+
     def begin(self) -> None:
         """The first machine makes the things; then all that there are begin."""
         world, rng = self.world, self.rng
@@ -155,8 +159,24 @@ class Nature:
         self.world.database.state = {**state, "changes": rows}
 
     def fail_over(self) -> None:
-        """Another server takes over, without the last commits."""
+        """Another server takes over, without the last commits; a file of SQLite is put back where one host has it."""
+        if not self.world.database.is_postgresql and len(self.world.machines) > 1:
+            return
         self.world.go_back(self.rng.choice((1, 1, 2, 4)))
+
+    def fail_over_unseen(self) -> None:
+        """One machine changes alone for a while, and what it did is lost while it sleeps and the others go on."""
+        alone = self._some_machine()
+        for other in self.world.machines:
+            if other is not alone:
+                self._cut(other, 0.4)
+        lost = self.rng.choice((1, 2, 4))
+
+        def fail_over() -> None:
+            self._stop(self._living(alone), self.rng.uniform(0.3, 2))
+            self.world.go_back(lost)
+
+        self._later(0.39, fail_over)
 
     def kill(self) -> None:
         """A process dies, and another takes its place."""

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from unittest import mock
 
-from kms.vault import sealing
+from kms.vault import history, sealing
 from tests.simulation import current
 from tests.simulation.nature import Nature
 from tests.simulation.scheduler import Scheduler
@@ -28,7 +28,7 @@ class Outcome:
     done: Counter[str] = field(default_factory=Counter)
 
 
-def simulate(seed: int, steps: int, *, overtaking: bool = False) -> Outcome:
+def simulate(seed: int, steps: int) -> Outcome:
     """Episodes from `seed` on, of `EPISODE_STEPS` and more each, until `steps` were done. Raises Violation."""
     outcome = Outcome()
     collects = gc.isenabled()
@@ -38,7 +38,7 @@ def simulate(seed: int, steps: int, *, overtaking: bool = False) -> Outcome:
     try:
         with real_code_on_simulated_ground():
             while outcome.steps < steps:
-                _episode(seed + outcome.episodes, min(EPISODE_STEPS, steps), outcome, overtaking=overtaking)
+                _episode(seed + outcome.episodes, min(EPISODE_STEPS, steps), outcome)
                 gc.collect()
     finally:
         gc.unfreeze()
@@ -47,11 +47,14 @@ def simulate(seed: int, steps: int, *, overtaking: bool = False) -> Outcome:
     return outcome
 
 
-def _episode(seed: int, steps: int, outcome: Outcome, *, overtaking: bool) -> None:
+def _episode(seed: int, steps: int, outcome: Outcome) -> None:
     scheduler = current.scheduler = Scheduler(seed)
     is_postgresql = scheduler.rng.random() < 0.7
-    with mock.patch.object(sealing.os, "urandom", scheduler.rng.randbytes):
-        world = World(scheduler, is_postgresql=is_postgresql, overtaking=overtaking)
+    with (
+        mock.patch.object(sealing.os, "urandom", scheduler.rng.randbytes),
+        mock.patch.object(history.secrets, "randbelow", scheduler.rng.randrange),
+    ):
+        world = World(scheduler, is_postgresql=is_postgresql)
         nature = Nature(world, steps)
         nature.begin()
         try:

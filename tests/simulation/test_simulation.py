@@ -11,7 +11,8 @@ from tests.simulation.scheduler import Violation
 
 _FOUND_WITHIN_STEPS = 2_000_000
 _FOUND_SOONEST = ["not-announced", "no-wait-for-leases", "follower-passed-over", "refused-change-stays"]
-_NOT_FOUND_YET = {"clocks-taken-for-equal"}  # a window of 5 ms: not found in some millions of steps; see decision 25
+# A window of 5 ms; a node that joins in lost changes: not found in millions of steps, see decisions 25 and 29.
+_NOT_FOUND_YET = {"clocks-taken-for-equal", "no-wait-after-a-failover"}
 
 
 def test_the_promises_hold() -> None:

@@ -17,6 +17,7 @@ from kms.keys.model import Alias
 from kms.secret import Secret
 from kms.vault import change, host, memory, names, nodes, queue, store, tables, transaction
 from kms.vault.head import Head
+from kms.vault.history import Seen
 from kms.vault.host import _COUNTER, EPOCH, Host
 from kms.vault.keyset import Keyset
 from kms.vault.memory import Cache, Cell, Memory
@@ -59,16 +60,19 @@ class Words:
             if value < before:
                 scheduler.fail(f"the epoch of a host went back from {before} to {value}")
             return
-        scheduler.say("tells its host that it saw change", value)
-        counter = max(self.values[_COUNTER:])
+        scheduler.say("tells its host that it saw change", value if at == _COUNTER else Seen.in_word(value).counter)
+        counter = self._newest()
         if counter < self.counter:
             scheduler.fail(f"the counter of a host went back from {self.counter} to {counter}")
         self.counter = counter
 
+    def _newest(self) -> int:
+        return max(self.values[_COUNTER], Seen.in_word(max(self.values[_COUNTERS])).counter)
+
     def lose(self, kept: list[int]) -> None:
         """The machine lost its power, and only what was `kept` is there again."""
         self.values[:] = kept
-        self.counter = max(kept[_COUNTER:])
+        self.counter = self._newest()
 
 
 class Shared:
@@ -307,12 +311,12 @@ def real_code_on_simulated_ground() -> Iterator[None]:
             memory, threading=_THREADS, structlog=_SILENT, Cell=WatchedCell, OrderedDict=Entries, **clock
         ),
         mock.patch.multiple(host, _COUNTERS=_COUNTERS),
-        mock.patch.multiple(nodes, _BEAT_SECONDS=0.4, SILENT_SECONDS=1.5, **clock),
+        mock.patch.multiple(nodes, _BEAT_SECONDS=0.4, _SILENT_SECONDS=1.5, **clock),
         mock.patch.multiple(queue, threading=_THREADS, **clock),
         mock.patch.multiple(
             store, structlog=_SILENT, Group=WatchedGroup, time=SimpleNamespace(sleep=waiting.sleep), **clock
         ),
-        mock.patch.multiple(store, read_schema=mock.Mock(), require_usable=mock.Mock()),  # all run one release
+        mock.patch.multiple(store, writes_to_its_files=lambda _: True),
         mock.patch.multiple(transaction, MOST_CHANGES_NAMED=6, statements_for=lambda _: statements, cursor_of=Cursor),
         mock.patch.multiple(change, MOST_CHANGES_NAMED=6, _CHANGES_FORGOTTEN_AT_ONCE=3, cursor_of=Cursor),
     ]

@@ -28,7 +28,7 @@ class Refused(NotFound):
 class World:
     """All machines on one database, and what was promised. `done` counts what happened."""
 
-    def __init__(self, scheduler: Scheduler, *, is_postgresql: bool, overtaking: bool) -> None:
+    def __init__(self, scheduler: Scheduler, *, is_postgresql: bool) -> None:
         self.scheduler, self.rng = scheduler, scheduler.rng
         self.database = Database(is_postgresql=is_postgresql)
         self.machines: list[Shared] = []
@@ -40,12 +40,10 @@ class World:
         self.kept_from_committing: set[int] = set()
         self.lost: set[tuple[str, int]] = set()
         self.must_notice: dict[Machine, float] = {}
-        self.may_miss: set[Machine] = set()
         self.went_back = False
         self.quiet = False
         self.done: Counter[str] = Counter()
         self.on_commit: Callable[[], None] = lambda: None
-        self._overtaking = overtaking
         digests = {str(table.name): TableDigest() for table in tables.digested_tables()}
         self.database.state["head"] = {(1,): (1, Head(1, 1, 0, digests).sealed(KEYS))}
         current.committed = self.committed
@@ -90,7 +88,6 @@ class World:
         some = self.rng.sample(THINGS, 2)
         kind = self.rng.random()
         promised, listed = [self.promised[thing] for thing in some], self.listed[some[0]]
-        machine = worker.process.machine
         began = self.scheduler.now
         try:
             if kind < 0.6:
@@ -104,8 +101,6 @@ class World:
             return
         self.done["uses"] += 1
         worker.last_used[some[0]] = began
-        if machine in self.may_miss:
-            return
         what = "the list of" if kind >= 0.9 else ""
         holds = self.listed if kind >= 0.9 else self.promised  # less, where the database went back meanwhile
         if any(seen < min(must, holds[thing]) for seen, must, thing in zip(got, promised, some, strict=False)):
@@ -214,18 +209,14 @@ class World:
         is_accepted = new.counter >= old.counter + ACCEPTED_BEYOND
         if is_accepted:
             self.must_notice.clear()
-            self.may_miss.clear()
         elif new.counter != old.counter + 1 or new.epoch not in (old.epoch, old.epoch + 1):
             self.scheduler.fail(
                 f"a commit moved the head from {old.counter}, {old.epoch} to {new.counter}, {new.epoch}"
             )
         self.scheduler.say("the head is now at", f"change {new.counter}, epoch {new.epoch}")
-        if not self._overtaking:
-            for shared in self.machines:
-                known = shared.words.counter
-                if shared.machine in self.must_notice and shared.distrusted_at is None and new.counter >= known:
-                    self.done["overtaken"] += 1
-                    self.may_miss.add(shared.machine)
+        for shared in self.machines:
+            if shared.machine in self.must_notice and shared.distrusted_at is None:
+                self.done["overtaken"] += new.counter == shared.words.counter
         self.on_commit()
 
     def announced(self, epoch: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pytest
 
 from helpers.postgres_server import PostgresServer, require_postgres
 from helpers.running import Running, Start, wait_until
-from helpers.trio import FLAGS, encrypts, seconds_until
+from helpers.trio import FLAGS, encrypts, seconds_until, with_root_key
 from kms.config import Settings
 from kms.errors import StartError
 from kms.vault.opening import open_vault
@@ -91,3 +92,52 @@ def test_a_replica_that_lost_a_revocation_is_not_trusted(replicated: Replicated,
     wait_until(lambda: "integrity-failure" in node.curl("POST", "/api/v1/keys/lost/encrypt", {"plaintext": ""}).text)
     assert encrypts(node, "kept") == 503
     assert "KEYS ARE NOT USED" in node.log.read_text()
+
+
+def _signal(node: Running, how: signal.Signals) -> None:
+    for pid in (node.process.pid, *node.worker_pids()):
+        os.kill(pid, how)
+
+
+def test_what_was_lost_is_noticed_also_after_more_changes_than_were_lost(
+    start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    require_postgres()
+    primary = PostgresServer.new(max_connections="60").initialize().start()
+    primary.ask("CREATE DATABASE vault")
+    made = Replicated(primary, primary.standby())
+    try:
+        a = start(*FLAGS, "--database-url", made.url)
+        folders = [with_root_key(tmp_path_factory.mktemp(name), a) for name in ("b", "c")]
+        c = start(*FLAGS, "--database-url", made.url, folder=folders[1], login=False)
+        c.token = a.token
+        for key_id in ("kept", "lost"):
+            assert a.curl("POST", "/api/v1/keys", {"key_id": key_id}).status == 201
+        made.wait_for_standby()
+        made.standby.stop()
+        assert a.curl("POST", "/api/v1/keys/lost/revoke", {}).status == 200
+        assert encrypts(c, "lost") == 403
+        for node in (a, c):  # as if they did not reach the database
+            _signal(node, signal.SIGSTOP)
+        made.primary.stop(signal.SIGKILL)
+        made.standby.start().ask("SELECT pg_promote()")
+        b = start(*FLAGS, "--database-url", made.url, folder=folders[0], login=False)
+        b.token = a.token
+        for _ in range(20):
+            assert b.curl("POST", "/api/v1/keys/kept/rotate", {}).status == 200
+        for node in (a, c):
+            _signal(node, signal.SIGCONT)
+        for node in (a, c):
+            wait_until(
+                lambda node=node: (  # type: ignore[misc]
+                    "lost changes" in node.log.read_text()
+                    and "integrity-failure" in node.curl("POST", "/api/v1/keys/lost/encrypt", {"plaintext": ""}).text
+                ),
+                node.log.read_text,
+            )
+            assert node.curl("POST", "/api/v1/keys/kept/rotate", {}).status == 503
+        assert b.curl("POST", "/api/v1/keys/kept/rotate", {}).status == 200
+        assert encrypts(a, "lost") == encrypts(c, "lost") == 503
+    finally:
+        made.primary.remove()
+        made.standby.remove()

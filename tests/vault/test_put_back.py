@@ -234,6 +234,7 @@ def test_what_is_left_is_the_whole_database_with_the_file_of_the_host(attack: At
         current = bytearray(content)
         current[8:24] = bytes(16)  # the epoch and the counter, set back
         current[256:1024] = bytes(768)
+        current[1024:4096] = bytes(3072)  # what each process saw
         path.write_bytes(bytes(current))
     attack.world = World(
         service := Service.open(attack.settings, attack.clock), create_flask_app(service).test_client()

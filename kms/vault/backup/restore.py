@@ -125,7 +125,7 @@ def restore(
         raise BackupRefused(f"Nothing was restored. {refusal.detail}") from None
     finally:
         engine.dispose()
-    host.saw(after.counter)
+    host.saw(after.seen)
     host.announce(after.epoch)
     host.distrust = None
     host.close()
