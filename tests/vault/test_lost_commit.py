@@ -40,7 +40,7 @@ def test_a_server_that_dies_at_the_commit_leaves_it_open_whether_it_was_done(
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [driver.info.backend_pid])
 
     event.listen(vault.engine, "commit", die)
-    with pytest.raises(Unavailable, match="Look whether it holds"), vault.change() as change:
+    with pytest.raises(Unavailable, match="Look whether it was changed"), vault.change() as change:
         make_key(change, "second", "user1", KIND, KIND.generate(), NOW)
     event.remove(vault.engine, "commit", die)
     with vault.change() as change:
