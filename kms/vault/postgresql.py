@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -81,6 +82,8 @@ def engine_for(url: URL, pool_size: int) -> Engine:
     }
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     arguments["options"] = " ".join((*_each(url.query.get("options")), _OPTIONS))
+    # The pool would log a stack trace for each connection that was lost; whoever used it says what is wrong.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,

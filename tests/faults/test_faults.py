@@ -23,7 +23,6 @@ BRIEF = [
     ("sqlite", "flip-files", 10),
     ("sqlite", "root-key", 1),
     ("sqlite", "put-back", 1),
-    ("sqlite", "clock", 1),
     ("postgresql", "kill-worker", 1),
     ("postgresql", "kill-backend", 2),
     ("postgresql", "kill-in-commit", 8),
