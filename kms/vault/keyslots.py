@@ -64,14 +64,16 @@ def opened(slots: Iterable[Keyslot], seals: Seals, vault_id: bytes) -> tuple[Key
         require_named(seals.settings, *sorted({each.name for each in records.values()}))
     for number, each in enumerate(fitting, 1):
         try:
-            return _unwrapped(each, records[each.slot], seals, vault_id), each
+            return unwrapped(each, seals, vault_id), each
         except StartError:
             if number == len(fitting):
                 raise
     raise AssertionError("there is a slot that fits")
 
 
-def _unwrapped(slot: Keyslot, record: SealRecord, seals: Seals, vault_id: bytes) -> Keyset:
+def unwrapped(slot: Keyslot, seals: Seals, vault_id: bytes) -> Keyset:
+    """The keyset that the seal of a keyslot gives. Raises StartError."""
+    record = SealRecord.decoded(slot.seal)
     try:
         seal = seals.named(record.name)
         return Keyset.decoded(seal.unwrap(slot.wrapped, context(vault_id, slot.seal), record.parameters))

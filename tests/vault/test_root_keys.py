@@ -280,6 +280,14 @@ def test_a_change_that_fails_as_it_begins_changes_nothing(
     everything_opens(vault)
 
 
+def test_a_seal_whose_key_was_replaced_meanwhile_wraps_nothing(settings: Settings, vault: Vault) -> None:
+    (settings.data_dir / "root.key").unlink()
+    Seals(settings).named("file").create()
+    with pytest.raises(StartError, match="another root key"):
+        begun(settings, vault)
+    assert numbers(vault) == {1}
+
+
 def test_what_is_put_back_from_before_is_refused(settings: Settings, vault: Vault) -> None:
     before = {table.name: raw(vault, table) for table in tables.authenticated_tables()}
     changed(settings, vault)
