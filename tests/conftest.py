@@ -13,6 +13,7 @@ import pytest
 from helpers import compatibility
 from helpers.postgres_server import PostgresServer, require_postgres
 from helpers.support import SteeredClock, Template, World, new_database, settings_for
+from kms import process_protection
 from kms.config import Settings
 from kms.operations import Service
 from kms.server import leave
@@ -43,6 +44,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     elif compatibility.PAGE.read_text() != page:
         print(f"\n{compatibility.PAGE.name} is not what came out; write it anew with --tables")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def nothing_withheld() -> None:
+    """A command that ran in this process has taken its secrets out of the environment, for itself alone."""
+    process_protection.withheld.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from kms.cli import main
 from kms.config import Settings
 from kms.errors import Conflict, StartError
 from kms.operations.core.new_seal import settle_seal
+from kms.process_protection import withheld
 from kms.vault import keyslots, resealing, root_keys
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.opening import open_vault, stored_vault
@@ -281,6 +282,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
 
     def go(*arguments: str, **environ: str) -> Result:
+        withheld.clear()  # each run is a process of its own
         return CliRunner().invoke(main, ["vault", *arguments], env=environ)
 
     return go
