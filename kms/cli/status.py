@@ -67,7 +67,8 @@ def _kept(url: str | None, ca_cert: Path | None) -> KeptLogin:
         kept = kept_login.current()
     except NotLoggedIn:
         kept = None
-    if kept is not None and url in (None, kept.url) and ca_cert is None:
+    is_its_own = ca_cert is None or (kept is not None and str(ca_cert.resolve()) == kept.ca_cert)
+    if kept is not None and url in (None, kept.url) and is_its_own:
         return kept
     trusted = ca_cert or (Path("server.crt") if Path("server.crt").exists() else None)
     return KeptLogin(url or (kept.url if kept else _DEFAULT_URL), str(trusted) if trusted else None, "")

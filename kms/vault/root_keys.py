@@ -104,6 +104,7 @@ def begin(vault: Vault, rewrap: Rewrap, now: datetime, entry: str, *, offline: b
                 keyslots.put(change, during)
                 keyslots.put(change, replace(aside, slot=during.slot + _ASIDE))
             change.insert(NewRootKey(number, sealed, now))
+            claims.renew_codes(change)
             claims.make_due_in(change, TASK)
             sealed_again(change.connection, keys)
             change.record(entry)

@@ -24,10 +24,11 @@ from kms.notices import targets
 from kms.notices.model import Channel, Notice, NoticeStatus
 from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
-from kms.vault import root_keys, sealed_columns, tables
+from kms.vault import claims, root_keys, sealed_columns, tables
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.memory import Cache, Memory
 from kms.vault.opening import open_vault
+from kms.vault.records import microseconds
 from kms.vault.rows import NewRootKey, WrappingKey
 from kms.vault.sealing import number_of_code, number_of_sealed
 from kms.vault.seals import Seals
@@ -160,6 +161,13 @@ def test_afterwards_everything_is_under_the_new_root_key(settings: Settings, vau
     assert numbers(again) == {3}
     everything_opens(again)
     again.close()
+
+
+def test_what_is_known_of_tasks_stays_known(settings: Settings, vault: Vault) -> None:
+    at = utc_now()
+    claims.note(vault, "backup", at, "7")
+    changed(settings, vault)
+    assert claims.look(vault, "backup") == claims.Claim(microseconds(at), "7")
 
 
 def test_another_process_learns_the_new_root_key_as_it_reads_and_writes(settings: Settings, vault: Vault) -> None:
