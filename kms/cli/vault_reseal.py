@@ -122,7 +122,7 @@ def _require_another(before: Settings, after: Settings, new: Seal, by: _Recovery
     from kms.vault.seals import FileSeal
 
     asks = new.name == "shamir" or (new.name == "passphrase" and before.seal_passphrase is None)
-    if new.name == before.seal and not is_given and not asks:
+    if new.name == before.seal and not (is_given or asks or by.is_used):
         raise StartError(
             f"The vault has the seal {new.name} already. Name the settings of another one in a file: --to-settings."
         )
