@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -105,6 +104,7 @@ class _Link:
         self.storage = storage
         self.is_away = False
         self._changing = threading.Lock()
+        self._pause = threading.Event()  # never set
 
     def ask(self) -> bool:
         """Whether the server is there."""
@@ -140,7 +140,7 @@ class _Link:
 
     def _wait_until_back(self) -> None:
         while True:
-            time.sleep(_ASKED_EVERY_SECONDS)
+            self._pause.wait(_ASKED_EVERY_SECONDS)
             try:
                 self._try()
             except StorageError:

@@ -16,7 +16,7 @@ from helpers.tls_world import served
 from kms.config import Settings
 from kms.errors import StartError
 from kms.vault.sealing import SealBroken
-from kms.vault.seals import SEALS, passphrase, seal_named
+from kms.vault.seals import SEALS, Seals, passphrase
 
 CONTEXT = b"keyset of a vault"
 LONG = os.urandom(5000)  # more than AWS KMS encrypts at once
@@ -71,7 +71,7 @@ def test_no_seal_is_left_out() -> None:
 
 @pytest.mark.parametrize("settings", ALL, indirect=True)
 def test_what_every_seal_promises(settings: Settings) -> None:
-    seal = seal_named(settings.seal, settings)
+    seal = Seals(settings).named(settings.seal)
     parameters = seal.create()
     assert all(isinstance(value, (str, int)) for value in parameters.values())
     for keyset in (b"k", LONG):
@@ -79,7 +79,7 @@ def test_what_every_seal_promises(settings: Settings) -> None:
         assert keyset not in wrapped or len(keyset) == 1
         assert seal.wrap(keyset, CONTEXT, parameters) != wrapped
         assert seal.unwrap(wrapped, CONTEXT, parameters) == keyset
-        assert seal_named(settings.seal, settings).unwrap(wrapped, CONTEXT, parameters) == keyset
+        assert Seals(settings).named(settings.seal).unwrap(wrapped, CONTEXT, parameters) == keyset
         for context in (b"", b"keyset of another", CONTEXT + b"\x00"):
             with pytest.raises(SealBroken):
                 seal.unwrap(wrapped, context, parameters)
