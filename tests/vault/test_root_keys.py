@@ -25,6 +25,7 @@ from kms.notices.model import Channel, Notice, NoticeStatus
 from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
 from kms.vault import root_keys, sealed_columns, tables
+from kms.vault.accepting import accept
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.memory import Cache, Memory
 from kms.vault.opening import open_vault
@@ -276,6 +277,57 @@ def test_who_is_late_does_not_end_the_next_change(settings: Settings, vault: Vau
     everything_opens(again)
     again.close()
     late.close()
+
+
+def put_back(vault: Vault, before: dict[str, list[dict[str, Any]]]) -> None:
+    with vault.engine.execution_options(kms_writes=True).begin() as connection:
+        for name, rows in before.items():
+            table = tables.metadata.tables[name]
+            connection.execute(delete(table))
+            if rows:
+                connection.execute(insert(table), rows)
+
+
+def test_nothing_is_written_under_a_root_key_that_a_failover_lost(settings: Settings, vault: Vault) -> None:
+    before = {table.name: raw(vault, table) for table in [*tables.authenticated_tables(), tables.vault, tables.head]}
+    worker = open_vault(settings, Unsealed(vault.derived_keys.keyset))
+    begun(settings, vault)
+    everything_opens(worker)
+    assert worker.derived_keys.current == 2
+    put_back(vault, before)
+    operator = open_vault(settings)
+    accept(operator, "accepted")
+    with pytest.raises(Unavailable, match="Restart this node"), worker.change() as change:
+        make_key(change, "lost", "user1", KIND, material(7), NOW)
+    for each in (vault, worker, operator):
+        each.engine.dispose()
+    again = open_vault(settings)
+    with again.change() as change:
+        make_key(change, "kept", "user1", KIND, material(7), NOW)
+    everything_opens(again)
+    again.close()
+
+
+def test_a_head_from_before_that_is_put_back_can_be_accepted(settings: Settings, vault: Vault) -> None:
+    before = {"head": raw(vault, tables.head)}
+    memory = Memory(vault)
+    memory.start()
+    changed(settings, vault)
+    put_back(vault, before)
+    with pytest.raises(IntegrityFailure, match="under root key 1"):
+        vault.require_newest()
+    with pytest.raises(IntegrityFailure, match="under root key 1"), vault.change() as change:
+        change.record("never")
+    with pytest.raises((IntegrityFailure, Unavailable)):
+        while True:
+            memory.require()
+    memory.stop()
+    vault.engine.dispose()
+    again = open_vault(settings)
+    assert again.host.distrust is not None
+    accept(again, "accepted")
+    everything_opens(again)
+    again.close()
 
 
 def test_offline_the_new_root_key_is_not_in_the_database(settings: Settings, vault: Vault) -> None:
