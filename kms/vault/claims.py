@@ -83,6 +83,14 @@ def note(vault: Vault, task: str, at: datetime, position: str = "") -> None:
         _write(Snapshot(connection, vault.derived_keys), task, Claim(microseconds(at), position))
 
 
+def renew(change: Change) -> None:
+    """Bring what is known of every task under the newest root key."""
+    for (task,) in change.connection.execute(select(_claims.task)).all():
+        claim = read(change, task)
+        if claim != Claim(0, ""):
+            _write(change, task, claim)
+
+
 def read(snapshot: Snapshot, task: str) -> Claim:
     """What is known of `task` there."""
     query = select(_claims.claimed_until, _claims.position, _claims.code).where(_claims.task == task)

@@ -216,9 +216,7 @@ def _is_old(table: Table, row: tuple[Any, ...], number: int) -> bool:
     if number_of_code(bytes(row[-1])) < number:
         return True
     try:
-        return any(
-            number_of_sealed(bytes(row[at])) < number for at in _sealed_places(table) if row[at] is not None
-        )
+        return any(number_of_sealed(bytes(row[at])) < number for at in _sealed_places(table) if row[at] is not None)
     except SealBroken:  # it was altered, and is named as such
         return True
 
@@ -269,6 +267,7 @@ def end(vault: Vault, number: int, entry: str) -> None:
             change.delete(aside)
             keyslots.put(change, replace(aside, slot=aside.slot.removesuffix(_ASIDE)))
         change.delete(*change.select(NewRootKey))
+        claims.renew(change)
         claims.make_due_in(change, TASK)
         change.oldest_root_key = number
         change.outdated.add(names.EVERYTHING)  # what is remembered may still hold values sealed under the old one

@@ -24,11 +24,12 @@ from kms.notices import targets
 from kms.notices.model import Channel, Notice, NoticeStatus
 from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
-from kms.vault import root_keys, sealed_columns, tables
+from kms.vault import claims, root_keys, sealed_columns, tables
 from kms.vault.accepting import accept
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.memory import Cache, Memory
 from kms.vault.opening import open_vault
+from kms.vault.records import microseconds
 from kms.vault.rows import NewRootKey, WrappingKey
 from kms.vault.sealing import number_of_code, number_of_sealed
 from kms.vault.seals import Seals
@@ -328,6 +329,12 @@ def test_a_head_from_before_that_is_put_back_can_be_accepted(settings: Settings,
     accept(again, "accepted")
     everything_opens(again)
     again.close()
+
+
+def test_what_is_known_of_tasks_stays_known(settings: Settings, vault: Vault) -> None:
+    claims.note(vault, "backup", NOW, "17")
+    changed(settings, vault)
+    assert claims.look(vault, "backup") == claims.Claim(microseconds(NOW), "17")
 
 
 def test_offline_the_new_root_key_is_not_in_the_database(settings: Settings, vault: Vault) -> None:
