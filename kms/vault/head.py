@@ -129,7 +129,7 @@ class Head:
 
 
 def require_not_retired(sealed: bytes, oldest: int) -> None:
-    """Raise IntegrityFailure if a head is under a root key before `oldest`, which was the oldest before it was read."""
+    """Raise IntegrityFailure if a head is under a root key before `oldest`, the oldest in use before it was read."""
     try:
         number = number_of_sealed(sealed)
     except SealBroken:

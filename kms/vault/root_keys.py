@@ -133,7 +133,8 @@ def renew_rows(
 ) -> Left | None:
     """Bring every row under the newest root key, if no other process does; None if one does, or it was stopped.
 
-    None also if others have ended this change meanwhile, and perhaps begun the next one. `pause` is called between two commits. Raises Unavailable.
+    None also if others have ended this change meanwhile and begun the next one. `pause` is called between two
+    commits. Raises Unavailable.
     """
     claim = claims.take(vault, TASK, clock(), _CLAIM)
     if claim is None:
@@ -254,10 +255,10 @@ def _sealed_anew(
 
 
 def end(vault: Vault, number: int, entry: str) -> None:
-    """Take the root keys before `number` out of use: `renew_rows` left nothing under them. `entry` is the audit entry.
+    """Take the root keys before `number` out of use, once `renew_rows` has left nothing under them.
 
-    Does nothing if another process was first, also where the next change of the root key has begun since. Raises as
-    `Vault.change`.
+    `entry` is the audit entry. Does nothing if another process was first, also where the next change of the root key
+    has begun since. Raises as `Vault.change`.
     """
     keys = vault.derived_keys
     with vault.change() as change:
