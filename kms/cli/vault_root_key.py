@@ -99,7 +99,8 @@ def _carry_through(vault: Vault, pace: Pace) -> tuple[str, ...]:
             left = root_keys.renew_rows(vault, utc_now, pace, progress=show)
             if left is not None:
                 if not left.rows:
-                    root_keys.end(vault, local_entry("retire_root_key", f"root key {vault.derived_keys.current - 1}"))
+                    entry = local_entry("retire_root_key", f"root key {left.number - 1}")
+                    root_keys.end(vault, left.number, entry)
                 return left.rows
             with vault.read() as snapshot:
                 if not root_keys.is_under_way(snapshot):

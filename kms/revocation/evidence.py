@@ -7,6 +7,7 @@ a database must carry its code.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,7 +32,7 @@ from kms.vault.integrity import check_row
 from kms.vault.opening import stored_keyslots, unsealed_by
 from kms.vault.records import from_values
 from kms.vault.rows import NewRootKey
-from kms.vault.sealing import DerivedKeys
+from kms.vault.sealing import DerivedKeys, number_of_code
 from kms.vault.transaction import Snapshot
 
 
@@ -94,16 +95,33 @@ def _read_only(url: str) -> str:
 
 
 def _keys_of(connection: Connection, of_backup: DerivedKeys, settings: Settings) -> DerivedKeys:
-    """Keys that open the head, or those of the backup."""
+    """Keys that open the head, or where that cannot be read the newest entries; or those of the backup."""
     keys = DerivedKeys(of_backup.keyset, of_backup.vault_id)  # a newer head would have the backup's own keys retired
     try:
         _head(connection, keys)
     except Unavailable:  # it is under a root key that the backup has not got
-        vault = connection.execute(select(tables.vault)).mappings().one()
-        new_root_keys = [from_values(NewRootKey, row) for row in connection.execute(select(tables.root_keys))]
-        newer, _ = unsealed_by(settings, vault, stored_keyslots(connection), new_root_keys)
-        return newer if newer.vault_id == keys.vault_id else keys
+        return _own_keys(connection, keys, settings)
+    except (DBAPIError, IntegrityFailure):
+        if _newest_code(connection) > keys.keyset.newest:
+            return _own_keys(connection, keys, settings)
     return keys
+
+
+def _own_keys(connection: Connection, of_backup: DerivedKeys, settings: Settings) -> DerivedKeys:
+    """The keys that the database is unsealed to; those of the backup if it is of another vault."""
+    vault = connection.execute(select(tables.vault)).mappings().one()
+    new_root_keys = [from_values(NewRootKey, row) for row in connection.execute(select(tables.root_keys))]
+    newer, _ = unsealed_by(settings, vault, stored_keyslots(connection), new_root_keys)
+    return newer if newer.vault_id == of_backup.vault_id else of_backup
+
+
+def _newest_code(connection: Connection) -> int:
+    """The number of the newest root key under which an entry is, as it says; 0 if none can be read."""
+    newest = 0
+    with suppress(DBAPIError):
+        for (code,) in connection.execute(select(tables.revocations.c.mac)):
+            newest = max(newest, number_of_code(bytes(code)))
+    return newest
 
 
 def _head(connection: Connection, keys: DerivedKeys) -> Head:

@@ -67,9 +67,8 @@ class Judge:
 
     def shown_again(self) -> list[str]:
         """A line about each revocation that was put in force again."""
-        return [
-            _shown(each.entry) + ("" if each.is_key_here else " (the key itself is lost)") for each in self.applied
-        ]
+        lost = " (the backup has no key of this id; was it `deleted-…`, look for the key under its former one)"
+        return [_shown(each.entry) + ("" if each.is_key_here else lost) for each in self.applied]
 
     def _record(self, change: Change, loaded: Loaded) -> None:
         request_id = secrets.token_hex(8)

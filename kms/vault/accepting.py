@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select
 from kms.errors import IntegrityFailure
 from kms.vault import tables
 from kms.vault.change import Change
-from kms.vault.head import ACCEPTED_BEYOND, Head, digest_of
+from kms.vault.head import ACCEPTED_BEYOND, Head, digest_of, require_not_retired
 from kms.vault.host import EPOCH
 from kms.vault.store import Vault
 
@@ -43,7 +43,9 @@ def _plausible(number: int) -> int:
 
 def _head_of_rows(vault: Vault, change: Change) -> Head:
     try:
-        before = Head.unsealed(vault.derived_keys, change.locked_head()[0])
+        sealed = change.locked_head()[0]
+        require_not_retired(sealed, vault.derived_keys.oldest)
+        before = Head.unsealed(vault.derived_keys, sealed)
     except IntegrityFailure:
         before = Head(0, 0, 0)
     rows = ((table, change.connection.execute(select(table))) for table in tables.digested_tables())

@@ -77,16 +77,18 @@ def make_due_in(change: Change, task: str) -> None:
     _write(change, task, Claim(0, ""))
 
 
-def renew_codes(change: Change) -> None:
-    """Write the codes of all claims anew, under the root key that is used now."""
-    for (task,) in change.connection.execute(select(_claims.task)).all():
-        _write(change, task, read(change, task))
-
-
 def note(vault: Vault, task: str, at: datetime, position: str = "") -> None:
     """Say when `task` was done last and up to what, without a commit that the head counts. Raises Unavailable."""
     with vault.write_beside_the_head() as connection:
         _write(Snapshot(connection, vault.derived_keys), task, Claim(microseconds(at), position))
+
+
+def renew(change: Change) -> None:
+    """Bring what is known of every task under the newest root key."""
+    for (task,) in change.connection.execute(select(_claims.task)).all():
+        claim = read(change, task)
+        if claim != Claim(0, ""):
+            _write(change, task, claim)
 
 
 def read(snapshot: Snapshot, task: str) -> Claim:

@@ -23,7 +23,7 @@ from kms.errors import IntegrityFailure, Unavailable
 from kms.vault.history import FIRST_BRANCH, FIRST_TIMELINE, MOST_SWITCHES, NOT_KNOWN, Seen, Switch
 from kms.vault.integrity import canonical
 from kms.vault.keyset import FIRST
-from kms.vault.sealing import DerivedKeys, SealBroken, UnknownRootKey
+from kms.vault.sealing import DerivedKeys, SealBroken, UnknownRootKey, number_of_sealed
 
 ACCEPTED_BEYOND = 1 << 32
 """By so much an operator's acceptance moves the counter: more than any node can have seen, or commits can come to."""
@@ -125,6 +125,18 @@ class Head:
             fields.lost_entries,
             fields.oldest_root_key,
             fields.switches,
+        )
+
+
+def require_not_retired(sealed: bytes, oldest: int) -> None:
+    """Raise IntegrityFailure if a head is under a root key before `oldest`, the oldest in use before it was read."""
+    try:
+        number = number_of_sealed(sealed)
+    except SealBroken:
+        return  # and `Head.unsealed` says so
+    if number < oldest:
+        raise IntegrityFailure(
+            f"The head of the vault is an older one, under root key {number}, which is not in use any more."
         )
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import Table
 
 from kms.clock import steady_seconds
 from kms.errors import IntegrityFailure, Refusal, Unavailable
-from kms.vault.head import ACCEPTED_BEYOND, Head
+from kms.vault.head import ACCEPTED_BEYOND, Head, require_not_retired
 from kms.vault.host import EPOCH
 from kms.vault.names import EVERYTHING
 
@@ -157,10 +157,12 @@ class Memory:
         began = steady_seconds()
         # What is known now must be in what is read next.
         known, seen, own = host.counter, host.seen, self._head.seen if self._head else None
+        oldest = self._vault.derived_keys.oldest
         if self._renewed_at_a_glance(began):
             return
         with self._vault.read() as snapshot:
             sealed = snapshot.sealed_head()
+            require_not_retired(sealed, oldest)
             head = (
                 self._head if self._head and sealed == self._sealed else Head.unsealed(snapshot.derived_keys, sealed)
             )

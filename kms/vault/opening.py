@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from kms.clock import utc_now
 from kms.config import Settings
-from kms.errors import IntegrityFailure, StartError
+from kms.errors import IntegrityFailure, Refusal, StartError
 from kms.files import private_directory
 from kms.vault import first_release, keyslots, new_root_keys, tables, upgrading
 from kms.vault.change import Change
@@ -75,6 +75,9 @@ def open_vault(
     except DBAPIError as error:
         engine.dispose()
         raise StartError(f"The database cannot be used: {error.orig}") from None
+    except Refusal as refusal:
+        engine.dispose()
+        raise StartError(refusal.detail) from None
     except BaseException:
         engine.dispose()
         raise
@@ -90,6 +93,9 @@ def open_vault(
         vault.require_newest()
     except IntegrityFailure as failure:
         vault.stop_trusting(failure.detail)
+    except Refusal as refusal:
+        vault.close()
+        raise StartError(refusal.detail) from None
     return vault
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Table, func, select, tuple_
@@ -28,7 +29,7 @@ from kms.vault.integrity import check_row
 from kms.vault.keyset import Keyset, new_secret
 from kms.vault.opening import sealed_again
 from kms.vault.rows import Keyslot, NewRootKey
-from kms.vault.sealing import DerivedKeys, SealBroken, number_of_code
+from kms.vault.sealing import DerivedKeys, SealBroken, number_of_code, number_of_sealed
 from kms.vault.seals import Seals
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
@@ -52,9 +53,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Left:
-    """Rows that could not be brought under the new root key, because they are not authentic."""
+    """Rows that could not be brought under the root key `number`, because they are not authentic."""
 
     rows: tuple[str, ...]
+    number: int
 
 
 class Rewrap:
@@ -104,7 +106,6 @@ def begin(vault: Vault, rewrap: Rewrap, now: datetime, entry: str, *, offline: b
                 keyslots.put(change, during)
                 keyslots.put(change, replace(aside, slot=during.slot + _ASIDE))
             change.insert(NewRootKey(number, sealed, now))
-            claims.renew_codes(change)
             claims.make_due_in(change, TASK)
             sealed_again(change.connection, keys)
             change.record(entry)
@@ -132,7 +133,8 @@ def renew_rows(
 ) -> Left | None:
     """Bring every row under the newest root key, if no other process does; None if one does, or it was stopped.
 
-    `pause` is called between two commits. Raises Unavailable.
+    None also if others have ended this change meanwhile and begun the next one. `pause` is called between two
+    commits. Raises Unavailable.
     """
     claim = claims.take(vault, TASK, clock(), _CLAIM)
     if claim is None:
@@ -153,10 +155,10 @@ def renew_rows(
             if time.monotonic() - kept > _KEEP_SECONDS:
                 claims.keep(vault, TASK, clock() + _CLAIM, f"{number} {name} {done} {total}")
                 kept = time.monotonic()
-            if is_stopping():
+            if is_stopping() or vault.derived_keys.current != number:
                 return None
             pause()
-    return Left(tuple(left))
+    return Left(tuple(left), number)
 
 
 def _renewed_tables() -> list[Table]:
@@ -196,7 +198,7 @@ def _renewed(vault: Vault, table: Table) -> Iterator[tuple[int, list[str]]]:
         altered: list[str] = []
         with vault.read() as snapshot:  # there is nothing to do where another process was
             rows = [tuple(row) for row in snapshot.connection.execute(this)]
-        if any(number_of_code(bytes(row[-1])) < vault.derived_keys.current for row in rows):
+        if any(_is_old(table, row, vault.derived_keys.current) for row in rows):
             with vault.change() as change:
                 rows = [tuple(row) for row in change.connection.execute(this)]  # they may be others by now
                 altered = _renew(change, table, rows)
@@ -207,10 +209,29 @@ def _renewed(vault: Vault, table: Table) -> Iterator[tuple[int, list[str]]]:
         after = tuple(last[column.name] for column in place)
 
 
+def _is_old(table: Table, row: tuple[Any, ...], number: int) -> bool:
+    """Whether anything in the row is under a root key before `number`.
+
+    Whatever replaces a row gives it a new code, and leaves what is sealed in it as it was.
+    """
+    if number_of_code(bytes(row[-1])) < number:
+        return True
+    try:
+        return any(number_of_sealed(bytes(row[at])) < number for at in _sealed_places(table) if row[at] is not None)
+    except SealBroken:  # it was altered, and is named as such
+        return True
+
+
+@cache
+def _sealed_places(table: Table) -> tuple[int, ...]:
+    names = [column.name for column in table.columns]
+    return tuple(names.index(column) for name, column in sealed_columns.SEALED_COLUMNS if name == str(table.name))
+
+
 def _renew(change: Change, table: Table, rows: list[tuple[Any, ...]]) -> list[str]:
     keys, altered, renewed = change.derived_keys, [], []
     columns = table.columns.keys()
-    old = [row for row in rows if number_of_code(bytes(row[-1])) < keys.current]
+    old = [row for row in rows if _is_old(table, row, keys.current)]
     as_maps = [dict(zip(columns, row, strict=True)) for row in old]
     bindings = sealed_columns.bindings(change.connection, table, as_maps)
     for row, values in zip(old, as_maps, strict=True):
@@ -233,20 +254,21 @@ def _sealed_anew(
     return anew
 
 
-def end(vault: Vault, entry: str) -> None:
-    """Take the old root keys out of use: every row is under the newest. `entry` is the audit entry.
+def end(vault: Vault, number: int, entry: str) -> None:
+    """Take the root keys before `number` out of use, once `renew_rows` has left nothing under them.
 
-    Does nothing if another process was first. Raises as `Vault.change`.
+    `entry` is the audit entry. Does nothing if another process was first, also where the next change of the root key
+    has begun since. Raises as `Vault.change`.
     """
     keys = vault.derived_keys
-    number = keys.current
     with vault.change() as change:
-        if not is_under_way(change):
+        if change.find(NewRootKey, number) is None:
             return
         for aside in [each for each in change.select(Keyslot) if each.slot.endswith(_ASIDE)]:
             change.delete(aside)
             keyslots.put(change, replace(aside, slot=aside.slot.removesuffix(_ASIDE)))
         change.delete(*change.select(NewRootKey))
+        claims.renew(change)
         claims.make_due_in(change, TASK)
         change.oldest_root_key = number
         change.outdated.add(names.EVERYTHING)  # what is remembered may still hold values sealed under the old one

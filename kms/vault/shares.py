@@ -112,7 +112,7 @@ class ShareSet:
         if share.threshold != self.threshold:
             raise StartError("What the vault keeps of its shares was altered outside the service.")
         known = self.hashes[share.number - 1] if share.number <= len(self.hashes) else ""
-        if not hmac.compare_digest(known, _hash(share.value)):
+        if not hmac.compare_digest(known.encode(), _hash(share.value).encode()):
             raise ShareRefused(f"Share {share.number} is wrong: it is not the one that was made with this set.")
 
 

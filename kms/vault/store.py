@@ -24,7 +24,7 @@ from kms.errors import AlreadyExists, IntegrityFailure, Refusal, Unavailable
 from kms.vault import new_root_keys, tables
 from kms.vault.change import Change
 from kms.vault.database import is_full, is_read_only, writes_to_its_files
-from kms.vault.head import Head
+from kms.vault.head import Head, require_not_retired
 from kms.vault.history import NOT_KNOWN, timeline_of
 from kms.vault.host import Host
 from kms.vault.keyset import Keyset
@@ -32,7 +32,7 @@ from kms.vault.nodes import Nodes
 from kms.vault.one_file import make_one_file
 from kms.vault.queue import Group, Turns
 from kms.vault.schema import own_schema
-from kms.vault.sealing import DerivedKeys
+from kms.vault.sealing import DerivedKeys, number_of_sealed
 from kms.vault.transaction import Snapshot
 
 if TYPE_CHECKING:
@@ -201,8 +201,15 @@ class Vault:
             sealed, others_alive, timeline = first.locked_head(
                 self.nodes.node_id, asks_timeline=bool(self._tells_timeline)
             )
+            require_not_retired(sealed, self.derived_keys.oldest)
             head = self._last_head[1] if sealed == self._last_head[0] else Head.unsealed(self.derived_keys, sealed)
             head.require_not_before(self.host.counter, self.host.seen)
+            if number_of_sealed(sealed) < self.derived_keys.keyset.newest:
+                # It has learned it from a commit that a failover lost. Under it nobody else could read anything.
+                raise Unavailable(
+                    "This process has a root key that the database does not know of any more. Restart this node.",
+                    retry_after=5,
+                )
             first.epoch = head.epoch
             going_on = head.found_on(timeline)
             if going_on is not head:
@@ -280,8 +287,9 @@ class Vault:
 
     def require_newest(self) -> None:
         """Raise IntegrityFailure where the head is older than what this host has seen, altered, or missing."""
-        known, seen = self.host.counter, self.host.seen
+        known, seen, oldest = self.host.counter, self.host.seen, self.derived_keys.oldest
         with self.read() as snapshot:
+            require_not_retired(snapshot.sealed_head(), oldest)
             head = snapshot.head()
         head.require_not_before(known, seen)
 

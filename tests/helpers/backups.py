@@ -86,5 +86,5 @@ def begin_another_root_key(vault: Vault, settings: Settings) -> None:
 
 def carry_it_through(vault: Vault) -> None:
     """Bring everything under it, and take the one before out of use."""
-    assert root_keys.renew_rows(vault, utc_now, lambda: None) == root_keys.Left(())
-    root_keys.end(vault, ENTRY)
+    assert root_keys.renew_rows(vault, utc_now, lambda: None) == root_keys.Left((), vault.derived_keys.current)
+    root_keys.end(vault, vault.derived_keys.current, ENTRY)

@@ -295,7 +295,8 @@ def test_a_newer_database_on_postgresql(story: Story, postgres: str, tmp_path: P
     assert newest_seen(settings.data_dir, vault_id(story))[0] > 2 * ACCEPTED_BEYOND
 
 
-def test_a_newer_database_whose_root_key_was_changed_since(story: Story) -> None:
+@pytest.mark.parametrize("has_head", [True, False])
+def test_a_newer_database_whose_root_key_was_changed_since(story: Story, *, has_head: bool) -> None:
     """Its rows are under a root key that the backup has not got."""
     vault = open_vault(story.settings, create=False)
     begin_another_root_key(vault, story.settings)
@@ -303,6 +304,10 @@ def test_a_newer_database_whose_root_key_was_changed_since(story: Story) -> None
     vault.checkpoint()
     vault.close()
     shutil.copy(story.settings.data_dir / "kms.db", story.damaged)
+    if not has_head:
+        with sqlite3.connect(story.damaged) as connection:
+            connection.execute("UPDATE head SET sealed = x'00'")
     _, judge = restored(story.empty(), story.backup, *by_database(story), accepting=True)
     assert len(judge.applied) == 4
-    assert judge.report and not any("head cannot be read" in sentence for sentence in judge.report)
+    assert judge.report
+    assert any("head cannot be read" in sentence for sentence in judge.report) is not has_head

@@ -107,7 +107,7 @@ def test_a_root_key_of_later_days_is_recovered(file: Settings) -> None:
     both.close()
     while root_keys.renew_rows(vault, utc_now, lambda: None) is None:
         pass
-    root_keys.end(vault, "{}")
+    root_keys.end(vault, vault.derived_keys.current, "{}")
     vault.close()
     only_new = open_vault(file, unseal=resealing.by_recovery_key(recovery_key))
     assert sorted(only_new.derived_keys.keyset.root_keys) == [2]

@@ -25,6 +25,7 @@ from kms.notices.model import Channel, Notice, NoticeStatus
 from kms.revocation.published import ServiceKey, ensure_signing_key
 from kms.revocation.revoke import revoke
 from kms.vault import claims, root_keys, sealed_columns, tables
+from kms.vault.accepting import accept
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.memory import Cache, Memory
 from kms.vault.opening import open_vault
@@ -87,8 +88,8 @@ def renewed(vault: Vault, **given: Any) -> root_keys.Left | None:
 
 def changed(settings: Settings, vault: Vault) -> None:
     begun(settings, vault)
-    assert renewed(vault) == root_keys.Left(())
-    root_keys.end(vault, "ended")
+    assert renewed(vault) == root_keys.Left((), vault.derived_keys.current)
+    root_keys.end(vault, vault.derived_keys.current, "ended")
 
 
 def raw(vault: Vault, table: Table) -> list[dict[str, Any]]:
@@ -163,13 +164,6 @@ def test_afterwards_everything_is_under_the_new_root_key(settings: Settings, vau
     again.close()
 
 
-def test_what_is_known_of_tasks_stays_known(settings: Settings, vault: Vault) -> None:
-    at = utc_now()
-    claims.note(vault, "backup", at, "7")
-    changed(settings, vault)
-    assert claims.look(vault, "backup") == claims.Claim(microseconds(at), "7")
-
-
 def test_another_process_learns_the_new_root_key_as_it_reads_and_writes(settings: Settings, vault: Vault) -> None:
     other = open_vault(settings, Unsealed(vault.derived_keys.keyset))
     begun(settings, vault)
@@ -180,8 +174,8 @@ def test_another_process_learns_the_new_root_key_as_it_reads_and_writes(settings
     assert other.unsealed.keyset().root_keys.keys() == {1, 2}
     everything_opens(other)
     third = open_vault(settings, Unsealed(vault.derived_keys.keyset.since(1)))
-    assert renewed(other) == root_keys.Left(())
-    root_keys.end(other, "ended")
+    assert renewed(other) == root_keys.Left((), 2)
+    root_keys.end(other, other.derived_keys.current, "ended")
     with third.read() as snapshot:
         snapshot.head()
     assert third.derived_keys.keyset.root_keys.keys() == {2}
@@ -215,8 +209,8 @@ def test_a_process_that_slept_is_told_by_another_of_its_host(settings: Settings,
     asleep, awake = open_vault(settings, shared), open_vault(settings, shared)
     begun(settings, vault)
     everything_opens(awake)
-    assert renewed(vault) == root_keys.Left(())
-    root_keys.end(vault, "ended")
+    assert renewed(vault) == root_keys.Left((), 2)
+    root_keys.end(vault, vault.derived_keys.current, "ended")
     everything_opens(awake)
     with asleep.change() as change:
         change.record("awake again")
@@ -236,13 +230,111 @@ def test_another_process_goes_on_where_one_ended(settings: Settings, vault: Vaul
     seen: list[root_keys.Progress] = []
     assert renewed(other) is None  # the claim of the first is not over yet
     later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
-    assert root_keys.renew_rows(other, later, lambda: None, progress=seen.append) == root_keys.Left(())
+    assert root_keys.renew_rows(other, later, lambda: None, progress=seen.append) == root_keys.Left((), 2)
     assert seen[-1].done >= KEYS
-    root_keys.end(other, "ended")
-    root_keys.end(other, "ended twice")
+    root_keys.end(other, other.derived_keys.current, "ended")
+    root_keys.end(other, other.derived_keys.current, "ended twice")
     assert numbers(other) == {2}
     everything_opens(other)
     other.close()
+
+
+def test_what_is_replaced_meanwhile_is_renewed_too(settings: Settings, vault: Vault) -> None:
+    begun(settings, vault)
+    with vault.change() as change:  # gives the rows codes under the new root key; what is sealed in them stays
+        for version in change.select(KeyVersion):
+            change.replace(version, replace(version, expires_at=version.expires_at + timedelta(days=1)))
+        (client,) = change.select(Client)
+        change.replace(client, replace(client, last_totp_step=1))
+        (notice,) = change.select(Notice)
+        change.replace(notice, replace(notice, key_pattern="k*"))
+    assert numbers(vault) == {1, 2}
+    assert renewed(vault) == root_keys.Left((), 2)
+    root_keys.end(vault, 2, "ended")
+    assert numbers(vault) == {2}
+    vault.engine.dispose()
+    again = open_vault(settings)
+    everything_opens(again)
+    again.close()
+
+
+def test_who_is_late_does_not_end_the_next_change(settings: Settings, vault: Vault) -> None:
+    late = open_vault(settings, Unsealed(vault.derived_keys.keyset))
+    begun(settings, vault)
+    later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
+
+    def others_end_it_and_begin_the_next() -> None:
+        if vault.derived_keys.current == 2:
+            assert root_keys.renew_rows(vault, later, lambda: None) == root_keys.Left((), 2)
+            root_keys.end(vault, 2, "ended")
+            begun(settings, vault)
+
+    left = root_keys.renew_rows(late, utc_now, others_end_it_and_begin_the_next)
+    assert left == root_keys.Left((), 2)  # it has not learned of the next one
+    root_keys.end(late, left.number, "ended too late")
+    assert vault.derived_keys.keyset.root_keys.keys() == {2, 3}
+    vault.engine.dispose()
+    again = open_vault(settings)
+    everything_opens(again)
+    again.close()
+    late.close()
+
+
+def put_back(vault: Vault, before: dict[str, list[dict[str, Any]]]) -> None:
+    with vault.engine.execution_options(kms_writes=True).begin() as connection:
+        for name, rows in before.items():
+            table = tables.metadata.tables[name]
+            connection.execute(delete(table))
+            if rows:
+                connection.execute(insert(table), rows)
+
+
+def test_nothing_is_written_under_a_root_key_that_a_failover_lost(settings: Settings, vault: Vault) -> None:
+    before = {table.name: raw(vault, table) for table in [*tables.authenticated_tables(), tables.vault, tables.head]}
+    worker = open_vault(settings, Unsealed(vault.derived_keys.keyset))
+    begun(settings, vault)
+    everything_opens(worker)
+    assert worker.derived_keys.current == 2
+    put_back(vault, before)
+    operator = open_vault(settings)
+    accept(operator, "accepted")
+    with pytest.raises(Unavailable, match="Restart this node"), worker.change() as change:
+        make_key(change, "lost", "user1", KIND, material(7), NOW)
+    for each in (vault, worker, operator):
+        each.engine.dispose()
+    again = open_vault(settings)
+    with again.change() as change:
+        make_key(change, "kept", "user1", KIND, material(7), NOW)
+    everything_opens(again)
+    again.close()
+
+
+def test_a_head_from_before_that_is_put_back_can_be_accepted(settings: Settings, vault: Vault) -> None:
+    before = {"head": raw(vault, tables.head)}
+    memory = Memory(vault)
+    memory.start()
+    changed(settings, vault)
+    put_back(vault, before)
+    with pytest.raises(IntegrityFailure, match="under root key 1"):
+        vault.require_newest()
+    with pytest.raises(IntegrityFailure, match="under root key 1"), vault.change() as change:
+        change.record("never")
+    with pytest.raises((IntegrityFailure, Unavailable)):
+        while True:
+            memory.require()
+    memory.stop()
+    vault.engine.dispose()
+    again = open_vault(settings)
+    assert again.host.distrust is not None
+    accept(again, "accepted")
+    everything_opens(again)
+    again.close()
+
+
+def test_what_is_known_of_tasks_stays_known(settings: Settings, vault: Vault) -> None:
+    claims.note(vault, "backup", NOW, "17")
+    changed(settings, vault)
+    assert claims.look(vault, "backup") == claims.Claim(microseconds(NOW), "17")
 
 
 def test_offline_the_new_root_key_is_not_in_the_database(settings: Settings, vault: Vault) -> None:
@@ -255,8 +347,8 @@ def test_offline_the_new_root_key_is_not_in_the_database(settings: Settings, vau
     vault.engine.dispose()
     again = open_vault(settings)  # as after a crash
     later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
-    assert root_keys.renew_rows(again, later, lambda: None) == root_keys.Left(())
-    root_keys.end(again, "ended")
+    assert root_keys.renew_rows(again, later, lambda: None) == root_keys.Left((), 2)
+    root_keys.end(again, again.derived_keys.current, "ended")
     everything_opens(again)
     again.close()
 
@@ -322,7 +414,7 @@ def test_rows_that_are_not_authentic_are_left_and_named(settings: Settings, vaul
     with vault.engine.begin() as connection:
         connection.execute(tables.clients.update().values(status="disabled"))
     begun(settings, vault)
-    assert renewed(vault) == root_keys.Left(("clients user1",))
+    assert renewed(vault) == root_keys.Left(("clients user1",), 2)
     assert list(altered_rows(vault)) == ["clients user1"]  # and not made authentic
 
 
@@ -333,9 +425,9 @@ def test_what_is_remembered_is_forgotten_at_the_end(settings: Settings, vault: V
     try:
         assert cache.get("a", lambda: (1, ("key 00",))) == 1
         begun(settings, vault)
-        assert renewed(vault) == root_keys.Left(())
+        assert renewed(vault) == root_keys.Left((), 2)
         assert cache.get("a", lambda: (2, ("key 00",))) == 1
-        root_keys.end(vault, "ended")
+        root_keys.end(vault, vault.derived_keys.current, "ended")
         assert cache.get("a", lambda: (2, ("key 00",))) == 2
     finally:
         memory.stop()
@@ -356,4 +448,4 @@ def test_the_row_of_a_new_root_key_is_sealed_under_the_one_before(settings: Sett
     with vault.read() as snapshot:
         (row,) = snapshot.select(NewRootKey)
     assert number_of_sealed(row.wrapped) == 1
-    root_keys.end(vault, "ended")
+    root_keys.end(vault, vault.derived_keys.current, "ended")

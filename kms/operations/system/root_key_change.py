@@ -36,7 +36,7 @@ def go_on_with_root_key(service: Service, is_stopping: Callable[[], bool]) -> No
     at = timestamp(service.clock())
     target = f"root key {keyset.oldest}"
     entry = AuditEntry(1, at, new_request_id(), "retire_root_key", SUCCESS, "local", target=target)
-    root_keys.end(vault, entry.line().decode())
+    root_keys.end(vault, left.number, entry.line().decode())
     structlog.get_logger().warning(
         f"the vault is under root key {keyset.newest} now; {target} opens nothing any more"
     )

@@ -70,6 +70,8 @@ def _derive(passphrase: str, parameters: Parameters) -> Secret:
             lanes=int(parameters["lanes"]),
             memory_cost=int(parameters["memory_kib"]),
         )
-    except (KeyError, ValueError):
-        raise StartError("The parameters of the passphrase in the vault's row were altered.") from None
-    return Secret(kdf.derive(passphrase.encode()))
+        return Secret(kdf.derive(passphrase.encode()))
+    except (KeyError, ValueError, OverflowError, MemoryError):
+        raise StartError(
+            "The parameters of the passphrase in the vault's row were altered, or there is too little memory."
+        ) from None
