@@ -64,14 +64,14 @@ def opened(slots: Iterable[Keyslot], seals: Seals, vault_id: bytes) -> tuple[Key
         require_named(seals.settings, *sorted({each.name for each in records.values()}))
     for number, each in enumerate(fitting, 1):
         try:
-            return unwrapped(each, seals, vault_id), each
+            return keyset_of(each, seals, vault_id), each
         except StartError:
             if number == len(fitting):
                 raise
     raise AssertionError("there is a slot that fits")
 
 
-def unwrapped(slot: Keyslot, seals: Seals, vault_id: bytes) -> Keyset:
+def keyset_of(slot: Keyslot, seals: Seals, vault_id: bytes) -> Keyset:
     """The keyset that the seal of a keyslot gives. Raises StartError."""
     record = SealRecord.decoded(slot.seal)
     try:

@@ -70,7 +70,7 @@ class Rewrap:
         """The keyslot with `keyset`. Raises StartError, also where the seal does not open what is there now."""
         if slot.slot == keyslots.RECOVERY:
             return recovery.rewrapped(slot, keyset, DerivedKeys(keyset, self._vault_id))
-        keyslots.unwrapped(slot, self._seals, self._vault_id)  # its key may be another since the vault was opened
+        keyslots.keyset_of(slot, self._seals, self._vault_id)  # its key may be another since the vault was opened
         seal = self._seals.named(keyslots.SealRecord.decoded(slot.seal).name)
         return keyslots.wrapped(slot.slot, seal, slot.seal, keyset, self._vault_id)
 
