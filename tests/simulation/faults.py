@@ -60,8 +60,8 @@ FAULTS: dict[str, Fault] = {
         (
             Vault,
             "_commit",
-            "    group.transaction.commit()\n",
-            "    if group.outdated:\n        self.host.announce(head.epoch)\n    group.transaction.commit()\n",
+            "    self._make_durable(group)\n",
+            "    if group.outdated:\n        self.host.announce(head.epoch)\n    self._make_durable(group)\n",
         ),
     ),
     "not-announced": _fault(

@@ -12,7 +12,13 @@ from tests.simulation.scheduler import Violation
 _FOUND_WITHIN_STEPS = 2_000_000
 _FOUND_SOONEST = ["not-announced", "no-wait-for-leases", "follower-passed-over", "refused-change-stays"]
 # A window of 5 ms; a node that joins in lost changes: not found in millions of steps, see decisions 25 and 29.
-_NOT_FOUND_YET = {"clocks-taken-for-equal", "no-wait-after-a-failover"}
+_NOT_FOUND_YET = {
+    "clocks-taken-for-equal",
+    "lease-without-a-row",
+    "no-wait-after-a-failover",
+    "node-removed-at-once",
+    "pruned-rows-passed-over",
+}
 
 
 def test_the_promises_hold() -> None:

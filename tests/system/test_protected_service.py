@@ -86,10 +86,10 @@ def test_a_killed_worker_is_replaced_and_the_pair_is_renewed(service: Running) -
     os.kill(min(before), signal.SIGSEGV)
     service.wait_for_workers(2, {min(before)})
     assert not list(service.folder.rglob("core*"))
-    service.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: service.curl("GET", "/livez").status == 200)
     for pid in service.worker_pids():
         assert ways_into(pid) == set()
+    service.process.send_signal(signal.SIGHUP)  # which starts another process for a moment, to try the pair
+    wait_until(lambda: service.curl("GET", "/livez").status == 200)
     wait_until(lambda: service.curl("POST", "/generate_symmetric_key", {}).status == 200)
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(timeout=60) == 0, service.log.read_text()
