@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from kms.clock import Clock, steady_seconds
 from kms.errors import AlreadyExists, IntegrityFailure, Refusal, Unavailable
-from kms.vault import new_root_keys, tables
+from kms.vault import new_root_keys, sentences, tables
 from kms.vault.change import Change
 from kms.vault.database import is_full, is_read_only, writes_to_its_files
 from kms.vault.head import Head, require_not_retired
@@ -40,14 +40,6 @@ if TYPE_CHECKING:
     from kms.vault.rows import Keyslot
     from kms.vault.unsealed import Unsealed
 
-_BUSY = "The database is busy or away; nothing was changed. Try again."
-_READ_ONLY = "The database takes no changes now (it is read-only); nothing was changed. Try again."
-_UNKNOWN = "The database went away while it was to make this durable. Look whether it was changed."
-_FULL = "The database cannot be written (disk full); nothing was changed. Free some space and try again."
-_TAKEN_AWAY = (
-    "The file of the database was taken away or replaced while this was written. "
-    "Look whether it holds, once the file is back."
-)
 _CLOCKS_DIFFER_BY = 1.02
 """Two per cent allow for the clocks of two hosts not going at the same speed."""
 
@@ -262,9 +254,9 @@ class Vault:
             if not error.connection_invalidated:
                 raise
             self.errors["unavailable"] += 1  # a server that died after the commit and before its answer has done it
-            raise Unavailable(_UNKNOWN, retry_after=1) from error
+            raise Unavailable(sentences.UNKNOWN, retry_after=1) from error
         if not writes_to_its_files(group.first.connection):
-            raise Unavailable(_TAKEN_AWAY, retry_after=5)
+            raise Unavailable(sentences.TAKEN_AWAY, retry_after=5)
 
     def _outlast_leases(self, made: Head, committed_at: float) -> None:
         # Every lease that another node was granted before the commit was taken from a read that began before it,
@@ -342,10 +334,10 @@ class Vault:
             self.errors["unavailable"] += 1
             if is_full(error):
                 self._note_full(True)
-                raise Unavailable(_FULL, retry_after=5) from error
+                raise Unavailable(sentences.FULL, retry_after=5) from error
             if is_read_only(error):
-                raise Unavailable(_READ_ONLY, retry_after=5) from error
-            raise Unavailable(_BUSY, retry_after=1) from error
+                raise Unavailable(sentences.READ_ONLY, retry_after=5) from error
+            raise Unavailable(sentences.BUSY, retry_after=1) from error
 
     def _note_full(self, full: bool) -> None:
         """Say in the log when the disk of the database is full, and when it no longer is."""
