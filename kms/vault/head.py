@@ -73,6 +73,13 @@ class Head:
             return self
         return replace(self, switches=(*self.switches, Switch.to(timeline, self.counter))[-MOST_SWITCHES:])
 
+    def digests_with(self, terms: Mapping[str, tuple[int, int]]) -> dict[str, TableDigest]:
+        """The digests once `terms` are counted in: for each table how many rows came, and the sum of their terms."""
+        digests = dict(self.digests)
+        for name, (count, total) in terms.items():
+            digests[name] = digests.get(name, TableDigest()).plus(count, total)
+        return digests
+
     def digest(self, table: Table) -> TableDigest | None:
         """The digest of `table`; None if the head has none, and then the table counts as altered."""
         return self.digests.get(str(table.name))

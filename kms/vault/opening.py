@@ -46,9 +46,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class _Found:
-    """A vault that is there. `slot` is the keyslot that opened it; None where another process had opened it."""
+    """A vault that is there, and the schema that it was at when it was found.
+
+    `slot` is the keyslot that opened it; None where another process had opened it.
+    """
 
     derived_keys: DerivedKeys
+    schema: Schema
     slot: Keyslot | None
 
 
@@ -112,7 +116,7 @@ def unsealed_by(
     """
     learned = partial(new_root_keys.learned_from, [(each.number, each.wrapped) for each in root_keys])
     found = _Opening(Seals(settings), None, unseal).opened(row, slots, learned)
-    return found.derived_keys, schema_in(row, found.derived_keys).revision
+    return found.derived_keys, found.schema.revision
 
 
 class _Opening:
@@ -153,11 +157,9 @@ class _Opening:
 
     def _silent_older_nodes(self, engine: Engine, existing: _Found | None, own: Schema) -> dict[str, int]:
         """What must be gone before a migration."""
-        if existing is None:
+        if existing is None or existing.schema.revision >= own.revision:
             return {}
-        with engine.connect() as connection:
-            sealed = _schema(connection, existing)
-        return upgrading.silent_older_nodes(engine, sealed, own, self._node_id(existing))
+        return upgrading.silent_older_nodes(engine, existing.schema, own, self._node_id(existing))
 
     def _node_id(self, found: _Found) -> str:
         host = Host(self._settings.data_dir, found.derived_keys.vault_id)
@@ -188,10 +190,9 @@ class _Opening:
         derived_keys = DerivedKeys(keyset, vault_id)
         derived_keys.find_missing = partial(learned, derived_keys)
         try:
-            schema_in(row, derived_keys)
+            return _Found(derived_keys, schema_in(row, derived_keys), slot)
         except SealBroken:
             raise StartError(keyslots.wrong_key(record.name)) from None
-        return _Found(derived_keys, slot)
 
     def _keyset(self, slots: list[Keyslot], record: SealRecord, vault_id: bytes) -> tuple[Keyset, Keyslot | None]:
         if self._unsealed is not None:
@@ -218,7 +219,7 @@ class _Opening:
         make_head(connection, derived_keys, set())
         slot = keyslots.wrapped(keyslots.SEAL, seal, record, derived_keys.keyset, vault_id)
         _write_in_head(connection, derived_keys, slot)
-        return _Found(derived_keys, slot)
+        return _Found(derived_keys, schema, slot)
 
     def _add_keyslot(self, connection: Connection, derived_keys: DerivedKeys) -> None:
         """Give a vault from before there were keyslots its first."""
@@ -272,11 +273,7 @@ def stored_keyslots(connection: Connection) -> list[Keyslot]:
 
 def sealed_again(connection: Connection, derived_keys: DerivedKeys, seal: str | None = None) -> None:
     """Write the vault's own row under the newest root key, with another stored form of its `seal` where given."""
-    row = connection.execute(select(tables.vault)).mappings().one()
-    revision = derived_keys.open(bytes(row["check_value"]), check_context(row["seal"], row["created_at"]))
-    seal = row["seal"] if seal is None else seal
-    check_value = derived_keys.seal(revision, check_context(seal, row["created_at"]))
-    connection.execute(update(tables.vault).values(seal=seal, check_value=check_value))
+    write_schema(connection, derived_keys, read_schema(connection, derived_keys), seal)
 
 
 def make_head(connection: Connection, derived_keys: DerivedKeys, before: set[str]) -> None:
@@ -303,8 +300,5 @@ def _write_in_head(connection: Connection, derived_keys: DerivedKeys, slot: Keys
     change = Change(connection, derived_keys)
     change.insert(slot)
     head = change.head().found_on(timeline_of(connection))
-    digests = dict(head.digests)
-    for name, (count, total) in change.terms.items():
-        digests[name] = digests.get(name, TableDigest()).plus(count, total)
-    after = replace(head, counter=head.counter + 1, digests=digests)
+    after = replace(head, counter=head.counter + 1, digests=head.digests_with(change.terms))
     connection.execute(update(tables.head).values(sealed=after.sealed(derived_keys)))

@@ -19,7 +19,7 @@ from sqlalchemy import RootTransaction
 from kms.clock import steady_seconds
 from kms.errors import Unavailable
 from kms.vault.change import Change
-from kms.vault.head import Head, TableDigest
+from kms.vault.head import Head
 
 _PATIENCE_SECONDS = 10.0
 _MOST_MEMBERS = 100
@@ -128,13 +128,18 @@ class Group:
     def next_head(self) -> Head:
         """The head once the group is committed."""
         head = self.head
-        digests = dict(head.digests)
-        for name, (count, total) in self.terms.items():
-            digests[name] = digests.get(name, TableDigest()).plus(count, total)
         epoch = head.epoch + 1 if self.outdated else head.epoch
         last_entry = head.last_entry + len(self.entries)
         oldest = max(head.oldest_root_key, self.oldest_root_key)
-        return Head(head.counter + 1, epoch, last_entry, digests, head.lost_entries, oldest, head.switches)
+        return Head(
+            head.counter + 1,
+            epoch,
+            last_entry,
+            head.digests_with(self.terms),
+            head.lost_entries,
+            oldest,
+            head.switches,
+        )
 
     def close(self, fault: BaseException | None = None) -> None:
         """Let go of everything, and tell the members how it ended."""

@@ -54,8 +54,9 @@ def schema_in(row: Mapping[Any, Any], derived_keys: DerivedKeys) -> Schema:
     return Schema.of(derived_keys.open(bytes(row["check_value"]), bound_to).decode())
 
 
-def write_schema(connection: Connection, derived_keys: DerivedKeys, schema: Schema) -> None:
-    """Seal another schema."""
+def write_schema(connection: Connection, derived_keys: DerivedKeys, schema: Schema, seal: str | None = None) -> None:
+    """Seal another schema, with another stored form of the vault's `seal` where given."""
     row = connection.execute(select(tables.vault)).mappings().one()
-    check_value = derived_keys.seal(schema.sealed_as, check_context(row["seal"], row["created_at"]))
-    connection.execute(update(tables.vault).values(check_value=check_value))
+    seal = row["seal"] if seal is None else seal
+    check_value = derived_keys.seal(schema.sealed_as, check_context(seal, row["created_at"]))
+    connection.execute(update(tables.vault).values(seal=seal, check_value=check_value))
