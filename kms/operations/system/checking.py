@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from kms.operations.core.service import Service
+from kms.pacing import Pace
 from kms.vault import claims, tables
 from kms.vault.checking import fits
 
@@ -53,17 +54,17 @@ def checked_state(service: Service) -> str:
 
 
 class _Pause:
-    """Called between slices, waits so long that the slices take their share of the time and no more."""
+    """Called between slices, keeps the pace and the claim."""
 
     def __init__(self, service: Service, table: str) -> None:
         self._service = service
         self._table = table
-        self._began = self._kept = time.monotonic()
+        self._pace = Pace(_SHARE)
+        self._kept = time.monotonic()
 
     def __call__(self) -> None:
+        self._pace()
         now = time.monotonic()
-        time.sleep((now - self._began) * (_SHARE - 1))
         if now - self._kept > _KEEP_SECONDS:
             claims.keep(self._service.vault, INTEGRITY, self._service.clock() + _CLAIM, self._table)
             self._kept = now
-        self._began = time.monotonic()
