@@ -6,7 +6,7 @@ import secrets
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,11 +20,23 @@ if TYPE_CHECKING:
 
 
 def of_the_service(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` the flags of the service that name its vault; every other setting comes from KMS_* variables."""
+    """Give `command` the flags of the service that name its vault; every other setting comes from KMS_* variables.
+
+    What the service's own code refuses becomes the command's message.
+    """
+
+    @wraps(command)
+    def carried_out(**given: Any) -> None:
+        try:
+            command(**given)
+        except (StartError, Refusal) as error:
+            raise click.ClickException(str(error)) from None
+
+    decorated: Callable[..., None] = carried_out
     for option in ("--seal", "--database-url", "--data-dir"):
-        command = click.option(option, help="As for `python app.py`.")(command)
+        decorated = click.option(option, help="As for `python app.py`.")(decorated)
     about = "A file with a share, where the seal is shamir; repeatable. Without it, shares are asked for."
-    return click.option("--share-file", multiple=True, help=about)(command)
+    return click.option("--share-file", multiple=True, help=about)(decorated)
 
 
 def settings_of(flags: dict[str, Any]) -> Settings:

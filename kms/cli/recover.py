@@ -10,7 +10,6 @@ import click
 
 from kms.cli.failing import Failure
 from kms.cli.on_host import of_the_service
-from kms.errors import Refusal, StartError
 
 _NO_PACKAGES = "`client recover` runs on the host of the service, and only the packages of the client are installed."
 
@@ -57,7 +56,4 @@ def recover(
         if (error.name or "").startswith("kms"):
             raise
         raise Failure(_NO_PACKAGES) from None
-    try:
-        recovering.recover_client(client_id, to, keep_passkeys, keep_programs, enable=enable, yes=yes, flags=flags)
-    except (StartError, Refusal) as error:
-        raise click.ClickException(str(error)) from None
+    recovering.recover_client(client_id, to, keep_passkeys, keep_programs, enable=enable, yes=yes, flags=flags)

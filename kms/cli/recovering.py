@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from datetime import datetime
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -14,9 +12,8 @@ from kms.access import clients, recovery
 from kms.access.clients import Enrolment
 from kms.access.model import Client, ClientStatus
 from kms.access.recovery import Recovery, WaysIn
-from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.cli import show
-from kms.cli.on_host import opened
+from kms.cli.on_host import local_entry, opened
 from kms.clock import rfc3339, utc_now
 from kms.errors import StartError
 from kms.files import appearing
@@ -78,7 +75,7 @@ def _carried_out(vault: Vault, client_id: str, how: Recovery, to: Path | None) -
             now = utc_now()
             _require_trusted(vault)  # what another process may have found while this one asked
             made = recovery.recover(change, clients.get(change, client_id), how, gethostname(), now)
-            change.record(_entry(client_id, now))
+            change.record(local_entry("recover_client", client_id))
             if to is not None:
                 with appearing(to, replace=False) as file:
                     file.write(shown_once.as_json(made))
@@ -88,11 +85,6 @@ def _carried_out(vault: Vault, client_id: str, how: Recovery, to: Path | None) -
             to.unlink(missing_ok=True)
         raise
     return made
-
-
-def _entry(client_id: str, now: datetime) -> str:
-    made = AuditEntry(1, timestamp(now), secrets.token_hex(8), "recover_client", SUCCESS, "local", target=client_id)
-    return made.line().decode()
 
 
 def _tell(client: Client, found: WaysIn, how: Recovery) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kms.config import load
+from kms.cli.on_host import settings_of
 from kms.errors import StartError
 from kms.files import private_bytes
 
@@ -30,7 +30,7 @@ def unseal(*, share_file: str | None, reset: bool, show: bool, **flags: Any) -> 
     """
     from kms.unseal_socket import Question
 
-    directory = load({name: value for name, value in flags.items() if value is not None}).run_dir
+    directory = settings_of(flags).run_dir
     if reset:
         click.echo(_asked(directory, Question(reset=True)))
         return

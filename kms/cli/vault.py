@@ -13,7 +13,6 @@ from kms.cli.vault_backup import backup, check_backup, restore
 from kms.cli.vault_recovery import recovery_key
 from kms.cli.vault_reseal import reseal
 from kms.cli.vault_root_key import rotate_root_key
-from kms.errors import Refusal, StartError
 
 
 @click.group()
@@ -39,11 +38,8 @@ def verify(**flags: Any) -> None:
     """
     from kms.vault.checking import altered_rows, wrong_tables  # here: the other commands do without a database
 
-    try:
-        found = opened(flags)
-        altered, tables, distrust = list(altered_rows(found)), wrong_tables(found), found.host.distrust
-    except (StartError, Refusal) as error:
-        raise click.ClickException(str(error)) from None
+    found = opened(flags)
+    altered, tables, distrust = list(altered_rows(found)), wrong_tables(found), found.host.distrust
     for row in altered:
         click.echo(f"altered: {row}")
     for table in tables:
@@ -70,13 +66,10 @@ def accept_command(*, yes: bool, **flags: Any) -> None:
     """
     from kms.vault.accepting import accept
 
-    try:
-        found = opened(flags)
-        click.echo(f"Found: {found.host.distrust or 'nothing that keeps keys from being used'}")
-        if not yes:
-            click.confirm("Trust this database as it is, and use its keys again?", abort=True)
-        accept(found, local_entry("accept_vault"))
-    except (StartError, Refusal) as error:
-        raise click.ClickException(str(error)) from None
+    found = opened(flags)
+    click.echo(f"Found: {found.host.distrust or 'nothing that keeps keys from being used'}")
+    if not yes:
+        click.confirm("Trust this database as it is, and use its keys again?", abort=True)
+    accept(found, local_entry("accept_vault"))
     structlog.get_logger().critical("an operator accepted the database as it is")
     click.echo("Accepted. The service uses keys again within a second.")

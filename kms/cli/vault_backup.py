@@ -17,7 +17,7 @@ from kms.cli.failing import NOT_AUTHENTIC, Failure
 from kms.cli.on_host import local_entry, of_the_service, require_own_database, settings_of
 from kms.cli.progress import progress
 from kms.clock import utc_now
-from kms.errors import Refusal, StartError
+from kms.errors import StartError
 from kms.files import appearing, fault_of, private_directory
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _to_file(vault: Any, file: Path) -> Made:
     from kms.vault.backup.restore import records_in
 
     try:
-        with appearing(file, replace=False) as out, _written(f"Writing {file.name}") as advance:
+        with appearing(file, replace=False) as out, progress(f"Writing {file.name}", None) as advance:
             made = _back_up(vault, out, advance, str(file))
         if file.is_file():
             with file.open("rb") as source:
@@ -176,7 +176,7 @@ def _to_file(vault: Any, file: Path) -> Made:
 
 def _to_stdout(vault: Any) -> Made:
     try:
-        with _written("Writing to stdout") as advance:
+        with progress("Writing to stdout", None) as advance:
             made = _back_up(vault, sys.stdout.buffer, advance, "stdout")
             sys.stdout.buffer.flush()
     except BrokenPipeError:
@@ -208,12 +208,6 @@ def _content(path: Path) -> bytes:
 
 
 @contextmanager
-def _written(about: str) -> Iterator[Any]:
-    with progress(about, None) as advance:
-        yield advance
-
-
-@contextmanager
 def _reading(file: Path) -> Iterator[tuple[BinaryIO, Any]]:
     """The backup in `file`, and whom to tell how much of it was read."""
     is_stdin = str(file) == "-"
@@ -227,12 +221,10 @@ def _reading(file: Path) -> Iterator[tuple[BinaryIO, Any]]:
 
 @contextmanager
 def _failing() -> Iterator[None]:
-    """What goes wrong becomes a sentence and an exit code."""
+    """What is not authentic has an exit code of its own."""
     from kms.vault.backup.container import BackupRefused
 
     try:
         yield
     except BackupRefused as error:
         raise Failure(str(error), NOT_AUTHENTIC) from None
-    except (StartError, Refusal) as error:
-        raise Failure(str(error)) from None

@@ -12,7 +12,7 @@ import click
 import structlog
 
 from kms.cli.on_host import local_entry, of_the_service, opened
-from kms.errors import Refusal, StartError
+from kms.errors import StartError
 from kms.files import private_bytes
 
 if TYPE_CHECKING:
@@ -43,15 +43,6 @@ def recovery_key(
     For example:
       kms vault recovery-key --shares 5 --threshold 3
     """
-    try:
-        _make(shares, threshold, directory, flags, yes=yes)
-    except (StartError, Refusal) as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _make(
-    shares: int | None, threshold: int | None, directory: Path | None, flags: dict[str, Any], *, yes: bool
-) -> None:
     from kms.vault import resealing
     from kms.vault.handing_out import hand_out, require_place
     from kms.vault.keyset import new_secret

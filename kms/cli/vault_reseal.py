@@ -14,10 +14,11 @@ from kms.cli import show
 from kms.cli.on_host import local_entry, of_the_service, opened, require_own_database, settings_of
 from kms.cli.vault_recovery import asked_recovery_key
 from kms.config import Settings, load
-from kms.errors import Refusal, StartError
+from kms.errors import StartError
 from kms.files import private_bytes
 
 if TYPE_CHECKING:
+    from kms.vault.rows import Keyslot
     from kms.vault.seals import Seal
     from kms.vault.store import Vault
 
@@ -62,17 +63,14 @@ def reseal(
     For example:
       kms vault reseal --to passphrase
     """
-    try:
-        settings = settings_of(flags)
-        by = _Recovery(recovery or bool(recovery_key_file), recovery_key_file)
-        if abandon:
-            _abandon(_opened(settings, flags, by), yes=yes)
-        elif name is None:
-            _show(settings)
-        else:
-            _begin(settings, name, to_settings, flags, by, yes=yes)
-    except (StartError, Refusal) as error:
-        raise click.ClickException(str(error)) from None
+    settings = settings_of(flags)
+    by = _Recovery(recovery or bool(recovery_key_file), recovery_key_file)
+    if abandon:
+        _abandon(_opened(settings, flags, by), yes=yes)
+    elif name is None:
+        _show(settings)
+    else:
+        _begin(settings, name, to_settings, flags, by, yes=yes)
 
 
 def _begin(
@@ -174,25 +172,27 @@ def _abandon(vault: Vault, *, yes: bool) -> None:
 
 def _show(settings: Settings) -> None:
     from kms.vault import resealing
-    from kms.vault.opening import stored_vault
 
     require_own_database(settings, on_stderr=True)
+    show.document(resealing.described(_stored_keyslots(settings)))
+
+
+def _stored_keyslots(settings: Settings) -> list[Keyslot]:
+    from kms.vault.opening import stored_vault
+
     stored = stored_vault(settings)
     if stored is None:
         raise StartError("There is no vault in this database.")
-    show.document(resealing.described(stored.slots))
+    return stored.slots
 
 
 def _opened(settings: Settings, flags: dict[str, Any], by: _Recovery) -> Vault:
     from kms.vault import resealing
-    from kms.vault.opening import open_vault, stored_vault
+    from kms.vault.opening import open_vault
 
     if not by.is_used:
         return opened(flags)
     require_own_database(settings)
-    stored = stored_vault(settings)
-    if stored is None:
-        raise StartError("There is no vault in this database.")
-    recovery_key = asked_recovery_key(resealing.recovery_slot(stored.slots), by.files)
+    recovery_key = asked_recovery_key(resealing.recovery_slot(_stored_keyslots(settings)), by.files)
     structlog.get_logger().critical("an operator opens the vault by its recovery key")
     return open_vault(settings, create=False, unseal=resealing.by_recovery_key(recovery_key))

@@ -10,7 +10,7 @@ import structlog
 
 from kms.cli.on_host import is_served, local_entry, of_the_service, opened, settings_of
 from kms.cli.progress import progress
-from kms.errors import Refusal, StartError
+from kms.errors import StartError
 from kms.pacing import Pace
 
 if TYPE_CHECKING:
@@ -43,13 +43,10 @@ def rotate_root_key(*, yes: bool, offline: bool, fast: bool, **flags: Any) -> No
     """
     from kms.vault.seals import Seals
 
-    try:
-        seals = Seals(settings_of(flags))
-        vault = opened(flags, seals)
-        _begin_or_join(vault, seals, yes=yes, offline=offline)
-        left = _carry_through(vault, Pace(_FAST_SHARE if fast else _SHARE))
-    except (StartError, Refusal) as error:
-        raise click.ClickException(str(error)) from None
+    seals = Seals(settings_of(flags))
+    vault = opened(flags, seals)
+    _begin_or_join(vault, seals, yes=yes, offline=offline)
+    left = _carry_through(vault, Pace(_FAST_SHARE if fast else _SHARE))
     if left:
         for row in left:
             click.echo(f"altered: {row}")
@@ -87,7 +84,7 @@ def _carry_through(vault: Vault, pace: Pace) -> tuple[str, ...]:
     from kms.clock import utc_now
     from kms.vault import root_keys
 
-    with progress("Rows", _total(vault), in_bytes=False) as advance:
+    with progress("Rows", root_keys.rows_in_all(vault), in_bytes=False) as advance:
         done = 0
 
         def show(now: Progress) -> None:
@@ -108,9 +105,3 @@ def _carry_through(vault: Vault, pace: Pace) -> tuple[str, ...]:
             if (others := root_keys.progress_of(vault)) is not None:
                 show(others)
             time.sleep(_LOOK_SECONDS)
-
-
-def _total(vault: Vault) -> int:
-    from kms.vault.root_keys import rows_in_all
-
-    return rows_in_all(vault)
