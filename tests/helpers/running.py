@@ -137,6 +137,13 @@ class Running:
 
         wait_until(are_there, self.log.read_text)
 
+    def answers(self) -> bool:
+        """Whether it answers that it is ready; it may not listen yet."""
+        try:
+            return self.curl("GET", "/readyz", token="").status == 200
+        except subprocess.CalledProcessError:
+            return False
+
     def wait_until_ready(self) -> None:
         """Wait until it has said that it listens. Fails with its log where it ended instead."""
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert
 
@@ -23,15 +22,10 @@ from kms.operations import OPERATIONS, Service
 from kms.operations.system.gauges import sample
 from kms.vault import tables
 
+pytestmark = pytest.mark.usefixtures("own_metric_files")
+
 PAGE = ROOT / "docs/reference/metrics.md"
 Values = dict[tuple[str, ...], float]
-
-
-@pytest.fixture(autouse=True)
-def _own_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The library keeps the files that a process opened first, which is right for a worker and not for tests."""
-    monkeypatch.chdir(tmp_path)  # here is no certificate unless a test makes one
-    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]
 
 
 def scraped(world: World) -> dict[str, Values]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import values
 from sqlalchemy import text
 
 from helpers.certificates import write_pair
@@ -23,12 +22,7 @@ from kms.vault import claims, root_keys
 from kms.vault.backup.write import BACKUP
 from kms.vault.seals import Seals
 
-
-@pytest.fixture(autouse=True)
-def _own_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The library keeps the files that a process opened first, which is right for a worker and not for tests."""
-    monkeypatch.chdir(tmp_path)  # here is no certificate unless a test makes one
-    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]
+pytestmark = pytest.mark.usefixtures("own_metric_files")
 
 
 def status(world: World) -> dict[str, Any]:

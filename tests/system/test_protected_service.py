@@ -17,11 +17,11 @@ import pytest
 from helpers import unprivileged
 from helpers.running import Running, process_of, wait_until
 from helpers.support import free_port
+from helpers.under_gunicorn import GUNICORN
 
 ROOT = Path(__file__).parents[2]
 INTRUDER = ROOT / "tests" / "helpers" / "intruder.py"
 pytestmark = pytest.mark.slow
-_GUNICORN = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "app:app"]
 
 
 @pytest.fixture(scope="module", params=["granian", "gunicorn"])
@@ -40,7 +40,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Running]:
         "KMS_SEAL": "passphrase",
         "KMS_SEAL_PASSPHRASE": "correct horse battery staple",
     }
-    program = [sys.executable, str(ROOT / "app.py")] if request.param == "granian" else _GUNICORN
+    program = [sys.executable, str(ROOT / "app.py")] if request.param == "granian" else GUNICORN
     command = unprivileged.command(program, hide_others=os.getuid() == 0)
     log = Path(tempfile.mkstemp()[1])
     running = Running(folder, port, process_of(command, folder, log, environ), log, environ)

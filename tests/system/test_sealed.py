@@ -25,6 +25,7 @@ from helpers.running import Running, process_of, wait_until
 from helpers.service_manager import ListeningManager
 from helpers.shell import ROOT
 from helpers.support import free_port
+from helpers.under_gunicorn import GUNICORN, under_gunicorn
 
 pytestmark = pytest.mark.slow
 _OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE")
@@ -153,7 +154,7 @@ def test_three_people_unseal_a_service(begin: Begin, tmp_path: Path) -> None:
     assert "stopped, still sealed" in service.log.read_text()
     assert "No service runs" in kms(service, "unseal", "--show").stderr
     gunicorn = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "app:app"], cwd=tmp_path,
+        GUNICORN, cwd=tmp_path,
         env={**service.environ, "KMS_PORT": str(service.port), "KMS_SEAL": "shamir"}, capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip
@@ -298,19 +299,10 @@ def test_a_new_seal_under_gunicorn(begin: Begin, tmp_path: Path) -> None:
     credential = {"KMS_SEAL_CREDENTIAL": str(key)}
     assert kms(service, "vault", "reseal", "--to", "credential", "--yes", **credential).returncode == 0
     environ = {**service.environ, **credential, "KMS_SEAL": "credential"}
-    environ |= {"KMS_PORT": str(service.port), "KMS_WORKERS": "2"}
-    log = tmp_path / "gunicorn"
-    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "app:app"]
-    service = Running(tmp_path, service.port, process_of(command, tmp_path, log, environ), log, environ)
-
-    def is_ready() -> bool:
-        try:
-            return service.curl("GET", "/readyz", token="").status == 200
-        except subprocess.CalledProcessError:  # not listening yet
-            return False
+    service = under_gunicorn(tmp_path, service.port, {**environ, "KMS_WORKERS": "2"})
 
     try:
-        wait_until(is_ready, log.read_text, every=0.2)
-        assert log.read_text().count("the old one, `file`, opens nothing") == 1
+        wait_until(service.answers, service.log.read_text, every=0.2)
+        assert service.log.read_text().count("the old one, `file`, opens nothing") == 1
     finally:
         service.stop()

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from helpers.certificates import write_pair
-from helpers.running import Running, Start, process_of, wait_until
+from helpers.running import Running, Start, wait_until
 from helpers.shell import ROOT, blocks, run, variables_of
 from helpers.softhsm import PIN, SoftHsm
 from helpers.support import free_port
+from helpers.under_gunicorn import under_gunicorn
 from kms.config import load
 from kms.vault.opening import open_vault
 
@@ -140,20 +141,13 @@ def test_workers_of_gunicorn_get_what_their_parent_unsealed(tmp_path: Path) -> N
     write_pair(tmp_path)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("KMS_")}
     environ |= {"KMS_SEAL": "pkcs11", "KMS_SEAL_PKCS11_MODULE": str(hsm.module), "KMS_SEAL_PKCS11_TOKEN": "kms"}
-    environ |= {"KMS_SEAL_PKCS11_PIN_FILE": "pin", "KMS_PORT": str(port), "KMS_WORKERS": "1", **hsm.environ}
+    environ |= {"KMS_SEAL_PKCS11_PIN_FILE": "pin", "KMS_WORKERS": "1", **hsm.environ}
     (tmp_path / "pin").write_text(f"{PIN}\n")
-    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "app:app"]
-    environ["PYTHONPATH"] = str(ROOT)
-    service = Running(
-        tmp_path, port, process_of(command, tmp_path, tmp_path / "log", environ), tmp_path / "log", environ
-    )
+    service = under_gunicorn(tmp_path, port, environ)
 
     def is_ready() -> bool:
         assert service.process.poll() is None, service.log.read_text()
-        try:
-            return service.curl("GET", "/readyz").status == 200
-        except subprocess.CalledProcessError:
-            return False
+        return service.answers()
 
     try:
         wait_until(is_ready, service.log.read_text, every=0.2)

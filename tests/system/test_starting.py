@@ -15,10 +15,11 @@ import pytest
 
 from helpers.authority import issue
 from helpers.certificates import write_pair
-from helpers.running import Running, Start, process_of, wait_until
+from helpers.running import Start, wait_until
 from helpers.service_manager import ListeningManager
 from helpers.shell import ROOT
 from helpers.support import free_port
+from helpers.under_gunicorn import under_gunicorn
 
 
 def _refused(folder: Path, *flags: str, **env: str) -> str:
@@ -91,20 +92,11 @@ def test_flask_s_own_server(start: Start, tmp_path: Path) -> None:
 
 def test_gunicorn(start: Start, tmp_path: Path) -> None:
     port = free_port()
-    environ = {**os.environ, "KMS_PORT": str(port), "KMS_WORKERS": "2", "KMS_BOOTSTRAP_FILE": "admin.json"}
-    environ["PYTHONPATH"] = str(ROOT)
-    log = tmp_path / "log"
-    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "app:app"]
-    service = Running(tmp_path, port, process_of(command, tmp_path, log, environ), log, environ)
-
-    def is_ready() -> bool:
-        try:
-            return service.curl("GET", "/readyz", token="").status == 200
-        except subprocess.CalledProcessError:  # not listening yet
-            return False
+    environ = {**os.environ, "KMS_WORKERS": "2", "KMS_BOOTSTRAP_FILE": "admin.json"}
+    service = under_gunicorn(tmp_path, port, environ)
 
     try:
-        wait_until(is_ready, log.read_text, every=0.2)
+        wait_until(service.answers, service.log.read_text, every=0.2)
         service.token = service.login(service.admin)
         assert service.curl("POST", "/generate_symmetric_key", {}).status == 200
         assert service.curl("POST", "/generate_symmetric_key", {}, token="x").status == 401

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from helpers.running import Running, Start, process_of, wait_until
+from helpers.running import Running, Start, wait_until
 from helpers.support import free_port
+from helpers.under_gunicorn import under_gunicorn
 from kms.cli.vault import vault
 
 pytestmark = pytest.mark.slow
@@ -97,13 +98,10 @@ def test_flask_s_own_server(start: Start, tmp_path: Path, how: signal.Signals) -
 def test_gunicorn(start: Start, tmp_path: Path, how: signal.Signals) -> None:
     port, folder = free_port(), tmp_path / "gunicorn"
     folder.mkdir()
-    environ = {**os.environ, "KMS_PORT": str(port), "KMS_WORKERS": "2", "KMS_BOOTSTRAP_FILE": "admin.json"}
-    environ["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "app:app"]
-    log = folder / "log"
-    service = Running(folder, port, process_of(command, folder, log, environ), log, environ)
+    environ = {**os.environ, "KMS_WORKERS": "2", "KMS_BOOTSTRAP_FILE": "admin.json"}
+    service = under_gunicorn(folder, port, environ)
     try:
-        wait_until(lambda: answers(service), log.read_text)
+        wait_until(service.answers, service.log.read_text)
         service.token = service.login(service.admin)
         make_newest(service)
         service.process.send_signal(how)
@@ -111,15 +109,6 @@ def test_gunicorn(start: Start, tmp_path: Path, how: signal.Signals) -> None:
         require_whole(service, tmp_path)
     finally:
         service.stop(signal.SIGKILL)
-
-
-def answers(service: Running) -> bool:
-    if not (service.folder / "server.crt").exists():
-        return False
-    try:
-        return service.curl("GET", "/readyz").status == 200
-    except subprocess.CalledProcessError:
-        return False
 
 
 def test_a_backup_beside_an_old_log_is_refused(start: Start, tmp_path: Path) -> None:
