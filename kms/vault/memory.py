@@ -27,6 +27,7 @@ from sqlalchemy import Table
 from kms.clock import steady_seconds
 from kms.errors import IntegrityFailure, Refusal, Unavailable
 from kms.vault.head import ACCEPTED_BEYOND, Head, require_not_retired
+from kms.vault.history import Seen
 from kms.vault.host import EPOCH
 from kms.vault.names import EVERYTHING
 
@@ -158,7 +159,7 @@ class Memory:
         # What is known now must be in what is read next.
         known, seen, own = host.counter, host.seen, self._head.seen if self._head else None
         oldest = self._vault.derived_keys.oldest
-        if self._renewed_at_a_glance(began):
+        if self._renewed_at_a_glance(began, known, seen):
             return
         with self._vault.read() as snapshot:
             sealed = snapshot.sealed_head()
@@ -198,9 +199,8 @@ class Memory:
             self._read_at = began
             self._changed.notify_all()
 
-    def _renewed_at_a_glance(self, began: float) -> bool:
-        """Renew the lease, from `began` on, if nothing has changed since the last read; returns whether it did."""
-        known, seen = self._vault.host.counter, self._vault.host.seen
+    def _renewed_at_a_glance(self, began: float, known: int, seen: Seen) -> bool:
+        """Renew the lease if nothing has changed, and say whether. At `began` the host knew `known` and `seen`."""
         glance = self._vault.glance()
         if glance is None:
             return False

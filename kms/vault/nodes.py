@@ -79,18 +79,17 @@ class Nodes:
     _clock_differs: bool = False
 
     def look(self, snapshot: Snapshot) -> bool:
-        """Whether this host is among the nodes."""
-        found = self.all(snapshot)
-        self.note(found)
-        return any(node.node_id == self.node_id and not node.leaving for node in found)
+        """Take note of the nodes, and return whether this host is among them."""
+        return self.note(self.all(snapshot))
 
-    def note(self, found: list[Node]) -> None:
-        """Take note of the nodes `found`, read at one moment."""
+    def note(self, found: list[Node]) -> bool:
+        """As `look`, where the nodes were `found` already, read at one moment."""
         self.others_alive = any(node.node_id != self.node_id for node in found)
         mine = next((node for node in found if node.node_id == self.node_id), None)
         if mine is not None and mine.beats != self._beats_seen:  # another worker of this host may have beaten
             self._beats_seen, self._last_beat = mine.beats, steady_seconds()
         self._listen(found, steady_seconds())
+        return mine is not None and not mine.leaving
 
     @staticmethod
     def all(snapshot: Snapshot) -> list[Node]:

@@ -123,9 +123,7 @@ class Vault:
         with self._database_faults(), self._glancing.connect() as connection:
             sealed, rows = Snapshot(connection, self.derived_keys).head_and_nodes()
         self.observe("read", steady_seconds() - began)
-        nodes = Nodes.of(rows)
-        self.nodes.note(nodes)
-        return sealed, any(node.node_id == self.nodes.node_id and not node.leaving for node in nodes)
+        return sealed, self.nodes.note(Nodes.of(rows))
 
     @contextmanager
     def change(self) -> Iterator[Change]:
