@@ -150,7 +150,7 @@ class Changers:
                 if UNKNOWN_OUTCOME in reply.body["detail"]:
                     book.pending = act.after
                 else:
-                    book.refused = act.after
+                    book.refused, book.refusal = act.after, _short(reply.body)
             elif reply.status == 503 and act.name == "create":
                 self.outcome.refused += 1
             else:

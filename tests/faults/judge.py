@@ -46,7 +46,7 @@ def _judge_key(outcome: Outcome, book: KeyBook, owner: Connection, reader: Conne
     found = _condition(shown, granted, book)
     if not any(_fits(found, each) for each in book.allowed):
         if book.refused is not None and _fits(found, book.refused):
-            outcome.find("wrong", f"{book.key_id}: refused, and done all the same: {book.refused}")
+            outcome.find("wrong", f"{book.key_id}: refused ({book.refusal}), and done all the same: {book.refused}")
         else:
             is_revived = found.may_encrypt and not any(each.may_encrypt for each in book.allowed)
             outcome.find("wrong" if is_revived else "lost", f"{book.key_id}: {found}, and not {book.allowed}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-UNKNOWN_OUTCOME = "Look whether it holds"
+UNKNOWN_OUTCOME = "Look whether it"
 """Part of the refusals that do not say that nothing was changed."""
 
 
@@ -45,7 +45,7 @@ class KeyBook:
     """What is known of one key.
 
     `pending` is what a change that got no answer may have made of it; `refused` what one that was refused must not
-    have made of it. Once one of these is there, the key is left alone.
+    have made of it, and `refusal` what it was told. Once one of these is there, the key is left alone.
     """
 
     key_id: str
@@ -53,6 +53,7 @@ class KeyBook:
     now: Condition = field(default_factory=Condition)
     pending: Condition | None = None
     refused: Condition | None = None
+    refusal: str = ""
     grant_id: str = ""
     sealed: dict[int, tuple[str, str]] = field(default_factory=dict)
     acknowledged: list[tuple[str, str, int]] = field(default_factory=list)
