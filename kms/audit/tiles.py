@@ -87,7 +87,7 @@ def bundle_path(index: int, width: int = TILE_WIDTH) -> str:
 
 
 def width_in(level: int, index: int, size: int) -> int:
-    """How many hashes (or entries) the tile has in the tree of `size` entries: 256, fewer, or 0 if it is not there."""
+    """How many hashes (or entries) the tile has in the tree of `size` entries: 256, fewer, or 0 for no tile."""
     hashes = size >> (8 * max(level, 0))
     return max(0, min(TILE_WIDTH, hashes - index * TILE_WIDTH))
 
@@ -215,8 +215,9 @@ class Growth(NamedTuple):
 def grown(tiles: Tiles, size: int, lines: Sequence[bytes]) -> Growth:
     """Append `lines` to the tree of `size` entries that `tiles` holds; what is new or wider is returned.
 
-    Nothing is written. Only the right edge of the old tree is read. It is not checked: whoever knows the old root compares it with
-    `tiles.root(size)`. Raises TileMissing or TileMalformed, OverflowError for a line above 65,535 bytes.
+    Nothing is written. Only the right edge of the old tree is read. It is not checked: whoever knows the old root
+    compares it with `tiles.root(size)`. Raises TileMissing or TileMalformed, OverflowError for a line above 65,535
+    bytes.
     """
     new_size = size + len(lines)
     if not lines:
