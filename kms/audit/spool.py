@@ -20,15 +20,18 @@ from typing import BinaryIO
 
 import structlog
 
+from kms.audit.spool_lines import Codes, entry_in, first_line, name_in
 from kms.clock import steady_seconds
 from kms.errors import StartError, Unavailable
 from kms.files import fault_of, private_directory
 
-_PATTERN = "spool-*.jsonl"
+PATTERN = "spool-*.jsonl"
 _TAIL_BYTES = 1 << 20
 _ALLOCATED_AT_ONCE = 1 << 18
 _LONG_ENTRY_BYTES = 4096
 _LOOK_SECONDS = 1.0
+_MOVES_ON_AT_BYTES = 16 << 20
+_MOVES_ON_AFTER_SECONDS = 3600.0
 _NEWLINE = 10
 _LOG = structlog.get_logger()
 
@@ -38,19 +41,21 @@ class Spool:
 
     While the process lives, the rest of the file is zero bytes, which no entry contains. If somebody moves or removes
     the file, the process goes on in a new one within a second, copies the entries that would be lost, and calls
-    `lost`.
+    `lost`. It also goes on in a new one after 16 MiB or an hour, so that what is folded can be removed.
+    `key` is the service's for the codes of the lines (see `spool_lines`); None where the vault has none yet.
     `stalled` is told why nothing can be written, once it begins.
     """
 
     def __init__(
         self,
         directory: Path,
+        key: bytes | None = None,
         *,
         fsync: bool,
         lost: Callable[[], None] = lambda: None,
         stalled: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        self._directory = directory
+        self._directory, self._key = directory, key
         self._fsync = fsync
         self._lost = lost
         self._stalled = stalled
@@ -61,17 +66,27 @@ class Spool:
         self._look_at = 0.0
         self._is_failing = False
         self._path, self._file = self._create()
+        self._begin_with_name()
+
+    def _begin_with_name(self) -> None:
+        """Write the line that names a new spool. Raises OSError."""
+        self._codes = Codes(self._key, self._path.stem) if self._key is not None else None
+        first = first_line(self._path.stem) if self._codes is not None else b""
+        os.pwrite(self._file, first, 0)
+        self._named = self._begin = len(first)
+        self._at = self._room = 0
+        self._moves_on_at = steady_seconds() + _MOVES_ON_AFTER_SECONDS
 
     def _create(self) -> tuple[Path, int]:
         """A new file. Raises StartError or OSError."""
-        name = _PATTERN.replace("*", f"{time.time_ns():020d}-{os.getpid()}")
+        name = PATTERN.replace("*", f"{time.time_ns():020d}-{os.getpid()}")
         path = private_directory(self._directory) / name
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)  # until this process ends
         return path, file
 
-    def append(self, line: bytes) -> None:
-        """Append one entry. It survives the death of the process, with `fsync` also a power cut.
+    def append(self, line: bytes, leaf: bytes) -> None:
+        """Append an entry with the leaf hash `leaf`. It survives the death of the process, with `fsync` a power cut.
 
         Raises Unavailable, leaving no part of the line behind.
         """
@@ -79,11 +94,13 @@ class Spool:
             with self._writing:
                 if steady_seconds() > self._look_at:
                     self._look()
-                begin, length = self._at, len(line)
                 # Never with the last bytes, also for a shorter entry: `require` cannot know how long the next is.
-                if begin + max(length, _LONG_ENTRY_BYTES) >= self._room:
-                    self._allocate(length + _LONG_ENTRY_BYTES)
-                    begin = self._at
+                if self._at + max(len(line), _LONG_ENTRY_BYTES) >= self._room:
+                    self._allocate(len(line) + _LONG_ENTRY_BYTES)
+                begin = self._at
+                if self._codes is not None:
+                    line = self._codes.coded(line, leaf, self._begin + begin)
+                length = len(line)
                 window, newline = self._window, begin + length
                 window[begin:newline] = line  # type: ignore[index]  # there is one, since there is room
                 window[newline] = _NEWLINE  # type: ignore[index]  # last: a line without it was not finished
@@ -127,7 +144,28 @@ class Spool:
             is_there = False
         if not is_there or status.st_size < self._begin + self._room:  # writing beyond its end kills the process
             self._replace(status)
+        elif self._is_to_move_on():
+            self._move_on()
         self._look_at = steady_seconds() + _LOOK_SECONDS
+
+    def _is_to_move_on(self) -> bool:
+        end = self._begin + self._at
+        return end > self._named and (end >= _MOVES_ON_AT_BYTES or steady_seconds() >= self._moves_on_at)
+
+    def _move_on(self) -> None:
+        """Leave this file to whoever folds it, and go on in another. Raises StartError or OSError."""
+        path, file = self._create()
+        with self._syncing:
+            os.ftruncate(self._file, self._begin + self._at)
+            if self._fsync:
+                os.fsync(self._file)
+            self._synced = self._written
+            os.close(self._file)
+            self._path, self._file = path, file
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+        self._begin_with_name()
 
     def _replace(self, status: os.stat_result) -> None:
         """Go on in a new file. What stood in one that was removed is written there first."""
@@ -154,6 +192,8 @@ class Spool:
         if self._window is not None:
             self._window.close()
         self._window, self._begin, self._at, self._room = None, kept, 0, 0
+        if not kept:
+            self._begin_with_name()
 
     def _allocate(self, needed: int) -> None:
         """Move the window on to where there is room for `needed` bytes more. Raises OSError."""
@@ -182,7 +222,7 @@ class Spool:
         with self._writing:
             length = self._begin + self._at
             os.ftruncate(self._file, length)
-            if not length:
+            if length == self._named:
                 self._path.unlink(missing_ok=True)
             if self._window is not None:
                 self._window.close()
@@ -198,14 +238,14 @@ def _copy(source: int, target: int, length: int) -> None:
 
 def tidy(directory: Path) -> None:
     """Tidy up the spools of processes that have ended: cut off their trailing zeros, and remove empty ones."""
-    for path in directory.glob(_PATTERN):
+    for path in directory.glob(PATTERN):
         with suppress(FileNotFoundError), path.open("r+b") as file:  # another worker may have removed it
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # somebody writes it
             length = _length(file)
-            if length:
+            if length > _length_of_name(file):
                 file.truncate(length)
             else:
                 path.unlink(missing_ok=True)
@@ -224,10 +264,16 @@ def _length(file: BinaryIO) -> int:
     return 0
 
 
+def _length_of_name(file: BinaryIO) -> int:
+    file.seek(0)
+    first = file.read(_LONG_ENTRY_BYTES).partition(b"\n")[0] + b"\n"
+    return len(first) if name_in(first) is not None else 0
+
+
 def sizes(directory: Path) -> list[int]:
     """The size of every spool in bytes, with what is allocated ahead."""
     found = []
-    for path in directory.glob(_PATTERN):
+    for path in directory.glob(PATTERN):
         with suppress(FileNotFoundError):  # an empty one is removed
             found.append(path.stat().st_size)
     return found
@@ -236,7 +282,7 @@ def sizes(directory: Path) -> list[int]:
 def latest_lines(directory: Path) -> list[bytes]:
     """The newest lines of every spool, up to a mebibyte of each, in no order."""
     lines: list[bytes] = []
-    for path in directory.glob(_PATTERN):
+    for path in directory.glob(PATTERN):
         with suppress(FileNotFoundError), path.open("rb") as file:  # removed meanwhile
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES - _ALLOCATED_AT_ONCE))
@@ -244,12 +290,12 @@ def latest_lines(directory: Path) -> list[bytes]:
             complete, _, _ = file.read().rpartition(b"\n")
             found = complete.split(b"\n")
             lines.extend(found if is_whole else found[1:])
-    return [line for line in lines if line]
+    return [entry for line in lines if (entry := entry_in(line))]
 
 
 def lines(directory: Path, most_bytes: int) -> Iterator[bytes]:
     """Every line of the spools, the most recently written spools first, until `most_bytes` bytes were read."""
-    spools = sorted(directory.glob(_PATTERN), key=_written_at, reverse=True)
+    spools = sorted(directory.glob(PATTERN), key=_written_at, reverse=True)
     read = 0
     for path in spools:
         with suppress(FileNotFoundError), path.open("rb") as file:  # removed meanwhile
@@ -257,8 +303,8 @@ def lines(directory: Path, most_bytes: int) -> Iterator[bytes]:
                 read += len(line)
                 if read > most_bytes:
                     return
-                if line.startswith(b"{"):  # what is allocated ahead is zeros
-                    yield line
+                if entry := entry_in(line):
+                    yield entry
 
 
 def _written_at(path: Path) -> float:

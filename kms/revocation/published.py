@@ -25,11 +25,9 @@ from kms.errors import IntegrityFailure
 from kms.keys.model import RevocationReason
 from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.model import Revocation
-from kms.vault import sealed_columns, tables
+from kms.vault import service_keys
 from kms.vault.change import Change
 from kms.vault.memory import Memory
-from kms.vault.records import stored_in
-from kms.vault.sealing import SealBroken
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
@@ -38,16 +36,6 @@ _PERIOD = timedelta(hours=1)
 _MEDIA_TYPE = "kms-revocation-list+jws"
 _ALGORITHM = "Ed25519"
 _ENTRIES_REMEMBERED = 50_000  # a list that grows is made anew for each entry
-
-
-@stored_in(tables.service_keys)
-@dataclass(frozen=True, slots=True)
-class ServiceKey:
-    """A key of the service itself; `material` is sealed."""
-
-    name: str
-    material: bytes
-    created_at: datetime
 
 
 class RevokedKey(msgspec.Struct, frozen=True):
@@ -140,25 +128,20 @@ def in_force(entries: Sequence[Revocation]) -> list[Revocation]:
 
 def has_signing_key(snapshot: Snapshot) -> bool:
     """Whether the service has its signing key."""
-    return snapshot.find(ServiceKey, _NAME) is not None
+    return service_keys.material_of(snapshot, _NAME) is not None
 
 
 def ensure_signing_key(change: Change, now: datetime) -> None:
     """Make the service's signing key where there is none yet."""
     if not has_signing_key(change):
-        material = private_der(Ed25519PrivateKey.generate())
-        change.insert(ServiceKey(_NAME, change.derived_keys.seal(material, sealed_columns.service_key(_NAME)), now))
+        service_keys.keep(change, _NAME, private_der(Ed25519PrivateKey.generate()), now)
 
 
 def signing_key(snapshot: Snapshot) -> OKPKey:
     """The key pair that signs the list. Raises IntegrityFailure."""
-    stored = snapshot.find(ServiceKey, _NAME)
-    if stored is None:
+    der = service_keys.material_of(snapshot, _NAME)
+    if der is None:
         raise IntegrityFailure("The service's signing key was removed from the vault.")
-    try:
-        der = snapshot.derived_keys.open(stored.material, sealed_columns.service_key(_NAME))
-    except SealBroken:
-        raise IntegrityFailure("The service's signing key was altered outside the service.") from None
     key = OKPKey.import_key(load_private(der, Ed25519PrivateKey))
     return OKPKey.import_key({**key.as_dict(private=True), "kid": key.thumbprint()})
 

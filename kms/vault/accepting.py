@@ -9,8 +9,10 @@ from sqlalchemy import delete, func, select
 from kms.errors import IntegrityFailure
 from kms.vault import tables
 from kms.vault.change import Change
+from kms.vault.folded import NOT_BEGUN, audit_log
 from kms.vault.head import ACCEPTED_BEYOND, Head, digest_of, require_not_retired
 from kms.vault.host import EPOCH
+from kms.vault.rows import AuditLog
 from kms.vault.store import Vault
 
 _BEYOND_EVERY_VAULT = 1 << 47  # the host's file keeps 48 bits
@@ -41,6 +43,14 @@ def _plausible(number: int) -> int:
     return number if number < _BEYOND_EVERY_VAULT else 0
 
 
+def _readable_log(change: Change) -> AuditLog:
+    """The row of the audit log's tree; one that was altered is refused wherever it is used."""
+    try:
+        return audit_log(change)
+    except IntegrityFailure:
+        return NOT_BEGUN
+
+
 def _head_of_rows(vault: Vault, change: Change) -> Head:
     try:
         sealed = change.locked_head()[0]
@@ -51,6 +61,8 @@ def _head_of_rows(vault: Vault, change: Change) -> Head:
     rows = ((table, change.connection.execute(select(table))) for table in tables.digested_tables())
     number = tables.audit_outbox.c.sequence
     count, last = change.connection.execute(select(func.count(), func.coalesce(func.max(number), 0))).one()
+    log = _readable_log(change)
+    count, last = count + log.entries_folded, max(last, log.last_folded)
     named = change.connection.execute(select(func.coalesce(func.max(tables.changes.c.epoch), 0))).scalar_one()
     return Head(
         counter=max(before.counter, _plausible(vault.host.counter)) + ACCEPTED_BEYOND,

@@ -135,6 +135,10 @@ class Change(Snapshot):
         rows = [to_row(OutboxEntry(last_entry + number, entry)) for number, entry in enumerate(entries, 1)]
         self._write(self._statements.insert(table), [self._with_code(table, row) for row in rows])
 
+    def delete_entries(self, last: int) -> None:
+        """Remove the audit entries up to number `last`, which are in the tree of the audit log."""
+        self._statements.made(_folded_entries).run(self._cursor, {"last": last})
+
     def write_outdated(self, epoch: int, outdated: Collection[str]) -> None:
         """Write the names that a commit outdates, and from time to time delete old rows of them."""
         packed = msgspec.msgpack.encode(sorted(outdated))
@@ -214,6 +218,10 @@ def next_serial(change: Change, column: ColumnElement[int]) -> int:
 
 def _old_changes() -> Any:
     return delete(tables.changes).where(tables.changes.c.epoch <= bindparam("seen"))
+
+
+def _folded_entries() -> Any:
+    return delete(tables.audit_outbox).where(tables.audit_outbox.c.sequence <= bindparam("last"))
 
 
 def _locked_head() -> Any:

@@ -9,6 +9,7 @@ from sqlalchemy import Table, func, select
 
 from kms.errors import IntegrityFailure
 from kms.vault import tables
+from kms.vault.folded import audit_log
 from kms.vault.head import TableDigest, digest_of
 from kms.vault.integrity import check_row
 from kms.vault.store import Vault
@@ -35,9 +36,13 @@ def fits(vault: Vault, table: Table, pause: Callable[[], None] = lambda: None) -
             number = table.c.sequence
             query = select(func.count(), func.min(number), func.max(number)).select_from(table)
             count, first, last = snapshot.connection.execute(query).one()
-            if not count:
-                return head.last_entry == head.lost_entries
-            return bool(count == head.last_entry - head.lost_entries and first >= 1 and last == head.last_entry)
+            try:
+                log = audit_log(snapshot)
+            except IntegrityFailure:
+                return False
+            if count + log.entries_folded != head.last_entry - head.lost_entries:
+                return False
+            return not count or bool(first > log.last_folded and last == head.last_entry)
         expected, found = head.digest(table), TableDigest()
         streamed = snapshot.connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table))
         for rows in streamed.partitions():

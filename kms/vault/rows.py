@@ -18,6 +18,35 @@ class OutboxEntry:
     entry: str
 
 
+@stored_in(tables.audit_log)
+@dataclass(frozen=True, slots=True)
+class AuditLog:
+    """The tree of the audit log: its name `origin`, how many entries it has, and its root hash (RFC 6962).
+
+    `staged` names the file of the entries that were added last. The entries of changes up to number `last_folded`
+    are in the tree; they were `entries_folded`, and are not in the outbox any more.
+    """
+
+    id: int
+    origin: str
+    size: int
+    root: bytes
+    staged: str
+    last_folded: int
+    entries_folded: int
+    folded_at: datetime
+
+
+@stored_in(tables.audit_spools)
+@dataclass(frozen=True, slots=True)
+class FoldedSpool:
+    """Up to which byte the spool `spool` of a node is in the tree."""
+
+    node_id: str
+    spool: str
+    folded: int
+
+
 @stored_in(tables.keyslots)
 @dataclass(frozen=True, slots=True)
 class Keyslot:

@@ -18,6 +18,9 @@ from kms.vault.access_tables import public_keys as public_keys
 from kms.vault.access_tables import recovery_codes as recovery_codes
 from kms.vault.access_tables import tokens as tokens
 from kms.vault.access_tables import used_assertions as used_assertions
+from kms.vault.audit_tables import audit_log as audit_log
+from kms.vault.audit_tables import audit_outbox as audit_outbox
+from kms.vault.audit_tables import audit_spools as audit_spools
 from kms.vault.columns import added, mac
 from kms.vault.columns import metadata as metadata
 from kms.vault.notice_tables import notice_marks as notice_marks
@@ -210,14 +213,6 @@ service_keys = Table(
     mac(),
 )
 
-audit_outbox = Table(
-    "audit_outbox",
-    metadata,
-    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
-    Column("entry", Text, nullable=False),
-    mac(),
-)
-
 _is_latest = and_(key_versions.c.key_uid == keys.c.uid, key_versions.c.version == keys.c.latest_version)
 keys_with_latest = select(keys, key_versions).select_from(keys.outerjoin(key_versions, _is_latest))
 """Keys, each with its latest version."""
@@ -229,5 +224,5 @@ def authenticated_tables() -> list[Table]:
 
 
 def digested_tables() -> list[Table]:
-    """Those of them whose digest is in the head. The outbox only grows, and its numbers have no gaps."""
+    """Those of them whose digest is in the head. The outbox's numbers have no gaps; `audit_log` has how many went."""
     return [table for table in authenticated_tables() if table is not audit_outbox]

@@ -26,13 +26,13 @@ from kms.errors import IntegrityFailure
 from kms.keys.model import Alias, Key, KeyVersion, RevocationReason
 from kms.notices.model import Delivery, ExpiryMark, Notice
 from kms.revocation.model import Revocation
-from kms.revocation.published import ServiceKey
 from kms.revocation.revoke import revoke
 from kms.vault import tables
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.opening import open_vault
 from kms.vault.records import table_of
 from kms.vault.rows import Keyslot, LastUse, MessageCount, Mount, NewRootKey, OutboxEntry, WrappingKey
+from kms.vault.service_keys import ServiceKey
 from kms.vault.store import Vault
 
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]

@@ -10,6 +10,7 @@ import structlog
 from kms.access import clients
 from kms.access.model import Client, Role
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.keys import ensure_keys, has_keys
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.errors import StartError
@@ -33,10 +34,11 @@ def enrol_first_admin(vault: Vault, settings: Settings, clock: Clock = utc_now) 
     if vault.host.distrust is not None:
         return  # nothing is changed in it
     with vault.read() as snapshot:
-        if has_signing_key(snapshot) and snapshot.matching(Client, limit=1):
+        if has_signing_key(snapshot) and has_keys(snapshot) and snapshot.matching(Client, limit=1):
             return
     with vault.change() as change:
         ensure_signing_key(change, clock())
+        ensure_keys(change, clock())
         if change.matching(Client, limit=1):
             return
         enrolment = clients.create(change, FIRST_ADMIN, frozenset({Role.ADMIN}), clock())

@@ -23,7 +23,9 @@ from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
 from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.keys import spool_key
 from kms.audit.spool import Spool
+from kms.audit.tree import leaf_hash
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.crypto.keytype import KeyMaterial, KeyType
@@ -58,7 +60,8 @@ class Call(msgspec.Struct):
     the log. `at` is the time at which the operation began, after its body was read. `action` is the AWS name of the
     operation in requests of the AWS dialect, else empty. `items` is the number of items of a batch, `refused` how
     many of them were refused. `credential` and `subject` say what authenticated the caller, where that is to be
-    logged. `recorded` says that the audit entry is written; `abandoned` that nothing had to be changed.
+    logged. `recorded` says that the audit entry is written, and `leaf` is its leaf hash; `abandoned` that nothing had
+    to be changed.
     """
 
     operation: str
@@ -77,6 +80,7 @@ class Call(msgspec.Struct):
     subject: str | None = None
     recorded: bool = False
     abandoned: bool = False
+    leaf: bytes | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -139,8 +143,11 @@ class Service:
         self.publisher = Publisher(vault, self.memory, self.revocations)
         self.rate_limits = RateLimits(settings)
         vault.observe = self.metrics.observe_database
+        with vault.read() as snapshot:
+            codes = spool_key(snapshot)
         self.spool = Spool(
             settings.audit_dir,
+            codes,
             fsync=settings.audit_fsync == "always",
             lost=self.metrics.spools_lost.inc,
             stalled=self.happenings.stalled,
@@ -248,13 +255,17 @@ class Service:
 
     def record_in(self, change: Change, call: Call) -> None:
         """Write the audit entry of a call that succeeded, as a part of the change that carries it out."""
-        change.record(self._entry(call, SUCCESS, self.clock()).decode())
+        line = self._entry(call, SUCCESS, self.clock())
+        call.leaf = leaf_hash(line)
+        change.record(line.decode())
 
     def record(self, call: Call, refusal: _Refused | None = None) -> None:
         """Write the audit entry of a call that changed nothing, unless it is `recorded`. Raises Unavailable."""
         if not call.recorded:
             outcome = SUCCESS if refusal is None else refusal.problem
-            self.spool.append(self._entry(call, outcome, call.at or self.clock()))
+            line = self._entry(call, outcome, call.at or self.clock())
+            call.leaf = leaf_hash(line)
+            self.spool.append(line, call.leaf)
             call.recorded = True
 
     def _entry(self, call: Call, outcome: str, at: datetime) -> bytes:

@@ -1,0 +1,259 @@
+"""Folds the entries of changes and of this host's spools into the tree, exactly once, whatever dies meanwhile.
+
+A fold reads what is new, writes all of it into one staged file, and then says in one commit of the database: the
+tree has this size and this root now, these entries of changes are gone, and the spools are folded up to here. Only
+after that the tiles are made of what was staged, and the checkpoint is signed. So before the commit nothing has
+happened, and after it the tiles follow from what is there already, whoever writes them: the next fold begins with
+that. What a process writes that was stopped for long is right, or is a staged file that nobody asks for.
+
+A database that was put back knows of a smaller tree than the directory holds. A log never goes back: it is continued
+where it is, and what it holds already is not folded again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from shutil import rmtree
+
+import structlog
+
+from kms.audit import keys, spool_reading
+from kms.audit.checkpoint import Checkpoint, open_checkpoint
+from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.note import Ed25519Signer, signed
+from kms.audit.spool_reading import SpoolRead
+from kms.audit.tiles import Tiles, bundle_of, entries_of, grown, outdated
+from kms.audit.tree import Unverified, leaf_hash
+from kms.clock import Clock
+from kms.errors import Conflict, Unavailable
+from kms.files import appearing, private_directory
+from kms.vault import tables
+from kms.vault.change import Change
+from kms.vault.folded import audit_log
+from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
+from kms.vault.store import Vault
+from kms.vault.transaction import Snapshot
+
+FIRST_REVISION = "0013"  # nodes of older releases take a shorter outbox for one that was altered
+MOST_AT_ONCE = 20_000
+_MOST_SPOOL_BYTES = 8 << 20
+_STAGING = "staging"
+CHECKPOINT = "checkpoint"
+_LOG = structlog.get_logger()
+
+
+_WRONG = (
+    "The audit log in {} is not the one of this database, or is damaged: put the log's directory back. Several nodes "
+    "need one that they share (KMS_AUDIT_DIR)."
+)
+
+
+class WrongDirectory(Unavailable):
+    """The directory does not hold the tree that the database speaks of."""
+
+
+@dataclass
+class Sequencer:
+    """Folds what this host has. `directory` holds the tree, `spools` the files of this host's processes.
+
+    `origin` names the log when it begins. `damaged` is told of a spool that is not what the service wrote.
+    """
+
+    vault: Vault
+    directory: Path
+    spools: Path
+    origin: str
+    clock: Clock
+    damaged: Callable[[str], None] = lambda reason: None
+    _applied: tuple[int, bytes] | None = field(default=None, init=False)  # the tree that this process has seen whole
+
+    def fold(self) -> int:
+        """Fold what is there, at most `MOST_AT_ONCE` entries and some, and return how many that were.
+
+        Raises Unavailable or IntegrityFailure, WrongDirectory, OSError.
+        """
+        private_directory(self.directory / _STAGING)
+        with open(self.directory / _STAGING / "lock", "wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would only do the same work twice
+            except BlockingIOError:
+                return 0
+            return self._fold()
+
+    def _fold(self) -> int:
+        published = self._published_content()  # before the database is read: what is published later is not newer
+        with self.vault.read() as snapshot:
+            if any(each.revision < FIRST_REVISION for each in self.vault.nodes.all(snapshot)):
+                return 0
+            before = audit_log(snapshot)
+            entries = snapshot.select(OutboxEntry, order_by=tables.audit_outbox.c.sequence, limit=MOST_AT_ONCE)
+            folded = {each.spool: each.folded for each in self._own_rows(snapshot)}
+            key, signer = (
+                keys.spool_key(snapshot),
+                Ed25519Signer(before.origin or self.origin, keys.log_key(snapshot)),
+            )
+        self._apply(before, signer)
+        log, known = self._continued(before, published, signer)
+        spools = spool_reading.read(self.spools, folded, key, _MOST_SPOOL_BYTES)
+        lines = [entry.entry.encode() for entry in entries]
+        for each in spools:
+            lines += each.entries
+        if known:
+            lines = [line for line in lines if leaf_hash(line) not in known]
+            lines.append(self._report("audit_log_continued", f"the database was put back to entry {before.size}"))
+        for each in spools:
+            if each.damage is not None:
+                lines.append(self._report("audit_spool_damaged", str(each.damage)))
+                self.damaged(str(each.damage))
+        if not lines:
+            self._forget_spools(spools, folded)
+            return 0
+        after = self._staged(log, entries, lines)
+        try:
+            self._commit(before, after, spools)
+        except Conflict:  # another node was first; what was staged is nobody's
+            (self.directory / _STAGING / after.staged).unlink(missing_ok=True)
+            return 0
+        self._apply(after, signer)
+        self._forget_spools(spools, {})
+        return len(lines)
+
+    def _published_content(self) -> bytes | None:
+        try:
+            return (self.directory / CHECKPOINT).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _continued(
+        self, log: AuditLog, published: bytes | None, signer: Ed25519Signer
+    ) -> tuple[AuditLog, frozenset[bytes]]:
+        """The tree to go on from, and the leaf hashes of those of its entries that the database does not know of.
+
+        Raises WrongDirectory where what was published does not continue the tree of the database.
+        """
+        if published is None:
+            return log, frozenset()
+        there = open_checkpoint(published, signer.key).checkpoint
+        if there.size <= log.size:
+            return log, frozenset()
+        if self._root(there.size) != there.root or self._root(log.size) != log.root:
+            raise WrongDirectory(_WRONG.format(self.directory))
+        _LOG.critical("THE DATABASE IS OLDER THAN ITS AUDIT LOG", database=log.size, log=there.size)
+        known = frozenset(map(leaf_hash, self._tiles.entries(log.size, there.size, there.size)))
+        return replace(log, origin=there.origin, size=there.size, root=there.root), known
+
+    def _own_rows(self, snapshot: Snapshot) -> list[FoldedSpool]:
+        return snapshot.matching(FoldedSpool, node_id=self.vault.host.node_id)
+
+    def _report(self, operation: str, target: str) -> bytes:
+        """An entry of the log about itself."""
+        _LOG.critical("THE AUDIT LOG IS NOT AS THE SERVICE LEFT IT", operation=operation, reason=target)
+        return AuditEntry(1, timestamp(self.clock()), "fold", operation, SUCCESS, "local", target=target).line()
+
+    def _staged(self, log: AuditLog, entries: list[OutboxEntry], lines: list[bytes]) -> AuditLog:
+        """Write `lines` down, and return what the database is to say then."""
+        growth = grown(self._tiles, log.size, lines)
+        staged = f"{log.size}-{growth.size}-{growth.root.hex()}"
+        with appearing(self.directory / _STAGING / staged, replace=True) as file:
+            file.write(bundle_of(lines))
+        return replace(
+            log,
+            origin=log.origin or self.origin,
+            size=growth.size,
+            root=growth.root,
+            staged=staged,
+            last_folded=entries[-1].sequence if entries else log.last_folded,
+            entries_folded=log.entries_folded + len(entries),
+            folded_at=self.clock(),
+        )
+
+    def _commit(self, before: AuditLog, after: AuditLog, spools: Iterable[SpoolRead]) -> None:
+        """Say so in the database. Raises Conflict if it says something else by now."""
+        node_id = self.vault.host.node_id
+        with self.vault.change() as change:
+            if audit_log(change) != before:
+                raise Conflict("Another process has folded meanwhile.")
+            rows = {each.spool: each for each in self._own_rows(change)}
+            for each in spools:
+                row = FoldedSpool(node_id, each.name, each.end)
+                known = rows.get(each.name)
+                if known is None:
+                    change.insert(row)
+                elif known != row:
+                    change.replace(known, row)
+            self._put(change, before, after)
+            if after.last_folded > before.last_folded:
+                change.delete_entries(after.last_folded)
+
+    @staticmethod
+    def _put(change: Change, before: AuditLog, after: AuditLog) -> None:
+        if before.size or before.origin:
+            change.replace(before, after)
+        else:
+            change.insert(after)
+
+    @property
+    def _tiles(self) -> Tiles:
+        return Tiles.in_directory(self.directory)
+
+    def _root(self, size: int) -> bytes:
+        """The root of the first `size` entries in the directory; nothing where it does not hold them."""
+        try:
+            return self._tiles.root(size)
+        except Unverified:
+            return b""
+
+    def _apply(self, log: AuditLog, signer: Ed25519Signer) -> None:
+        """See to it that the directory holds the tree of `log` and its checkpoint.
+
+        Raises WrongDirectory if it holds another tree.
+        """
+        if not log.size or self._applied == (log.size, log.root):
+            return
+        staged = self.directory / _STAGING / log.staged
+        if staged.exists():
+            self._write_tiles(staged, log)
+        if self._root(log.size) != log.root:
+            raise WrongDirectory(_WRONG.format(self.directory))
+        self._publish(log, signer)
+        staged.unlink(missing_ok=True)
+        self._applied = log.size, log.root
+
+    def _write_tiles(self, staged: Path, log: AuditLog) -> None:
+        size = int(log.staged.split("-")[0])
+        lines, _ = entries_of(staged.read_bytes())
+        files = grown(self._tiles, size, lines).files
+        directories = {self.directory / path.rpartition("/")[0] for path in files}
+        for each in directories:
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ThreadPoolExecutor(8) as pool:  # each waits for the disk
+            for done in [pool.submit(self._write, path, content) for path, content in files.items()]:
+                done.result()
+        for path in outdated(0 if self._applied is None else size, size):
+            rmtree(self.directory / path, ignore_errors=True)
+
+    def _write(self, path: str, content: bytes) -> None:
+        with appearing(self.directory / path, replace=True) as file:
+            file.write(content)
+
+    def _publish(self, log: AuditLog, signer: Ed25519Signer) -> None:
+        """Sign the checkpoint of `log`, unless that or a later one is there."""
+        published = self._published_content()
+        if published is not None and open_checkpoint(published, signer.key).checkpoint.size >= log.size:
+            return
+        note = signed(Checkpoint(log.origin, log.size, log.root).text, signer)
+        with appearing(self.directory / CHECKPOINT, replace=True) as file:
+            file.write(bytes(note))
+
+    def _forget_spools(self, spools: Iterable[SpoolRead], folded: dict[str, int]) -> None:
+        """Remove the files of processes that have ended once they are folded, and the rows of files that are gone."""
+        for each in spools:
+            each.remove_if_over()
+        gone = [name for name in folded if name not in {each.name for each in spools}]
+        if gone:
+            with self.vault.change() as change:
+                change.delete(*(row for row in self._own_rows(change) if row.spool in gone))

@@ -1,0 +1,98 @@
+"""What stands in a spool: a line that names it, then an entry on each line, with a code that ties it to its place.
+
+    {"spool":"ID"}
+    {"v":1,…}⇥"CODE"
+
+CODE is the keyed BLAKE2b (RFC 7693) of nine bytes, in base64, over the offset of the line in the file (eight bytes,
+big endian) and the leaf hash of the entry. Its key is made from a key of the service and the ID, so that whoever can
+only write files cannot alter a line, move it, leave one out in between, or bring one from another spool. A spool of
+a release from before has neither. Each line is a sequence of JSON values, for whoever reads it with other tools.
+"""
+
+from __future__ import annotations
+
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from hmac import compare_digest
+
+import msgspec
+
+from kms.audit.tree import leaf_hash
+
+CODE_BYTES = 9
+_FIRST = b'{"spool":"'
+_BEFORE_CODE, _AFTER_CODE = b'\t"', b'"'
+
+
+class _Named(msgspec.Struct):
+    spool: str
+
+
+@dataclass(frozen=True)
+class SpoolDamaged(Exception):
+    """A spool is not what its process wrote. `offset` is that of the first byte that is wrong."""
+
+    spool: str
+    offset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The spool {self.spool} of the audit log is wrong at byte {self.offset}: {self.reason}."
+
+
+def first_line(spool: str) -> bytes:
+    """The line that names a spool, with its newline."""
+    return _FIRST + spool.encode() + b'"}\n'
+
+
+def name_in(content: bytes) -> str | None:
+    """The name that the first line gives the spool; None where there is no such line."""
+    line, newline, _ = content.partition(b"\n")
+    if not newline or not line.startswith(_FIRST):
+        return None
+    try:
+        return msgspec.json.decode(line, type=_Named).spool
+    except msgspec.DecodeError:
+        return None
+
+
+class Codes:
+    """The codes of the lines of one spool. `key` is the service's key for spools, 32 bytes."""
+
+    def __init__(self, key: bytes, spool: str) -> None:
+        self.spool = spool
+        self._key = blake2b(spool.encode(), key=key, digest_size=32).digest()
+
+    def coded(self, line: bytes, leaf: bytes, offset: int) -> bytes:
+        """What is written for an entry whose leaf hash is `leaf`, at `offset`; without the newline."""
+        code = blake2b(offset.to_bytes(8) + leaf, key=self._key, digest_size=CODE_BYTES).digest()
+        return line + _BEFORE_CODE + b2a_base64(code, newline=False) + _AFTER_CODE
+
+    def entries(self, content: bytes, offset: int) -> Iterator[bytes]:
+        """The entries in `content`, whole lines that stand at `offset` of the spool.
+
+        Raises SpoolDamaged at the first that the service did not write there.
+        """
+        for written in content.split(b"\n")[:-1]:
+            line, tab, code = written.rpartition(_BEFORE_CODE)
+            expected = blake2b(offset.to_bytes(8) + leaf_hash(line), key=self._key, digest_size=CODE_BYTES).digest()
+            if not tab or not compare_digest(_decoded(code), expected):
+                raise SpoolDamaged(self.spool, offset, "the service did not write this line there")
+            yield line
+            offset += len(written) + 1
+
+
+def _decoded(code: bytes) -> bytes:
+    try:
+        return a2b_base64(code.removesuffix(_AFTER_CODE), strict_mode=True)
+    except ValueError:
+        return b""
+
+
+def entry_in(written: bytes) -> bytes:
+    """The entry on a line of a spool, unchecked; nothing for the line that names it, and what is allocated ahead."""
+    if not written.startswith(b"{") or written.startswith(_FIRST):
+        return b""
+    return written.partition(b"\t")[0]

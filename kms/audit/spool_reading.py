@@ -1,0 +1,96 @@
+"""Reading spools to fold them: what stands behind the part that is folded already."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kms.audit.spool import PATTERN
+from kms.audit.spool_lines import Codes, SpoolDamaged, name_in
+
+_FIRST_LINE_BYTES = 4096
+
+
+@dataclass
+class SpoolRead:
+    """What was read of the spool `name`: its `entries` up to byte `end`.
+
+    `damage` says what is wrong behind that. Then `end` is the end of the file, so that it is said once.
+    """
+
+    name: str
+    path: Path
+    end: int
+    entries: list[bytes] = field(default_factory=list)
+    damage: SpoolDamaged | None = None
+
+    def remove_if_over(self) -> None:
+        """Remove the file if its process has ended and all of it was read. Raises OSError.
+
+        One that was altered is kept, under a name that is no spool's; its process goes on in another.
+        """
+        if self.damage is not None:
+            self.path.rename(self.path.with_name(f"damaged-{self.path.name}"))
+            return
+        try:
+            with self.path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.seek(self.end)
+                if file.read().strip(b"\0"):
+                    return
+                self.path.unlink()
+        except (BlockingIOError, FileNotFoundError):
+            return
+        directory = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # before the row that says that it is folded may go
+        finally:
+            os.close(directory)
+
+
+def read(directory: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: int) -> list[SpoolRead]:
+    """Read every spool on from where it is `folded`, all together about `most_bytes`.
+
+    A spool without a name and codes, of a release from before, is taken only while nothing of this host was folded
+    yet; later it counts as damaged. Raises OSError.
+    """
+    found: dict[str, SpoolRead] = {}
+    for path in sorted(directory.glob(PATTERN)):
+        try:
+            each = _read(path, folded, key, most_bytes)
+        except FileNotFoundError:
+            continue
+        known = found.get(each.name)
+        if known is None or known.end < each.end:  # two files of one name: a copy, and the longer one has all of it
+            found[each.name] = each
+        most_bytes = max(0, most_bytes - (each.end - folded.get(each.name, 0)))
+    return list(found.values())
+
+
+def _read(path: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: int) -> SpoolRead:
+    with path.open("rb") as file:
+        first = file.read(_FIRST_LINE_BYTES)
+        name = name_in(first)
+        begin = folded.get(name or path.stem, 0)
+        if name is not None:
+            begin = max(begin, first.index(b"\n") + 1)
+        file.seek(begin)
+        content = file.read(most_bytes)
+    content = content[: content.rfind(b"\n") + 1]
+    read_ = SpoolRead(name or path.stem, path, begin + len(content))
+    if name is None:
+        if folded and path.stem not in folded and content:
+            read_.damage = SpoolDamaged(path.stem, 0, "it has no codes, and this release writes them")
+        else:
+            read_.entries = content.split(b"\n")[:-1]
+        return read_
+    assert key is not None  # who writes such a spool has it
+    try:
+        for entry in Codes(key, name).entries(content, begin):
+            read_.entries.append(entry)
+    except SpoolDamaged as damage:
+        read_.damage = damage
+    return read_

@@ -1,0 +1,19 @@
+"""How far the audit log's tree has come, as the vault's own row says it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from kms.vault.rows import AuditLog
+from kms.vault.transaction import Snapshot
+
+ONLY = 1
+"""The primary key of the row."""
+NOT_BEGUN = AuditLog(ONLY, "", 0, sha256(b"").digest(), "", 0, 0, datetime(1970, 1, 1, tzinfo=UTC))
+"""The tree before its first entry, which has the hash of nothing for its root (RFC 6962, section 2.1)."""
+
+
+def audit_log(snapshot: Snapshot) -> AuditLog:
+    """The tree as the database has it. Raises IntegrityFailure where the row was altered."""
+    return snapshot.find(AuditLog, ONLY) or NOT_BEGUN

@@ -1,0 +1,256 @@
+"""Every entry is folded into the tree once, whatever happens in between; what others did to it is found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import pytest
+from sqlalchemy import text
+
+from helpers.support import new_database
+from kms.audit import keys, sequencer
+from kms.audit.checkpoint import open_checkpoint
+from kms.audit.note import Ed25519Signer
+from kms.audit.sequencer import CHECKPOINT, Sequencer, WrongDirectory
+from kms.audit.spool import Spool
+from kms.audit.tiles import Tiles
+from kms.audit.tree import leaf_hash
+from kms.config import Settings
+from kms.vault.checking import wrong_tables
+from kms.vault.folded import audit_log
+from kms.vault.opening import open_vault
+from kms.vault.store import Vault
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Log:
+    """A vault with its audit log, as one process has it."""
+
+    vault: Vault
+    settings: Settings
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.sequencer = Sequencer(
+            self.vault, self.settings.data_dir / "log", self.settings.audit_dir, "kms.test/audit", lambda: NOW
+        )
+
+    def spool(self) -> Spool:
+        with self.vault.read() as snapshot:
+            return Spool(self.settings.audit_dir, keys.spool_key(snapshot), fsync=False)
+
+    def line(self) -> bytes:
+        self.number += 1
+        return b'{"v":1,"time":"2026-01-01T00:00:00.000000Z","request_id":"%016d","operation":"x"}' % self.number
+
+    def change(self) -> bytes:
+        line = self.line()
+        with self.vault.change() as change:
+            change.record(line.decode())
+        return line
+
+    def use(self, spool: Spool) -> bytes:
+        line = self.line()
+        spool.append(line, leaf_hash(line))
+        return line
+
+    @property
+    def entries(self) -> list[bytes]:
+        """What is in the tree, once its checkpoint and root were found to be right."""
+        directory = self.sequencer.directory
+        with self.vault.read() as snapshot:
+            log, key = audit_log(snapshot), keys.log_key(snapshot)
+        there = open_checkpoint((directory / CHECKPOINT).read_bytes(), Ed25519Signer(log.origin, key).key).checkpoint
+        tiles = Tiles.in_directory(directory)
+        assert (there.size, there.root) == (log.size, log.root)
+        assert tiles.root(there.size) == there.root
+        return list(tiles.entries(0, there.size, there.size))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    url = new_database(request.getfixturevalue("postgres")) if request.param == "postgresql" else None
+    settings = Settings(data_dir=tmp_path / "data", database_url=url)
+    vault = open_vault(settings)
+    with vault.change() as change:
+        keys.ensure_keys(change, NOW)
+    yield Log(vault, settings)
+    vault.close()
+
+
+def test_changes_and_uses_are_folded_once(log: Log) -> None:
+    spool = log.spool()
+    written = []
+    for _ in range(3):
+        written += [log.change(), log.use(spool), log.use(spool)]
+        assert log.sequencer.fold() == 3
+        assert log.sequencer.fold() == 0
+    assert sorted(log.entries) == sorted(written)
+    with log.vault.read() as snapshot:
+        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_outbox")).scalar_one() == 0
+    assert wrong_tables(log.vault) == []
+    spool.close()
+    log.sequencer.fold()
+    assert list(log.settings.audit_dir.iterdir()) == []
+    log.sequencer.fold()
+    with log.vault.read() as snapshot:
+        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 0
+
+
+def test_many_entries_fill_many_tiles(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequencer, "_MOST_SPOOL_BYTES", 20_000)
+    spool = log.spool()
+    written = [log.use(spool) for _ in range(1500)]
+    folds = 0
+    while log.sequencer.fold():
+        folds += 1
+    assert folds > 5
+    assert log.entries == written
+    assert not list((log.sequencer.directory / "staging").glob("*-*"))
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+_STEPS = ["before staging", "staged", "committed", "tiles", "a part of the tiles", "checkpoint", "spool removed"]
+
+
+def _crash_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Crash
+
+    def after(function: Callable[..., object]) -> Callable[..., None]:
+        def run(*args: object, **given: object) -> None:
+            function(*args, **given)
+            raise Crash
+
+        return run
+
+    match step:
+        case "before staging":
+            monkeypatch.setattr(Sequencer, "_staged", die)
+        case "staged":
+            monkeypatch.setattr(Sequencer, "_staged", after(Sequencer._staged))
+        case "committed":
+            monkeypatch.setattr(Sequencer, "_commit", after(Sequencer._commit))
+        case "tiles":
+            monkeypatch.setattr(Sequencer, "_write_tiles", after(Sequencer._write_tiles))
+        case "a part of the tiles":
+            monkeypatch.setattr(Sequencer, "_write", after(Sequencer._write))
+        case "checkpoint":
+            monkeypatch.setattr(Sequencer, "_publish", after(Sequencer._publish))
+        case "spool removed":
+            monkeypatch.setattr(os, "fsync", after(os.fsync))
+            monkeypatch.setattr(Sequencer, "_staged", die)
+
+
+@pytest.mark.parametrize("step", _STEPS)
+def test_a_crash_loses_nothing_and_doubles_nothing(log: Log, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    spool = log.spool()
+    written = [log.change(), log.use(spool)]
+    log.sequencer.fold()
+    written += [log.change(), log.use(spool), log.use(spool)]
+    spool.close()
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        _crash_at(step, patched)
+        log.sequencer.fold()
+    for _ in range(2):
+        log = Log(log.vault, log.settings, log.number)  # another process
+        while log.sequencer.fold():
+            pass
+    assert sorted(log.entries) == sorted(written)
+    written.append(log.change())
+    assert log.sequencer.fold() == 1
+    assert sorted(log.entries) == sorted(written)
+    assert list(log.settings.audit_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["edited", "dropped", "inserted", "swapped", "from another"])
+def test_a_spool_that_was_altered_is_named_and_kept(log: Log, how: str) -> None:
+    spool, other = log.spool(), log.spool()
+    mine = [log.use(spool) for _ in range(4)]
+    log.use(other)
+    (path, elsewhere) = sorted(log.settings.audit_dir.iterdir())
+    lines = path.read_bytes().rstrip(b"\0").split(b"\n")[:-1]
+    match how:
+        case "edited":
+            lines[3] = lines[3].replace(b'"operation":"x"', b'"operation":"y"')
+        case "dropped":
+            del lines[3]
+        case "inserted":
+            lines.insert(3, lines[2])
+        case "swapped":
+            lines[3], lines[4] = lines[4], lines[3]
+        case "from another":
+            lines[3] = elsewhere.read_bytes().split(b"\n")[1]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    told: list[str] = []
+    log.sequencer.damaged = told.append
+    log.sequencer.fold()
+    found = log.entries
+    assert found[: len(mine[:2])] == mine[:2]
+    assert not any(line in found for line in mine[2:])
+    assert b"audit_spool_damaged" in found[-1]
+    assert path.stem in told[0]
+    assert len(told) == 1
+    assert log.sequencer.fold() == 0
+    assert path.with_name(f"damaged-{path.name}").exists()
+
+
+def test_a_directory_of_another_log_is_refused(log: Log) -> None:
+    log.change()
+    log.sequencer.fold()
+    log = Log(log.vault, log.settings, log.number)
+    copytree(log.sequencer.directory, log.settings.data_dir / "kept")
+    tile = log.sequencer.directory / "tile/0/000.p/1"
+    tile.write_bytes(bytes(32))
+    log.change()
+    with pytest.raises(WrongDirectory):
+        log.sequencer.fold()
+    rmtree(log.sequencer.directory)
+    with pytest.raises(WrongDirectory):
+        log.sequencer.fold()
+    rmtree(log.sequencer.directory, ignore_errors=True)
+    copytree(log.settings.data_dir / "kept", log.sequencer.directory)
+    assert log.sequencer.fold() == 1
+
+
+def test_a_log_goes_on_where_it_is_when_its_database_was_put_back(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    vault = open_vault(settings)
+    with vault.change() as change:
+        keys.ensure_keys(change, NOW)
+    log = Log(vault, settings)
+    log.change()
+    log.sequencer.fold()
+    both = log.change()
+    vault.checkpoint()
+    vault.close()
+    copy = (settings.data_dir / "kms.db").read_bytes()
+    log = Log(open_vault(settings), settings, log.number)
+    lost = log.change()
+    assert log.sequencer.fold() == 2
+    before = log.entries
+    log.vault.checkpoint()
+    log.vault.close()
+    (settings.data_dir / "kms.db").write_bytes(copy)
+    for newest in settings.data_dir.glob("newest-*"):
+        newest.unlink()
+    log = Log(open_vault(settings), settings, log.number)
+    assert log.sequencer.fold() == 1
+    found = log.entries
+    assert found[: len(before)] == before
+    assert found.count(both) == found.count(lost) == 1
+    assert b"audit_log_continued" in found[-1]
+    assert wrong_tables(log.vault) == []
+    log.change()
+    assert log.sequencer.fold() == 1
+    log.vault.close()
