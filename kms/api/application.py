@@ -27,7 +27,7 @@ from kms.api.aws.sts_door import StsMiddleware
 from kms.api.console.hooks import register as register_console
 from kms.api.cursors import Cursors
 from kms.api.fast_path import FastPathMiddleware, WsgiApp
-from kms.api.headers import JSON, security_headers
+from kms.api.headers import JSON, request_headers, security_headers
 from kms.api.origin import with_origin
 from kms.api.transit.middleware import TransitMiddleware
 from kms.operations import (
@@ -190,7 +190,8 @@ class FlaskHooks:
         outcome = getattr(g, "outcome", "success")
         for name, value in security_headers(request.environ.get("HTTP_HOST", "")):
             response.headers.setdefault(name, value)
-        response.headers["X-Request-Id"] = call.request_id
+        for name, value in request_headers(call):
+            response.headers[name] = value
         seconds = time.perf_counter() - g.began
         self.service.metrics.count(call.operation, outcome, seconds)
         operation = OPERATIONS.get(call.operation)

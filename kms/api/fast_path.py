@@ -20,7 +20,7 @@ from kms import errors
 from kms.access.ratelimit import RateClass, identity
 from kms.api import problems, requests
 from kms.api.admission import Admission
-from kms.api.headers import JSON, security_headers
+from kms.api.headers import JSON, request_headers, security_headers
 from kms.operations import OPERATIONS, Call, Operation, Service, execute_operation, new_request_id
 
 Environ = dict[str, Any]
@@ -113,7 +113,7 @@ class FastPathMiddleware:
                 *security_headers(environ.get("HTTP_HOST", "")),
                 *kind,
                 ("Content-Length", str(len(body))),
-                ("X-Request-Id", call.request_id),
+                *request_headers(call),
             ],
         )
         return [body]  # Granian sends a list at once, and pulls anything else out piece by piece

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from functools import lru_cache
+
+from kms.operations import Call
 
 JSON = "application/json"
 _SECURITY = (
@@ -29,3 +32,13 @@ def _remembered(host: str) -> tuple[tuple[str, str], ...]:
         if name in _LOCAL:  # it would bind every other port of a developer's machine
             return _SECURITY
     return (*_SECURITY, _STRICT_TRANSPORT)
+
+
+def request_headers(call: Call, request_id: str = "X-Request-Id") -> list[tuple[str, str]]:
+    """The headers that tell requests apart: the id of this one, and of its audit entry the leaf hash in base64.
+
+    A request that is not in the audit log, such as one above a rate limit, has no leaf.
+    """
+    if call.leaf is None:
+        return [(request_id, call.request_id)]
+    return [(request_id, call.request_id), ("Audit-Leaf", b2a_base64(call.leaf, newline=False).decode())]

@@ -17,7 +17,7 @@ from kms import errors
 from kms.access.addresses import Address
 from kms.api import forwarded, problems
 from kms.api.fast_path import STATUS, Environ, StartResponse, WsgiApp
-from kms.api.headers import security_headers
+from kms.api.headers import request_headers, security_headers
 from kms.config import Network
 from kms.operations import Call, Service, new_request_id
 
@@ -123,7 +123,7 @@ class OriginMiddleware:
         self.service.metrics.count(call.operation, refusal.problem, seconds)
         problems.log_answer(call, refusal.problem, refusal.status, seconds)
         body, headers = problems.encoded(refusal, call.request_id)
-        headers += [*security_headers(environ.get("HTTP_HOST", "")), ("X-Request-Id", call.request_id)]
+        headers += [*security_headers(environ.get("HTTP_HOST", "")), *request_headers(call)]
         start_response(STATUS[refusal.status], [*headers, ("Content-Length", str(len(body)))])
         return [body]
 

@@ -22,6 +22,7 @@ from kms.audit.spool import Spool, latest_lines, tidy
 from kms.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
+_LEAF = bytes(32)
 
 
 def entries(world: World) -> list[dict[str, Any]]:
@@ -154,7 +155,7 @@ def _files_lost(world: World) -> float:
 def test_what_is_written_goes_where_it_is_looked_for(tmp_path: Path, how: str) -> None:
     lost: list[None] = []
     spool = Spool(tmp_path / "audit", fsync=True, lost=lambda: lost.append(None))
-    spool.append(b'{"a":1}')
+    spool.append(b'{"a":1}', _LEAF)
     (path,) = (tmp_path / "audit").iterdir()
     if how == "cut":
         os.truncate(path, 0)
@@ -162,7 +163,7 @@ def test_what_is_written_goes_where_it_is_looked_for(tmp_path: Path, how: str) -
         path.rename(tmp_path / "elsewhere")
         assert how == "moved" or path.write_bytes(b"") == 0
     spool.require()
-    spool.append(b'{"b":2}')
+    spool.append(b'{"b":2}', _LEAF)
     assert latest_lines(tmp_path / "audit") == [b'{"b":2}']
     assert lost == [None]
     if how != "cut":
@@ -171,20 +172,20 @@ def test_what_is_written_goes_where_it_is_looked_for(tmp_path: Path, how: str) -
 
 def test_nothing_is_written_where_no_other_file_can_be_made(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "audit", fsync=False)
-    spool.append(b'{"a":1}')
+    spool.append(b'{"a":1}', _LEAF)
     (tmp_path / "audit").rename(tmp_path / "elsewhere")
     (tmp_path / "audit").write_text("in the way")
     with pytest.raises(Unavailable):
         spool.require()
     wait_until(lambda: _is_refused(spool))
     (tmp_path / "audit").unlink()
-    spool.append(b'{"b":2}')
+    spool.append(b'{"b":2}', _LEAF)
     assert latest_lines(tmp_path / "audit") == [b'{"b":2}']
 
 
 def _is_refused(spool: Spool) -> bool:
     try:
-        spool.append(b'{"lost":1}')
+        spool.append(b'{"lost":1}', _LEAF)
     except Unavailable:
         return True
     return False
@@ -192,14 +193,14 @@ def _is_refused(spool: Spool) -> bool:
 
 def test_a_line_that_does_not_fit_leaves_no_part_behind(tmp_path: Path) -> None:
     spool = Spool(tmp_path, fsync=True)
-    spool.append(b'{"a":1}')
+    spool.append(b'{"a":1}', _LEAF)
     (path,) = tmp_path.iterdir()
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, unlimited[1]))
     try:
         with pytest.raises(Unavailable):
-            spool.append(b'{"b":"' + b"x" * path.stat().st_size + b'"}')
-        spool.append(b'{"c":3}')  # there is still room for this one
+            spool.append(b'{"b":"' + b"x" * path.stat().st_size + b'"}', _LEAF)
+        spool.append(b'{"c":3}', _LEAF)  # there is still room for this one
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert latest_lines(tmp_path) == [b'{"a":1}', b'{"c":3}']
@@ -214,7 +215,7 @@ def test_lines_are_there_after_the_process_was_killed(tmp_path: Path) -> None:
         "spool = Spool(Path(sys.argv[1]), fsync=False)\n"
         "def fill(name):\n"
         "    for number in range(100_000):\n"
-        "        spool.append(b'{\"%s\":%d}' % (name, number))\n"
+        "        spool.append(b'{\"%s\":%d}' % (name, number), b'')\n"
         "        if number == 60_000 and name == b'b': os.kill(os.getpid(), signal.SIGKILL)\n"
         "        last = number\n"
         "threads = [threading.Thread(target=fill, args=(name,)) for name in (b'a', b'b')]\n"
@@ -236,7 +237,7 @@ def test_lines_are_there_after_the_process_was_killed(tmp_path: Path) -> None:
 def test_the_newest_lines_of_a_large_spool(tmp_path: Path) -> None:
     spool = Spool(tmp_path, fsync=False)
     for number in range(30_000):
-        spool.append(json.dumps({"n": number, "padding": "x" * 40}).encode())
+        spool.append(json.dumps({"n": number, "padding": "x" * 40}).encode(), _LEAF)
     spool.close()
     numbers = [json.loads(line)["n"] for line in latest_lines(tmp_path)]
     assert numbers == list(range(numbers[0], 30_000))
@@ -245,7 +246,7 @@ def test_the_newest_lines_of_a_large_spool(tmp_path: Path) -> None:
 
 def test_spools_of_processes_that_ended_are_closed_and_empty_ones_removed(tmp_path: Path) -> None:
     alive, empty = Spool(tmp_path, fsync=False), Spool(tmp_path, fsync=False)
-    alive.append(b'{"a": 1}')
+    alive.append(b'{"a": 1}', _LEAF)
     empty.close()
     assert len(list(tmp_path.iterdir())) == 1
     killed = tmp_path / "spool-00000000000000000001-1.jsonl"
@@ -255,6 +256,6 @@ def test_spools_of_processes_that_ended_are_closed_and_empty_ones_removed(tmp_pa
     tidy(tmp_path)
     assert killed.read_bytes() == b'{"b": 2}\n'
     assert len(list(tmp_path.iterdir())) == 2
-    alive.append(b'{"a": 3}')
+    alive.append(b'{"a": 3}', _LEAF)
     assert sorted(latest_lines(tmp_path)) == [b'{"a": 1}', b'{"a": 3}', b'{"b": 2}']
     alive.close()

@@ -37,7 +37,7 @@ from kms.api.aws.shapes import decoded
 from kms.api.aws.sts import needs_second_factor
 from kms.api.fast_path import Environ, StartResponse, WsgiApp
 from kms.api.faults import long_request_id, recorded_fault
-from kms.api.headers import security_headers
+from kms.api.headers import request_headers, security_headers
 from kms.operations import Call, Service
 
 MEDIA_TYPE = "application/x-amz-json-1.1"
@@ -88,7 +88,7 @@ class AwsMiddleware:
                 *extra,
                 ("Content-Type", MEDIA_TYPE),
                 ("Content-Length", str(len(body))),
-                ("x-amzn-RequestId", call.request_id),
+                *request_headers(call, "x-amzn-RequestId"),
             ],
         )
         return [body]

@@ -29,7 +29,7 @@ from kms.api.aws.shapes import Input, converted
 from kms.api.aws.sts import STS_ACTIONS, StsAction, StsRequest, needs_second_factor
 from kms.api.fast_path import Environ, StartResponse, WsgiApp
 from kms.api.faults import long_request_id, recorded_fault
-from kms.api.headers import security_headers
+from kms.api.headers import request_headers, security_headers
 from kms.api.token_endpoint import LONGEST_BODY
 from kms.operations import Call, Service
 
@@ -93,7 +93,7 @@ class StsMiddleware:
                 *security_headers(environ.get("HTTP_HOST", "")),
                 ("Content-Type", "text/xml"),
                 ("Content-Length", str(len(body))),
-                ("x-amzn-RequestId", call.request_id),
+                *request_headers(call, "x-amzn-RequestId"),
             ],
         )
         return [body]

@@ -24,7 +24,7 @@ from kms.api import requests
 from kms.api.admission import Admission
 from kms.api.fast_path import Environ, StartResponse, WsgiApp
 from kms.api.faults import long_request_id, recorded_fault
-from kms.api.headers import JSON, security_headers
+from kms.api.headers import JSON, request_headers, security_headers
 from kms.api.origin import presented_certificate
 from kms.api.transit import (  # noqa: F401  # they fill the table
     encrypting,
@@ -79,7 +79,7 @@ class TransitMiddleware:
             status, outcome, retry = fault.status, fault.problem, fault.retry_after
             body = msgspec.json.encode({"errors": [fault.message] if fault.message else []}) + b"\n"
         self.service.metrics.count(call.operation, outcome, time.perf_counter() - began)
-        headers = [*security_headers(environ.get("HTTP_HOST", "")), ("X-Request-Id", call.request_id)]
+        headers = [*security_headers(environ.get("HTTP_HOST", "")), *request_headers(call)]
         if retry is not None:
             headers.append(("Retry-After", str(retry)))
         if location is not None:
