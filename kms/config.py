@@ -111,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rate_limit_public: str = "600/minute"
 
     audit_fsync: Literal["never", "always"] = "never"
+    audit_dir: Path | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -165,9 +166,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.data_dir / "run"
 
     @property
-    def audit_dir(self) -> Path:
+    def spool_dir(self) -> Path:
         """Where workers append the audit entries that do not go through the database."""
         return self.data_dir / "audit"
+
+    @property
+    def audit_log_dir(self) -> Path:
+        """Where the tree of the audit log is. Nodes of one database share it."""
+        return self.audit_dir or self.data_dir / "audit-log"
+
+    @property
+    def audit_origin(self) -> str:
+        """The name that the audit log gets when it begins: the public URL without its scheme, and `/audit`."""
+        return f"{self.origin.partition('://')[2]}/audit"
 
 
 _USUAL_PORTS = {"https": 443, "http": 80}

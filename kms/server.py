@@ -20,6 +20,7 @@ from kms import __version__, config, listening, tls
 from kms.access import certificates
 from kms.access.ratelimit import RateLimits
 from kms.answering import shown_address, wait_until_it_answers
+from kms.audit.folding import FoldingProcess
 from kms.audit.spool import tidy
 from kms.config import Settings, load
 from kms.errors import Refusal, StartError
@@ -198,9 +199,19 @@ def _serve_with_granian(
         return waiting.pop() if waiting else _listening_socket(settings)
 
     workers = Workers(settings.workers, listen, open_worker, manager)
+    folding = FoldingProcess(settings, unsealed)
+
+    def look_after() -> bool:
+        folding.look_after()
+        return False
+
     workers.start(renewal.pair)
+    folding.start()
     threading.Thread(target=_announce, args=(settings, manager), daemon=True).start()
-    return workers.run(renewal)
+    try:
+        return workers.run(renewal, look_after)
+    finally:
+        folding.stop()
 
 
 def _listening_socket(settings: Settings) -> socket.socket:
@@ -232,7 +243,7 @@ def _hold_data_directory(settings: Settings) -> None:
     directory = settings.run_dir
     served.say(served.hold(directory), settings.database)
     shutil.rmtree(directory / "metrics", ignore_errors=True)
-    tidy(settings.audit_dir)
+    tidy(settings.spool_dir)
     for counters in directory.glob("counters*"):
         counters.unlink(missing_ok=True)
 

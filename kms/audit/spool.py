@@ -13,20 +13,19 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import structlog
 
-from kms.audit.spool_lines import Codes, entry_in, first_line, name_in
+from kms.audit.spool_lines import Codes, first_line, name_in
 from kms.clock import steady_seconds
 from kms.errors import StartError, Unavailable
 from kms.files import fault_of, private_directory
 
 PATTERN = "spool-*.jsonl"
-_TAIL_BYTES = 1 << 20
 _ALLOCATED_AT_ONCE = 1 << 18
 _LONG_ENTRY_BYTES = 4096
 _LOOK_SECONDS = 1.0
@@ -277,38 +276,3 @@ def sizes(directory: Path) -> list[int]:
         with suppress(FileNotFoundError):  # an empty one is removed
             found.append(path.stat().st_size)
     return found
-
-
-def latest_lines(directory: Path) -> list[bytes]:
-    """The newest lines of every spool, up to a mebibyte of each, in no order."""
-    lines: list[bytes] = []
-    for path in directory.glob(PATTERN):
-        with suppress(FileNotFoundError), path.open("rb") as file:  # removed meanwhile
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES - _ALLOCATED_AT_ONCE))
-            is_whole = file.tell() == 0
-            complete, _, _ = file.read().rpartition(b"\n")
-            found = complete.split(b"\n")
-            lines.extend(found if is_whole else found[1:])
-    return [entry for line in lines if (entry := entry_in(line))]
-
-
-def lines(directory: Path, most_bytes: int) -> Iterator[bytes]:
-    """Every line of the spools, the most recently written spools first, until `most_bytes` bytes were read."""
-    spools = sorted(directory.glob(PATTERN), key=_written_at, reverse=True)
-    read = 0
-    for path in spools:
-        with suppress(FileNotFoundError), path.open("rb") as file:  # removed meanwhile
-            for line in file:
-                read += len(line)
-                if read > most_bytes:
-                    return
-                if entry := entry_in(line):
-                    yield entry
-
-
-def _written_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0

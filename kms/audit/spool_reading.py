@@ -5,13 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from kms.audit.spool import PATTERN
-from kms.audit.spool_lines import Codes, SpoolDamaged, name_in
+from kms.audit.spool_lines import Codes, SpoolDamaged, entry_in, name_in
 
 _FIRST_LINE_BYTES = 4096
+MOST_SHOWN_BYTES = 256 << 20
 
 
 @dataclass
@@ -70,7 +73,28 @@ def read(directory: Path, folded: Mapping[str, int], key: bytes | None, most_byt
     return list(found.values())
 
 
-def _read(path: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: int) -> SpoolRead:
+def unchecked(
+    directory: Path, folded: Mapping[str, int] = MappingProxyType({}), most_bytes: int = MOST_SHOWN_BYTES
+) -> list[bytes]:
+    """The entries that are not `folded` yet, for people to see, of the most recently written spools first."""
+    found: list[bytes] = []
+    for path in sorted(directory.glob(PATTERN), key=_written_at, reverse=True):
+        with suppress(FileNotFoundError):
+            _, _, content = _content(path, folded, most_bytes)
+            found += [entry for line in content.split(b"\n") if (entry := entry_in(line))]
+            most_bytes = max(0, most_bytes - len(content))
+    return found
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _content(path: Path, folded: Mapping[str, int], most_bytes: int) -> tuple[str | None, int, bytes]:
+    """The name of a spool, where what is not folded of it begins, and whole lines from there."""
     with path.open("rb") as file:
         first = file.read(_FIRST_LINE_BYTES)
         name = name_in(first)
@@ -79,7 +103,11 @@ def _read(path: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: 
             begin = max(begin, first.index(b"\n") + 1)
         file.seek(begin)
         content = file.read(most_bytes)
-    content = content[: content.rfind(b"\n") + 1]
+    return name, begin, content[: content.rfind(b"\n") + 1]
+
+
+def _read(path: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: int) -> SpoolRead:
+    name, begin, content = _content(path, folded, most_bytes)
     read_ = SpoolRead(name or path.stem, path, begin + len(content))
     if name is None:
         if folded and path.stem not in folded and content:

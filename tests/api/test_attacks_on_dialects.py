@@ -196,7 +196,7 @@ def test_health_needs_no_body_and_no_thread_of_others(world: World) -> None:
 
 def test_an_unreadable_line_does_not_hide_the_others(world: World, alice: Api) -> None:
     alice.post("/api/v1/keys/k/encrypt", {"plaintext": b64(b"x")})
-    (world.service.settings.audit_dir / "spool-00000000000000000001-1.jsonl").write_bytes(
+    (world.service.settings.spool_dir / "spool-00000000000000000001-1.jsonl").write_bytes(
         b'{"v":1,\0\0\0"x"}\n\xff\n'
     )
     entries = world.admin.get("/api/v1/audit/entries?limit=1000")

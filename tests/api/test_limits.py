@@ -60,7 +60,7 @@ def test_attempts_without_credentials_count_too_and_good_tokens_do_not(strict: W
     assert statuses == [401] * 6 + [429]
     assert strict.http.get("/revocation_list", headers={"Authorization": "Bearer x"}).status_code == 429
     assert user.get("/revocation_list").status_code == 200
-    audit = b"".join(path.read_bytes() for path in strict.service.settings.audit_dir.iterdir())
+    audit = b"".join(path.read_bytes() for path in strict.service.settings.spool_dir.iterdir())
     assert audit.count(b"authentication-failed") == 6
 
 

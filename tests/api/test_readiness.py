@@ -125,7 +125,7 @@ def test_entries_that_cannot_be_made_durable(template: Template, tmp_path: Path,
 
 def test_a_folder_of_the_audit_log_that_cannot_be_made(world: World) -> None:
     alice = with_key(world)
-    directory = world.service.settings.audit_dir
+    directory = world.service.settings.spool_dir
     shutil.rmtree(directory)
     directory.write_text("in the way")
     time.sleep(1.1)  # so often a worker looks whether its file is still there

@@ -210,7 +210,7 @@ def test_secrets_reach_no_log_no_audit_and_no_metric(world: World, logged: pytes
     user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": plaintext})
     token = user.headers["Authorization"].removeprefix("Bearer ")
     written = "".join(logged.readouterr())
-    audit = b"".join(path.read_bytes() for path in world.service.settings.audit_dir.iterdir()).decode()
+    audit = b"".join(path.read_bytes() for path in world.service.settings.spool_dir.iterdir()).decode()
     entries = json.dumps(world.admin.get("/api/v1/audit/entries?limit=10000").json)
     exposed = world.admin.get("/metrics").get_data(as_text=True)
     assert "issue_token" in written

@@ -18,7 +18,8 @@ from structlog.testing import capture_logs
 from helpers.running import wait_until
 from helpers.support import World, b64
 from kms import log
-from kms.audit.spool import Spool, latest_lines, tidy
+from kms.audit.spool import Spool, tidy
+from kms.audit.spool_reading import unchecked
 from kms.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +130,7 @@ def test_a_full_disk_is_said_once_and_the_service_is_not_ready(world: World, mon
 def test_no_entry_is_lost_when_the_file_of_a_living_worker_is_removed(world: World) -> None:
     user = world.user("user1")
     user.post("/generate_symmetric_key")
-    (spool,) = world.service.settings.audit_dir.iterdir()
+    (spool,) = world.service.settings.spool_dir.iterdir()
     before = _files_lost(world)
     for _ in range(3):
         assert user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
@@ -139,7 +140,7 @@ def test_no_entry_is_lost_when_the_file_of_a_living_worker_is_removed(world: Wor
     def is_written_elsewhere() -> bool:
         nonlocal uses
         uses += user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""}).status_code == 200
-        return any(world.service.settings.audit_dir.iterdir())
+        return any(world.service.settings.spool_dir.iterdir())
 
     wait_until(is_written_elsewhere)
     assert [entry["operation"] for entry in entries(world)].count("encrypt") == uses
@@ -164,7 +165,7 @@ def test_what_is_written_goes_where_it_is_looked_for(tmp_path: Path, how: str) -
         assert how == "moved" or path.write_bytes(b"") == 0
     spool.require()
     spool.append(b'{"b":2}', _LEAF)
-    assert latest_lines(tmp_path / "audit") == [b'{"b":2}']
+    assert unchecked(tmp_path / "audit") == [b'{"b":2}']
     assert lost == [None]
     if how != "cut":
         assert (tmp_path / "elsewhere").read_bytes() == b'{"a":1}\n'
@@ -180,7 +181,7 @@ def test_nothing_is_written_where_no_other_file_can_be_made(tmp_path: Path) -> N
     wait_until(lambda: _is_refused(spool))
     (tmp_path / "audit").unlink()
     spool.append(b'{"b":2}', _LEAF)
-    assert latest_lines(tmp_path / "audit") == [b'{"b":2}']
+    assert unchecked(tmp_path / "audit") == [b'{"b":2}']
 
 
 def _is_refused(spool: Spool) -> bool:
@@ -203,7 +204,7 @@ def test_a_line_that_does_not_fit_leaves_no_part_behind(tmp_path: Path) -> None:
         spool.append(b'{"c":3}', _LEAF)  # there is still room for this one
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    assert latest_lines(tmp_path) == [b'{"a":1}', b'{"c":3}']
+    assert unchecked(tmp_path) == [b'{"a":1}', b'{"c":3}']
     spool.close()
     assert path.read_bytes() == b'{"a":1}\n{"c":3}\n'
     assert path.stat().st_mode & 0o777 == 0o600
@@ -231,7 +232,7 @@ def test_lines_are_there_after_the_process_was_killed(tmp_path: Path) -> None:
         assert numbers == list(range(len(numbers)))
     assert found.count({"b": 60_000}) == 1
     assert len(rest.strip(b"\0")) < 100
-    assert set(latest_lines(tmp_path)) <= set(written.split(b"\n"))
+    assert set(unchecked(tmp_path)) <= set(written.split(b"\n"))
 
 
 def test_the_newest_lines_of_a_large_spool(tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_the_newest_lines_of_a_large_spool(tmp_path: Path) -> None:
     for number in range(30_000):
         spool.append(json.dumps({"n": number, "padding": "x" * 40}).encode(), _LEAF)
     spool.close()
-    numbers = [json.loads(line)["n"] for line in latest_lines(tmp_path)]
+    numbers = [json.loads(line)["n"] for line in unchecked(tmp_path)]
     assert numbers == list(range(numbers[0], 30_000))
     assert 10_000 < len(numbers) < 30_000
 
@@ -257,5 +258,5 @@ def test_spools_of_processes_that_ended_are_closed_and_empty_ones_removed(tmp_pa
     assert killed.read_bytes() == b'{"b": 2}\n'
     assert len(list(tmp_path.iterdir())) == 2
     alive.append(b'{"a": 3}', _LEAF)
-    assert sorted(latest_lines(tmp_path)) == [b'{"a": 1}', b'{"a": 3}', b'{"b": 2}']
+    assert sorted(unchecked(tmp_path)) == [b'{"a": 1}', b'{"a": 3}', b'{"b": 2}']
     alive.close()

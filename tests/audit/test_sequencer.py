@@ -39,12 +39,12 @@ class Log:
 
     def __post_init__(self) -> None:
         self.sequencer = Sequencer(
-            self.vault, self.settings.data_dir / "log", self.settings.audit_dir, "kms.test/audit", lambda: NOW
+            self.vault, self.settings.data_dir / "log", self.settings.spool_dir, "kms.test/audit", lambda: NOW
         )
 
     def spool(self) -> Spool:
         with self.vault.read() as snapshot:
-            return Spool(self.settings.audit_dir, keys.spool_key(snapshot), fsync=False)
+            return Spool(self.settings.spool_dir, keys.spool_key(snapshot), fsync=False)
 
     def line(self) -> bytes:
         self.number += 1
@@ -98,7 +98,7 @@ def test_changes_and_uses_are_folded_once(log: Log) -> None:
     assert wrong_tables(log.vault) == []
     spool.close()
     log.sequencer.fold()
-    assert list(log.settings.audit_dir.iterdir()) == []
+    assert list(log.settings.spool_dir.iterdir()) == []
     log.sequencer.fold()
     with log.vault.read() as snapshot:
         assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 0
@@ -170,7 +170,7 @@ def test_a_crash_loses_nothing_and_doubles_nothing(log: Log, monkeypatch: pytest
     written.append(log.change())
     assert log.sequencer.fold() == 1
     assert sorted(log.entries) == sorted(written)
-    assert list(log.settings.audit_dir.iterdir()) == []
+    assert list(log.settings.spool_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("how", ["edited", "dropped", "inserted", "swapped", "from another"])
@@ -178,7 +178,7 @@ def test_a_spool_that_was_altered_is_named_and_kept(log: Log, how: str) -> None:
     spool, other = log.spool(), log.spool()
     mine = [log.use(spool) for _ in range(4)]
     log.use(other)
-    (path, elsewhere) = sorted(log.settings.audit_dir.iterdir())
+    (path, elsewhere) = sorted(log.settings.spool_dir.iterdir())
     lines = path.read_bytes().rstrip(b"\0").split(b"\n")[:-1]
     match how:
         case "edited":

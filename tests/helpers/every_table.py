@@ -19,7 +19,7 @@ from kms.keys.model import Alias, RevocationReason
 from kms.notices.model import Channel, Delivery, DeliveryState, Event, ExpiryMark, Notice, NoticeStatus
 from kms.revocation.published import ensure_signing_key
 from kms.revocation.revoke import revoke
-from kms.vault.rows import LastUse, MessageCount, Mount, NewRootKey, WrappingKey
+from kms.vault.rows import AuditLog, FoldedSpool, LastUse, MessageCount, Mount, NewRootKey, WrappingKey
 from kms.vault.store import Vault
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,6 +83,8 @@ def fill(opened: Vault) -> None:
             ),
             ExpiryMark(30, NOW, b"u" * 16),
             NewRootKey(2, b"sealed", NOW),
+            FoldedSpool("4" * 32, "spool-1", 4096),
+            AuditLog(1, "kms.example.com/audit", 7, b"r" * 32, "", 0, 0, NOW),
         )
         change.record("an entry")
         found = change.key_by_id("user1_symmetric")

@@ -31,13 +31,23 @@ from kms.vault import tables
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.opening import open_vault
 from kms.vault.records import table_of
-from kms.vault.rows import Keyslot, LastUse, MessageCount, Mount, NewRootKey, OutboxEntry, WrappingKey
+from kms.vault.rows import (
+    AuditLog,
+    FoldedSpool,
+    Keyslot,
+    LastUse,
+    MessageCount,
+    Mount,
+    NewRootKey,
+    OutboxEntry,
+    WrappingKey,
+)
 from kms.vault.service_keys import ServiceKey
 from kms.vault.store import Vault
 
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
-PROTECTED += [Notice, Delivery, ExpiryMark, Keyslot, NewRootKey]
+PROTECTED += [Notice, Delivery, ExpiryMark, Keyslot, NewRootKey, AuditLog, FoldedSpool]
 PROTECTED += [Passkey, PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
 
 

@@ -48,6 +48,8 @@ TABLES += [
     "notices",
     "notice_outbox",
     "notice_marks",
+    "audit_log",
+    "audit_spools",
 ]
 
 

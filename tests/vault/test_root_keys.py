@@ -22,7 +22,7 @@ from kms.errors import Conflict, IntegrityFailure, StartError, Unavailable
 from kms.keys.model import KeyVersion, RevocationReason
 from kms.notices import targets
 from kms.notices.model import Channel, Notice, NoticeStatus
-from kms.revocation.published import ServiceKey, ensure_signing_key
+from kms.revocation.published import ensure_signing_key
 from kms.revocation.revoke import revoke
 from kms.vault import claims, root_keys, sealed_columns, tables
 from kms.vault.accepting import accept
@@ -33,6 +33,7 @@ from kms.vault.records import microseconds
 from kms.vault.rows import NewRootKey, WrappingKey
 from kms.vault.sealing import number_of_code, number_of_sealed
 from kms.vault.seals import Seals
+from kms.vault.service_keys import ServiceKey
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
 

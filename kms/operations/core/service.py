@@ -23,6 +23,7 @@ from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
 from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.folding import Folder
 from kms.audit.keys import spool_key
 from kms.audit.spool import Spool
 from kms.audit.tree import leaf_hash
@@ -146,12 +147,13 @@ class Service:
         with vault.read() as snapshot:
             codes = spool_key(snapshot)
         self.spool = Spool(
-            settings.audit_dir,
+            settings.spool_dir,
             codes,
             fsync=settings.audit_fsync == "always",
             lost=self.metrics.spools_lost.inc,
             stalled=self.happenings.stalled,
         )
+        self.folder = Folder(vault, settings, clock)
         self._is_closed = False
         self.memory.start()
 

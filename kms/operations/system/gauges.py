@@ -138,7 +138,7 @@ def _of_the_nodes(service: Service, nodes: int) -> Iterator[Gauge]:
 def _of_the_host(service: Service, now: datetime) -> Iterator[Gauge]:
     """What the host has once for all of its workers, and what the kernel says of them."""
     host, workers = service.vault.host, service.metrics.workers()
-    spools = sizes(service.settings.audit_dir)
+    spools = sizes(service.settings.spool_dir)
     yield _one("kms_epoch", "The newest epoch that this host knows.", max(host.words[EPOCH], service.memory.epoch))
     yield _one("kms_head_counter", "Groups of changes that this host knows to be committed.", host.counter)
     yield _one("kms_audit_spool_files", "Spools of the audit log.", len(spools))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Annotated
 
 import msgspec
 import structlog
 
 from kms.access.policy import Permission
+from kms.audit import reading
 from kms.audit.entry import SUCCESS, AuditEntry
-from kms.audit.spool import latest_lines
-from kms.audit.spool import lines as spooled_lines
 from kms.operations.core.declare import Answer, EmptyRequest, Request, TextAnswer, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.system import gauges
-from kms.vault import tables
-from kms.vault.rows import OutboxEntry
 
 REFUSED = "refused"
-_ROWS_AT_ONCE, _MOST_SEARCHED, _MOST_BYTES_SEARCHED = 1000, 250_000, 256 << 20
+_MOST_SEARCHED = 1_000_000
+_OUT_OF_ORDER = 20_000  # entries stand in the order in which they were folded: so many may stand after a newer one
 _KEPT_AT_LEAST = 1000
 
 
@@ -27,8 +26,8 @@ class AuditRequest(Request):
     """The newest `limit` entries that match, oldest first. `after` and `before` are times as the `time` of an entry.
 
     An entry must be later than `after`, earlier than `before`, and match every other filter: `client_id`, `key_id`,
-    `operation` and `outcome`. The `outcome` `refused` stands for every one except `success`. With a filter only the
-    newest 250,000 entries of changes are searched, and of the others the newest 256 MiB.
+    `operation` and `outcome`. The `outcome` `refused` stands for every one except `success`. With a filter the newest
+    million entries are searched.
     """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
@@ -51,11 +50,12 @@ class AuditEntries(Answer):
     "GET", "/api/v1/audit/entries", permission=Permission.AUDIT_READ, request=AuditRequest, checked_upfront=True
 )
 def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditEntries:
-    """Show the newest audit entries: of all changes, and of other requests that this host answered."""
+    """Show the newest audit entries: of the log, and those of this host that are about to be folded into it."""
     wanted = _wanted(request)
-    is_searched = bool(wanted or request.before)
+    is_searched = bool(wanted or request.before or request.after)
     found: list[AuditEntry] = []  # in the order of their times, never many more than were asked for
-    for entry in readable(_lines(service, request.limit, request.after, is_searched=is_searched)):
+    most = _MOST_SEARCHED if is_searched else request.limit + _OUT_OF_ORDER
+    for entry in readable(islice(newest_lines(service), most)):
         if entry.time <= request.after or (request.before and entry.time >= request.before):
             continue
         if all(_meets(entry, member, value) for member, value in wanted.items()):
@@ -80,26 +80,10 @@ def _meets(entry: AuditEntry, member: str, value: str) -> bool:
     return bool(getattr(entry, member) == value)
 
 
-def _lines(service: Service, limit: int, after: str, *, is_searched: bool) -> Iterator[bytes]:
-    """The lines among which the newest entries are: a search looks further back."""
-    column = tables.audit_outbox.c.sequence
-    most = _MOST_SEARCHED if is_searched else limit
-    below: int | None = None
-    while most > 0:
-        at_once = min(most, _ROWS_AT_ONCE)
-        criteria = [column < below] if below is not None else []
-        with service.vault.read() as snapshot:
-            rows = snapshot.select(OutboxEntry, *criteria, order_by=column.desc(), limit=at_once)
-        if rows and (newest := next(readable([rows[0].entry.encode()]), None)) and newest.time <= after:
-            break
-        yield from (row.entry.encode() for row in rows)
-        if len(rows) < at_once:
-            break
-        below, most = rows[-1].sequence, most - at_once
-    if is_searched:
-        yield from spooled_lines(service.settings.audit_dir, _MOST_BYTES_SEARCHED)
-    else:
-        yield from latest_lines(service.settings.audit_dir)
+def newest_lines(service: Service) -> Iterator[bytes]:
+    """The lines of the log, of this host's spools too, the newest first as far as the tree has an order."""
+    settings = service.settings
+    return reading.read(service.vault, settings.audit_log_dir, settings.spool_dir).newest_first()
 
 
 @operation("GET", "/metrics", permission=Permission.METRICS_READ, checked_upfront=True)

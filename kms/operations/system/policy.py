@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -17,7 +18,6 @@ from kms.access.key_policy import ACTIONS
 from kms.access.model import Caller, Effect, Grant
 from kms.access.policy import Permission
 from kms.audit.entry import SUCCESS, timestamp
-from kms.audit.spool import lines
 from kms.errors import NotFound, ValidationFailed
 from kms.keys.ids import ClientId
 from kms.keys.model import Key
@@ -25,13 +25,13 @@ from kms.operations.accounts.grants import CreateGrantRequest, grant_of, owner_o
 from kms.operations.core.declare import OPERATIONS, Answer, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
-from kms.operations.system.monitoring import readable
+from kms.operations.system.monitoring import newest_lines, readable
 from kms.vault import names, tables
 from kms.vault.records import microseconds
-from kms.vault.rows import LastUse, OutboxEntry
+from kms.vault.rows import LastUse
 from kms.vault.transaction import Snapshot
 
-_MOST_BYTES = 256 << 20
+_MOST_ENTRIES = 1_000_000
 _LONGEST = timedelta(days=400)
 _A_CENTURY = 100 * 365 * 86_400
 _YEARS = range(1900, 9900)  # so that what is counted from a moment is one, too
@@ -195,7 +195,7 @@ def _uses(
     Requests that are found are taken out of `elsewhere`.
     """
     begins, counted, first, entries = timestamp(since), Counter[_Use](), None, 0
-    for entry in readable(_lines(service, _MOST_BYTES)):
+    for entry in readable(islice(newest_lines(service), _MOST_ENTRIES)):
         if entry.time < begins:
             continue
         entries += 1
@@ -209,13 +209,6 @@ def _uses(
             use = _Use(entry.client_id, declared.permission, entry.key_id, entry.source, entry.operation)
             counted[use] += times
     return counted, datetime.fromisoformat(first) if first else None, entries
-
-
-def _lines(service: Service, most_bytes: int) -> Iterator[bytes]:
-    with service.vault.read() as snapshot:
-        for row in snapshot.matching(OutboxEntry):
-            yield row.entry.encode()
-    yield from lines(service.settings.audit_dir, most_bytes)
 
 
 class _World:

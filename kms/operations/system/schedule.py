@@ -61,7 +61,16 @@ class Schedule:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=work.__name__, daemon=True)
-            for work in (self.tick, self.check, self.beat, self.learn_keys, self.notify, self.alarm, self.renew)
+            for work in (
+                self.tick,
+                self.check,
+                self.beat,
+                self.learn_keys,
+                self.notify,
+                self.alarm,
+                self.renew,
+                self.fold,
+            )
         ]
 
     def start(self) -> None:
@@ -87,7 +96,7 @@ class Schedule:
         self._service.last_uses.write_if_due()
         if claims.take(self._service.vault, _CLEANING, now, _CLEANING_INTERVAL) is not None:
             remove_old_rows(self._service, now)
-            tidy(self._service.settings.audit_dir)
+            tidy(self._service.settings.spool_dir)
 
     def beat(self) -> None:
         """Write the heartbeat of this node, however long other tasks take. Raises Refusal."""
@@ -116,6 +125,10 @@ class Schedule:
     def check(self) -> None:
         """Compare the vault with its head if that is due, which may take long. Raises Refusal."""
         check_integrity(self._service, self._stopping.is_set)
+
+    def fold(self) -> None:
+        """Fold the audit log, unless another process of this host does. Raises Refusal."""
+        self._service.folder.fold()
 
     def renew(self) -> None:
         """Go on with a change of the root key, which takes long. Raises Refusal."""

@@ -1,0 +1,123 @@
+"""Folding all the time: in a process of its own beside the workers, or in one of them where there is no such process.
+
+A process of its own because those who use keys must not wait for it: Python runs one thread at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from typing import BinaryIO
+
+import structlog
+
+from kms.audit.sequencer import MOST_AT_ONCE, Sequencer
+from kms.clock import Clock, utc_now
+from kms.config import Settings
+from kms.errors import Refusal, StartError
+from kms.files import fault_of, private_directory
+from kms.vault.opening import open_vault
+from kms.vault.store import Vault
+from kms.vault.unsealed import Unsealed
+
+_STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+_PAUSE_SECONDS = 1.0
+_LEAVES_TIME_TO_OTHERS = 5
+_JOIN_SECONDS = 20
+_LOG = structlog.get_logger()
+
+
+class Folder:
+    """Folds again and again, if this process is the one of its host that does."""
+
+    def __init__(self, vault: Vault, settings: Settings, clock: Clock = utc_now) -> None:
+        self._sequencer = Sequencer(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_origin, clock)
+        self._lock = settings.run_dir / "folding"
+        self._held: BinaryIO | None = None
+        self._failing = ""
+
+    def fold(self) -> None:
+        """Fold everything that is there. What keeps it from that is logged when it begins, and when it is over."""
+        if not self._is_the_one():
+            return
+        try:
+            while self._sequencer.fold() >= MOST_AT_ONCE:
+                pass
+        except Refusal as refusal:
+            self._note(refusal.detail)
+        except (StartError, OSError) as error:
+            self._note(fault_of(error) if isinstance(error, OSError) else str(error))
+        else:
+            self._note("")
+
+    def _is_the_one(self) -> bool:
+        if self._held is None:
+            private_directory(self._lock.parent)
+            lock = self._lock.open("ab")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
+            except BlockingIOError:
+                lock.close()
+                return False
+            self._held = lock
+        return True
+
+    def _note(self, reason: str) -> None:
+        if reason and not self._failing:
+            _LOG.warning("THE AUDIT LOG IS NOT FOLDED: its entries wait", reason=reason)
+        elif self._failing and not reason:
+            _LOG.warning("the audit log is folded again")
+        self._failing = reason
+
+
+class FoldingProcess:
+    """A process that folds, from `start` to `stop`."""
+
+    def __init__(self, settings: Settings, unsealed: Unsealed | None) -> None:
+        self._settings, self._unsealed = settings, unsealed
+        self._process: BaseProcess | None = None
+
+    def start(self) -> None:
+        """Fork it. The signals that stop the service must be blocked: it waits for them."""
+        # Forked, because what was unsealed is inherited and not sent.
+        self._process = get_context("fork").Process(
+            target=_fold_until_stopped, args=(self._settings, self._unsealed, os.getpid()), name="folding"
+        )
+        self._process.start()
+
+    def look_after(self) -> None:
+        """Start another if it has ended."""
+        if self._process is not None and not self._process.is_alive():
+            _LOG.warning(
+                "the process that folds the audit log has ended; another begins", code=self._process.exitcode
+            )
+            self.start()
+
+    def stop(self) -> None:
+        """Let it fold what is there, and end."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(_JOIN_SECONDS)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+
+
+def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: int) -> None:
+    os.nice(_LEAVES_TIME_TO_OTHERS)
+    try:
+        vault = open_vault(settings, unsealed)
+    except StartError as error:
+        _LOG.error(f"the audit log is not folded: {error}")
+        sys.exit(1)
+    folder = Folder(vault, settings)
+    while os.getppid() == parent and signal.sigtimedwait(_STOP_SIGNALS, _PAUSE_SECONDS) is None:
+        if vault.host.distrust is None:
+            folder.fold()
+    if vault.host.distrust is None:
+        folder.fold()
+    vault.close()
