@@ -264,7 +264,7 @@ class Vault:
             with self.read() as snapshot:
                 after = snapshot.head()
         except Unavailable:
-            raise Unavailable("It was changed, but the database is away now. Look whether it holds.") from None
+            raise Unavailable(sentences.CHANGED) from None
         if after.counter < made.counter:
             raise IntegrityFailure("The database went back: someone else writes to it.")
         after.require_not_before(0, made.seen)
