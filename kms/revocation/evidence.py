@@ -29,7 +29,7 @@ from kms.vault import tables
 from kms.vault.database import connect, shown
 from kms.vault.head import Head
 from kms.vault.integrity import check_row
-from kms.vault.opening import stored_keyslots, unsealed_by
+from kms.vault.opening import Unseal, stored_keyslots, unsealed_by
 from kms.vault.records import from_values
 from kms.vault.rows import NewRootKey
 from kms.vault.sealing import DerivedKeys, number_of_code
@@ -53,11 +53,11 @@ def of_signed_list(snapshot: Snapshot, document: bytes) -> Evidence:
     return Evidence("the revocation list", entries, uids_known=False, remarks=(remark,))
 
 
-def of_database(keys: DerivedKeys, settings: Settings, place: str) -> Evidence:
+def of_database(keys: DerivedKeys, settings: Settings, place: str, unseal: Unseal | None = None) -> Evidence:
     """What the database at the URL or path `place` proves, which may be damaged and is only read.
 
-    `keys` are those of the backup. If the root key was changed since, the database is unsealed as `settings` say.
-    Raises StartError.
+    `keys` are those of the backup. If the root key was changed since, the database is unsealed as `settings` say, or
+    by `unseal` where something else than the seal gives the keyset. Raises StartError.
     """
     url = place if "://" in place else f"sqlite:///{place}"
     named = shown(url)
@@ -68,7 +68,7 @@ def of_database(keys: DerivedKeys, settings: Settings, place: str) -> Evidence:
     try:
         with engine.connect() as connection:
             try:
-                keys = _keys_of(connection, keys, settings)
+                keys = _keys_of(connection, keys, settings, unseal)
                 head = _head(connection, keys)
             except (DBAPIError, Refusal):
                 remarks.append("Its head cannot be read, so nothing says how new it is.")
@@ -94,24 +94,28 @@ def _read_only(url: str) -> str:
     return f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
 
 
-def _keys_of(connection: Connection, of_backup: DerivedKeys, settings: Settings) -> DerivedKeys:
+def _keys_of(
+    connection: Connection, of_backup: DerivedKeys, settings: Settings, unseal: Unseal | None
+) -> DerivedKeys:
     """Keys that open the head, or where that cannot be read the newest entries; or those of the backup."""
     keys = DerivedKeys(of_backup.keyset, of_backup.vault_id)  # a newer head would have the backup's own keys retired
     try:
         _head(connection, keys)
     except Unavailable:  # it is under a root key that the backup has not got
-        return _own_keys(connection, keys, settings)
+        return _own_keys(connection, keys, settings, unseal)
     except (DBAPIError, IntegrityFailure):
         if _newest_code(connection) > keys.keyset.newest:
-            return _own_keys(connection, keys, settings)
+            return _own_keys(connection, keys, settings, unseal)
     return keys
 
 
-def _own_keys(connection: Connection, of_backup: DerivedKeys, settings: Settings) -> DerivedKeys:
+def _own_keys(
+    connection: Connection, of_backup: DerivedKeys, settings: Settings, unseal: Unseal | None
+) -> DerivedKeys:
     """The keys that the database is unsealed to; those of the backup if it is of another vault."""
     vault = connection.execute(select(tables.vault)).mappings().one()
     new_root_keys = [from_values(NewRootKey, row) for row in connection.execute(select(tables.root_keys))]
-    newer, _ = unsealed_by(settings, vault, stored_keyslots(connection), new_root_keys)
+    newer, _ = unsealed_by(settings, vault, stored_keyslots(connection), new_root_keys, unseal)
     return newer if newer.vault_id == of_backup.vault_id else of_backup
 
 
