@@ -18,7 +18,10 @@ _LEAVE_IT_PROCESSING = {"superseded", "cessationOfOperation", "affiliationChange
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry: every version of the key up to `up_to_version` is revoked, for a reason of RFC 5280."""
+    """An entry: every version of the key up to `up_to_version` is revoked, for a reason of RFC 5280.
+
+    `key_reference` says something to the service only, which finds the key again by it. Older lists have none.
+    """
 
     serial: int
     key_id: str
@@ -26,6 +29,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     revoked_at: datetime
     compromised_at: datetime | None = None
+    key_reference: str | None = None
 
     @property
     def may_still_process(self) -> bool:

@@ -25,6 +25,7 @@ from kms.keys.model import RevocationReason
 from kms.revocation.again import Evidence, stand_in_uid
 from kms.revocation.model import Revocation
 from kms.revocation.published import jwks_of, signing_key
+from kms.revocation.references import KeyReferences
 from kms.vault import tables
 from kms.vault.database import connect, shown
 from kms.vault.head import Head
@@ -41,16 +42,25 @@ def of_signed_list(snapshot: Snapshot, document: bytes) -> Evidence:
 
     The key that must have signed it is the one in `snapshot`. Raises StartError.
     """
+    key = signing_key(snapshot)
     try:
-        signed = RevocationList.checked(document, msgspec.json.encode(jwks_of(signing_key(snapshot))))
-        entries = tuple(_entry(each) for each in signed.revoked_keys)
+        signed = RevocationList.checked(document, msgspec.json.encode(jwks_of(key)))
+        references = KeyReferences(key)
+        uids = {each.serial: references.uid(each.serial, each.key_reference) for each in signed.revoked_keys}
+        entries = tuple(_entry(each, uids[each.serial]) for each in signed.revoked_keys)
     except (NotAuthentic, ValueError):
         raise StartError(
             "The revocation list is not one that the vault of this backup signed. Give the file as the service "
             "published it, such as the one that `kms revocations fetch` keeps."
         ) from None
-    remark = f"It was made at {rfc3339(signed.issued_at)}: what was revoked after that is not in it."
-    return Evidence("the revocation list", entries, uids_known=False, remarks=(remark,))
+    remarks = [f"It was made at {rfc3339(signed.issued_at)}: what was revoked after that is not in it."]
+    by_id = frozenset(serial for serial, uid in uids.items() if uid is None)
+    if by_id:
+        remarks.append(
+            f"{len(by_id)} of its entries name their key by its id alone, as older releases did. A key that had "
+            "another id when the backup was made is not found by them: is one `deleted-…`, revoke it by hand."
+        )
+    return Evidence("the revocation list", entries, by_id, remarks=tuple(remarks))
 
 
 def of_database(keys: DerivedKeys, settings: Settings, place: str, unseal: Unseal | None = None) -> Evidence:
@@ -84,7 +94,7 @@ def of_database(keys: DerivedKeys, settings: Settings, place: str, unseal: Unsea
     digest = head.digest(tables.revocations)
     if digest is not None and digest.count > len(entries):
         remarks.append(f"It had {digest.count} entries of the revocation list, and {len(entries)} can be read.")
-    return Evidence(named, tuple(entries), True, head.counter, head.epoch, tuple(remarks))
+    return Evidence(named, tuple(entries), frozenset(), head.counter, head.epoch, tuple(remarks))
 
 
 def _read_only(url: str) -> str:
@@ -149,10 +159,10 @@ def _authentic(connection: Connection, keys: DerivedKeys, remarks: list[str]) ->
         remarks.append(f"{altered} entries of its revocation list are not ones that the service wrote.")
 
 
-def _entry(listed: Listed) -> Revocation:
+def _entry(listed: Listed, key_uid: bytes | None) -> Revocation:
     return Revocation(
         serial=listed.serial,
-        key_uid=stand_in_uid(listed.key_id),
+        key_uid=key_uid or stand_in_uid(listed.key_id),
         key_id=listed.key_id,
         up_to_version=listed.up_to_version,
         reason=RevocationReason(listed.reason),
