@@ -202,7 +202,7 @@ class Vault:
                 )
             first.epoch = head.epoch
             going_on = head.found_on(timeline)
-            if going_on is not head:
+            if going_on.switches != head.switches:
                 # The row of a node that joined just before the failover may be lost, and that node hold a lease which
                 # the former primary has granted.
                 time.sleep(self.lease_seconds * _CLOCKS_DIFFER_BY)

@@ -217,7 +217,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "switches-not-looked-at": _fault(
         "Nobody compares what was seen with where the database went on elsewhere.",
-        (Head, "require_not_before", "each.require_kept(self.switches)", "pass"),
+        (Head, "require_not_before", "each.require_kept(self.switches, self.history_from)", "pass"),
     ),
     "distrust-keeps-leases": _fault(
         "A host that does not trust the database goes on renewing its leases.",
