@@ -39,6 +39,8 @@ TASK = "root key"
 
 _ROWS_AT_ONCE = 100
 _CLAIM = timedelta(seconds=20)
+_AGAIN_AFTER = timedelta(minutes=10)
+_PUT_OFF = "put off"
 _KEEP_SECONDS = 5.0
 _ASIDE = ":after"
 
@@ -136,7 +138,7 @@ def renew_rows(
     None also if others have ended this change meanwhile and begun the next one. `pause` is called between two
     commits. Raises Unavailable.
     """
-    claim = claims.take(vault, TASK, clock(), _CLAIM)
+    claim = claims.take(vault, TASK, clock(), _CLAIM, longest=_AGAIN_AFTER)
     if claim is None:
         return None
     number = vault.derived_keys.current
@@ -165,6 +167,17 @@ def _renewed_tables() -> list[Table]:
     # The new root key itself stays under the one before: that is what the row is for.
     every = (table for table in tables.authenticated_tables() if table is not tables.root_keys)
     return sorted(every, key=lambda table: str(table.name))
+
+
+def put_off(vault: Vault, now: datetime) -> None:
+    """Have nobody go on for ten minutes, because rows were left: looking at them again would find the same."""
+    claims.keep(vault, TASK, now + _AGAIN_AFTER, _PUT_OFF)
+
+
+def go_on(vault: Vault) -> None:
+    """Have it done by who looks next, if it was put off."""
+    if claims.look(vault, TASK).position == _PUT_OFF:
+        claims.make_due(vault, TASK)
 
 
 def progress_of(vault: Vault) -> Progress | None:
