@@ -64,9 +64,7 @@ class Unsealed:
     def _writing(self) -> Iterator[None]:
         """As the only thread of the only process; the kernel takes the lock from a process that dies."""
         with self._lock:
-            fcntl.lockf(
-                self._turn, fcntl.LOCK_EX
-            )  # of the process; a lock by `flock` would be of all that were forked
+            fcntl.lockf(self._turn, fcntl.LOCK_EX)  # one by `flock` would be of all that were forked, and stop none
             try:
                 yield
             finally:
