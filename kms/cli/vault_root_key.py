@@ -112,6 +112,7 @@ def _carry_through(vault: Vault, pace: Pace) -> tuple[str, ...]:
             done = now.done
 
         while True:
+            root_keys.go_on(vault)  # somebody may have put right what a worker has found altered
             left = root_keys.renew_rows(vault, utc_now, pace, progress=show)
             if left is not None:
                 if not left.rows:
