@@ -113,7 +113,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "lease-without-a-row": _fault(
         "A read gives a lease also where the host is not among the nodes.",
-        (Nodes, "look", "not node.leaving", "True"),
+        (Nodes, "note", "not mine.leaving", "True"),
         (Memory, "renew", "    if not present:\n", "    if not present and self.epoch == 0:\n"),
     ),
     "nodes-seen-before-the-lock": _fault(

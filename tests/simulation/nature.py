@@ -28,7 +28,14 @@ class Nature:
         self._pace = rng.choice((0.05, 0.2, 1.0))
         self._cuts_at_commits = rng.choice((0.0, 0.2))
         self._deeds = [self.pause, self.pause, self.stop_machine, self.cut_off, self.kill, self.prune]
-        for deed in (self.take_database_away, self.lose_power, self.leave, self.fail_over, self.pause_long):
+        for deed in (
+            self.take_database_away,
+            self.lose_power,
+            self.leave,
+            self.fail_over,
+            self.fail_over_during_a_restart,
+            self.pause_long,
+        ):
             if rng.random() < 0.4:
                 self._deeds.append(deed)
         self.scheduler.temper = Temper(
@@ -164,6 +171,14 @@ class Nature:
             return
         self.world.go_back(self.rng.choice((1, 1, 2, 4)))
 
+    def fail_over_during_a_restart(self) -> None:
+        """No process of a machine is there to see it: the next ones know by its file only what was."""
+        shared = self._some_machine()
+        for process in self._living(shared):
+            self._end(process, with_power=True)
+        self.fail_over()
+        self._later(10 ** self.rng.uniform(-2, 0), lambda: self.start(shared))
+
     def fail_over_unseen(self) -> None:
         """One machine changes alone for a while, and what it did is lost while it sleeps and the others go on."""
         alone = self._some_machine()
@@ -193,6 +208,7 @@ class Nature:
         if self.rng.random() < 0.5:
             self.scheduler.say("loses what was not yet written back of", shared.machine.name)
             shared.words.lose(shared.written_back)
+            shared.saw = shared.saw_written_back
         self.world.must_notice.pop(shared.machine, None)
         shared.machine.node_id = self.rng.randbytes(8).hex()
         self._later(10 ** self.rng.uniform(-1, 0.5), lambda: self.start(shared))
@@ -232,6 +248,7 @@ class Nature:
         for shared in self.world.machines:
             if self.rng.random() < _WORDS_WRITTEN_BACK_PROBABILITY:
                 shared.written_back[:] = shared.words.values
+                shared.saw_written_back = shared.saw
             at = shared.distrusted_at
             if at is not None and self.scheduler.now > at + 0.5 + self.rng.random() * 2:
                 self._accept(shared)

@@ -40,11 +40,11 @@ _COUNTERS = slice(8, _WORDS)
 
 
 class Words:
-    """The mapped words of a machine's file. Neither the epoch in it nor the newest counter goes back."""
+    """The mapped words of a machine's file. Neither the epoch in it nor the newest of what was seen goes back."""
 
     def __init__(self) -> None:
         self.values = [0] * _WORDS
-        self.counter = 0
+        self._newest = 0
 
     def __getitem__(self, at: int | slice) -> int | list[int]:
         current.scheduler.point()
@@ -61,22 +61,23 @@ class Words:
                 scheduler.fail(f"the epoch of a host went back from {before} to {value}")
             return
         scheduler.say("tells its host that it saw change", value if at == _COUNTER else Seen.in_word(value).counter)
-        counter = self._newest()
-        if counter < self.counter:
-            scheduler.fail(f"the counter of a host went back from {self.counter} to {counter}")
-        self.counter = counter
-
-    def _newest(self) -> int:
-        return max(self.values[_COUNTER], Seen.in_word(max(self.values[_COUNTERS])).counter)
+        newest = max(self.values[_COUNTERS])  # the word of the releases before may go back
+        if newest < self._newest:
+            gone = Seen.in_word(self._newest)
+            scheduler.fail(f"what a host has seen went back from {gone} to {Seen.in_word(newest)}")
+        self._newest = newest
 
     def lose(self, kept: list[int]) -> None:
         """The machine lost its power, and only what was `kept` is there again."""
         self.values[:] = kept
-        self.counter = self._newest()
+        self._newest = max(self.values[_COUNTERS])
 
 
 class Shared:
-    """What the processes of a machine share: the file, and its locks."""
+    """What the processes of a machine share: the file, and its locks.
+
+    `saw` is the newest counter that it had the time to remember, `saw_written_back` what a loss of power leaves of it.
+    """
 
     def __init__(self, machine: Machine, node_id: str) -> None:
         self.machine = machine
@@ -84,6 +85,7 @@ class Shared:
         self.started = 0
         self.distrusted_at: float | None = None
         self.written_back = [0] * _WORDS
+        self.saw = self.saw_written_back = 0
         self.words = Words()
         self.map = bytearray(_FILE_BYTES)
         self.turn = waiting.FileLock("the turn of the host")
@@ -106,6 +108,11 @@ class SharedHost(Host):
 
     def _own_word(self) -> int:  # type: ignore[override]
         return self._word
+
+    def saw(self, seen: Seen) -> None:
+        """Remember it, and for the checks also apart from what is checked."""
+        super().saw(seen)
+        self.shared.saw = max(self.shared.saw, seen.counter)
 
     @property
     def distrust(self) -> str | None:
@@ -245,8 +252,10 @@ class Worker:
         self.last_changed = -1.0
         self.memory.start()
 
-    def use(self, thing: str) -> int:
-        """The value of a thing, from memory or the database. Raises Refusal."""
+    def use(self, thing: str, *, looks_first: bool) -> int:
+        """The value of a thing, from memory or the database, asked for in one of two ways. Raises Refusal."""
+        if not looks_first:  # as `KeyCache.is_mount` does
+            return value_of(self._thing(thing))
         self.memory.require()
         found = self.things.find(thing)
         return value_of(found if found is not None else self._thing(thing))

@@ -91,7 +91,7 @@ class World:
         began = self.scheduler.now
         try:
             if kind < 0.6:
-                got = [worker.use(some[0])]
+                got = [worker.use(some[0], looks_first=kind < 0.3)]
             elif kind < 0.9:
                 got = list(worker.use_pair(*some))
             else:
@@ -216,7 +216,7 @@ class World:
         self.scheduler.say("the head is now at", f"change {new.counter}, epoch {new.epoch}")
         for shared in self.machines:
             if shared.machine in self.must_notice and shared.distrusted_at is None:
-                self.done["overtaken"] += new.counter == shared.words.counter
+                self.done["overtaken"] += new.counter == shared.saw
         self.on_commit()
 
     def announced(self, epoch: int) -> None:
@@ -240,7 +240,7 @@ class World:
             self.listed[thing] = min(self.listed[thing], self.value(self.database.state, thing, "aliases"))
             self.scheduler.say(f"the database went BACK to change {counter}; {thing}", f"{gone} -> {kept}")
         for shared in self.machines:
-            if shared.words.counter > counter:
+            if shared.saw > counter:
                 self.must_notice.setdefault(shared.machine, self.scheduler.now + _CERTAINLY_OVER)
 
     @staticmethod
