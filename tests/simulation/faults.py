@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -47,7 +47,6 @@ class Fault:
 
     what: str
     patches: tuple[Patch, ...]
-    seed: int = 1
 
 
 def _fault(what: str, *patches: tuple[type, str, str, str]) -> Fault:
@@ -225,9 +224,6 @@ FAULTS: dict[str, Fault] = {
         (Memory, "_renew_forever", "self._vault.host.distrust is None or self._was_accepted_elsewhere()", "True"),
     ),
 }
-
-_SEEDS = {"wait-of-nine-tenths": 12, "own-cells-off-after-the-epoch": 29, "cells-off-after-the-epoch": 5}
-FAULTS |= {name: replace(FAULTS[name], seed=seed) for name, seed in _SEEDS.items()}  # where they are found soon
 
 
 @contextmanager

@@ -9,15 +9,10 @@ from tests.simulation.faults import FAULTS, with_fault
 from tests.simulation.run import simulate
 from tests.simulation.scheduler import Violation
 
-_FOUND_WITHIN_STEPS = 2_000_000
+_FOUND_WITHIN_STEPS = 1_000_000
+_FROM_SEED = 1
 _FOUND_SOONEST = ["not-announced", "no-wait-for-leases", "follower-passed-over", "refused-change-stays"]
-# A window of 5 ms; a node that joins in lost changes: not found in millions of steps, see decisions 25 and 29.
-_NOT_FOUND_YET = {
-    "clocks-taken-for-equal",
-    "no-wait-after-a-failover",
-    "node-removed-at-once",
-    "pruned-rows-passed-over",
-}
+_NOT_FOUND_YET = {"no-wait-after-a-failover", "node-removed-at-once"}  # see decision 25
 
 
 def test_the_promises_hold() -> None:
@@ -47,7 +42,7 @@ def test_a_fault_can_be_put_in(name: str) -> None:
 
 def _find(name: str) -> Violation:
     with with_fault(name), pytest.raises(Violation) as found:
-        simulate(seed=FAULTS[name].seed, steps=_FOUND_WITHIN_STEPS)
+        simulate(seed=_FROM_SEED, steps=_FOUND_WITHIN_STEPS)
     return found.value
 
 

@@ -76,13 +76,15 @@ class Words:
 class Shared:
     """What the processes of a machine share: the file, and its locks.
 
-    `saw` is the newest counter that it had the time to remember, `saw_written_back` what a loss of power leaves of it.
+    `saw` is the newest counter that it had the time to remember, `saw_written_back` what survives a loss of power.
+    Nobody has the time to beat until `beats_from`.
     """
 
     def __init__(self, machine: Machine, node_id: str) -> None:
         self.machine = machine
         machine.node_id = node_id
         self.started = 0
+        self.beats_from = 0.0
         self.distrusted_at: float | None = None
         self.written_back = [0] * _WORDS
         self.saw = self.saw_written_back = 0
@@ -155,8 +157,11 @@ class WatchedMemory(Memory):
     @ends.setter
     def ends(self, value: float) -> None:
         current.scheduler.point(_HOT)
-        current.scheduler.say("has a lease until (by its clock)", f"{value:.6f}")
-        self._ends = value
+        scheduler = current.scheduler
+        scheduler.say("has a lease until (by its clock)", f"{value:.6f}")
+        is_new, self._ends = value > getattr(self, "_ends", 0.0), value
+        if is_new:
+            current.leased(scheduler.current.process, self._epoch)
 
 
 class WatchedCell(Cell):

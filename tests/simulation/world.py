@@ -43,11 +43,15 @@ class World:
         self.went_back = False
         self.quiet = False
         self.done: Counter[str] = Counter()
+        self.epoch = 0
         self.on_commit: Callable[[], None] = lambda: None
+        self.on_lease: Callable[[Machine, bool], None] = lambda _machine, _is_overtaken: None
+        self.on_nodes: Callable[[set[str], set[str]], None] = lambda _come, _gone: None
         digests = {str(table.name): TableDigest() for table in tables.digested_tables()}
         self.database.state["head"] = {(1,): (1, Head(1, 1, 0, digests).sealed(KEYS))}
         current.committed = self.committed
         current.announced = self.announced
+        current.leased = lambda process, epoch: self.on_lease(process.machine, epoch < self.epoch)
 
     def add_machine(self, rate: float) -> Shared:
         """A host, with a clock of its own."""
@@ -194,7 +198,7 @@ class World:
         while True:
             self.scheduler.sleep(0.1)
             try:
-                if nodes.is_beat_due():
+                if self.scheduler.now >= worker.shared.beats_from and nodes.is_beat_due():
                     with worker.vault.change() as change:
                         nodes.beat(change)
             except Refusal as refusal:
@@ -206,6 +210,7 @@ class World:
         """Check a commit against the one before."""
         old, new = head_of(before), head_of(after)
         self.done["commits"] += 1
+        self.epoch = new.epoch
         is_accepted = new.counter >= old.counter + ACCEPTED_BEYOND
         if is_accepted:
             self.must_notice.clear()
@@ -218,6 +223,12 @@ class World:
             if shared.machine in self.must_notice and shared.distrusted_at is None:
                 self.done["overtaken"] += new.counter == shared.saw
         self.on_commit()
+        if before["nodes"].keys() != after["nodes"].keys():
+            come, gone = [
+                {key[0] for key in a["nodes"].keys() - b["nodes"].keys()}
+                for a, b in ((after, before), (before, after))
+            ]
+            self.on_nodes(come, gone)
 
     def announced(self, epoch: int) -> None:
         """An epoch that is announced is committed: a host that knows of one that never comes refuses for ever."""
