@@ -25,12 +25,13 @@ def accept(vault: Vault, entry: str) -> None:
     """
     with vault.untrusted() as change:
         head = _head_of_rows(vault, change)
+        remembered = vault.host.remembered
         change.write_entries([entry], head.last_entry)
         after = replace(head, last_entry=head.last_entry + 1)
         change.connection.execute(delete(tables.changes))  # whoever sees the new epoch forgets everything
         change.put_head(after.sealed(vault.derived_keys))
         change.connection.commit()
-        vault.host.begin_anew(after.seen, after.epoch)
+        vault.host.begin_anew(after.seen, after.epoch, remembered)
 
 
 def _plausible(number: int) -> int:
