@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from kms.key_cache import KeyCache
 from kms.vault.change import Change
 from kms.vault.head import Head
 from kms.vault.host import Host
@@ -217,6 +218,10 @@ FAULTS: dict[str, Fault] = {
     "switches-not-looked-at": _fault(
         "Nobody compares what was seen with where the database went on elsewhere.",
         (Head, "require_not_before", "each.require_kept(self.switches)", "pass"),
+    ),
+    "row-not-read-again": _fault(
+        "A row that was read before the list moved on is taken for one that was put back (found by this).",
+        (KeyCache, "_as_revoked", "range(_READS_AT_MOST)", "range(1)"),
     ),
     "distrust-keeps-leases": _fault(
         "A host that does not trust the database goes on renewing its leases.",
