@@ -38,10 +38,10 @@ class UniqueFault(Exception):
 
 
 class Database:
-    """The database of all machines. `state` is what is committed, `history` what was before."""
+    """The database of all machines. `state` is what is committed, `history` was before; `glances` as in `Vault`."""
 
-    def __init__(self, *, is_postgresql: bool) -> None:
-        self.is_postgresql = is_postgresql
+    def __init__(self, *, is_postgresql: bool, glances: bool) -> None:
+        self.is_postgresql, self.glances = is_postgresql, glances
         self.state: State = {str(table.name): {} for table in tables.metadata.sorted_tables}
         self.history: deque[State] = deque(maxlen=_REMEMBERED)
         self.away = False
@@ -380,6 +380,12 @@ class Statement:
             return list(rows)
         return [row for row in rows if [row[at] for at in self._places] == wanted]
 
+    def _look_at_head_and_nodes(self, connection: Connection, _values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        seen = connection.seen
+        connection.database.head_was_read(connection)
+        nothing = (None,) * len(tables.nodes.columns)
+        return [(*head, *node) for head in seen["head"].values() for node in seen["nodes"].values() or [nothing]]
+
     def _lock_head(self, connection: Connection, _values: dict[str, Any]) -> list[tuple[Any, ...]]:
         connection.lock()
         return list(connection.seen["head"].values())
@@ -417,6 +423,7 @@ _MADE = {
     "_others_and_timeline": ("look_for_others_and_ask", tables.nodes),
     "_others": ("look_for_others", tables.nodes),
     "_locked_head_and_others": ("lock_head_and_look", tables.head),
+    "_head_and_nodes": ("look_at_head_and_nodes", tables.head),
     "_new_head": ("write_head", tables.head),
     "_changes_between": ("changes_between", tables.changes),
     "_old_changes": ("prune_changes", tables.changes),

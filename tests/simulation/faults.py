@@ -89,6 +89,14 @@ FAULTS: dict[str, Fault] = {
             "max(self.ends, steady_seconds() + self._seconds)",
         ),
     ),
+    "lease-from-the-end-of-the-glance": _fault(
+        "A lease that is renewed at a glance is counted from its end.",
+        (Memory, "_renewed_at_a_glance", "began + self._seconds", "steady_seconds() + self._seconds"),
+    ),
+    "lease-at-another-head": _fault(
+        "A glance renews a lease though the head is another.",
+        (Memory, "_renewed_at_a_glance", " or sealed != self._sealed", ""),
+    ),
     "looked-up-before-compared": _fault(
         "The cache is looked up before the epoch is compared.",
         (

@@ -25,7 +25,7 @@ class Nature:
         self._until = until
         self._joined: dict[str, int] = {}
         rng = self.rng
-        theme = rng.choice(("anything", "anything", "alone", "leases", "leases", "comings", "comings"))
+        theme = rng.choice(("anything", "anything", "alone", "leases", "leases", "comings", "silence"))
         self._hosts, self._workers = rng.choice((1, 2, 2, 3)), rng.choice((1, 2, 2, 3))
         self._pace = rng.choice((0.05, 0.2, 1.0))
         self._cuts_at_commits = rng.choice((0.0, 0.2))
@@ -61,11 +61,15 @@ class Nature:
                 self.scheduler.temper = Temper(10 ** rng.uniform(-5.5, -3.5), rng.choice((0.0, 0.002)), 0.1)
         if theme == "comings":  # slow messages, so that much happens while a machine joins or leaves
             self._hosts, self._workers, self._pace, self._cuts_at_commits = 2, 1, 0.3, 0.0
-            self._deeds = [self.leave, *rng.choice(([], [self.lose_power, self.pause_long], [self.forget_to_beat]))]
+            self._deeds = [self.leave, *rng.choice(([], [self.lose_power, self.pause_long]))]
             self.scheduler.temper = Temper(10 ** rng.uniform(-3.5, -2.5), stall_probability=0.03, longest_stall=0.3)
-            self._cuts_at_nodes = rng.choice((0.0, 0.7))
-            if self._cuts_at_nodes:
-                self.scheduler.temper = replace(self.scheduler.temper, quick=10 ** rng.uniform(-5, -3.5))
+            self._loses_joins = rng.choice((0.0, 0.7)) if world.database.is_postgresql else 0.0
+        if theme == "silence":  # the others forget who goes on with its lease, and a failover forgets its return
+            self._hosts, self._workers, self._pace, self._cuts_at_commits = 2, 1, 0.5, 0.0
+            self._deeds = [self.forget_to_beat]
+            self.scheduler.temper = Temper(10 ** rng.uniform(-5, -3.5), stall_probability=0.002, longest_stall=0.1)
+            self._cuts_at_nodes = 0.7
+            world.paces = -2.5, -1.5  # so that much time goes by
             self._loses_joins = rng.choice((0.0, 0.7)) if world.database.is_postgresql else 0.0
 
         if world.database.is_postgresql and rng.random() < 0.2:  # lost changes are made up for by others
@@ -118,18 +122,24 @@ class Nature:
         return probability > 0 and self.rng.random() < probability and self.scheduler.steps < self._until
 
     def _at_lease(self, machine: Machine, is_overtaken: bool) -> None:
-        """Who has just got a lease by an old head, or by a row that is new, does not reach the database any more."""
+        """Who has just got a lease by an old head does not reach the database any more, or loses its new row."""
         if is_overtaken and self._happens(self._cuts_at_leases):
             self._cut(self._shared(machine), 0.3)
         if machine.node_id in self._joined:
-            commits = self.world.done["commits"] - self._joined.pop(machine.node_id)
-            if commits < _MOST_LOST and self._happens(self._loses_joins):
-                self.world.go_back(commits + 1)
-                self._cut(self._shared(machine), 0.3)
+            commits = self._joined.pop(machine.node_id)
+            if self._happens(self._loses_joins):
+                self._later(10 ** self.rng.uniform(-4, -1.5), lambda: self._lose_join(machine, commits))
+
+    def _lose_join(self, machine: Machine, commits: int) -> None:
+        """A failover loses the commit by which a machine joined after so many others, if those since are few."""
+        since = self.world.done["commits"] - commits
+        if since <= _MOST_LOST and self._happens(1.0):
+            self.world.go_back(since)
+            self._cut(self._shared(machine), 0.3)
 
     def _at_nodes(self, come: set[str], gone: set[str]) -> None:
         """Who is not among the nodes any more cannot see that."""
-        self._joined |= dict.fromkeys(come, self.world.done["commits"])
+        self._joined |= dict.fromkeys(come, self.world.done["commits"] - 1)
         for shared in self.world.machines:
             if shared.machine.node_id in gone and self._happens(self._cuts_at_nodes):
                 self._cut(shared, 0.3)
@@ -206,6 +216,8 @@ class Nature:
 
     def forget_to_beat(self) -> None:
         """What beats has other things to do, for so long that the others forget the machine; its leases go on."""
+        if any(each.beats_from > self.scheduler.now for each in self.world.machines):
+            return  # somebody must be there to notice
         shared = self._some_machine()
         shared.beats_from = self.scheduler.now + self.rng.uniform(2, 6)
         self.scheduler.say("does not beat any more", shared.machine.name)

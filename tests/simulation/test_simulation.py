@@ -12,7 +12,7 @@ from tests.simulation.scheduler import Violation
 _FOUND_WITHIN_STEPS = 1_000_000
 _FROM_SEED = 1
 _FOUND_SOONEST = ["not-announced", "no-wait-for-leases", "follower-passed-over", "refused-change-stays"]
-_NOT_FOUND_YET = {"no-wait-after-a-failover", "node-removed-at-once"}  # see decision 25
+_NOT_FOUND_YET = {"node-removed-at-once"}  # see decision 25
 
 
 def test_the_promises_hold() -> None:

@@ -245,6 +245,7 @@ class Worker:
     def __init__(self, process: Process, database: Database, shared: Shared) -> None:
         self.process, self.shared = process, shared
         self.vault = Vault(Engine(database, process), KEYS, LEASE, SharedHost(shared))  # type: ignore[arg-type]
+        self.vault.glances = database.glances
         try:
             self.vault.require_newest()
         except IntegrityFailure as failure:

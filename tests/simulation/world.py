@@ -30,7 +30,7 @@ class World:
 
     def __init__(self, scheduler: Scheduler, *, is_postgresql: bool) -> None:
         self.scheduler, self.rng = scheduler, scheduler.rng
-        self.database = Database(is_postgresql=is_postgresql)
+        self.database = Database(is_postgresql=is_postgresql, glances=is_postgresql and self.rng.random() < 0.7)
         self.machines: list[Shared] = []
         self.workers: dict[Process, Worker] = {}
         self.processes: list[Process] = []
@@ -44,6 +44,7 @@ class World:
         self.quiet = False
         self.done: Counter[str] = Counter()
         self.epoch = 0
+        self.paces = -4.0, -1.7  # seconds between two uses, the decimal logarithm of least and most
         self.on_commit: Callable[[], None] = lambda: None
         self.on_lease: Callable[[Machine, bool], None] = lambda _machine, _is_overtaken: None
         self.on_nodes: Callable[[set[str], set[str]], None] = lambda _come, _gone: None
@@ -82,7 +83,7 @@ class World:
         """Use things, now and then and in bursts."""
         rng, scheduler = self.rng, self.scheduler
         while True:
-            pace = 10 ** rng.uniform(-4.0, -1.7)
+            pace = 10 ** rng.uniform(*self.paces)
             for _ in range(20):
                 scheduler.sleep(rng.expovariate(1 / pace))
                 self.use(worker)
