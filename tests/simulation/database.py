@@ -51,6 +51,7 @@ class Database:
         self.open: set[Connection] = set()
         self._waiting: list[Logical] = []
         self.holds_commits: Callable[[], bool] = lambda: False
+        self.late: Callable[[], float] = lambda: 0.0
         self._held: list[tuple[Machine, Logical]] = []
         self.dialect = SimpleNamespace(
             name="postgresql" if is_postgresql else "sqlite",
@@ -87,10 +88,12 @@ class Database:
         self._held.remove(held)
 
     def head_was_read(self, connection: Connection) -> None:
-        """Commits of other machines are held no longer."""
-        for machine, thread in self._held:
-            if machine is not connection.process.machine:
-                current.scheduler.wake(thread)
+        """Commits of other machines are held no longer; the answer with what was before them may be late."""
+        overtaking = [thread for machine, thread in self._held if machine is not connection.process.machine]
+        for thread in overtaking:
+            current.scheduler.wake(thread)
+        if overtaking and (late := self.late()):
+            current.scheduler.sleep(late)
 
     def abort(self, connection: Connection) -> None:
         """End a transaction without committing it."""

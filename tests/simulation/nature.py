@@ -25,7 +25,7 @@ class Nature:
         self._until = until
         self._joined: dict[str, int] = {}
         rng = self.rng
-        theme = rng.choice(("anything", "anything", "alone", "leases", "leases", "comings", "silence"))
+        theme = rng.choice(("anything", "anything", "alone", "leases", "leases", "comings", "silence", "silence"))
         self._hosts, self._workers = rng.choice((1, 2, 2, 3)), rng.choice((1, 2, 2, 3))
         self._pace = rng.choice((0.05, 0.2, 1.0))
         self._cuts_at_commits = rng.choice((0.0, 0.2))
@@ -94,6 +94,7 @@ class Nature:
         self.world.on_lease = self._at_lease
         self.world.on_nodes = self._at_nodes
         self.world.database.holds_commits = lambda: self._happens(self._holds_commits)
+        self.world.database.late = lambda: self.rng.uniform(0.01, 0.1) if self._happens(0.3) else 0.0
         self.scheduler.spawn("misfortune", self.scheduler.nature, self._go_wrong)
 
     def start(self, shared: Shared) -> None:
@@ -135,14 +136,21 @@ class Nature:
         since = self.world.done["commits"] - commits
         if since <= _MOST_LOST and self._happens(1.0):
             self.world.go_back(since)
-            self._cut(self._shared(machine), 0.3)
+            self._pass_over(self._shared(machine))
 
     def _at_nodes(self, come: set[str], gone: set[str]) -> None:
         """Who is not among the nodes any more cannot see that."""
         self._joined |= dict.fromkeys(come, self.world.done["commits"] - 1)
         for shared in self.world.machines:
             if shared.machine.node_id in gone and self._happens(self._cuts_at_nodes):
-                self._cut(shared, 0.3)
+                self._pass_over(shared)
+
+    def _pass_over(self, shared: Shared) -> None:
+        """A machine does not reach the database, and the others change something at once."""
+        self._cut(shared, 0.3)
+        for worker in list(self.world.workers.values()):
+            if worker.shared is not shared:
+                self.scheduler.spawn("hurry", worker.process, lambda worker=worker: self.world.change(worker))  # type: ignore[misc]
 
     def _shared(self, machine: Machine) -> Shared:
         return next(each for each in self.world.machines if each.machine is machine)

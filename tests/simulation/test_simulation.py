@@ -9,10 +9,9 @@ from tests.simulation.faults import FAULTS, with_fault
 from tests.simulation.run import simulate
 from tests.simulation.scheduler import Violation
 
-_FOUND_WITHIN_STEPS = 1_000_000
+_FOUND_WITHIN_STEPS = 3_000_000  # most are found within a tenth of that
 _FROM_SEED = 1
 _FOUND_SOONEST = ["not-announced", "no-wait-for-leases", "follower-passed-over", "refused-change-stays"]
-_NOT_FOUND_YET = {"node-removed-at-once"}  # see decision 25
 
 
 def test_the_promises_hold() -> None:
@@ -54,6 +53,6 @@ def test_a_fault_is_found(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(FAULTS) - set(_FOUND_SOONEST) - _NOT_FOUND_YET))
+@pytest.mark.parametrize("name", sorted(set(FAULTS) - set(_FOUND_SOONEST)))
 def test_every_fault_is_found(name: str) -> None:
     _find(name)
