@@ -98,13 +98,24 @@ class Host:
         """Tell every process of this host that something is outdated; only the one that has the turn may call it."""
         self.words[EPOCH] = max(epoch, self.words[EPOCH])
 
-    def begin_anew(self, seen: Seen, epoch: int) -> None:
-        """Trust the database as it is now, at these numbers, even if the file was damaged and says higher ones."""
-        self.saw(seen)
-        for at, word in enumerate(self.words[_COUNTERS], _COUNTERS.start):
-            if word > seen.word:
+    @property
+    def remembered(self) -> tuple[int, tuple[int, ...]]:
+        """What `begin_anew` may take back: the words of what was seen, that of the releases before first."""
+        return self.words[_COUNTER], tuple(self.words[_COUNTERS])
+
+    def begin_anew(self, seen: Seen, epoch: int, remembered: tuple[int, tuple[int, ...]]) -> None:
+        """Trust the database as it is now, at these numbers, even if the file was damaged and says higher ones.
+
+        `remembered` was read before the database was accepted: what a process has seen since then stays. Only the
+        one that has the turn may call it.
+        """
+        before, words = remembered
+        if before > seen.counter and self.words[_COUNTER] == before:
+            self.words[_COUNTER] = seen.counter
+        for at, word in enumerate(words, _COUNTERS.start):
+            if word > seen.word and self.words[at] == word:
                 self.words[at] = seen.word
-        self.words[_COUNTER] = seen.counter
+        self.saw(seen)
         self.words[EPOCH] = epoch
         self.distrust = None
 

@@ -306,6 +306,22 @@ def test_a_rollback_that_was_accepted_is_trusted_by_all_again(server: Server, tm
         commit(after.node(name))
 
 
+def test_an_acceptance_that_a_failover_lost_does_not_lend_its_epochs_to_the_next(server: Server) -> None:
+    (first,) = server.vaults
+    second = server.node("b")
+    commit(first)
+    kept = server.kept()
+    accept(first, "{}")
+    commit(first)
+    lost = head_of(first)
+    second.host.saw(lost.seen)  # as its memory does; that announces no epoch
+    server.fail_over(kept)
+    accept(second, "{}")
+    # What `first` remembers of the lost epochs it would take for what is valid at the same epochs now.
+    assert head_of(second).epoch > lost.epoch
+    assert head_of(second).counter > lost.counter
+
+
 def test_a_cluster_that_was_promoted_before_is_no_failover(server: Server) -> None:
     server.timeline = 7
     (first,) = server.vaults
