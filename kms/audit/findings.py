@@ -43,7 +43,7 @@ class Glimpse(msgspec.Struct, frozen=True, rename={"client": "client_id"}):
         """Read an entry, or None if it is not the JSON of one."""
         try:
             read = _decode(entry)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         return cls(read.time[:_SHOWN_CHARACTERS], read.operation[:_SHOWN_CHARACTERS], read.client[:_SHOWN_CHARACTERS])
 

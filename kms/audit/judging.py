@@ -148,8 +148,6 @@ class Judgement:
         self._found.append(Finding(Kind.TILE, sentence, path=path))
 
     def _judge_bundle(self, index: int, row: bytes) -> None:
-        if index not in self._reading.differing:
-            return
         entries = bundle_entries(self._tiles, index, self._size)
         if entries is None and (index + 1) * TILE_WIDTH <= self._bundles_from:
             return
