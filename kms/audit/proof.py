@@ -71,9 +71,10 @@ class TlogProof:
         Raises NoteMalformed, SignatureRefused or ProofRefused.
         """
         opened = open_checkpoint(bytes(self.checkpoint), key, witnesses)
-        if len(opened.cosigned) < needed:
+        cosigners = len({each.name for each in opened.cosigned})  # a witness may have a key of each type
+        if cosigners < needed:
             raise SignatureRefused(
-                f"{len(opened.cosigned)} of the witnesses that are known have cosigned the checkpoint, {needed} must."
+                f"{cosigners} of the witnesses that are known have cosigned the checkpoint, {needed} must."
             )
         found = opened.checkpoint
         if not verify_inclusion(leaf, self.index, found.size, self.path, found.root):

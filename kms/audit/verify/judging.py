@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kms.audit.checkpoint import Checkpoint
-from kms.audit.evidence import Row, raised, root_over, rows_of, settle
-from kms.audit.findings import Finding, Glimpse, Kind, missing, numbers
-from kms.audit.reading import Reading, bundle_entries, stored_hashes
 from kms.audit.tiles import TILE_WIDTH, Tiles, tile_path, width_in
 from kms.audit.tree import HASH_BYTES, complete_root, joined, leaf_hashes, peaks_of
-from kms.audit.wrong_entries import WrongEntries
+from kms.audit.verify.evidence import Row, raised, root_over, rows_of, settle
+from kms.audit.verify.findings import Finding, Glimpse, Kind, missing, numbers
+from kms.audit.verify.reading import Reading, bundle_entries, stored_hashes
+from kms.audit.verify.wrong_entries import WrongEntries
 
 Hint = Callable[[int, int], Sequence[bytes | None]]
 """`hint(begin, end)`: what the leaf hashes of these entries are said to be. Used only where a root proves them."""
