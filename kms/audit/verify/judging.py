@@ -151,7 +151,8 @@ class Judgement:
         entries = bundle_entries(self._tiles, index, self._size)
         if entries is None and (index + 1) * TILE_WIDTH <= self._bundles_from:
             return
-        if entries is None and index < self._size // TILE_WIDTH:
+        # After one that is wrong its entries may have moved up, so that it is looked at with that.
+        if entries is None and index < self._size // TILE_WIDTH and not self._wrong.is_last(index - 1):
             self._found.append(missing(index * TILE_WIDTH, (index + 1) * TILE_WIDTH - 1, self._size))
         elif entries is None or b"".join(leaf_hashes(entries)) != row:
             self._wrong.add(index, row)

@@ -38,6 +38,10 @@ class WrongEntries:
             self._runs.append({})
         self._runs[-1][index] = row
 
+    def is_last(self, index: int) -> bool:
+        """Whether this bundle is the last that was added."""
+        return bool(self._runs) and index in self._runs[-1]
+
     def findings(self) -> list[Finding]:
         """What is wrong in the bundles, in the order of the entries."""
         every: list[tuple[Difference, bytes | None]] = []
