@@ -265,6 +265,7 @@ def test_a_proof_has_the_form_of_tlog_proof(log: WrittenLog) -> None:
     extra = bytes(proof_of(42, log.tiles.at(700), note_of(log), b"more"))
     assert extra.split(b"\n")[:3] == [b"c2sp.org/tlog-proof@v1", b"extra bW9yZQ==", b"index 42"]
     assert TlogProof.parse(extra).extra == b"more"
+    assert bytes(proof_of(42, log.tiles.at(700), note_of(log), b"")) == content
 
 
 def test_the_specification_s_example_is_read() -> None:
