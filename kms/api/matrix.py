@@ -19,8 +19,8 @@ _FOOT = """\
 `encrypt` stands for encrypt, rewrap, data-key and data-key-pair. Types with a message limit draw 96-bit nonces at
 random; their messages are counted, and halfway to the limit the key rotates by itself.
 
-The category is NIST's for the strength against quantum computers, from 1 (as AES-128) to 5 (as AES-256). Types without
-one are broken by Shor's algorithm. The categories and their sources are in `kms/crypto/registry.py`:
+The category is NIST's for the strength against quantum computers, from 1 (as AES-128) to 5 (as AES-256). Types
+without one are broken by Shor's algorithm. The categories and their sources are in `kms/crypto/registry.py`:
 
 """
 _TITLES = "| type | what it is | standard | algorithms | formats | message limit | bits of strength | NIST category |"

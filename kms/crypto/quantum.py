@@ -1,9 +1,9 @@
 """How strong a key type is, against computers of today and against quantum computers, and who says so.
 
-NIST's categories (call for proposals for post-quantum standards, 2016, section 4.A.5; FIPS 203 and 204 use them): what
-is at least as hard to break as a key search on AES-128 is in category 1, as a collision of SHA-256 in 2, as a key
-search on AES-192 in 3, as a collision of SHA-384 in 4, as a key search on AES-256 in 5. What Shor's algorithm breaks is
-in none of them: 0 here, as in CycloneDX.
+NIST's categories (call for proposals for post-quantum standards, 2016, section 4.A.5; FIPS 203 and 204 use them): in
+category 1 is what is at least as hard to break as a key search on AES-128, in 2 as a collision of SHA-256, in 3 as a
+key search on AES-192, in 4 as a collision of SHA-384, in 5 as a key search on AES-256. What Shor's algorithm breaks
+is in none of them: 0 here, as in CycloneDX.
 """
 
 from __future__ import annotations

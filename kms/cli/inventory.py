@@ -1,0 +1,87 @@
+"""`inventory`: what keys and algorithms are held, what is due of them, and what quantum computers will break."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+
+from kms.cli import remote, show
+
+_PATH = ("api", "v1", "inventory")
+_PAGE = 500
+_ALWAYS = ("key_id", "version", "type", "owner", "state")
+_DUE = (*_ALWAYS, "period", "ends_at", "advice")
+_SAFETY = (*_ALWAYS, "classical_bits", "nist_category", "key_last_used_at", "used_by")
+
+
+@click.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "cyclonedx"]),
+    default="table",
+    show_default=True,
+    help="A list, or one CycloneDX document (CBOM).",
+)
+@click.option("--due", is_flag=True, help="Only versions with a period that is over, or soon will be.")
+@click.option("--within", default="P30D", show_default=True, help="What soon is, with --due.")
+@click.option("--not-post-quantum-safe", is_flag=True, help="Only versions that quantum computers will break.")
+def inventory(*, form: str, due: bool, within: str, not_post_quantum_safe: bool) -> None:
+    """List the versions of the keys that you may see, how strong they are, and who uses them.
+
+    \b
+    For example:
+      kms inventory --format cyclonedx > cbom.json
+      kms inventory --due --within P90D
+      kms inventory --not-post-quantum-safe
+    """
+    query = {"due": due, "not_post_quantum_safe": not_post_quantum_safe, "within": within}
+    if form == "cyclonedx":
+        for piece in _document(page["bom"] for page in _pages(*_PATH, **query)):
+            click.echo(piece, nl=False)
+        return
+    items = [item for page in _pages(*_PATH, "versions", **query) for item in page["items"]]
+    if show.as_json():
+        show.table(items)
+    elif due:
+        show.table([{**item, **each} for item in items for each in item["due"]], *_DUE)
+    else:
+        show.table([{**item, "used_by": _names(item)} for item in items], *_SAFETY)
+
+
+def _pages(*segments: str, **query: Any) -> Iterator[dict[str, Any]]:
+    """Every page, each asked for when the one before is done with."""
+    cursor = None
+    while True:
+        page = remote.call("GET", *segments, limit=_PAGE, cursor=cursor, **query)
+        yield page
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+def _names(item: dict[str, Any]) -> list[str]:
+    users = [each["subject"] for each in item.get("users", [])]
+    return [*users, *(["(key policy)"] if item["has_key_policy"] else [])]
+
+
+def _document(pages: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """One document of those of all pages, in pieces: all components at once can be a hundred megabytes."""
+    seen: set[str] = set()
+    depends_on: dict[str, list[str]] = {}
+    for page in pages:
+        components, dependencies = page.pop("components"), page.pop("dependencies")
+        if not seen:
+            yield json.dumps(page)[:-1] + ', "components": ['
+        for component in components:
+            if component["bom-ref"] not in seen:
+                yield (",\n" if seen else "\n") + json.dumps(component)
+                seen.add(component["bom-ref"])
+        for each in dependencies:
+            known = depends_on.setdefault(each["ref"], [])
+            known += [ref for ref in each.get("dependsOn", ()) if ref not in known]
+    listed = ({"ref": ref, "dependsOn": on} if on else {"ref": ref} for ref, on in depends_on.items())
+    yield '],\n"dependencies": [' + ",\n".join(map(json.dumps, listed)) + "]}\n"
