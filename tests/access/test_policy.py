@@ -30,6 +30,7 @@ ON_A_KEY = [
     ("GET", f"{KEY}/versions", None),
     ("GET", f"{KEY}/public-key", None),
     ("GET", f"{KEY}/last-use", None),
+    ("GET", f"{KEY}/blast-radius", None),
     ("PATCH", KEY, {"labels": {}}),
     ("DELETE", KEY, {}),
     ("POST", f"{KEY}/cancel-deletion", {}),

@@ -93,12 +93,12 @@ _Tallies = dict[tuple[str, int | None], _Tally]
     "/api/v1/keys/<key_id>/blast-radius",
     permission=Permission.AUDIT_READ,
     request=BlastRadiusRequest,
-    checked_upfront=True,
 )
 def get_blast_radius(service: Service, call: Call, request: BlastRadiusRequest, key_id: str) -> BlastRadius:
     """Show who used which version of a key since when, and who has its material, as the audit log tells."""
     with service.vault.read() as snapshot:
         key = authorized_key(service, snapshot, call, Permission.KEYS_READ, key_id)
+        policy.require(call.known_caller, Permission.AUDIT_READ)  # afterwards: strangers are told of no key
         users = users_of(snapshot, [key], call.began)[key.key_id]
     used, outside = _Tallies(), _Tallies()
     count, oldest = 0, None
