@@ -12,9 +12,8 @@ from kms.cli import remote, show
 
 _PATH = ("api", "v1", "inventory")
 _PAGE = 500
-_ALWAYS = ("key_id", "version", "type", "owner", "state")
-_DUE = (*_ALWAYS, "period", "ends_at", "advice")
-_SAFETY = (*_ALWAYS, "classical_bits", "nist_category", "key_last_used_at", "used_by")
+_DUE = ("key_id", "version", "owner", "period", "ends_at", "advice")
+_HELD = ("key_id", "version", "type", "owner", "state", "nist_category", "key_last_used_at", "used_by")
 
 
 @click.command()
@@ -49,7 +48,7 @@ def inventory(*, form: str, due: bool, within: str, not_post_quantum_safe: bool)
     elif due:
         show.table([{**item, **each} for item in items for each in item["due"]], *_DUE)
     else:
-        show.table([{**item, "used_by": _names(item)} for item in items], *_SAFETY)
+        show.table([{**item, "used_by": _names(item)} for item in items], *_HELD)
 
 
 def _pages(*segments: str, **query: Any) -> Iterator[dict[str, Any]]:
