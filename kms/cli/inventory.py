@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
 from kms.cli import remote, show
+from kms.files import appearing
 
 _PATH = ("api", "v1", "inventory")
 _PAGE = 500
+_OUT = click.Path(path_type=Path, dir_okay=False)
 _DUE = ("key_id", "version", "owner", "period", "ends_at", "advice")
 _HELD = ("key_id", "version", "type", "owner", "state", "nist_category", "key_last_used_at", "used_by")
 
@@ -28,20 +31,22 @@ _HELD = ("key_id", "version", "type", "owner", "state", "nist_category", "key_la
 @click.option("--due", is_flag=True, help="Only versions with a period that is over, or soon will be.")
 @click.option("--within", default="P30D", show_default=True, help="What soon is, with --due.")
 @click.option("--not-post-quantum-safe", is_flag=True, help="Only versions that quantum computers will break.")
-def inventory(*, form: str, due: bool, within: str, not_post_quantum_safe: bool) -> None:
+@click.option("-o", "--output", type=_OUT, help="Where the document goes, for you alone to read.  [default: stdout]")
+def inventory(*, form: str, due: bool, within: str, not_post_quantum_safe: bool, output: Path | None) -> None:
     """List the versions of the keys that you may see, how strong they are, and who uses them.
 
     \b
     For example:
-      kms inventory --format cyclonedx > cbom.json
+      kms inventory --format cyclonedx -o cbom.json
       kms inventory --due --within P90D
       kms inventory --not-post-quantum-safe
     """
     query = {"due": due, "not_post_quantum_safe": not_post_quantum_safe, "within": within}
     if form == "cyclonedx":
-        for piece in _document(page["bom"] for page in _pages(*_PATH, **query)):
-            click.echo(piece, nl=False)
+        _write(_document(page["bom"] for page in _pages(*_PATH, **query)), output)
         return
+    if output is not None:
+        raise click.UsageError("--output is for --format cyclonedx.")
     items = [item for page in _pages(*_PATH, "versions", **query) for item in page["items"]]
     if show.as_json():
         show.table(items)
@@ -49,6 +54,16 @@ def inventory(*, form: str, due: bool, within: str, not_post_quantum_safe: bool)
         show.table([{**item, **each} for item in items for each in item["due"]], *_DUE)
     else:
         show.table([{**item, "used_by": _names(item)} for item in items], *_HELD)
+
+
+def _write(pieces: Iterable[str], output: Path | None) -> None:
+    """To stdout as they come, or to a file that is there only once it is whole."""
+    if output is None:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+        return
+    with appearing(output, replace=True) as file:
+        file.writelines(piece.encode() for piece in pieces)
 
 
 def _pages(*segments: str, **query: Any) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from helpers.support import World
-from kms.cli import inventory, show
+from kms.cli import inventory, remote, show
 
 Kms = Callable[..., list[Any]]
 
@@ -42,6 +43,26 @@ def test_one_document_of_all_pages(kms: Kms, monkeypatch: pytest.MonkeyPatch, pa
     depends_on = {each["ref"]: set(each.get("dependsOn", ())) for each in bom["dependencies"]}
     assert depends_on.keys() == {"kms", *refs}
     assert depends_on["kms"] == {ref for ref in refs if ref.startswith("algorithm/")}
+
+
+def test_a_file_is_there_once_it_is_whole(kms: Kms, shared_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kms("inventory", "--format", "cyclonedx", "-o", "cbom.json", by="alice") == [""]
+    whole = Path("cbom.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(whole) is None
+    assert Path("cbom.json").stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(inventory, "_PAGE", 2)
+    ask = remote.call
+
+    def ended_meanwhile(*segments: str, **query: Any) -> Any:
+        if query["cursor"] is not None:
+            shared_world.admin.delete("/api/v1/clients/alice/sessions")
+        return ask(*segments, **query)
+
+    monkeypatch.setattr(remote, "call", ended_meanwhile)
+    assert "session is over" in kms("inventory", "--format", "cyclonedx", "-o", "cbom.json", by="alice", code=3)[0]
+    assert Path("cbom.json").read_text() == whole
+    assert [each.name for each in Path().iterdir() if each.is_file()] == ["cbom.json"]
+    assert "--output is for" in kms("inventory", "-o", "list", by="alice", code=2)[0]
 
 
 def test_lists_for_programs(kms: Kms) -> None:
