@@ -17,7 +17,7 @@ def test_the_page_as_it_is_pasted(start: Start) -> None:
     service = start(login=False)
     run(service, "python -m kms login --credentials admin.json")
     run(service, "python -m kms key create orders; python -m kms key create old --type rsa-2048")
-    run(service, 'python -m kms call encrypt orders --plaintext "aGVsbG8="')
+    run(service, "printf hello | python -m kms call encrypt orders --plaintext @-")
     (document,) = blocks(PAGE, "A bill of materials")
     run(service, document)
     text = (service.folder / "cbom.json").read_text()
