@@ -93,6 +93,7 @@ _Tallies = dict[tuple[str, int | None], _Tally]
     "/api/v1/keys/<key_id>/blast-radius",
     permission=Permission.AUDIT_READ,
     request=BlastRadiusRequest,
+    slow=True,
 )
 def get_blast_radius(service: Service, call: Call, request: BlastRadiusRequest, key_id: str) -> BlastRadius:
     """Show who used which version of a key since when, and who has its material, as the audit log tells."""
