@@ -11,7 +11,8 @@ import structlog
 
 from kms.access.policy import Permission
 from kms.audit import reading
-from kms.audit.entry import SUCCESS, AuditEntry
+from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.keys.model import Key
 from kms.operations.core.declare import Answer, EmptyRequest, Request, TextAnswer, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.system import gauges
@@ -63,6 +64,17 @@ def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditE
             if len(found) >= 2 * request.limit + _KEPT_AT_LEAST:
                 found = _newest(found, request.limit)
     return AuditEntries(items=[entry for _, _, entry in _newest(found, request.limit)], next_cursor=None)
+
+
+def entries_of(service: Service, key: Key) -> Iterator[AuditEntry]:
+    """The entries about `key` that `audit_entries` searches, in no order; not those of an older key of its name."""
+    names = {name for name in (key.key_id, key.former_id) if name}
+    marks = [msgspec.json.encode(name) for name in names]  # most lines are not about this key: spare decoding them
+    begins = timestamp(key.created_at)
+    lines = (line for line in islice(newest_lines(service), _MOST_SEARCHED) if any(mark in line for mark in marks))
+    for entry in readable(lines):
+        if entry.key_id in names and entry.time >= begins:
+            yield entry
 
 
 _Found = tuple[str, int, AuditEntry]  # with its time, and its place among those of that time
