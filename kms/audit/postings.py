@@ -26,6 +26,9 @@ _MOST_LISTED = 31
 _MARK_BYTES = 3
 _NO_REQUEST = bytes(_MARK_BYTES)
 _BITMAP_BYTES = TILE_WIDTH // 8
+REFUSED = 0
+"""The term of every outcome that is not a success. No value shares it, so that places can be ruled out by it."""
+
 EVERY_PLACE = (1 << TILE_WIDTH) - 1
 
 
@@ -37,17 +40,16 @@ class Kind(StrEnum):
     VERSION = "v"
     OPERATION = "o"
     OUTCOME = "r"  # of those that are not a success
-    REFUSED = "R"  # every outcome that is not a success
     TARGET = "t"
     SESSION = "s"
     CREDENTIAL = "a"
 
 
 @lru_cache(1 << 16)
-def term(kind: Kind, value: str = "") -> int:
-    """The term of a value, a signed integer of 64 bits."""
+def term(kind: Kind, value: str) -> int:
+    """The term of a value, a signed integer of 64 bits, and never `REFUSED`."""
     hashed = blake2b(kind.encode() + value.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(hashed, "big", signed=True)
+    return int.from_bytes(hashed, "big", signed=True) or 1
 
 
 class Postings(NamedTuple):
@@ -89,15 +91,13 @@ def postings_of(entries: Iterable[bytes]) -> Postings:
         sessions[entry.session].append(place)
         if entry.credential is not None:
             credentials[entry.credential].append(place)
-    found = [
-        (term(kind, str(value)), _packed(places))
-        for kind, values in zip(_MEMBERS, members, strict=True)
-        for value, places in values.items()
-        if value is not None
-    ]
-    if refused:
-        found.append((term(Kind.REFUSED), _packed(refused)))
-    return Postings(found, min(times, default=""), max(times, default=""), b"".join(requests))
+    found: dict[int, bytearray] = {REFUSED: refused} if refused else {}
+    for kind, values in zip(_MEMBERS, members, strict=True):
+        for value, places in values.items():
+            if value is not None:
+                found.setdefault(term(kind, str(value)), bytearray()).extend(places)
+    packed = [(each, _packed(places)) for each, places in found.items()]
+    return Postings(packed, min(times, default=""), max(times, default=""), b"".join(requests))
 
 
 def entry_in(line: bytes) -> AuditEntry | None:
@@ -128,7 +128,7 @@ def places_of_request(requests: object, request_id: str) -> int:
 def _packed(places: Sequence[int]) -> bytes:
     if len(places) <= _MOST_LISTED:
         return bytes(places)
-    return sum(1 << place for place in places).to_bytes(_BITMAP_BYTES, "little")
+    return sum(1 << place for place in set(places)).to_bytes(_BITMAP_BYTES, "little")
 
 
 def bits_of(packed: object) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
+from kms.audit import postings
 from kms.audit.entry import SUCCESS, AuditEntry
 from kms.audit.index import PART_BUNDLES, Index
 from kms.audit.index_file import IndexUnusable, damaged
@@ -80,7 +81,7 @@ class Query:
             tuple(term(kind, str(value)) for kind, value in kinds) for kinds in one_of if kinds[0][1] is not None
         ]
         if self.outcome == REFUSED:
-            found.insert(0, (term(Kind.REFUSED),))
+            found.insert(0, (postings.REFUSED,))
         elif self.outcome not in (None, SUCCESS):
             found.insert(0, (term(Kind.OUTCOME, str(self.outcome)),))
         return found
@@ -211,7 +212,7 @@ class _Part:
             self._wanted.append(places.of(part, terms))
             if not self._wanted[-1]:
                 return
-        self._unwanted = places.of(part, (term(Kind.REFUSED),)) if query.outcome == SUCCESS else {}
+        self._unwanted = places.of(part, (postings.REFUSED,)) if query.outcome == SUCCESS else {}
         self._spans = places.spans(part) if query.after or query.before or query.request_id is not None else None
 
     def bits(self, bundle: int) -> int:

@@ -25,6 +25,7 @@ from kms.audit.search import MOST_UNINDEXED, Query, TooFarBehind, search
 from kms.audit.tiles import TileMissing, Tiles, bundle_path, grown
 from kms.audit.tree import leaf_hash
 
+SIZE = 1500
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 CLIENTS = ["alice", "bob", "caroline", "dave", None]
 KEYS = ["orders", "mail", "backup", None]
@@ -148,7 +149,7 @@ QUERIES = [
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A log of some bundles, indexed, that nobody changes."""
     world = World(tmp_path_factory.mktemp("log"))
-    world.append(random_entries(1500))
+    world.append(random_entries(SIZE))
     world.catch_up()
     world.index.close()
     return world
@@ -231,12 +232,11 @@ def test_a_log_over_several_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_leaf_hashes_are_found_and_compared(world: World) -> None:
-    for number, line in enumerate(world.lines):
+    chance = random.Random(3)
+    for line in chance.sample(world.lines, 100):
         found = world.index.number_of(leaf_hash(line), world.size)
         assert found is not None
         assert world.lines[found] == line
-        if line:
-            assert found == number or world.lines.count(line) > 1
     leaf = leaf_hash(world.lines[77])
     assert world.index.number_of(leaf[:8] + bytes(24), world.size) is None
     assert world.index.number_of(leaf, 77) is None
@@ -244,17 +244,16 @@ def test_leaf_hashes_are_found_and_compared(world: World) -> None:
 
 
 def test_terms_that_collide_find_nothing_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def colliding(kind: postings.Kind, value: str = "") -> int:
-        return len(value) % 2
+    def colliding(kind: postings.Kind, value: str) -> int:
+        return 1 + len(value) % 2
 
     monkeypatch.setattr(postings, "term", colliding)
     monkeypatch.setattr("kms.audit.search.term", colliding)
-    monkeypatch.setattr(postings, "postings_of", postings.postings_of)
     world = World(tmp_path)
-    lines = random_entries(600)
-    world.append(lines)
+    world.append(random_entries(600))
     world.catch_up()
     world.require_right()
+    assert check(world.index, world.size) is None
 
 
 def test_a_search_without_an_index_is_a_scan(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +324,7 @@ UNSEEN = [
     altered("UPDATE spans SET earliest = '9', latest = '9' WHERE bundle = 2"),
     altered("INSERT INTO postings VALUES (0, 1, 2, x'00')"),
     altered("INSERT INTO postings VALUES (9, 1, 2, x'00')"),
-    altered("INSERT INTO spans VALUES (-5, '1', '2')"),
+    altered("INSERT INTO spans VALUES (-5, '1', '2', x'')"),
     altered("INSERT INTO leaves VALUES ('a', 'b', 'c')"),
 ]
 
@@ -347,7 +346,7 @@ def test_a_damaged_index_is_never_wrong_and_is_made_anew(world: World, damage: C
     if damage in UNSEEN:
         wrong = check(world.index, world.size)
         assert wrong is not None
-        assert "does not say what the tiles say" in wrong
+        assert wrong.startswith("The index")
         world.index.discard()
     world.append(random_entries(10, 5))
     world.catch_up()
@@ -364,7 +363,7 @@ def test_what_a_check_finds_names_the_entries(world: World) -> None:
 
 
 def test_places_that_no_entry_has_are_passed_over(world: World) -> None:
-    altered("UPDATE postings SET places = x'" + "ff" * 32 + "'")(world.file)
+    altered("UPDATE postings SET places = x'" + "ff" * 32 + "' WHERE term != 0")(world.file)
     world.require_right()
 
 
