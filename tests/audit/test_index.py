@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -95,8 +98,8 @@ class World:
         read = ((number, postings.entry_in(line)) for number, line in enumerate(self.lines))
         return [number for number, each in read if number >= begin and each is not None and query.is_met(each)]
 
-    def found(self, query: Query, limit: int = 500, most_bundles: int = 3) -> list[int]:
-        """All that is found, in pages, newest first; oldest first it has to be the same."""
+    def found(self, query: Query, limit: int = 10_000, most_bundles: int = 1000) -> list[int]:
+        """All that is found, in the order of the log; the other way it has to be the same."""
         both = [self._found(query, limit, most_bundles, oldest_first) for oldest_first in (True, False)]
         assert both[0] == both[1][::-1]
         return both[0]
@@ -166,7 +169,11 @@ def world(made: World, tmp_path: Path) -> World:
 def test_searches_find_what_a_scan_finds(made: World) -> None:
     made.require_right()
     pages = Query(client_id="bob", outcome=SUCCESS)
-    assert made.found(pages, 7, 1) == made.found(pages, 1, 9) == made.scan(pages)
+    assert made.found(pages, 7, 1) == made.found(pages, 1, 9) == made.found(pages, 50, 2) == made.scan(pages)
+    first = search(made.index, Query(client_id="nobody"), made.size, most_bundles=1)
+    assert (first.entries, first.next_cursor) == ([], None)  # no bundle had to be read
+    first = search(made.index, Query(), made.size, most_bundles=2)
+    assert first.next_cursor == first.entries[-1].number
     assert check(made.index, made.size) is None
     assert made.index.state().size == made.size
     assert made.file.stat().st_mode & 0o777 == 0o600
@@ -410,6 +417,37 @@ def test_a_crash_while_it_catches_up_changes_nothing(world: World, monkeypatch: 
     world.catch_up(512)
     world.require_right()
     assert check(world.index, world.size) is None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kms.audit import index
+roots, root_at = [], index.root_at
+def killed(size, subtree):
+    roots.append(size)
+    if len(roots) == 6:  # in the third slice, whose rows are written and not committed
+        os.kill(os.getpid(), signal.SIGKILL)
+    return root_at(size, subtree)
+index.root_at = killed
+made = index.Index(Path(sys.argv[1]))
+while made.catch_up(int(sys.argv[2]), 256):
+    pass
+"""
+
+
+def test_a_process_that_is_killed_while_it_catches_up_leaves_whole_slices(world: World) -> None:
+    world.index.discard()
+    command = [sys.executable, "-c", KILLED, str(world.directory), str(world.size)]
+    root = Path(index_module.__file__).parents[2]
+    ended = subprocess.run(command, cwd=root, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert world.index.state().size == 512
+    assert check(world.index, world.size) is None
+    world.require_right()
+    world.catch_up()
+    assert check(world.index, world.size) is None
+    world.require_right()
 
 
 def test_a_bundle_that_is_missing_stops_it_where_it_is(world: World) -> None:
