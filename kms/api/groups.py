@@ -110,7 +110,8 @@ _CHOSEN = (
     _group(
         "Look after the service",
         "For administrators and auditors; the inventory shows others the keys that they may see.",
-        "get_status get_inventory list_inventory get_blast_radius audit_entries metrics",
+        "get_status get_inventory list_inventory get_blast_radius audit_entries get_users_of_key get_novelties "
+        "metrics",
     ),
     _group(
         "Sessions",

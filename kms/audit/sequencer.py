@@ -84,6 +84,11 @@ class Sequencer:
                 return 0
             return self._fold()
 
+    @property
+    def size(self) -> int:
+        """How many entries the tree had when this process looked last."""
+        return self._applied[0] if self._applied is not None else 0
+
     def _fold(self) -> int:
         published = self._published_content()  # before the database is read: what is published later is not newer
         with self.vault.read() as snapshot:
