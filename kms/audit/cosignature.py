@@ -60,22 +60,24 @@ class CosignatureKey:
             raise NoteMalformed("The verifier key is not a witness's: of type 0x04 (Ed25519) or 0x06 (ML-DSA-44).")
         return cls(name, public_key, kind)
 
-    def verify(self, text: str, value: bytes) -> int:
-        """Check a cosignature on the checkpoint with this text; the time it states. Raises SignatureRefused."""
+    def verify(self, text: str, value: bytes) -> int | None:
+        """Check a cosignature on the checkpoint with this text.
+
+        Returns the time that it states, or None where it does not say that this is the largest tree that was seen.
+        Raises SignatureRefused, or NoteMalformed if the text is not a checkpoint's.
+        """
         time, signature = int.from_bytes(value[:_TIME_BYTES], "big"), value[_TIME_BYTES:]
         if time > _MAX_TIME:
             raise SignatureRefused(f"The signature of {self.name} states a time that cannot be.")
         if self.kind == ED25519_COSIGNATURE:
             check_ed25519(self, _ed25519_message(text, time), signature)
             return time
-        if time == 0:
-            raise SignatureRefused(f"The signature of {self.name} is not on the newest tree: it states no time.")
         try:
             message = _mldsa44_message(self.name, text, time)
             MLDSA44PublicKey.from_public_bytes(self.public_key).verify(signature, message)
         except (InvalidSignature, ValueError, OverflowError):
             raise SignatureRefused(f"The signature of {self.name} is wrong.") from None
-        return time
+        return time or None
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ class Note:
             signer = known.get((each.name, each.key_id))
             if signer is not None:
                 time = signer.verify(self.text, each.value)
-                found[signer] = time if time is None else max(time, found.get(signer) or 0)
+                found[signer] = max(filter(None, (time, found.get(signer))), default=None)
         if not found:
             raise SignatureRefused("No key that is known has signed the note.")
         return found

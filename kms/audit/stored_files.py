@@ -1,0 +1,84 @@
+"""One pass over the files of a log, before it is known which of them are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, TileName, Tiles, bundle_path, entries_of, width_in
+from kms.audit.tree import HASH_BYTES, Unverified, complete_root, leaf_hashes
+
+
+@dataclass
+class Reading:
+    """What the files give: for each full tile of level 0 its root as `stored`, and as `computed` from its bundle.
+
+    `differing` are the tiles, also the partial one, whose bundle is not what they say, or that are missing, or whose
+    bundle is. `without_entries` counts entries whose bundle may be missing and is.
+    """
+
+    stored: list[bytes | None] = field(default_factory=list)
+    computed: list[bytes | None] = field(default_factory=list)
+    differing: set[int] = field(default_factory=set)
+    missing: set[int] = field(default_factory=set)
+    without_entries: int = 0
+
+
+def stored_hashes(tiles: Tiles, level: int, index: int, size: int) -> bytes | None:
+    """The hashes in a tile, or None if it is missing or malformed."""
+    try:
+        return tiles.hashes(level, index, size)
+    except Unverified:
+        return None
+
+
+def bundle_entries(tiles: Tiles, index: int, size: int, *, or_narrower: bool = False) -> list[bytes] | None:
+    """The entries that stand in a bundle, however many, or None if it is missing.
+
+    `or_narrower` looks for one that holds fewer, as a log leaves behind that was cut or written again.
+    """
+    width = width_in(ENTRIES, index, size)
+    try:
+        content, path = tiles.content(ENTRIES, index, size)
+    except TileMissing:
+        return _narrower(tiles, index, width) if or_narrower else None
+    except Unverified:
+        return []
+    entries, _ = entries_of(content)
+    name = TileName.parse(path)
+    is_of_larger_tree = name is not None and name.width > width
+    return entries[:width] if is_of_larger_tree else entries
+
+
+def _narrower(tiles: Tiles, index: int, width: int) -> list[bytes] | None:
+    for each in range(width - 1, 0, -1):
+        try:
+            return entries_of(tiles.fetch(bundle_path(index, each)))[0]
+        except (FileNotFoundError, Unverified):
+            continue
+    return None
+
+
+def read(tiles: Tiles, size: int, bundles_from: int, progress: Callable[[int, int], None]) -> Reading:
+    """Read every tile of level 0 and every bundle. Bundles below entry `bundles_from` may be missing."""
+    reading = Reading()
+    for index in range(-(-size // TILE_WIDTH)):
+        end = min(size, (index + 1) * TILE_WIDTH)
+        row = stored_hashes(tiles, 0, index, size)
+        entries = bundle_entries(tiles, index, size)
+        if entries is None and end <= bundles_from:
+            reading.without_entries += end - index * TILE_WIDTH
+            mine = row
+        else:
+            mine = b"".join(leaf_hashes(entries)) if entries is not None else None
+        if row is None or mine != row:
+            reading.differing.add(index)
+            if row is None and mine is None:
+                reading.missing.add(index)
+        if (index + 1) * TILE_WIDTH <= size:
+            root = complete_root(row) if row is not None else None
+            reading.stored.append(root)
+            is_whole = mine is not None and len(mine) == TILE_WIDTH * HASH_BYTES
+            reading.computed.append(root if mine == row else complete_root(mine) if mine and is_whole else None)
+        progress(end, size)
+    return reading

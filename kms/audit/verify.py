@@ -1,0 +1,76 @@
+"""Verifies a whole log from its files and a verifier key: all is computed again, from the entries to the root.
+
+The log's checkpoint is what is trusted, once its signature is checked. Whatever its root does not prove is wrong, and
+the first wrong entry is named. Who holds an older checkpoint also learns whether the log continues it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from kms.audit.checkpoint import Checkpoint, open_checkpoint
+from kms.audit.findings import Finding, Kind, Verdict, joined
+from kms.audit.judging import Hint, Judgement
+from kms.audit.note import Verifier
+from kms.audit.stored_files import read
+from kms.audit.tiles import Tiles
+from kms.audit.tree import Unverified
+
+Progress = Callable[[int, int], None]
+"""Called with the number of entries that are done, and how many there are."""
+
+
+def verify_log(
+    tiles: Tiles,
+    key: Verifier,
+    *,
+    witnesses: Iterable[Verifier] = (),
+    older: Sequence[bytes] = (),
+    hint: Hint | None = None,
+    bundles_from: int = 0,
+    checkpoint: bytes | None = None,
+    progress: Progress = lambda done, size: None,
+) -> Verdict:
+    """Verify the log that `tiles` reads against its checkpoint (by default the file of that name).
+
+    `older` are checkpoints from before, as their holders kept them. Bundles that hold no entry from number
+    `bundles_from` on may be missing. `hint` is asked only where the files do not tell which entry is wrong. What is
+    wrong is in the verdict; OSError is raised where a file cannot be read.
+    """
+    try:
+        opened = open_checkpoint(tiles.fetch("checkpoint") if checkpoint is None else checkpoint, key, witnesses)
+    except FileNotFoundError:
+        return Verdict(None, (Finding(Kind.CHECKPOINT, "The log has no checkpoint."),))
+    except Unverified as refused:
+        return Verdict(
+            None, (Finding(Kind.CHECKPOINT, f"The checkpoint of the log is not to be trusted. {refused}"),)
+        )
+    now = opened.checkpoint
+    before, findings = _opened(older, key, now)
+    reading = read(tiles, now.size, bundles_from, progress)
+    judged = Judgement(tiles, now, reading, bundles_from).findings(before)
+    if hint is not None and not all(each.is_exact for each in judged):
+        judged = Judgement(tiles, now, reading, bundles_from, hint).findings(before)
+    every = joined(sorted(findings + judged, key=_order), now.size)
+    return Verdict(now, tuple(every), opened.cosigned, reading.without_entries)
+
+
+def _order(finding: Finding) -> tuple[bool, bool, int]:
+    return finding.first is None, not finding.is_exact, finding.first or 0
+
+
+def _opened(older: Sequence[bytes], key: Verifier, now: Checkpoint) -> tuple[list[Checkpoint], list[Finding]]:
+    """The older checkpoints that can be compared with the tree of `now`, and what is wrong with the others."""
+    before, findings = [], []
+    for content in older:
+        try:
+            checkpoint = open_checkpoint(content, key).checkpoint
+        except Unverified as refused:
+            findings.append(Finding(Kind.CHECKPOINT, f"An older checkpoint is not to be trusted. {refused}"))
+            continue
+        if checkpoint.size <= now.size:
+            before.append(checkpoint)
+        else:
+            sentence = f"The log is cut to {now.size} entries: an older checkpoint is of {checkpoint.size}."
+            findings.append(Finding(Kind.CUT, sentence, now.size, checkpoint.size - 1))
+    return before, findings
