@@ -30,9 +30,11 @@ from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, request_headers, security_headers
 from kms.api.origin import with_origin
 from kms.api.transit.middleware import TransitMiddleware
+from kms.audit.keys import verifier_key
 from kms.operations import (
     OPERATIONS,
     BatchItems,
+    BytesAnswer,
     Call,
     Operation,
     Request,
@@ -79,6 +81,7 @@ def create_flask_app(service: Service) -> Flask:
         _route(app, page.__name__, "GET", f"/{page.__name__}", page)
     _route(app, "jwks", "GET", "/.well-known/jwks.json", public(hooks.jwks))
     _route(app, "client_jwks", "GET", "/clients/<client_id>/.well-known/jwks.json", public(hooks.client_jwks))
+    _route(app, "audit_key", "GET", "/.well-known/audit-key", public(hooks.audit_key))
     _route(app, "openapi", "GET", "/openapi.json", public(hooks.openapi))
     _route(app, "home", "GET", "/", public(hooks.home))
     _route(app, "docs", "GET", "/docs", public(hooks.docs))
@@ -255,6 +258,12 @@ class FlaskHooks:
         """The public keys that verify what a client signs with; the same for one that is not there."""
         return _published(msgspec.json.encode(verification_keys(self.service, client_id)), JSON)
 
+    def audit_key(self) -> Response:
+        """The key that verifies the checkpoints of the audit log, as a verifier key (c2sp.org/signed-note)."""
+        with self.service.vault.read() as snapshot:
+            key = verifier_key(snapshot, self.service.settings.audit_origin)
+        return _published(f"{key}\n".encode(), "text/plain; charset=utf-8")
+
     def openapi(self) -> Response:
         """The description of the whole interface."""
         return _published(msgspec.json.encode(openapi.description()), JSON)
@@ -310,6 +319,11 @@ def _response(answer: Any, operation: Operation, request_id: str) -> Response:
             response.set_etag(answer.etag)
             response.headers["Cache-Control"] = "private, no-cache"
             response.make_conditional(request)
+        return response
+    if isinstance(answer, BytesAnswer):
+        response = Response(answer.body, operation.status, content_type="application/octet-stream")
+        if answer.is_immutable:
+            response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
         return response
     response = Response(problems.encoded_answer(answer, request_id), operation.status, content_type=JSON)
     location = problems.location_of(operation, answer)

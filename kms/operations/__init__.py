@@ -26,6 +26,7 @@ import kms.operations.system.mounts
 import kms.operations.system.notices
 import kms.operations.system.policy
 import kms.operations.system.status
+import kms.operations.system.transparency
 import kms.operations.transfer.backups
 import kms.operations.transfer.exporting
 import kms.operations.transfer.external
@@ -41,6 +42,7 @@ from kms.operations.core.declare import (
     OPERATIONS,
     BatchItems,
     BatchResults,
+    BytesAnswer,
     FromAnswerOf,
     Operation,
     Request,
@@ -54,6 +56,7 @@ __all__ = [
     "OPERATIONS",
     "BatchItems",
     "BatchResults",
+    "BytesAnswer",
     "Call",
     "FromAnswerOf",
     "Operation",

@@ -25,6 +25,7 @@ from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.folding import Folder
 from kms.audit.keys import spool_key
+from kms.audit.receipts import Receipts
 from kms.audit.spool import Spool
 from kms.audit.tree import leaf_hash
 from kms.clock import Clock, utc_now
@@ -153,6 +154,7 @@ class Service:
             lost=self.metrics.spools_lost.inc,
             stalled=self.happenings.stalled,
         )
+        self.receipts = Receipts(vault, settings.audit_log_dir, settings.spool_dir)
         self.folder = Folder(vault, settings, clock)
         self._is_closed = False
         self.memory.start()
