@@ -91,7 +91,7 @@ def test_answers_of_every_kind_have_a_leaf_that_is_proven(world: World, alice: A
             "success",
         ),
         "STS": (
-            client(world, "sts", access).get_caller_identity()["ResponseMetadata"]["HTTPHeaders"],
+            client(world, "sts", access).get_session_token()["ResponseMetadata"]["HTTPHeaders"],
             "",
             "success",
         ),
