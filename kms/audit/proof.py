@@ -27,7 +27,7 @@ class ProofRefused(Unverified):
 class TlogProof:
     """That entry `index` is in the tree of `checkpoint`, by the hashes of `path`, from the leaf's sibling upwards.
 
-    `extra` is opaque and not authenticated, and None where there is none.
+    `extra` is opaque and not authenticated; None and empty are the same.
     """
 
     index: int
@@ -37,7 +37,7 @@ class TlogProof:
 
     def __bytes__(self) -> bytes:
         lines = [FIRST_LINE]
-        if self.extra is not None:
+        if self.extra:
             lines.append(f"extra {b64encode(self.extra).decode()}")
         lines.append(f"index {self.index}")
         lines += [b64encode(each).decode() for each in self.path]
@@ -71,9 +71,10 @@ class TlogProof:
         Raises NoteMalformed, SignatureRefused or ProofRefused.
         """
         opened = open_checkpoint(bytes(self.checkpoint), key, witnesses)
-        if len(opened.cosigned) < needed:
+        cosigners = len({each.name for each in opened.cosigned})  # a witness may have a key of each type
+        if cosigners < needed:
             raise SignatureRefused(
-                f"{len(opened.cosigned)} of the witnesses that are known have cosigned the checkpoint, {needed} must."
+                f"{cosigners} of the witnesses that are known have cosigned the checkpoint, {needed} must."
             )
         found = opened.checkpoint
         if not verify_inclusion(leaf, self.index, found.size, self.path, found.root):
@@ -82,9 +83,6 @@ class TlogProof:
 
 
 def proof_of(index: int, subtree: Subtree, checkpoint: Note, extra: bytes | None = None) -> TlogProof:
-    """Make the proof for entry `index` in the tree of `checkpoint`. Raises ValueError if the tree does not have it.
-
-    `extra` must not be empty.
-    """
+    """Make the proof for entry `index` in the tree of `checkpoint`. Raises ValueError if the tree does not have it."""
     size = Checkpoint.parse(checkpoint.text).size
     return TlogProof(index, tuple(inclusion_proof(index, size, subtree)), checkpoint, extra)

@@ -24,7 +24,10 @@ ENTRIES = -1  # the "level" of bundles, where one function serves tiles and bund
 _PATH = re.compile(r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 
 Fetch = Callable[[str], bytes]
-"""Gives the content of a path of the log. Raises FileNotFoundError where there is none."""
+"""Gives the content of a path of the log, of which it should read no more than `MAX_FILE_BYTES`, and one to tell.
+
+Raises FileNotFoundError where there is none.
+"""
 
 
 class TileMissing(Unverified):

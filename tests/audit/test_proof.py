@@ -265,6 +265,7 @@ def test_a_proof_has_the_form_of_tlog_proof(log: WrittenLog) -> None:
     extra = bytes(proof_of(42, log.tiles.at(700), note_of(log), b"more"))
     assert extra.split(b"\n")[:3] == [b"c2sp.org/tlog-proof@v1", b"extra bW9yZQ==", b"index 42"]
     assert TlogProof.parse(extra).extra == b"more"
+    assert bytes(proof_of(42, log.tiles.at(700), note_of(log), b"")) == content
 
 
 def test_the_specification_s_example_is_read() -> None:
@@ -324,6 +325,12 @@ def test_so_many_witnesses_as_are_needed(tmp_path: Path) -> None:
         proof.check(leaf_hash(b"only"), log.key, keys, needed=3)
     with pytest.raises(SignatureRefused, match=r"1 of the witnesses"):
         proof.check(leaf_hash(b"only"), log.key, keys[:1], needed=2)
+    twin = MlDsaCosigner("w0", 5)  # the same witness by another key
+    log.grow([], witnesses[0], twin)
+    proof = proof_of(0, log.tiles.at(1), note_of(log))
+    assert len(proof.check(leaf_hash(b"only"), log.key, [keys[0], twin.key], needed=1).cosigned) == 2
+    with pytest.raises(SignatureRefused, match=r"1 of the witnesses"):
+        proof.check(leaf_hash(b"only"), log.key, [keys[0], twin.key], needed=2)
 
 
 HASH = b64encode(bytes(32)).decode()

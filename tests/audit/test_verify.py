@@ -16,13 +16,11 @@ from hypothesis import strategies as st
 from helpers.tlog import ORIGIN, WrittenLog, entry
 from kms.audit.checkpoint import Checkpoint
 from kms.audit.cosignature import Cosigner
-from kms.audit.differences import differences
-from kms.audit.findings import Finding, Glimpse, Kind, Verdict
-from kms.audit.judging import Hint
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.tiles import Tiles, bundle_of, bundle_path, grown, outdated, tile_path, width_in
 from kms.audit.tree import complete_root, leaf_hash, leaf_hashes, root_of
-from kms.audit.verify import verify_log
+from kms.audit.verify import Finding, Glimpse, Hint, Kind, Verdict, verify_log
+from kms.audit.verify.differences import differences
 
 SIZE = 1000  # three full tiles, and one of 232
 FORGED = entry(7).replace(b"encrypt", b"decrypt").replace(b"alice", b"mallory")
@@ -441,6 +439,48 @@ def test_a_branch_that_was_rewritten_up_to_a_level_is_narrowed_to_it(tall_log: W
         number = 7 * 256 + 3
         assert first(verified(tall_log, hint=hint_of(right))) == (Kind.CHANGED, number, number, True)
     assert verified(tall_log).holds
+
+
+@pytest.fixture
+def long_log(tmp_path: Path) -> WrittenLog:
+    """More bundles than are compared at once."""
+    log = WrittenLog(tmp_path)
+    log.grow([entry(number) for number in range(80 * 256 + 7)])
+    return log
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [
+        (lambda entries: entries.pop(300), (Kind.DROPPED, 300, None)),
+        (lambda entries: entries.insert(300, FORGED), (Kind.INSERTED, 300, None)),
+        (lambda entries: entries.insert(20_000, entries.pop(300)), (Kind.MOVED, 300, 20_000)),
+        (lambda entries: entries.insert(300, entries.pop(20_000)), (Kind.MOVED, 20_000, 300)),
+        (lambda entries: entries.__setitem__(slice(16_000, 16_900), []), (Kind.DROPPED, 16_000, None)),
+    ],
+)
+def test_every_later_bundle_was_written_anew(
+    long_log: WrittenLog, act: Callable[[list[bytes]], object], expected: tuple[Kind, int, int | None]
+) -> None:
+    """What moved up or down in all later bundles is one finding."""
+    entries = [entry(number) for number in range(long_log.size)]
+    act(entries)
+    rewrite(long_log, entries)
+    for index in range(len(entries) // 256, 81):
+        put(long_log, index, entries[index * 256 : None if index == 80 else (index + 1) * 256])
+        if index * 256 > len(entries):
+            (long_log.directory / bundle_path(index, width_in(-1, index, long_log.size))).unlink()
+    found = only(verified(long_log))
+    assert (found.kind, found.first, found.moved_to) == expected
+
+
+def test_a_log_that_is_wrong_everywhere_is_not_told_entry_by_entry(long_log: WrittenLog) -> None:
+    rewrite(long_log, [b"x" + entry(number) for number in range(long_log.size)])
+    found = verified(long_log).findings
+    assert [(each.kind, each.first, each.last, each.is_exact) for each in found] == [
+        (Kind.CHANGED, 0, 999, True),
+        (Kind.CHANGED, 999, long_log.size - 1, False),
+    ]
 
 
 # Checkpoints

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kms.audit.differences import Difference, differences
-from kms.audit.evidence import rows_of
-from kms.audit.findings import Finding, Glimpse, Kind, missing, numbers
-from kms.audit.stored_files import bundle_entries
 from kms.audit.tiles import TILE_WIDTH, Tiles
 from kms.audit.tree import leaf_hashes
+from kms.audit.verify.differences import Difference, differences
+from kms.audit.verify.evidence import rows_of
+from kms.audit.verify.findings import Finding, Glimpse, Kind, missing, numbers
+from kms.audit.verify.reading import bundle_entries
 
 MOST = 1000  # differences that are told apart: a log with more is not worth reading entry by entry
 _MOST_BUNDLES = 4096  # 32 MiB of hashes
 _AT_ONCE = 64  # bundles
-_MARGIN = TILE_WIDTH
+_MARGIN = 16 * TILE_WIDTH  # if more is dropped in a row than this, it may be told as changed
 
 
 class WrongEntries:
@@ -37,6 +37,10 @@ class WrongEntries:
         if not self._runs or index - 1 not in self._runs[-1]:
             self._runs.append({})
         self._runs[-1][index] = row
+
+    def is_last(self, index: int) -> bool:
+        """Whether this bundle is the last that was added."""
+        return bool(self._runs) and index in self._runs[-1]
 
     def findings(self) -> list[Finding]:
         """What is wrong in the bundles, in the order of the entries."""
@@ -120,7 +124,8 @@ def _matched(every: Sequence[tuple[Difference, bytes | None]]) -> list[tuple[Dif
             is_exchange = each.kind is there.kind is Kind.CHANGED and each.now == there.was
             if is_exchange or (each.kind, there.kind) == (Kind.DROPPED, Kind.INSERTED):
                 gone.add(id(there))
-                each = replace(each, kind=Kind.MOVED, now=each.now or each.was, other=there.proven)
+                place = there.proven - (not is_exchange and there.proven > each.proven)  # it left a gap before
+                each = replace(each, kind=Kind.MOVED, now=each.now or each.was, other=place)
         found.append((each, entry))
     return [(each, entry) for each, entry in found if id(each) not in gone]
 

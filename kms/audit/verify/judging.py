@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kms.audit.checkpoint import Checkpoint
-from kms.audit.evidence import Row, raised, root_over, rows_of, settle
-from kms.audit.findings import Finding, Glimpse, Kind, missing, numbers
-from kms.audit.stored_files import Reading, bundle_entries, stored_hashes
 from kms.audit.tiles import TILE_WIDTH, Tiles, tile_path, width_in
 from kms.audit.tree import HASH_BYTES, complete_root, joined, leaf_hashes, peaks_of
-from kms.audit.wrong_entries import WrongEntries
+from kms.audit.verify.evidence import Row, raised, root_over, rows_of, settle
+from kms.audit.verify.findings import Finding, Glimpse, Kind, missing, numbers
+from kms.audit.verify.reading import Reading, bundle_entries, stored_hashes
+from kms.audit.verify.wrong_entries import WrongEntries
 
 Hint = Callable[[int, int], Sequence[bytes | None]]
 """`hint(begin, end)`: what the leaf hashes of these entries are said to be. Used only where a root proves them."""
@@ -151,7 +151,8 @@ class Judgement:
         entries = bundle_entries(self._tiles, index, self._size)
         if entries is None and (index + 1) * TILE_WIDTH <= self._bundles_from:
             return
-        if entries is None and index < self._size // TILE_WIDTH:
+        # After one that is wrong its entries may have moved up, so that it is looked at with that.
+        if entries is None and index < self._size // TILE_WIDTH and not self._wrong.is_last(index - 1):
             self._found.append(missing(index * TILE_WIDTH, (index + 1) * TILE_WIDTH - 1, self._size))
         elif entries is None or b"".join(leaf_hashes(entries)) != row:
             self._wrong.add(index, row)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
-from kms.audit.findings import Finding, Kind, Verdict, joined
-from kms.audit.judging import Hint, Judgement
 from kms.audit.note import Verifier
-from kms.audit.stored_files import read
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified
+from kms.audit.verify.findings import Finding, Kind, Verdict, joined
+from kms.audit.verify.judging import Hint, Judgement
+from kms.audit.verify.reading import read
 
 Progress = Callable[[int, int], None]
 """Called with the number of entries that are done, and how many there are."""

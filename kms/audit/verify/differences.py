@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kms.audit.findings import Kind
+from kms.audit.verify.findings import Kind
 
 
 @dataclass(frozen=True)
