@@ -293,6 +293,7 @@ class Service:
             call.recovery,
             credential,
             call.subject,
+            caller.token.session_id if caller is not None and caller.token is not None else None,
         ).line()
 
 

@@ -1,0 +1,280 @@
+"""Searches the log: the index says where to look, and each entry is read from its bundle and compared there.
+
+So what is found is right whatever the index says. What is not indexed yet is searched as well, entry by entry.
+Entries come in the order of the log, which is nearly that of their times: each host's are folded for themselves.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import msgspec
+
+from kms.audit.entry import SUCCESS, AuditEntry
+from kms.audit.index import PART_BUNDLES, Index
+from kms.audit.index_file import IndexState, IndexUnusable, damaged, state_in
+from kms.audit.postings import EVERY_PLACE, Kind, bits_of, entry_in, term
+from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMalformed, entries_of
+
+REFUSED = "refused"
+MOST_UNINDEXED = 1 << 18
+MOST_BUNDLES = 1 << 13
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What an entry must be to be found: everything that is given here; an empty query is met by all.
+
+    `after` and `before` are times as entries have them, both exclusive. The outcome `refused` stands for every one
+    except `success`. `session` is met by what was done in that session, and by what made or ended it.
+    """
+
+    client_id: str | None = None
+    key_id: str | None = None
+    version: int | None = None
+    operation: str | None = None
+    outcome: str | None = None
+    target: str | None = None
+    session: str | None = None
+    credential: str | None = None
+    request_id: str | None = None
+    after: str = ""
+    before: str = ""
+
+    def is_met(self, entry: AuditEntry) -> bool:
+        """Whether that is so for an entry."""
+        return (
+            self.after < entry.time
+            and (not self.before or entry.time < self.before)
+            and (self.client_id is None or entry.client_id == self.client_id)
+            and (self.key_id is None or entry.key_id == self.key_id)
+            and (self.version is None or entry.version == self.version)
+            and (self.operation is None or entry.operation == self.operation)
+            and self._has_outcome(entry)
+            and (self.target is None or entry.target == self.target)
+            and (self.session is None or self.session in (entry.session, entry.target))
+            and (self.credential is None or entry.credential == self.credential)
+            and (self.request_id is None or entry.request_id == self.request_id)
+        )
+
+    def _has_outcome(self, entry: AuditEntry) -> bool:
+        if self.outcome == REFUSED:
+            return entry.outcome != SUCCESS
+        return self.outcome is None or entry.outcome == self.outcome
+
+    @property
+    def terms(self) -> list[tuple[int, ...]]:
+        """Of each of these an entry that meets the query has one term at least; the rarest first, as a rule."""
+        one_of: list[tuple[tuple[Kind, object], ...]] = [
+            ((Kind.SESSION, self.session), (Kind.TARGET, self.session)),
+            ((Kind.KEY, self.key_id),),
+            ((Kind.TARGET, self.target),),
+            ((Kind.CREDENTIAL, self.credential),),
+            ((Kind.CLIENT, self.client_id),),
+            ((Kind.VERSION, self.version),),
+            ((Kind.OPERATION, self.operation),),
+        ]
+        found = [
+            tuple(term(kind, str(value)) for kind, value in kinds) for kinds in one_of if kinds[0][1] is not None
+        ]
+        if self.outcome == REFUSED:
+            found.insert(0, (term(Kind.REFUSED),))
+        elif self.outcome not in (None, SUCCESS):
+            found.insert(0, (term(Kind.OUTCOME, str(self.outcome)),))
+        return found
+
+    @property
+    def fragment(self) -> bytes:
+        """What stands in the line of every entry that meets the query and has no term of its own; or nothing."""
+        return msgspec.json.encode(self.request_id) if self.request_id is not None else b""
+
+
+class FoundEntry(NamedTuple):
+    """An entry of the log: its number, the line as it was written, and what that says."""
+
+    number: int
+    line: bytes
+    entry: AuditEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found, and from where it can go on, if it does not know that this is all.
+
+    It may have found fewer than were asked for, or none, and still go on, where that would have taken too long.
+    """
+
+    entries: list[FoundEntry]
+    next_cursor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The entries from `begin` up to `end`, in the order of the log, or the other way."""
+
+    begin: int
+    end: int
+    oldest_first: bool
+
+    def in_order(self, numbers: range) -> Iterable[int]:
+        """`numbers`, which ascend, in the order of the search."""
+        return numbers if self.oldest_first else reversed(numbers)
+
+
+class TooFarBehind(IndexUnusable):
+    """So much is not indexed yet that searching it entry by entry would take too long."""
+
+
+def search(
+    index: Index,
+    query: Query,
+    size: int,
+    limit: int = 100,
+    *,
+    oldest_first: bool = False,
+    cursor: int | None = None,
+    most_bundles: int = MOST_BUNDLES,
+) -> Found:
+    """Find the newest `limit` entries that meet `query` in the tree of `size` entries, or the oldest.
+
+    `cursor` is the `next_cursor` of an earlier answer: it goes on there. At most `most_bundles` bundles are read.
+    Raises IndexUnusable, and Unverified where a bundle cannot be read.
+    """
+    entries: list[FoundEntry] = []
+    span = Span(cursor or 0, size, True) if oldest_first else Span(0, size if cursor is None else cursor, False)
+    walk = Walk(index, query, size, span, most_bundles)
+    for found in walk:
+        entries.append(found)
+        if len(entries) >= limit:
+            return Found(entries, found.number + 1 if oldest_first else found.number)
+    return Found(entries, walk.stopped_at)
+
+
+class Walk:
+    """Goes through the entries that meet a query, and says afterwards where it stopped, if that was not at the end.
+
+    `size` is that of a tree whose tiles are there. Raises as `search`.
+    """
+
+    def __init__(
+        self, index: Index, query: Query, size: int, span: Span | None = None, most_bundles: int | None = None
+    ) -> None:
+        self.stopped_at: int | None = None
+        self._index, self._query, self._size = index, query, size
+        self._span = span or Span(0, size, False)
+        self._left = most_bundles
+
+    def __iter__(self) -> Iterator[FoundEntry]:
+        for bundle, bits in self._bundles():
+            if self._left is not None:
+                if not self._left:
+                    self.stopped_at = bundle * TILE_WIDTH + (0 if self._span.oldest_first else TILE_WIDTH)
+                    return
+                self._left -= 1
+            yield from self._read(bundle, bits)
+
+    def _read(self, bundle: int, bits: int) -> Iterator[FoundEntry]:
+        content, path = self._index.tiles.content(ENTRIES, bundle, self._size)
+        if self._query.fragment not in content:
+            return
+        lines, is_whole = entries_of(content)
+        if not is_whole:
+            raise TileMalformed(path, "it does not end with an entry")
+        first, span = bundle * TILE_WIDTH, self._span
+        for number in span.in_order(range(max(first, span.begin), min(first + len(lines), span.end, self._size))):
+            if bits >> (number - first) & 1:
+                line = lines[number - first]
+                entry = entry_in(line)
+                if entry is not None and self._query.is_met(entry):
+                    yield FoundEntry(number, line, entry)
+
+    def _bundles(self) -> Iterator[tuple[int, int]]:
+        """The bundles to look into, in order, each with the bits of the places to look at."""
+        with _reading(self._index) as database:
+            state = IndexState(0, b"", 0) if database is None else state_in(database)
+            span = self._span
+            begin, end = max(span.begin, state.begin), min(span.end, self._size)
+            unindexed = max(end - max(begin, state.size), 0)
+            if unindexed > MOST_UNINDEXED:
+                raise TooFarBehind(f"The index of the audit log is being made; {unindexed} entries are missing yet.")
+            bundles = span.in_order(range(begin // TILE_WIDTH, -(-end // TILE_WIDTH)))
+            for part, of_part in groupby(bundles, lambda bundle: bundle // PART_BUNDLES):
+                look = None if database is None else _Part(database, self._query, part)
+                for bundle in of_part:
+                    first = bundle * TILE_WIDTH
+                    if look is None or first >= state.size:
+                        yield bundle, EVERY_PLACE
+                        continue
+                    bits = look.bits(bundle)
+                    if first + TILE_WIDTH > state.size:
+                        bits |= EVERY_PLACE >> (state.size - first) << (state.size - first)
+                    if bits:
+                        yield bundle, bits
+
+
+def _reading(index: Index) -> AbstractContextManager[sqlite3.Connection | None]:
+    return index.reading() if index.file.path.exists() else nullcontext()
+
+
+class _Part:
+    """What the index says of a part of the log to a query. Raises sqlite3.DatabaseError."""
+
+    def __init__(self, database: sqlite3.Connection, query: Query, part: int) -> None:
+        self._query = query
+        self._first = part * PART_BUNDLES
+        self._wanted: list[dict[int, int]] = []
+        for terms in query.terms:
+            self._wanted.append(_lists(database, part, terms))
+            if not self._wanted[-1]:
+                return
+        is_success = query.outcome == SUCCESS
+        self._unwanted = _lists(database, part, (term(Kind.REFUSED),)) if is_success else {}
+        self._spans = _spans(database, part) if query.after or query.before else {}
+
+    def bits(self, bundle: int) -> int:
+        """The places of a bundle at which there may be entries that meet the query."""
+        place = bundle - self._first
+        bits = EVERY_PLACE
+        for each in self._wanted:
+            bits &= each.get(place, 0)
+            if not bits:
+                return 0
+        bits &= ~self._unwanted.get(place, 0)
+        return bits if self._is_in_time(bundle) else 0
+
+    def _is_in_time(self, bundle: int) -> bool:
+        query = self._query
+        if not query.after and not query.before:
+            return True
+        if bundle not in self._spans:
+            raise damaged("a bundle has no time")
+        earliest, latest = self._spans[bundle]
+        return query.after < latest and (not query.before or earliest < query.before)
+
+
+def _lists(database: sqlite3.Connection, part: int, terms: tuple[int, ...]) -> dict[int, int]:
+    """By bundle of the part the places of entries that have one of the terms."""
+    found: dict[int, int] = {}
+    for each in terms:
+        rows = database.execute("SELECT bundle, places FROM postings WHERE part = ? AND term = ?", (part, each))
+        try:
+            for bundle, places in rows:
+                found[bundle] = found.get(bundle, 0) | bits_of(places)
+        except ValueError as error:
+            raise damaged(str(error)) from None
+    return found
+
+
+def _spans(database: sqlite3.Connection, part: int) -> dict[int, tuple[str, str]]:
+    first = part * PART_BUNDLES
+    rows = database.execute("SELECT * FROM spans WHERE bundle BETWEEN ? AND ?", (first, first + PART_BUNDLES - 1))
+    found = {bundle: (earliest, latest) for bundle, earliest, latest in rows}
+    for times in found.values():
+        if not all(isinstance(time, str) for time in times):
+            raise damaged("a bundle has no time")
+    return found
