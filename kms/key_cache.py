@@ -35,6 +35,7 @@ _VERSIONS_CACHED = 20_000
 _AUTHORIZATIONS_CACHED = 20_000
 _CODE_KEYS_CACHED = 1000
 _MOUNTS_CACHED = 1000
+_READS_AT_MOST = 5
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -238,11 +239,15 @@ class KeyCache:
 
     def _as_revoked(self, read: Callable[[], T], version_in: Callable[[T], KeyVersion]) -> T:
         """What `read` reads, if the revocation list allows the version in it. Raises IntegrityFailure."""
-        found = read()
-        if not self._revocations.allow(version_in(found)):
-            self._memory.refresh()  # the list and the row may have been read at different moments
+        for _ in range(_READS_AT_MOST):
+            epoch = self._memory.epoch
             found = read()
-            self._revocations.require_allowed(version_in(found))
+            if self._revocations.allow(version_in(found)):
+                return found
+            self._memory.refresh()  # the list and the row may have been read at different moments
+            if self._memory.epoch == epoch:  # nothing has come between: each revocation moves it
+                break
+        self._revocations.require_allowed(version_in(found))
         return found
 
     def _load_uid(self, uid: bytes) -> tuple[Key, Names]:

@@ -11,6 +11,7 @@ import signal
 import sys
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import BinaryIO
 
 import structlog
@@ -24,6 +25,8 @@ from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
 
+PROCESS_NAME = "kms-folding"
+"""What `ps` and `top` call the process."""
 _STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _PAUSE_SECONDS = 1.0
 _LEAVES_TIME_TO_OTHERS = 5
@@ -109,6 +112,7 @@ class FoldingProcess:
 
 def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: int) -> None:
     os.nice(_LEAVES_TIME_TO_OTHERS)
+    Path("/proc/self/comm").write_text(PROCESS_NAME)
     try:
         vault = open_vault(settings, unsealed)
     except StartError as error:

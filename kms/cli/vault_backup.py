@@ -16,6 +16,7 @@ import structlog
 from kms.cli.failing import NOT_AUTHENTIC, Failure
 from kms.cli.on_host import local_entry, of_the_service, require_own_database, settings_of
 from kms.cli.progress import progress
+from kms.cli.vault_recovery import Recovery, takes_recovery_key
 from kms.clock import utc_now
 from kms.errors import StartError
 from kms.files import appearing, fault_of, private_directory
@@ -68,11 +69,13 @@ def backup(file: Path | None, to: str | None, **flags: Any) -> None:
 
 @click.command("check-backup")
 @click.argument("file", type=_EXISTING)
+@takes_recovery_key
 @of_the_service
-def check_backup(file: Path, **flags: Any) -> None:
+def check_backup(file: Path, by: Recovery, **flags: Any) -> None:
     """Read a backup to its end and check every row, without restoring it. The exit code is 8 if it is not authentic.
 
-    It needs what unseals the vault, and no database. Do it for each backup, with the copy that you keep.
+    It needs what unseals the vault, or the recovery key that it had when the backup was made, and no database. Do it
+    for each backup, with the copy that you keep.
 
     \b
     For example:
@@ -81,7 +84,7 @@ def check_backup(file: Path, **flags: Any) -> None:
     from kms.vault.backup.restore import read_backup
 
     with _failing(), _reading(file) as (source, advance):
-        loaded = read_backup(settings_of(flags), source, advance)
+        loaded = read_backup(settings_of(flags), source, advance, by.unseal)
     header = loaded.header
     click.echo(
         f"Whole and authentic: vault {header.vault_id}, made at {header.made_at} at change {header.counter}, "
@@ -101,15 +104,25 @@ def check_backup(file: Path, **flags: Any) -> None:
 @click.option("--accept-rollback", is_flag=True, help="Restore it although something newer is known.")
 @click.option("--revocations", type=_FILE, help="The newest revocation list that the service published.")
 @click.option("--newer-database", metavar="URL|PATH", help="The database from after the backup, perhaps damaged.")
+@takes_recovery_key
 @of_the_service
 def restore(
-    file: Path, revocations: Path | None, newer_database: str | None, *, accept_rollback: bool, **flags: Any
+    file: Path,
+    revocations: Path | None,
+    newer_database: str | None,
+    by: Recovery,
+    *,
+    accept_rollback: bool,
+    **flags: Any,
 ) -> None:
     """Restore the backup in FILE (- is stdin) into an empty database, while no service runs on the data directory.
 
     All of it is checked before any of it becomes visible. If this data directory, the revocation list or the newer
     database shows that the vault has changed since the backup, that is a rollback: it is named, and needs
     --accept-rollback. What was revoked since then, as far as they prove it, is then revoked again.
+
+    Where the seal of the vault is gone, its recovery key opens the backup (--recovery); then the restored vault needs
+    a new seal: `kms vault reseal --to SEAL --recovery`.
 
     \b
     For example:
@@ -127,7 +140,7 @@ def restore(
     if revocations is not None:
         sources.append(partial(of_signed_list, document=_content(revocations)))
     if newer_database is not None:
-        sources.append(lambda change: of_database(change.derived_keys, settings, newer_database))
+        sources.append(lambda change: of_database(change.derived_keys, settings, newer_database, by.unseal))
     judge = Judge(utc_now(), accept_rollback, sources)
     with _failing():
         settings = settings_of(flags)
@@ -137,10 +150,10 @@ def restore(
         try:
             served.say(lock, settings.database)
             with _reading(file) as (source, advance):
-                loaded = restore_backup(settings, source, judge, advance)
+                loaded = restore_backup(settings, source, judge, advance, by.unseal)
         finally:
             os.close(lock)
-    _say_what_was_restored(loaded, judge.report, [f"Revoked again: {each}" for each in judge.shown_again()])
+    _say_what_was_restored(loaded, judge.report, [f"Revoked again: {each}" for each in judge.shown_again()], by)
     if judge.is_rollback:
         structlog.get_logger().critical(
             "an operator restored an older state of the vault",
@@ -150,10 +163,11 @@ def restore(
         )
 
 
-def _say_what_was_restored(loaded: Loaded, report: list[str], again: list[str]) -> None:
+def _say_what_was_restored(loaded: Loaded, report: list[str], again: list[str], by: Recovery) -> None:
     for sentence in [*report, *again]:
         click.echo(sentence)
-    click.echo(f"Restored {loaded.rows} rows. Start the service.")
+    reseal = "Give the vault a seal (`kms vault reseal --to SEAL --recovery`), then start" if by.is_used else "Start"
+    click.echo(f"Restored {loaded.rows} rows. {reseal} the service.")
 
 
 def _to_file(vault: Any, file: Path) -> Made:

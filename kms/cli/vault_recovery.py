@@ -1,10 +1,11 @@
-"""`vault recovery-key`: makes the key that opens a vault whose seal is gone; and what asks for it."""
+"""`vault recovery-key`: makes the key that opens a vault whose seal is gone; and how other commands take it."""
 
 from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from kms.files import private_bytes
 
 if TYPE_CHECKING:
     from kms.secret import Secret
+    from kms.vault.keyset import Keyset
+    from kms.vault.opening import Unseal
     from kms.vault.rows import Keyslot
 
 _ABOUT_ONE = "Whoever has this recovery key and the database has every key. Keep it in a safe, apart from both."
@@ -75,7 +78,47 @@ def recovery_key(
     click.echo(f"Done. The recovery key is in force{f'; it is in {directory}' if directory is not None else ''}.")
 
 
-def asked_recovery_key(slot: Keyslot, files: tuple[str, ...]) -> Secret:
+class Recovery:
+    """Whether the recovery key opens the vault, in place of its seal, and the files that hold it or its shares."""
+
+    def __init__(self, files: tuple[str, ...], *, is_used: bool) -> None:
+        self.is_used = is_used
+        self._files = files
+        self._key: Secret | None = None
+
+    def key_for(self, slot: Keyslot) -> Secret:
+        """The recovery key, which is asked for once, in the form that `slot` names. Raises StartError."""
+        if self._key is None:
+            self._key = _asked(slot, self._files)
+            structlog.get_logger().critical("an operator opens the vault by its recovery key")
+        return self._key
+
+    @property
+    def unseal(self) -> Unseal | None:
+        """What takes the place of the seal; None where the seal opens the vault."""
+        from kms.vault import resealing
+
+        def by_recovery_key(slots: list[Keyslot], vault_id: bytes) -> Keyset:
+            recovery_key = self.key_for(resealing.recovery_slot(slots))
+            return resealing.by_recovery_key(recovery_key)(slots, vault_id)
+
+        return by_recovery_key if self.is_used else None
+
+
+def takes_recovery_key(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the options of the recovery key; it gets what they say as `by`, a `Recovery`."""
+
+    @wraps(command)
+    def carried_out(*, recovery: bool, recovery_key_file: tuple[str, ...], **given: Any) -> None:
+        command(by=Recovery(recovery_key_file, is_used=recovery or bool(recovery_key_file)), **given)
+
+    decorated: Callable[..., None] = carried_out
+    about = "A file with the recovery key or a share of it; repeatable."
+    decorated = click.option("--recovery-key-file", multiple=True, help=about)(decorated)
+    return click.option("--recovery", is_flag=True, help="Open it by the recovery key: the seal is gone.")(decorated)
+
+
+def _asked(slot: Keyslot, files: tuple[str, ...]) -> Secret:
     """The recovery key for this keyslot, from files or asked for on the terminal: whole, or in shares.
 
     Raises StartError.

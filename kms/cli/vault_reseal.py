@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import structlog
 
 from kms.cli import show
 from kms.cli.on_host import local_entry, of_the_service, opened, require_own_database, settings_of
-from kms.cli.vault_recovery import asked_recovery_key
+from kms.cli.vault_recovery import Recovery, takes_recovery_key
 from kms.config import Settings, load
 from kms.errors import StartError
 from kms.files import private_bytes
@@ -26,19 +25,10 @@ _OF_SEALS = "seal_"
 _FROM_FILE = "_file"
 
 
-@dataclass(frozen=True)
-class _Recovery:
-    """Whether the recovery key opens the vault, in place of its seal, and the files that hold it or its shares."""
-
-    is_used: bool
-    files: tuple[str, ...]
-
-
 @click.command()
 @click.option("--to", "name", metavar="SEAL", help="The new seal, such as passphrase. Without it: show the seals.")
 @click.option("--to-settings", metavar="FILE", help="A TOML file with settings of the new seal (seal_…), mode 0600.")
-@click.option("--recovery", is_flag=True, help="Open the vault by its recovery key: its seal is gone.")
-@click.option("--recovery-key-file", multiple=True, help="A file with the recovery key or a share of it; repeatable.")
+@takes_recovery_key
 @click.option("--abandon", is_flag=True, help="Drop a new seal that no start has proven yet.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @of_the_service
@@ -46,8 +36,7 @@ def reseal(
     *,
     name: str | None,
     to_settings: str | None,
-    recovery: bool,
-    recovery_key_file: tuple[str, ...],
+    by: Recovery,
     abandon: bool,
     yes: bool,
     **flags: Any,
@@ -64,7 +53,6 @@ def reseal(
       kms vault reseal --to passphrase
     """
     settings = settings_of(flags)
-    by = _Recovery(recovery or bool(recovery_key_file), recovery_key_file)
     if abandon:
         _abandon(_opened(settings, flags, by), yes=yes)
     elif name is None:
@@ -74,7 +62,7 @@ def reseal(
 
 
 def _begin(
-    settings: Settings, name: str, file: str | None, flags: dict[str, Any], by: _Recovery, *, yes: bool
+    settings: Settings, name: str, file: str | None, flags: dict[str, Any], by: Recovery, *, yes: bool
 ) -> None:
     from kms.vault import resealing
     from kms.vault.seals import Seals
@@ -115,7 +103,7 @@ def _members(path: Path) -> dict[str, Any]:
     return found
 
 
-def _require_another(before: Settings, after: Settings, new: Seal, by: _Recovery, *, is_given: bool) -> None:
+def _require_another(before: Settings, after: Settings, new: Seal, by: Recovery, *, is_given: bool) -> None:
     """Raise StartError where the new seal would be the present one again, or have a key that was there before."""
     from kms.vault.seals import FileSeal
 
@@ -142,7 +130,7 @@ def _has_same_secret(before: Settings, after: Settings, new: Seal) -> bool:
     return new.name == "passphrase" and given is not None and given == before.seal_passphrase
 
 
-def _what_to_do(before: Settings, name: str, by: _Recovery) -> str:
+def _what_to_do(before: Settings, name: str, by: Recovery) -> str:
     from kms.vault.seals import FileSeal
 
     old = f"The present seal ({before.seal}) and the new one ({name}) both open the vault now."
@@ -186,13 +174,12 @@ def _stored_keyslots(settings: Settings) -> list[Keyslot]:
     return stored.slots
 
 
-def _opened(settings: Settings, flags: dict[str, Any], by: _Recovery) -> Vault:
+def _opened(settings: Settings, flags: dict[str, Any], by: Recovery) -> Vault:
     from kms.vault import resealing
     from kms.vault.opening import open_vault
 
     if not by.is_used:
         return opened(flags)
     require_own_database(settings)
-    recovery_key = asked_recovery_key(resealing.recovery_slot(_stored_keyslots(settings)), by.files)
-    structlog.get_logger().critical("an operator opens the vault by its recovery key")
-    return open_vault(settings, create=False, unseal=resealing.by_recovery_key(recovery_key))
+    by.key_for(resealing.recovery_slot(_stored_keyslots(settings)))  # before anything is open: people take their time
+    return open_vault(settings, create=False, unseal=by.unseal)

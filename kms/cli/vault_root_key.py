@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
+from kms.cli import show
 from kms.cli.on_host import is_served, local_entry, of_the_service, opened, settings_of
 from kms.cli.progress import progress
 from kms.errors import StartError
 from kms.pacing import Pace
 
 if TYPE_CHECKING:
+    from kms.config import Settings
+    from kms.vault.nodes import Node
     from kms.vault.root_keys import Progress
     from kms.vault.seals import Seals
     from kms.vault.store import Vault
@@ -63,10 +66,10 @@ def _begin_or_join(vault: Vault, seals: Seals, *, yes: bool, offline: bool) -> N
 
     with vault.read() as snapshot:
         under_way = root_keys.is_under_way(snapshot)
-        nodes = vault.nodes.all(snapshot)
+        others = vault.nodes.others(vault.nodes.all(snapshot))
     number = vault.derived_keys.current
-    if offline and (nodes or is_served(seals.settings)):
-        raise StartError("The service runs, on this host or on another. Stop it everywhere, or leave out --offline.")
+    if offline:
+        _require_stopped(seals.settings, others)
     if under_way:
         click.echo(f"The vault is being brought under root key {number} already.")
         return
@@ -77,6 +80,22 @@ def _begin_or_join(vault: Vault, seals: Seals, *, yes: bool, offline: bool) -> N
         vault, rewrap, utc_now(), local_entry("rotate_root_key", f"root key {number + 1}"), offline=offline
     )
     structlog.get_logger().critical(f"an operator made root key {number}; the vault is being brought under it")
+
+
+def _require_stopped(settings: Settings, others: list[Node]) -> None:
+    """Raise StartError where the service runs on this host, or another node may serve, as far as the database says.
+
+    The row of this host is no sign of a service: it stays where that was killed, and the lock file tells instead.
+    """
+    if is_served(settings):
+        raise StartError("The service runs on this host. Stop it here and everywhere, or leave out --offline.")
+    if others:
+        named = ", ".join(f"{show.plain(each.host)} (node {show.plain(each.node_id)})" for each in others)
+        raise StartError(
+            f"By the database other nodes serve this vault: {named}. Stop the service there, or leave out --offline. "
+            "A node that was killed, or whose host was restarted or is gone, this one too, stays listed until others "
+            "miss it: start the service here, wait about a minute, stop it, and run this again."
+        )
 
 
 def _carry_through(vault: Vault, pace: Pace) -> tuple[str, ...]:
@@ -93,6 +112,7 @@ def _carry_through(vault: Vault, pace: Pace) -> tuple[str, ...]:
             done = now.done
 
         while True:
+            root_keys.go_on(vault)  # somebody may have put right what a worker has found altered
             left = root_keys.renew_rows(vault, utc_now, pace, progress=show)
             if left is not None:
                 if not left.rows:

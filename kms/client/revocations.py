@@ -9,16 +9,21 @@ import msgspec
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
 
 from kms.client.errors import NotAuthentic
 
 _TYPE = "kms-revocation-list+jws"
 _ALGORITHMS = ["Ed25519"]
+_MOST_BYTES = 1 << 30  # joserfc's own limit of 128,000 is that of some hundred entries
 _LEAVE_IT_PROCESSING = {"superseded", "cessationOfOperation", "affiliationChanged", "privilegeWithdrawn"}
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry: every version of the key up to `up_to_version` is revoked, for a reason of RFC 5280."""
+    """An entry: every version of the key up to `up_to_version` is revoked, for a reason of RFC 5280.
+
+    `key_reference` says something to the service only, which finds the key again by it. Older lists have none.
+    """
 
     serial: int
     key_id: str
@@ -26,6 +31,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     revoked_at: datetime
     compromised_at: datetime | None = None
+    key_reference: str | None = None
 
     @property
     def may_still_process(self) -> bool:
@@ -60,7 +66,7 @@ class RevocationList:
         try:
             keys = KeySet.import_key_set(msgspec.json.decode(jwks))
             compact = msgspec.json.decode(document, type=_Document).jws
-            found = jws.deserialize_compact(compact, keys, algorithms=_ALGORITHMS)
+            found = jws.deserialize_compact(compact, keys, registry=_registry())
             if found.headers().get("typ") != _TYPE:
                 raise NotAuthentic("The signature is of something that is not a revocation list.")
             signed = msgspec.json.decode(found.payload, type=_Signed)
@@ -76,3 +82,9 @@ class RevocationList:
     def is_current(self, now: datetime) -> bool:
         """Whether there is no newer list yet, as far as can be known offline."""
         return now < self.next_update
+
+
+def _registry() -> JWSRegistry:
+    registry = JWSRegistry(algorithms=_ALGORITHMS)
+    registry.max_payload_length = _MOST_BYTES
+    return registry

@@ -15,7 +15,7 @@ from kms.clock import rfc3339
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
-from kms.revocation.revoke import revoke_again
+from kms.revocation.revoke import publish_under_its_id, revoke_again
 from kms.vault.change import Change, next_serial
 from kms.vault.rows import MessageCount
 from kms.vault.tables import revocations
@@ -27,13 +27,13 @@ class Evidence:
 
     `counter` and `epoch` are of that state, 0 where it knows of none.
 
-    `uids_known` is False where a source names keys by their id only. `remarks` are sentences for the operator about
-    what the source does not prove.
+    `by_id` are the serial numbers of entries that name their key by its id only, and have a stand-in for its uid.
+    `remarks` are sentences for the operator about what the source does not prove.
     """
 
     about: str
     entries: tuple[Revocation, ...]
-    uids_known: bool
+    by_id: frozenset[int] = frozenset()
     counter: int = 0
     epoch: int = 0
     remarks: tuple[str, ...] = ()
@@ -57,20 +57,30 @@ def missing(change: Change, evidence: Iterable[Evidence]) -> list[tuple[Revocati
 
     Each comes once. Holds that were lifted are not among them, and stay as the backup has them.
     """
-    stored = change.select(Revocation, order_by=revocations.c.serial)
-    known = {_what(entry) for entry in stored}
+    known: set[_Form] = set()
+    for entry in change.select(Revocation, order_by=revocations.c.serial):
+        known |= _forms(entry)
     found: list[tuple[Revocation, bool]] = []
-    for source in sorted(evidence, key=lambda each: not each.uids_known):  # first those that know most
+    for source in sorted(evidence, key=lambda each: len(each.by_id)):  # first those that know most
         for entry in in_force(source.entries):
-            if _what(entry) not in known:
-                known.add(_what(entry))
-                found.append((entry, source.uids_known))
+            is_uid_known = entry.serial not in source.by_id
+            if not _is_among(known, entry, is_uid_known=is_uid_known):
+                known |= _forms(entry)
+                found.append((entry, is_uid_known))
     return sorted(found, key=lambda each: each[0].revoked_at)
 
 
 def apply_again(change: Change, lacking: Iterable[tuple[Revocation, bool]], now: datetime) -> list[Applied]:
-    """Put revocations in force that `missing` found, in their order."""
-    return [_apply(change, entry, is_uid_known, now) for entry, is_uid_known in lacking]
+    """Put revocations in force that `missing` found, in their order.
+
+    What was revoked under an id that the key does not have in the backup is listed under the one that it has, too.
+    """
+    applied = [_apply(change, entry, is_uid_known, now) for entry, is_uid_known in lacking]
+    for uid in dict.fromkeys(each.entry.key_uid for each in applied if each.is_key_here):
+        key = change.find(Key, uid)
+        assert key is not None
+        publish_under_its_id(change, key)
+    return applied
 
 
 def make_counted_due(change: Change, now: datetime) -> int:
@@ -149,6 +159,23 @@ def _with_lost_versions(change: Change, key: Key, up_to: int, entry: Revocation,
     return change.replace(key, replace(key, latest_version=up_to))
 
 
-def _what(entry: Revocation) -> tuple[str, int, str, str]:
-    """By what an entry is known again in whatever form it comes; published ones have seconds only."""
-    return entry.key_id, entry.up_to_version, str(entry.reason), rfc3339(entry.revoked_at)
+_Form = tuple[bytes | str, int, str, str]
+"""By what an entry is known again in whatever form it comes; published ones have seconds only."""
+
+
+def _forms(entry: Revocation) -> set[_Form]:
+    return {_form(entry, entry.key_uid), _form(entry, entry.key_id)}
+
+
+def _form(entry: Revocation, key: bytes | str) -> _Form:
+    return key, entry.up_to_version, str(entry.reason), rfc3339(entry.revoked_at)
+
+
+def _is_among(known: set[_Form], entry: Revocation, *, is_uid_known: bool) -> bool:
+    """Whether `entry` is known. Two keys may have had the same id, so a known uid is what counts.
+
+    An earlier restore may have stored a stand-in for it.
+    """
+    if not is_uid_known:
+        return _form(entry, entry.key_id) in known
+    return not known.isdisjoint({_form(entry, entry.key_uid), _form(entry, stand_in_uid(entry.key_id))})

@@ -25,11 +25,12 @@ from kms.keys.model import RevocationReason
 from kms.revocation.again import Evidence, stand_in_uid
 from kms.revocation.model import Revocation
 from kms.revocation.published import jwks_of, signing_key
+from kms.revocation.references import KeyReferences
 from kms.vault import tables
 from kms.vault.database import connect, shown
 from kms.vault.head import Head
 from kms.vault.integrity import check_row
-from kms.vault.opening import stored_keyslots, unsealed_by
+from kms.vault.opening import Unseal, stored_keyslots, unsealed_by
 from kms.vault.records import from_values
 from kms.vault.rows import NewRootKey
 from kms.vault.sealing import DerivedKeys, number_of_code
@@ -41,23 +42,32 @@ def of_signed_list(snapshot: Snapshot, document: bytes) -> Evidence:
 
     The key that must have signed it is the one in `snapshot`. Raises StartError.
     """
+    key = signing_key(snapshot)
     try:
-        signed = RevocationList.checked(document, msgspec.json.encode(jwks_of(signing_key(snapshot))))
-        entries = tuple(_entry(each) for each in signed.revoked_keys)
+        signed = RevocationList.checked(document, msgspec.json.encode(jwks_of(key)))
+        references = KeyReferences(key)
+        uids = {each.serial: references.uid(each.serial, each.key_reference) for each in signed.revoked_keys}
+        entries = tuple(_entry(each, uids[each.serial]) for each in signed.revoked_keys)
     except (NotAuthentic, ValueError):
         raise StartError(
             "The revocation list is not one that the vault of this backup signed. Give the file as the service "
             "published it, such as the one that `kms revocations fetch` keeps."
         ) from None
-    remark = f"It was made at {rfc3339(signed.issued_at)}: what was revoked after that is not in it."
-    return Evidence("the revocation list", entries, uids_known=False, remarks=(remark,))
+    remarks = [f"It was made at {rfc3339(signed.issued_at)}: what was revoked after that is not in it."]
+    by_id = frozenset(serial for serial, uid in uids.items() if uid is None)
+    if by_id:
+        remarks.append(
+            f"{len(by_id)} of its entries name their key by its id alone, as older releases did. A key that had "
+            "another id when the backup was made is not found by them: is one `deleted-…`, revoke it by hand."
+        )
+    return Evidence("the revocation list", entries, by_id, remarks=tuple(remarks))
 
 
-def of_database(keys: DerivedKeys, settings: Settings, place: str) -> Evidence:
+def of_database(keys: DerivedKeys, settings: Settings, place: str, unseal: Unseal | None = None) -> Evidence:
     """What the database at the URL or path `place` proves, which may be damaged and is only read.
 
-    `keys` are those of the backup. If the root key was changed since, the database is unsealed as `settings` say.
-    Raises StartError.
+    `keys` are those of the backup. If the root key was changed since, the database is unsealed as `settings` say, or
+    by `unseal` where something else than the seal gives the keyset. Raises StartError.
     """
     url = place if "://" in place else f"sqlite:///{place}"
     named = shown(url)
@@ -68,7 +78,7 @@ def of_database(keys: DerivedKeys, settings: Settings, place: str) -> Evidence:
     try:
         with engine.connect() as connection:
             try:
-                keys = _keys_of(connection, keys, settings)
+                keys = _keys_of(connection, keys, settings, unseal)
                 head = _head(connection, keys)
             except (DBAPIError, Refusal):
                 remarks.append("Its head cannot be read, so nothing says how new it is.")
@@ -84,7 +94,7 @@ def of_database(keys: DerivedKeys, settings: Settings, place: str) -> Evidence:
     digest = head.digest(tables.revocations)
     if digest is not None and digest.count > len(entries):
         remarks.append(f"It had {digest.count} entries of the revocation list, and {len(entries)} can be read.")
-    return Evidence(named, tuple(entries), True, head.counter, head.epoch, tuple(remarks))
+    return Evidence(named, tuple(entries), frozenset(), head.counter, head.epoch, tuple(remarks))
 
 
 def _read_only(url: str) -> str:
@@ -94,24 +104,28 @@ def _read_only(url: str) -> str:
     return f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
 
 
-def _keys_of(connection: Connection, of_backup: DerivedKeys, settings: Settings) -> DerivedKeys:
+def _keys_of(
+    connection: Connection, of_backup: DerivedKeys, settings: Settings, unseal: Unseal | None
+) -> DerivedKeys:
     """Keys that open the head, or where that cannot be read the newest entries; or those of the backup."""
     keys = DerivedKeys(of_backup.keyset, of_backup.vault_id)  # a newer head would have the backup's own keys retired
     try:
         _head(connection, keys)
     except Unavailable:  # it is under a root key that the backup has not got
-        return _own_keys(connection, keys, settings)
+        return _own_keys(connection, keys, settings, unseal)
     except (DBAPIError, IntegrityFailure):
         if _newest_code(connection) > keys.keyset.newest:
-            return _own_keys(connection, keys, settings)
+            return _own_keys(connection, keys, settings, unseal)
     return keys
 
 
-def _own_keys(connection: Connection, of_backup: DerivedKeys, settings: Settings) -> DerivedKeys:
+def _own_keys(
+    connection: Connection, of_backup: DerivedKeys, settings: Settings, unseal: Unseal | None
+) -> DerivedKeys:
     """The keys that the database is unsealed to; those of the backup if it is of another vault."""
     vault = connection.execute(select(tables.vault)).mappings().one()
     new_root_keys = [from_values(NewRootKey, row) for row in connection.execute(select(tables.root_keys))]
-    newer, _ = unsealed_by(settings, vault, stored_keyslots(connection), new_root_keys)
+    newer, _ = unsealed_by(settings, vault, stored_keyslots(connection), new_root_keys, unseal)
     return newer if newer.vault_id == of_backup.vault_id else of_backup
 
 
@@ -145,10 +159,10 @@ def _authentic(connection: Connection, keys: DerivedKeys, remarks: list[str]) ->
         remarks.append(f"{altered} entries of its revocation list are not ones that the service wrote.")
 
 
-def _entry(listed: Listed) -> Revocation:
+def _entry(listed: Listed, key_uid: bytes | None) -> Revocation:
     return Revocation(
         serial=listed.serial,
-        key_uid=stand_in_uid(listed.key_id),
+        key_uid=key_uid or stand_in_uid(listed.key_id),
         key_id=listed.key_id,
         up_to_version=listed.up_to_version,
         reason=RevocationReason(listed.reason),

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 
 import msgspec
@@ -25,6 +25,7 @@ from kms.errors import IntegrityFailure
 from kms.keys.model import RevocationReason
 from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.model import Revocation
+from kms.revocation.references import KeyReferences
 from kms.vault import service_keys
 from kms.vault.change import Change
 from kms.vault.memory import Memory
@@ -39,7 +40,10 @@ _ENTRIES_REMEMBERED = 50_000  # a list that grows is made anew for each entry
 
 
 class RevokedKey(msgspec.Struct, frozen=True):
-    """One entry: every version of the key up to `up_to_version` is revoked."""
+    """One entry: every version of the key up to `up_to_version` is revoked.
+
+    `key_reference` names the key to the vault itself, also under another id (see `references`).
+    """
 
     serial: int
     key_id: str
@@ -47,6 +51,7 @@ class RevokedKey(msgspec.Struct, frozen=True):
     reason: str
     revoked_at: str
     compromised_at: str | None
+    key_reference: str
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -78,6 +83,7 @@ class Publisher:
         self._revocations = revocations
         with vault.read() as snapshot:
             self._key = signing_key(snapshot)
+        self._shown = lru_cache(_ENTRIES_REMEMBERED)(partial(_shown, KeyReferences(self._key)))
         self._making = threading.Lock()
         self._made: PublishedList | None = None
 
@@ -102,7 +108,7 @@ class Publisher:
         signed = _Signed(
             issued_at=rfc3339(issued_at),
             next_update=rfc3339(hour + 2 * _PERIOD),
-            revoked_keys=[_shown(entry) for entry in in_force(entries)],
+            revoked_keys=[self._shown(entry) for entry in in_force(entries)],
         )
         header = {"alg": _ALGORITHM, "kid": self._key.thumbprint(), "typ": _MEDIA_TYPE}
         signature = jws.serialize_compact(header, msgspec.json.encode(signed), self._key, algorithms=[_ALGORITHM])
@@ -151,8 +157,7 @@ def jwks_of(key: OKPKey) -> dict[str, object]:
     return {"keys": [{**key.as_dict(private=False), "use": "sig", "alg": _ALGORITHM}]}
 
 
-@lru_cache(_ENTRIES_REMEMBERED)
-def _shown(entry: Revocation) -> RevokedKey:
+def _shown(references: KeyReferences, entry: Revocation) -> RevokedKey:
     return RevokedKey(
         serial=entry.serial,
         key_id=entry.key_id,
@@ -160,4 +165,5 @@ def _shown(entry: Revocation) -> RevokedKey:
         reason=entry.reason,
         revoked_at=rfc3339(entry.revoked_at),
         compromised_at=rfc3339(entry.compromised_at) if entry.compromised_at else None,
+        key_reference=references.of(entry.serial, entry.key_uid),
     )

@@ -63,12 +63,19 @@ def revoke_again(change: Change, key: Key, now: datetime) -> None:
 
 
 def publish_under_its_id(change: Change, key: Key) -> None:
-    """Repeat entries of `key` that are listed under another id under its current id, so that they are found there."""
+    """Repeat entries of `key` that are listed under another id only under its current id, so that they are found."""
     made = change.select(Revocation, revocations.c.key_uid == key.uid, order_by=revocations.c.serial)
-    for entry in in_force(made):
-        if entry.key_id != key.key_id:
+    entries = in_force(made)
+    listed = {_without_id(entry) for entry in entries if entry.key_id == key.key_id}
+    for entry in entries:
+        if _without_id(entry) not in listed:
+            listed.add(_without_id(entry))
             serial = next_serial(change, revocations.c.serial)
             change.insert(replace(entry, serial=serial, key_id=key.key_id))
+
+
+def _without_id(entry: Revocation) -> tuple[int, RevocationReason, datetime]:
+    return entry.up_to_version, entry.reason, entry.revoked_at
 
 
 def highest_revoked(change: Change, uid: bytes) -> int:

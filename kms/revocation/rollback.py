@@ -15,7 +15,7 @@ from datetime import datetime
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.clock import rfc3339
 from kms.errors import StartError
-from kms.revocation.again import Applied, Evidence, apply_again, make_counted_due, missing
+from kms.revocation.again import Applied, Evidence, apply_again, make_counted_due, missing, stand_in_uid
 from kms.revocation.model import Revocation
 from kms.vault.backup.restore import Loaded, Verdict
 from kms.vault.change import Change
@@ -67,8 +67,7 @@ class Judge:
 
     def shown_again(self) -> list[str]:
         """A line about each revocation that was put in force again."""
-        lost = " (the backup has no key of this id; was it `deleted-…`, look for the key under its former one)"
-        return [_shown(each.entry) + ("" if each.is_key_here else lost) for each in self.applied]
+        return [_shown(each.entry) + ("" if each.is_key_here else _lost(each.entry)) for each in self.applied]
 
     def _record(self, change: Change, loaded: Loaded) -> None:
         request_id = secrets.token_hex(8)
@@ -131,6 +130,12 @@ def _limits(loaded: Loaded, evidence: Sequence[Evidence], *, is_rollback: bool) 
             f"what was revoked after {loaded.header.made_at} would be in force no more."
         )
     return said
+
+
+def _lost(entry: Revocation) -> str:
+    if entry.key_uid != stand_in_uid(entry.key_id):
+        return " (the backup does not have this key)"
+    return " (the backup has no key of this id; was it `deleted-…`, look for the key under its former one)"
 
 
 def _shown(entry: Revocation) -> str:

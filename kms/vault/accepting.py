@@ -27,12 +27,13 @@ def accept(vault: Vault, entry: str) -> None:
     """
     with vault.untrusted() as change:
         head = _head_of_rows(vault, change)
+        remembered = vault.host.remembered
         change.write_entries([entry], head.last_entry)
         after = replace(head, last_entry=head.last_entry + 1)
         change.connection.execute(delete(tables.changes))  # whoever sees the new epoch forgets everything
         change.put_head(after.sealed(vault.derived_keys))
         change.connection.commit()
-        vault.host.begin_anew(after.seen, after.epoch)
+        vault.host.begin_anew(after.seen, after.epoch, remembered)
 
 
 def _plausible(number: int) -> int:
@@ -64,9 +65,12 @@ def _head_of_rows(vault: Vault, change: Change) -> Head:
     log = _readable_log(change)
     count, last = count + log.entries_folded, max(last, log.last_folded)
     named = change.connection.execute(select(func.coalesce(func.max(tables.changes.c.epoch), 0))).scalar_one()
+    counter = max(before.counter, _plausible(vault.host.counter))
+    # An acceptance may be lost in a failover, and its epoch be known here only by the counter, which is no lower.
+    epoch = max(before.epoch, _plausible(vault.host.words[EPOCH]), named, counter)
     return Head(
-        counter=max(before.counter, _plausible(vault.host.counter)) + ACCEPTED_BEYOND,
-        epoch=max(before.epoch, _plausible(vault.host.words[EPOCH]), named) + ACCEPTED_BEYOND,
+        counter=counter + ACCEPTED_BEYOND,
+        epoch=epoch + ACCEPTED_BEYOND,
         last_entry=last,
         digests={str(table.name): digest_of(vault.derived_keys, table, found) for table, found in rows},
         lost_entries=last - count,

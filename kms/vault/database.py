@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,10 +27,7 @@ _WRONG_URL = "KMS_DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSW
 
 def shown(url: str) -> str:
     """`url` as it may be shown: without the password, and a file with its whole path. Raises StartError."""
-    try:
-        parsed = postgresql.parsed(url)
-    except (ArgumentError, ValueError):
-        raise StartError(_WRONG_URL) from None
+    parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         return f"sqlite:///{Path(parsed.database).resolve()}"
     # Without the query, which may hold a password too.
@@ -42,12 +40,39 @@ def shown(url: str) -> str:
     ).render_as_string()
 
 
+def place_of(url: str, data_dir: Path) -> int:
+    """A number of 64 bits, never 0, for where a database is, whoever uses it and with whatever options.
+
+    The file of SQLite is named from the data directory if it is in there, because people move that as a whole.
+    Raises StartError.
+    """
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        path, folder = Path(parsed.database or "").resolve(), data_dir.resolve()
+        place = f"sqlite {path.relative_to(folder) if path.is_relative_to(folder) else path}"
+    else:
+        hosts = postgresql.hosts(parsed) or f"{parsed.host or ''}:{parsed.port or ''}"
+        place = f"{parsed.get_backend_name()} {sorted(hosts.split(','))} {parsed.database or parsed.username}"
+    return int.from_bytes(sha256(place.encode()).digest()[:8]) or 1
+
+
 def left_log(url: str) -> Path | None:
     """The log that a killed service has left beside its database, of SQLite; None where there is none."""
-    parsed = postgresql.parsed(url)
-    is_file = parsed.get_backend_name() == "sqlite" and parsed.database
-    database = Path(parsed.database or "")
-    return log_of(database) if is_file and has_log(database) else None
+    database = file_of(url)
+    return log_of(database) if database is not None and has_log(database) else None
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a database of SQLite; None where it is another's. Raises StartError."""
+    parsed = _parsed(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return postgresql.parsed(url)
+    except (ArgumentError, ValueError):  # whose text may repeat a password
+        raise StartError(_WRONG_URL) from None
 
 
 def connect(url: str, pool_size: int = 20) -> Engine:

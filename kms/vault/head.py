@@ -50,7 +50,8 @@ class Head:
     `last_entry` is the number of the newest audit entry in the outbox. The numbers up to it have no gaps, except for
     the `lost_entries` that were missing when an operator accepted the database. No row is under a root key before
     `oldest_root_key`. `switches` are the newest failovers of the database that changes have found, oldest first; a
-    database that always was on the first timeline, or tells none, has none.
+    database that always was on the first timeline, or tells none, has none. They are all that there were since the
+    change `history_from`; it is None where the next change is to begin a history.
     """
 
     counter: int
@@ -60,6 +61,7 @@ class Head:
     lost_entries: int = 0
     oldest_root_key: int = FIRST
     switches: tuple[Switch, ...] = ()
+    history_from: int | None = None
 
     @property
     def seen(self) -> Seen:
@@ -68,10 +70,15 @@ class Head:
 
     def found_on(self, timeline: int) -> Head:
         """This head as a change goes on from it that finds the database on `timeline`."""
+        begins = self.counter if self.history_from is None else self.history_from
         newest = self.switches[-1].timeline if self.switches else FIRST_TIMELINE
         if timeline in (NOT_KNOWN, newest):
-            return self
-        return replace(self, switches=(*self.switches, Switch.to(timeline, self.counter))[-MOST_SWITCHES:])
+            return self if begins == self.history_from else replace(self, history_from=begins)
+        switches = (*self.switches, Switch.to(timeline, self.counter))
+        if len(switches) > MOST_SWITCHES:
+            switches = switches[-MOST_SWITCHES:]
+            begins = max(begins, switches[0].counter)
+        return replace(self, switches=switches, history_from=begins)
 
     def digests_with(self, terms: Mapping[str, tuple[int, int]]) -> dict[str, TableDigest]:
         """The digests once `terms` are counted in: for each table how many rows came, and the sum of their terms."""
@@ -96,16 +103,14 @@ class Head:
             )
         for each in seen:
             if each is not None:
-                each.require_kept(self.switches)
+                each.require_kept(self.switches, self.history_from)
 
     def sealed(self, keys: DerivedKeys) -> bytes:
         """For the table `head`: MessagePack of the fields, sealed."""
         digests = {name: (each.count, each.total.to_bytes(_SUM_BYTES)) for name, each in self.digests.items()}
         fields: tuple[Any, ...] = (self.counter, self.epoch, self.last_entry, digests, self.lost_entries)
-        if self.oldest_root_key != FIRST or self.switches:  # releases from before these were there read all others
-            fields = (*fields, self.oldest_root_key)
-        if self.switches:
-            fields = (*fields, self.switches)
+        if self.oldest_root_key != FIRST or self.switches or self.history_from is not None:
+            fields = (*fields, self.oldest_root_key, self.switches, self.history_from)
         return keys.seal_head(msgspec.msgpack.encode(fields))
 
     @staticmethod
@@ -132,6 +137,7 @@ class Head:
             fields.lost_entries,
             fields.oldest_root_key,
             fields.switches,
+            fields.history_from,
         )
 
 
@@ -155,6 +161,7 @@ class _Fields(msgspec.Struct, array_like=True):
     lost_entries: int
     oldest_root_key: int = FIRST
     switches: tuple[Switch, ...] = ()
+    history_from: int | None = None
 
 
 _decoder = msgspec.msgpack.Decoder(_Fields)

@@ -4,7 +4,8 @@ A failover of PostgreSQL may lose the last commits, and as many others may be ma
 ones looks again. The counter of the head is then no lower than what that node knows. But each promotion of a replica
 increases the server's timeline. So a change that finds the database on another timeline than the head says writes
 down a `Switch`: what was committed up to its counter was kept, and what came after was lost. Whoever saw a later
-change before the switch knows that it is gone.
+change before the switch knows that it is gone. And whoever saw one after a switch that the database does not know is
+on a former primary, which went on without it.
 
 Two replicas that are promoted apart from each other may choose the same timeline. So a switch has a random name.
 """
@@ -60,8 +61,11 @@ class Seen:
         """What `word` says."""
         return Seen(*divmod(word, _BRANCHES))
 
-    def require_kept(self, switches: tuple[Switch, ...]) -> None:
-        """Raise IntegrityFailure if a head with these switches goes on from before what was seen."""
+    def require_kept(self, switches: tuple[Switch, ...], history_from: int | None) -> None:
+        """Raise IntegrityFailure if a head with these switches goes on from before what was seen.
+
+        They are all that there were since the change `history_from`; None where the head does not tell.
+        """
         if self.branch == NOT_KNOWN:
             return
         for switch in reversed(switches):
@@ -72,6 +76,11 @@ class Seen:
                 raise IntegrityFailure(
                     f"The database lost {lost}: it was failed over to a copy that did not have them."
                 )
+        if self.branch != FIRST_BRANCH and history_from is not None and self.counter > history_from:
+            raise IntegrityFailure(
+                f"The database does not know the failover after which this node saw change {self.counter}: it is a "
+                "former primary, or a copy of one, that went on by itself."
+            )
 
 
 def timeline_column() -> ColumnElement[str]:

@@ -6,7 +6,7 @@ database whether it may still answer from memory. The counter survives a restart
 an older copy. The branch of its history (see `history`) stands in the same word, so that a database which has lost
 changes and made others is noticed too. If that or another inconsistency is found, the reason is kept in the file
 until an operator accepts the database. Several processes may write the counter at the same moment, so each has a word
-of its own for it.
+of its own for it. Where the vault was opened (see `lost`) is kept too.
 
 Changes on one host happen one after the other: the process that has the turn begins, commits, and writes the epoch
 before the next one may begin, so that neither number ever goes back.
@@ -18,6 +18,7 @@ import fcntl
 import mmap
 import os
 import queue
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -36,9 +37,11 @@ EPOCH, _COUNTER = 1, 2  # words of 64 bits, aligned, so that each is read and wr
 _COUNTERS = slice(128, 512)  # a process writes what it saw into one of these; none takes back what another saw
 _IDENTITY = slice(64, 192)
 _NODE_ID = slice(192, 208)
+_PLACES = slice(26, 32)  # words, of which 0 is none
 _DISTRUST = slice(256, 1024)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PATIENCE_SECONDS = 10.0
+_NAME = re.compile(r"newest-[0-9a-f]{32}")
 
 
 class Host:
@@ -95,13 +98,24 @@ class Host:
         """Tell every process of this host that something is outdated; only the one that has the turn may call it."""
         self.words[EPOCH] = max(epoch, self.words[EPOCH])
 
-    def begin_anew(self, seen: Seen, epoch: int) -> None:
-        """Trust the database as it is now, at these numbers, even if the file was damaged and says higher ones."""
-        self.saw(seen)
-        for at, word in enumerate(self.words[_COUNTERS], _COUNTERS.start):
-            if word > seen.word:
+    @property
+    def remembered(self) -> tuple[int, tuple[int, ...]]:
+        """What `begin_anew` may take back: the words of what was seen, that of the releases before first."""
+        return self.words[_COUNTER], tuple(self.words[_COUNTERS])
+
+    def begin_anew(self, seen: Seen, epoch: int, remembered: tuple[int, tuple[int, ...]]) -> None:
+        """Trust the database as it is now, at these numbers, even if the file was damaged and says higher ones.
+
+        `remembered` was read before the database was accepted: what a process has seen since then stays. Only the
+        one that has the turn may call it.
+        """
+        before, words = remembered
+        if before > seen.counter and self.words[_COUNTER] == before:
+            self.words[_COUNTER] = seen.counter
+        for at, word in enumerate(words, _COUNTERS.start):
+            if word > seen.word and self.words[at] == word:
                 self.words[at] = seen.word
-        self.words[_COUNTER] = seen.counter
+        self.saw(seen)
         self.words[EPOCH] = epoch
         self.distrust = None
 
@@ -134,6 +148,13 @@ class Host:
         finally:
             self._turn.release()
 
+    def opened_at(self, place: int) -> None:
+        """Remember that the vault was in the database at `place` (see `database.place_of`)."""
+        known = self.words[_PLACES].tolist()
+        if place not in known:
+            at = known.index(0) if 0 in known else place % len(known)
+            self.words[_PLACES.start + at] = place
+
     def close(self) -> None:
         """Let go of the file."""
         self.words.release()
@@ -162,16 +183,46 @@ def newest_seen(directory: Path, vault_id: bytes) -> tuple[int, int]:
     Raises StartError.
     """
     path = directory / f"newest-{vault_id.hex()}"
+    kept = _kept_in(path)
+    if not kept:
+        return 0, 0
+    words = _words_of(kept)
+    if words is None:
+        raise StartError(f"{path} is not a file of this service. Move it away.")
+    return _newest_of(words), words[EPOCH]
+
+
+def vaults_seen(directory: Path) -> Iterator[tuple[Path, frozenset[int]]]:
+    """The files about vaults that this host has opened, or of which it has seen a state, and where it opened each.
+
+    There are no places in what a release wrote that did not keep them, or in a damaged file. Nothing is written.
+    Raises StartError.
+    """
+    for path in sorted(directory.glob("newest-*")):
+        kept = _kept_in(path) if _NAME.fullmatch(path.name) else b""
+        words = _words_of(kept)
+        places = frozenset(words[_PLACES] if words else ()) - {0}
+        if kept and (words is None or places or _newest_of(words)):
+            yield path, places
+
+
+def _kept_in(path: Path) -> bytes:
+    """What is in a file of a host; empty where it is not there, or whoever began it was cut off."""
     try:
         kept = path.read_bytes()
     except FileNotFoundError:
-        return 0, 0
+        return b""
     except OSError as error:
         raise StartError(f"Cannot read {path}: {fault_of(error)}.") from error
-    if len(kept) < _SIZE or not kept.startswith(_FORMAT):
-        raise StartError(f"{path} is not a file of this service. Move it away.")
-    words = memoryview(kept).cast("Q")
-    return max(words[_COUNTER], Seen.in_word(max(words[_COUNTERS])).counter), words[EPOCH]
+    return kept if kept[: len(_FORMAT)].strip(b"\0") else b""
+
+
+def _words_of(kept: bytes) -> memoryview[int] | None:
+    return memoryview(kept).cast("Q") if len(kept) == _SIZE and kept.startswith(_FORMAT) else None
+
+
+def _newest_of(words: memoryview[int]) -> int:
+    return max(words[_COUNTER], Seen.in_word(max(words[_COUNTERS])).counter)
 
 
 class _TimedLock:

@@ -84,7 +84,7 @@ class Nodes:
 
     def note(self, found: list[Node]) -> bool:
         """As `look`, where the nodes were `found` already, read at one moment."""
-        self.others_alive = any(node.node_id != self.node_id for node in found)
+        self.others_alive = bool(self.others(found))
         mine = next((node for node in found if node.node_id == self.node_id), None)
         if mine is not None and mine.beats != self._beats_seen:  # another worker of this host may have beaten
             self._beats_seen, self._last_beat = mine.beats, steady_seconds()
@@ -100,6 +100,10 @@ class Nodes:
     def of(rows: Iterable[tuple[Any, ...]]) -> list[Node]:
         """The nodes in `rows` of their table."""
         return [Node(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6]) for row in rows]
+
+    def others(self, nodes: list[Node]) -> list[Node]:
+        """Those of `nodes` that are not this host. Its own row also stays where its service was killed."""
+        return [node for node in nodes if node.node_id != self.node_id]
 
     def join(self, change: Change) -> None:
         """Put this host among the nodes."""
@@ -151,7 +155,7 @@ class Nodes:
 
     def _listen(self, nodes: list[Node], now: float) -> list[Node]:
         """Take note of who has beaten since the last time; returns the others."""
-        others = [node for node in nodes if node.node_id != self.node_id]
+        others = self.others(nodes)
         self._heard = {node.node_id: self._listened(node, now) for node in others}
         return others
 

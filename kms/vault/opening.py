@@ -17,12 +17,13 @@ from kms.errors import IntegrityFailure, Refusal, StartError
 from kms.files import private_directory
 from kms.vault import first_release, keyslots, new_root_keys, tables, upgrading
 from kms.vault.change import Change
-from kms.vault.database import connect
+from kms.vault.database import connect, place_of
 from kms.vault.head import Head, TableDigest
 from kms.vault.history import timeline_of
 from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.keyslots import SealRecord
+from kms.vault.lost import require_file, require_none_lost
 from kms.vault.records import from_values, microseconds
 from kms.vault.rows import Keyslot, NewRootKey
 from kms.vault.schema import lock, lock_changes, migrate, own_schema, require_usable
@@ -73,6 +74,8 @@ def open_vault(
     included.
     """
     private_directory(settings.data_dir)
+    if create:
+        require_file(settings)
     engine = connect(settings.database, pool_size=settings.threads + 4)
     try:
         found = _Opening(seals or Seals(settings), unsealed, unseal).found(engine, create=create)
@@ -87,6 +90,7 @@ def open_vault(
         raise
     derived_keys = found.derived_keys
     vault = Vault(engine, derived_keys, settings.lease, Host(settings.data_dir, derived_keys.vault_id))
+    vault.host.opened_at(place_of(settings.database, settings.data_dir))
     vault.unsealed = unsealed or Unsealed(derived_keys.keyset)
     vault.opened_by = found.slot
     vault.glances = engine.dialect.name == "postgresql"
@@ -142,6 +146,8 @@ class _Opening:
             before = set(inspect(connection).get_table_names())
             # Another process may have made or migrated the vault while this one waited for the lock.
             found = existing or self._existing(connection)
+            if found is None:
+                require_none_lost(self._settings)
             sealed = _schema(connection, found) if found else None
             if found and sealed and sealed != own and sealed.revision <= own.revision:
                 lock_changes(connection)

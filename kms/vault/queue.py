@@ -139,6 +139,7 @@ class Group:
             head.lost_entries,
             oldest,
             head.switches,
+            head.history_from,
         )
 
     def close(self, fault: BaseException | None = None) -> None:

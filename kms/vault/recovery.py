@@ -53,7 +53,8 @@ def opened(slot: Keyslot, recovery_key: Secret, vault_id: bytes) -> Keyset:
     parameters = SealRecord.decoded(slot.seal).parameters
     if parameters.get("public_key") != _text(_public_key(recovery_key)):
         raise StartError(
-            "This is not the recovery key of this vault: it is of another vault, or a newer one took its place."
+            "This is not the recovery key of this vault: it is of another vault, or of another time, because each "
+            "new recovery key takes the place of the one before."
         )
     code, sealed = slot.wrapped[1 : 1 + _CODE_BYTES], slot.wrapped[1 + _CODE_BYTES :]
     bound_to = context(vault_id, slot.seal)

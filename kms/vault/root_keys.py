@@ -4,8 +4,9 @@
    under the new key. Processes that do not have it yet find it in `root_keys`, sealed under the one before. The
    keyslots hold both from now on; for the end they also hold, aside, the keyset without the old one, because the
    process that ends the change may not be able to wrap.
-2. `renew_rows` brings every row under the new key, some at a time. Nothing that callers see changes, so no worker
-   forgets anything. One process does it at a time; if it dies, another one goes on.
+2. `renew_rows` brings every row under the new key, some at a time. A row that is not authentic, under whichever key,
+   is named and left, and then the change does not end. Nothing that callers see changes, so no worker forgets
+   anything. One process does it at a time; if it dies, another one goes on.
 3. `end` removes the old root key from the keyslots and `root_keys`. The head says from then on which is the oldest
    root key in use, and whatever is under an older one is refused.
 """
@@ -39,6 +40,8 @@ TASK = "root key"
 
 _ROWS_AT_ONCE = 100
 _CLAIM = timedelta(seconds=20)
+_AGAIN_AFTER = timedelta(minutes=10)
+_PUT_OFF = "put off"
 _KEEP_SECONDS = 5.0
 _ASIDE = ":after"
 
@@ -136,7 +139,7 @@ def renew_rows(
     None also if others have ended this change meanwhile and begun the next one. `pause` is called between two
     commits. Raises Unavailable.
     """
-    claim = claims.take(vault, TASK, clock(), _CLAIM)
+    claim = claims.take(vault, TASK, clock(), _CLAIM, longest=_AGAIN_AFTER)
     if claim is None:
         return None
     number = vault.derived_keys.current
@@ -144,16 +147,19 @@ def renew_rows(
     total = total or rows_in_all(vault)
     kept = time.monotonic()
     left: list[str] = []
+    resume_at = begins_at
     for table in _renewed_tables():
         name = str(table.name)
         if name < begins_at:
             continue
+        if not left:
+            resume_at = name  # who goes on begins where the first row was left, and names it too
         for count, altered in _renewed(vault, table):
             done += count
             left += altered
             progress(Progress(done, total))
             if time.monotonic() - kept > _KEEP_SECONDS:
-                claims.keep(vault, TASK, clock() + _CLAIM, f"{number} {name} {done} {total}")
+                claims.keep(vault, TASK, clock() + _CLAIM, f"{number} {resume_at} {done} {total}")
                 kept = time.monotonic()
             if is_stopping() or vault.derived_keys.current != number:
                 return None
@@ -165,6 +171,17 @@ def _renewed_tables() -> list[Table]:
     # The new root key itself stays under the one before: that is what the row is for.
     every = (table for table in tables.authenticated_tables() if table is not tables.root_keys)
     return sorted(every, key=lambda table: str(table.name))
+
+
+def put_off(vault: Vault, now: datetime) -> None:
+    """Have nobody go on for ten minutes, because rows were left: looking at them again would find the same."""
+    claims.keep(vault, TASK, now + _AGAIN_AFTER, _PUT_OFF)
+
+
+def go_on(vault: Vault) -> None:
+    """Have it done by who looks next, if it was put off."""
+    if claims.look(vault, TASK).position == _PUT_OFF:
+        claims.make_due(vault, TASK)
 
 
 def progress_of(vault: Vault) -> Progress | None:
@@ -193,19 +210,25 @@ def _renewed(vault: Vault, table: Table) -> Iterator[tuple[int, list[str]]]:
     place = tuple(table.primary_key.columns)
     query = select(table).order_by(*place).limit(_ROWS_AT_ONCE)
     after: tuple[Any, ...] | None = None
+
+    def values_of(row: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(table.columns.keys(), row, strict=True))
+
     while True:
         this = query if after is None else query.where(tuple_(*place) > tuple_(*after))
-        altered: list[str] = []
         with vault.read() as snapshot:  # there is nothing to do where another process was
+            snapshot.head()  # whoever slept through this change must not take the rows of the next for altered ones
             rows = [tuple(row) for row in snapshot.connection.execute(this)]
         if any(_is_old(table, row, vault.derived_keys.current) for row in rows):
             with vault.change() as change:
                 rows = [tuple(row) for row in change.connection.execute(this)]  # they may be others by now
                 altered = _renew(change, table, rows)
+        else:
+            altered = [row for row in rows if not _is_authentic(vault.derived_keys, table, row)]
         if not rows:
             return
-        yield len(rows), altered
-        last = dict(zip(table.columns.keys(), rows[-1], strict=True))
+        yield len(rows), [f"{table.name} {shown(table, values_of(row))}" for row in altered]
+        last = values_of(rows[-1])
         after = tuple(last[column.name] for column in place)
 
 
@@ -228,18 +251,28 @@ def _sealed_places(table: Table) -> tuple[int, ...]:
     return tuple(names.index(column) for name, column in sealed_columns.SEALED_COLUMNS if name == str(table.name))
 
 
-def _renew(change: Change, table: Table, rows: list[tuple[Any, ...]]) -> list[str]:
-    keys, altered, renewed = change.derived_keys, [], []
+def _is_authentic(keys: DerivedKeys, table: Table, row: tuple[Any, ...]) -> bool:
+    """Whether its code is right, under whatever root key it says that it is."""
+    try:
+        check_row(keys, table, row)
+    except IntegrityFailure:
+        return False
+    return True
+
+
+def _renew(change: Change, table: Table, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Bring those rows under the newest root key that are not; returns those that are not authentic."""
+    keys, renewed = change.derived_keys, []
     columns = table.columns.keys()
-    old = [row for row in rows if _is_old(table, row, keys.current)]
+    altered = [row for row in rows if not _is_authentic(keys, table, row)]
+    old = [row for row in rows if row not in altered and _is_old(table, row, keys.current)]
     as_maps = [dict(zip(columns, row, strict=True)) for row in old]
     bindings = sealed_columns.bindings(change.connection, table, as_maps)
     for row, values in zip(old, as_maps, strict=True):
         try:
-            check_row(keys, table, row)
             renewed.append((values, _sealed_anew(change, values, bindings)))
-        except (IntegrityFailure, SealBroken):
-            altered.append(f"{table.name} {shown(table, values)}")
+        except SealBroken:
+            altered.append(row)
     change.renew(table, renewed)
     return altered
 

@@ -10,3 +10,4 @@ TAKEN_AWAY = (
     "The file of the database was taken away or replaced while this was written. "
     "Look whether it holds, once the file is back."
 )
+CHANGED = "It was changed, but the database is away now. Look whether it holds."

@@ -202,7 +202,7 @@ class Vault:
                 )
             first.epoch = head.epoch
             going_on = head.found_on(timeline)
-            if going_on is not head:
+            if going_on.switches != head.switches:
                 # The row of a node that joined just before the failover may be lost, and that node hold a lease which
                 # the former primary has granted.
                 time.sleep(self.lease_seconds * _CLOCKS_DIFFER_BY)
@@ -264,7 +264,7 @@ class Vault:
             with self.read() as snapshot:
                 after = snapshot.head()
         except Unavailable:
-            raise Unavailable("It was changed, but the database is away now. Look whether it holds.") from None
+            raise Unavailable(sentences.CHANGED) from None
         if after.counter < made.counter:
             raise IntegrityFailure("The database went back: someone else writes to it.")
         after.require_not_before(0, made.seen)

@@ -24,8 +24,11 @@ from helpers.uses import PAIRS, exercise, material_of
 from kms.config import Settings
 from kms.crypto.pkcs8 import public_pem
 from kms.crypto.registry import KEY_TYPES
+from kms.errors import Unavailable
 from kms.operations import Service
 from kms.operations.keys.state_changes import remove
+from kms.operations.transfer import importing
+from kms.vault import sentences
 from kms.vault.checking import wrong_tables
 
 
@@ -127,6 +130,22 @@ def test_the_next_version_of_an_imported_key(alice: Api) -> None:
     assert alice.post("/api/v1/keys/mine/decrypt", {"ciphertext": sealed}).status_code == 200
     alice.post("/api/v1/keys", {"key_id": "made"})
     assert kind_of(alice.post("/api/v1/keys/made/import", wrapped_for(alice, bytes(32)))) == "conflict"
+
+
+def test_a_database_that_goes_away_after_an_import_leaves_it_open_whether_it_holds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = world.user("alice")
+    body = {"key_id": "kept", **wrapped_for(alice, bytes(32))}
+
+    def away(*_: Any) -> None:
+        raise Unavailable(sentences.BUSY)
+
+    monkeypatch.setattr(importing, "shown_now", away)
+    answer = alice.post("/api/v1/keys/import", body)
+    monkeypatch.undo()
+    assert (kind_of(answer), "Look whether it holds" in answer.json["detail"]) == ("unavailable", True)
+    assert alice.get("/api/v1/keys/kept").status_code == 200
 
 
 def weak_rsa(bits: int = 2048, exponent: int = 65537) -> str:

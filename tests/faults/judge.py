@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable
-
-from sqlalchemy import select
 
 from faults.changers import Changers
 from faults.connection import Connection, Reply, Unanswered
 from faults.ledger import Condition, KeyBook
 from faults.outcome import Outcome
 from faults.site import Site
+from helpers.log_lines import log_entries
+from kms.audit.entry import SUCCESS
 from kms.crypto.registry import key_type
 from kms.keys.model import Key, KeyState
-from kms.vault import tables
 from kms.vault.opening import open_vault
 
 _MAKES_A_VERSION = {"create_key", "import_key", "rotate_key_version"}
@@ -100,12 +98,11 @@ def judge_vault(changers: Changers) -> None:
     entries: Counter[tuple[str, str]] = Counter()
     made: Counter[str] = Counter()
     try:
+        for entry in log_entries(vault, site.settings):
+            entries[entry["operation"], entry["request_id"]] += 1
+            if entry["operation"] in _MAKES_A_VERSION and entry["outcome"] == SUCCESS:
+                made[entry["key_id"]] += 1
         with vault.read() as snapshot:
-            for text in snapshot.connection.execute(select(tables.audit_outbox.c.entry)).scalars():
-                entry = json.loads(text)
-                entries[entry["operation"], entry["request_id"]] += 1
-                if entry["operation"] in _MAKES_A_VERSION:
-                    made[entry["key_id"]] += 1
             for key in snapshot.select(Key):
                 versions = snapshot.versions(key)
                 if [each.version for each in versions] != list(range(1, key.latest_version + 1)):

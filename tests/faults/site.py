@@ -61,7 +61,7 @@ class Site(Running):
 
     def kill(self) -> None:
         """SIGKILL the service and all of its workers, as when the machine takes them away."""
-        pids = [self.process.pid, *self.worker_pids()]
+        pids = self.all_pids()
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

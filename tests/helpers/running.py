@@ -15,6 +15,8 @@ from typing import Any
 
 import pyotp
 
+from kms.audit.folding import PROCESS_NAME
+
 
 def wait_until(
     condition: Callable[[], object], shown: Callable[[], object] = lambda: "", every: float = 0.02
@@ -48,6 +50,12 @@ class Answer:
     def json(self) -> Any:
         """The body, decoded."""
         return json.loads(self.text)
+
+
+def _name_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 @dataclass
@@ -125,6 +133,13 @@ class Running:
 
     def worker_pids(self) -> list[int]:
         """The process ids of its workers, as they are now."""
+        return [pid for pid in self._children() if _name_of(pid) != PROCESS_NAME]
+
+    def all_pids(self) -> list[int]:
+        """The process ids of the service: of its first process, the workers, and the one that folds the audit log."""
+        return [self.process.pid, *self._children()]
+
+    def _children(self) -> list[int]:
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
         return [int(pid) for pid in found.stdout.split()]
 
@@ -155,7 +170,7 @@ class Running:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it by that signal, and after SIGKILL its workers too; give the exit code."""
-        pids = self.worker_pids()
+        pids = self.all_pids()[1:]
         if self.process.poll() is None:
             self.process.send_signal(how)
         code = self.process.wait(timeout=60)

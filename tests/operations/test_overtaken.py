@@ -20,7 +20,8 @@ from kms.access.access_keys import AccessKey
 from kms.access.model import ClientStatus, Token
 from kms.access.passkeys import Passkey
 from kms.key_cache import KeyCache
-from kms.keys.model import Key
+from kms.keys.model import Key, KeyVersion
+from kms.revocation.in_force import RevocationsInForce
 from kms.vault.change import Change
 from kms.vault.store import Vault
 
@@ -73,6 +74,26 @@ def test_an_older_version_read_before_a_change_is_remembered_for_nobody(
     once_before(monkeypatch, KeyCache, "_load", lambda: alice.post("/api/v1/keys/k/revoke", {}))
     alice.post("/api/v1/keys/k/decrypt", {"ciphertext": sealed})
     assert kind_of(alice.post("/api/v1/keys/k/decrypt", {"ciphertext": sealed})) == "key-revoked"
+
+
+def test_a_version_that_is_revoked_again_as_it_is_read_again_is_revoked_and_not_forged(
+    world: World, alice: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice.post("/api/v1/keys", {"key_id": "k"})
+    sealed = alice.post("/api/v1/keys/k/encrypt", {"plaintext": ""}).json["ciphertext"]
+    world.service.memory._forget_everything()
+    allow, reasons, here = RevocationsInForce.allow, ["superseded", "keyCompromise"], threading.get_ident()
+
+    def list_moves_on(self: RevocationsInForce, version: KeyVersion) -> bool:
+        if threading.get_ident() == here and reasons:
+            reason = reasons.pop(0)
+            assert elsewhere(lambda: alice.post("/api/v1/keys/k/revoke", {"reason": reason})).status_code == 200
+            world.service.memory.refresh()
+        return allow(self, version)
+
+    monkeypatch.setattr(RevocationsInForce, "allow", list_moves_on)
+    assert kind_of(alice.post("/api/v1/keys/k/decrypt", {"ciphertext": sealed})) == "key-revoked"
+    assert not reasons
 
 
 def test_a_session_that_ended_while_a_change_waited_makes_no_access_key(

@@ -11,6 +11,7 @@ from joserfc import jws
 from joserfc.jwk import KeySet
 
 from helpers.support import SteeredClock, World
+from kms.client.revocations import RevocationList
 from kms.keys.model import RevocationReason
 from kms.operations import Service
 from kms.revocation.model import Revocation
@@ -47,6 +48,20 @@ def test_the_entity_tag(world: World, clock: SteeredClock) -> None:
 def test_every_worker_gives_the_same_bytes(service: Service, clock: SteeredClock) -> None:
     other = Publisher(service.vault, service.memory, service.revocations)
     assert other.current(clock()) == service.publisher.current(clock())
+
+
+def test_a_list_with_thousands_of_entries_can_be_checked(world: World, clock: SteeredClock) -> None:
+    user = world.user("user1")
+    user.post("/generate_ecc_key")
+    with world.service.vault.change() as change:
+        for number in range(1, 3001):
+            reason = RevocationReason.KEY_COMPROMISE
+            change.insert(Revocation(number, number.to_bytes(16), f"k{number}", 1, reason, clock(), None))
+    user.post("/revoke_key", {"key_id": "user1_ecc"})  # and with it every worker has read the list
+    document = user.get("/revocation_list").data
+    checked = RevocationList.checked(document, world.http.get("/.well-known/jwks.json").data)
+    assert len(checked.revoked_keys) == 3001
+    assert checked.revocation_of("k2999") is not None and checked.revocation_of("k3001") is None
 
 
 REASONS = st.sampled_from(RevocationReason)

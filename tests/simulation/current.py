@@ -10,5 +10,7 @@ from tests.simulation.scheduler import Scheduler
 scheduler: Scheduler
 committed: Callable[[Any, Any], None]
 """Called with the state of the database before and after a commit."""
+leased: Callable[[Any, int], None]
+"""Called with the process that has a new lease, and the epoch that it has caught up with."""
 announced: Callable[[int], None]
 """Called with an epoch that is announced to a host."""

@@ -8,6 +8,7 @@ the locked row. It can be away, cut off from a machine, and go back to what it w
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from tests.simulation.scheduler import Thread as Logical
 State = dict[str, dict[tuple[Any, ...], tuple[Any, ...]]]
 _LOCK_SECONDS = 10.0
 _IDLE_SECONDS = 15.0
+_HELD_SECONDS = 0.15
 _REMEMBERED = 64
 _SLOW = 6.0  # a commit takes long more often than a read
 
@@ -36,10 +38,10 @@ class UniqueFault(Exception):
 
 
 class Database:
-    """The database of all machines. `state` is what is committed, `history` what was before."""
+    """The database of all machines. `state` is what is committed, `history` was before; `glances` as in `Vault`."""
 
-    def __init__(self, *, is_postgresql: bool) -> None:
-        self.is_postgresql = is_postgresql
+    def __init__(self, *, is_postgresql: bool, glances: bool) -> None:
+        self.is_postgresql, self.glances = is_postgresql, glances
         self.state: State = {str(table.name): {} for table in tables.metadata.sorted_tables}
         self.history: deque[State] = deque(maxlen=_REMEMBERED)
         self.away = False
@@ -48,6 +50,9 @@ class Database:
         self.writer: Connection | None = None
         self.open: set[Connection] = set()
         self._waiting: list[Logical] = []
+        self.holds_commits: Callable[[], bool] = lambda: False
+        self.late: Callable[[], float] = lambda: 0.0
+        self._held: list[tuple[Machine, Logical]] = []
         self.dialect = SimpleNamespace(
             name="postgresql" if is_postgresql else "sqlite",
             dbapi=SimpleNamespace(Error=DatabaseFault, IntegrityError=UniqueFault),
@@ -74,6 +79,22 @@ class Database:
         connection.require_open()
         self.writer = connection
 
+    def hold(self, connection: Connection) -> None:
+        """Take as long to commit as another machine takes to read what was before, but not for ever."""
+        me = current.scheduler.current
+        held = connection.process.machine, me
+        self._held.append(held)
+        current.scheduler.block(_HELD_SECONDS)
+        self._held.remove(held)
+
+    def head_was_read(self, connection: Connection) -> None:
+        """Commits of other machines are held no longer; the answer with what was before them may be late."""
+        overtaking = [thread for machine, thread in self._held if machine is not connection.process.machine]
+        for thread in overtaking:
+            current.scheduler.wake(thread)
+        if overtaking and (late := self.late()):
+            current.scheduler.sleep(late)
+
     def abort(self, connection: Connection) -> None:
         """End a transaction without committing it."""
         connection.is_broken = True
@@ -91,6 +112,7 @@ class Database:
     def forget(self, process: Process, *, at_once: bool) -> None:
         """A process died. A machine without power says nothing to its server, which has to find out."""
         self._waiting = [each for each in self._waiting if each.process is not process]
+        self._held = [each for each in self._held if each[1].process is not process]
         for connection in list(self.open):
             if connection.process is process and (at_once or not self.is_postgresql):
                 self.abort(connection)
@@ -194,9 +216,11 @@ class Connection:
 
     def commit(self) -> None:
         """Make it durable, and say so. Either message may be lost."""
+        database = self.database
+        if self._written is not None and database.holds_commits():
+            database.hold(self)
         current.scheduler.point(_SLOW)
         self.require_open()
-        database = self.database
         if self._written is not None and self._written is not database.state:
             before = database.state
             database.history.append(before)
@@ -353,9 +377,17 @@ class Statement:
     def _matching(self, connection: Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         wanted = [values[name] for name in self._equal]
         rows = connection.seen[self._name].values()
+        if self._table is tables.head:
+            connection.database.head_was_read(connection)
         if not wanted:
             return list(rows)
         return [row for row in rows if [row[at] for at in self._places] == wanted]
+
+    def _look_at_head_and_nodes(self, connection: Connection, _values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        seen = connection.seen
+        connection.database.head_was_read(connection)
+        nothing = (None,) * len(tables.nodes.columns)
+        return [(*head, *node) for head in seen["head"].values() for node in seen["nodes"].values() or [nothing]]
 
     def _lock_head(self, connection: Connection, _values: dict[str, Any]) -> list[tuple[Any, ...]]:
         connection.lock()
@@ -394,6 +426,7 @@ _MADE = {
     "_others_and_timeline": ("look_for_others_and_ask", tables.nodes),
     "_others": ("look_for_others", tables.nodes),
     "_locked_head_and_others": ("lock_head_and_look", tables.head),
+    "_head_and_nodes": ("look_at_head_and_nodes", tables.head),
     "_new_head": ("write_head", tables.head),
     "_changes_between": ("changes_between", tables.changes),
     "_old_changes": ("prune_changes", tables.changes),

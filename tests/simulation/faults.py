@@ -11,10 +11,11 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from kms.key_cache import KeyCache
 from kms.vault.change import Change
 from kms.vault.head import Head
 from kms.vault.host import Host
@@ -47,7 +48,6 @@ class Fault:
 
     what: str
     patches: tuple[Patch, ...]
-    seed: int = 1
 
 
 def _fault(what: str, *patches: tuple[type, str, str, str]) -> Fault:
@@ -89,6 +89,14 @@ FAULTS: dict[str, Fault] = {
             "max(self.ends, steady_seconds() + self._seconds)",
         ),
     ),
+    "lease-from-the-end-of-the-glance": _fault(
+        "A lease that is renewed at a glance is counted from its end.",
+        (Memory, "_renewed_at_a_glance", "began + self._seconds", "steady_seconds() + self._seconds"),
+    ),
+    "lease-at-another-head": _fault(
+        "A glance renews a lease though the head is another.",
+        (Memory, "_renewed_at_a_glance", " or sealed != self._sealed", ""),
+    ),
     "looked-up-before-compared": _fault(
         "The cache is looked up before the epoch is compared.",
         (
@@ -113,7 +121,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "lease-without-a-row": _fault(
         "A read gives a lease also where the host is not among the nodes.",
-        (Nodes, "look", "not node.leaving", "True"),
+        (Nodes, "note", "not mine.leaving", "True"),
         (Memory, "renew", "    if not present:\n", "    if not present and self.epoch == 0:\n"),
     ),
     "nodes-seen-before-the-lock": _fault(
@@ -217,7 +225,11 @@ FAULTS: dict[str, Fault] = {
     ),
     "switches-not-looked-at": _fault(
         "Nobody compares what was seen with where the database went on elsewhere.",
-        (Head, "require_not_before", "each.require_kept(self.switches)", "pass"),
+        (Head, "require_not_before", "each.require_kept(self.switches, self.history_from)", "pass"),
+    ),
+    "row-not-read-again": _fault(
+        "A row that was read before the list moved on is taken for one that was put back (found by this).",
+        (KeyCache, "_as_revoked", "range(_READS_AT_MOST)", "range(1)"),
     ),
     "distrust-keeps-leases": _fault(
         "A host that does not trust the database goes on renewing its leases.",
@@ -225,9 +237,6 @@ FAULTS: dict[str, Fault] = {
         (Memory, "_renew_forever", "self._vault.host.distrust is None or self._was_accepted_elsewhere()", "True"),
     ),
 }
-
-_SEEDS = {"wait-of-nine-tenths": 12, "own-cells-off-after-the-epoch": 29, "cells-off-after-the-epoch": 5}
-FAULTS |= {name: replace(FAULTS[name], seed=seed) for name, seed in _SEEDS.items()}  # where they are found soon
 
 
 @contextmanager

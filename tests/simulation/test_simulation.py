@@ -9,16 +9,9 @@ from tests.simulation.faults import FAULTS, with_fault
 from tests.simulation.run import simulate
 from tests.simulation.scheduler import Violation
 
-_FOUND_WITHIN_STEPS = 2_000_000
+_FOUND_WITHIN_STEPS = 3_000_000  # most are found within a tenth of that
+_FROM_SEED = 1
 _FOUND_SOONEST = ["not-announced", "no-wait-for-leases", "follower-passed-over", "refused-change-stays"]
-# A window of 5 ms; a node that joins in lost changes: not found in millions of steps, see decisions 25 and 29.
-_NOT_FOUND_YET = {
-    "clocks-taken-for-equal",
-    "lease-without-a-row",
-    "no-wait-after-a-failover",
-    "node-removed-at-once",
-    "pruned-rows-passed-over",
-}
 
 
 def test_the_promises_hold() -> None:
@@ -40,9 +33,15 @@ def test_one_seed_replays_a_run() -> None:
     assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_a_fault_can_be_put_in(name: str) -> None:
+    with with_fault(name):
+        pass
+
+
 def _find(name: str) -> Violation:
     with with_fault(name), pytest.raises(Violation) as found:
-        simulate(seed=FAULTS[name].seed, steps=_FOUND_WITHIN_STEPS)
+        simulate(seed=_FROM_SEED, steps=_FOUND_WITHIN_STEPS)
     return found.value
 
 
@@ -54,6 +53,6 @@ def test_a_fault_is_found(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(FAULTS) - set(_FOUND_SOONEST) - _NOT_FOUND_YET))
+@pytest.mark.parametrize("name", sorted(set(FAULTS) - set(_FOUND_SOONEST)))
 def test_every_fault_is_found(name: str) -> None:
     _find(name)

@@ -40,11 +40,11 @@ _COUNTERS = slice(8, _WORDS)
 
 
 class Words:
-    """The mapped words of a machine's file. Neither the epoch in it nor the newest counter goes back."""
+    """The mapped words of a machine's file. Neither the epoch in it nor the newest of what was seen goes back."""
 
     def __init__(self) -> None:
         self.values = [0] * _WORDS
-        self.counter = 0
+        self._newest = 0
 
     def __getitem__(self, at: int | slice) -> int | list[int]:
         current.scheduler.point()
@@ -61,29 +61,33 @@ class Words:
                 scheduler.fail(f"the epoch of a host went back from {before} to {value}")
             return
         scheduler.say("tells its host that it saw change", value if at == _COUNTER else Seen.in_word(value).counter)
-        counter = self._newest()
-        if counter < self.counter:
-            scheduler.fail(f"the counter of a host went back from {self.counter} to {counter}")
-        self.counter = counter
-
-    def _newest(self) -> int:
-        return max(self.values[_COUNTER], Seen.in_word(max(self.values[_COUNTERS])).counter)
+        newest = max(self.values[_COUNTERS])  # the word of the releases before may go back
+        if newest < self._newest:
+            gone = Seen.in_word(self._newest)
+            scheduler.fail(f"what a host has seen went back from {gone} to {Seen.in_word(newest)}")
+        self._newest = newest
 
     def lose(self, kept: list[int]) -> None:
         """The machine lost its power, and only what was `kept` is there again."""
         self.values[:] = kept
-        self.counter = self._newest()
+        self._newest = max(self.values[_COUNTERS])
 
 
 class Shared:
-    """What the processes of a machine share: the file, and its locks."""
+    """What the processes of a machine share: the file, and its locks.
+
+    `saw` is the newest counter that it had the time to remember, `saw_written_back` what survives a loss of power.
+    Nobody has the time to beat until `beats_from`.
+    """
 
     def __init__(self, machine: Machine, node_id: str) -> None:
         self.machine = machine
         machine.node_id = node_id
         self.started = 0
+        self.beats_from = 0.0
         self.distrusted_at: float | None = None
         self.written_back = [0] * _WORDS
+        self.saw = self.saw_written_back = 0
         self.words = Words()
         self.map = bytearray(_FILE_BYTES)
         self.turn = waiting.FileLock("the turn of the host")
@@ -106,6 +110,11 @@ class SharedHost(Host):
 
     def _own_word(self) -> int:  # type: ignore[override]
         return self._word
+
+    def saw(self, seen: Seen) -> None:
+        """Remember it, and for the checks also apart from what is checked."""
+        super().saw(seen)
+        self.shared.saw = max(self.shared.saw, seen.counter)
 
     @property
     def distrust(self) -> str | None:
@@ -148,8 +157,11 @@ class WatchedMemory(Memory):
     @ends.setter
     def ends(self, value: float) -> None:
         current.scheduler.point(_HOT)
-        current.scheduler.say("has a lease until (by its clock)", f"{value:.6f}")
-        self._ends = value
+        scheduler = current.scheduler
+        scheduler.say("has a lease until (by its clock)", f"{value:.6f}")
+        is_new, self._ends = value > getattr(self, "_ends", 0.0), value
+        if is_new:
+            current.leased(scheduler.current.process, self._epoch)
 
 
 class WatchedCell(Cell):
@@ -233,6 +245,7 @@ class Worker:
     def __init__(self, process: Process, database: Database, shared: Shared) -> None:
         self.process, self.shared = process, shared
         self.vault = Vault(Engine(database, process), KEYS, LEASE, SharedHost(shared))  # type: ignore[arg-type]
+        self.vault.glances = database.glances
         try:
             self.vault.require_newest()
         except IntegrityFailure as failure:
@@ -245,8 +258,10 @@ class Worker:
         self.last_changed = -1.0
         self.memory.start()
 
-    def use(self, thing: str) -> int:
-        """The value of a thing, from memory or the database. Raises Refusal."""
+    def use(self, thing: str, *, looks_first: bool) -> int:
+        """The value of a thing, from memory or the database, asked for in one of two ways. Raises Refusal."""
+        if not looks_first:  # as `KeyCache.is_mount` does
+            return value_of(self._thing(thing))
         self.memory.require()
         found = self.things.find(thing)
         return value_of(found if found is not None else self._thing(thing))

@@ -30,7 +30,7 @@ class World:
 
     def __init__(self, scheduler: Scheduler, *, is_postgresql: bool) -> None:
         self.scheduler, self.rng = scheduler, scheduler.rng
-        self.database = Database(is_postgresql=is_postgresql)
+        self.database = Database(is_postgresql=is_postgresql, glances=is_postgresql and self.rng.random() < 0.7)
         self.machines: list[Shared] = []
         self.workers: dict[Process, Worker] = {}
         self.processes: list[Process] = []
@@ -43,11 +43,16 @@ class World:
         self.went_back = False
         self.quiet = False
         self.done: Counter[str] = Counter()
+        self.epoch = 0
+        self.paces = -4.0, -1.7  # seconds between two uses, the decimal logarithm of least and most
         self.on_commit: Callable[[], None] = lambda: None
+        self.on_lease: Callable[[Machine, bool], None] = lambda _machine, _is_overtaken: None
+        self.on_nodes: Callable[[set[str], set[str]], None] = lambda _come, _gone: None
         digests = {str(table.name): TableDigest() for table in tables.digested_tables()}
         self.database.state["head"] = {(1,): (1, Head(1, 1, 0, digests).sealed(KEYS))}
         current.committed = self.committed
         current.announced = self.announced
+        current.leased = lambda process, epoch: self.on_lease(process.machine, epoch < self.epoch)
 
     def add_machine(self, rate: float) -> Shared:
         """A host, with a clock of its own."""
@@ -78,7 +83,7 @@ class World:
         """Use things, now and then and in bursts."""
         rng, scheduler = self.rng, self.scheduler
         while True:
-            pace = 10 ** rng.uniform(-4.0, -1.7)
+            pace = 10 ** rng.uniform(*self.paces)
             for _ in range(20):
                 scheduler.sleep(rng.expovariate(1 / pace))
                 self.use(worker)
@@ -91,7 +96,7 @@ class World:
         began = self.scheduler.now
         try:
             if kind < 0.6:
-                got = [worker.use(some[0])]
+                got = [worker.use(some[0], looks_first=kind < 0.3)]
             elif kind < 0.9:
                 got = list(worker.use_pair(*some))
             else:
@@ -194,7 +199,7 @@ class World:
         while True:
             self.scheduler.sleep(0.1)
             try:
-                if nodes.is_beat_due():
+                if self.scheduler.now >= worker.shared.beats_from and nodes.is_beat_due():
                     with worker.vault.change() as change:
                         nodes.beat(change)
             except Refusal as refusal:
@@ -206,6 +211,7 @@ class World:
         """Check a commit against the one before."""
         old, new = head_of(before), head_of(after)
         self.done["commits"] += 1
+        self.epoch = new.epoch
         is_accepted = new.counter >= old.counter + ACCEPTED_BEYOND
         if is_accepted:
             self.must_notice.clear()
@@ -216,8 +222,14 @@ class World:
         self.scheduler.say("the head is now at", f"change {new.counter}, epoch {new.epoch}")
         for shared in self.machines:
             if shared.machine in self.must_notice and shared.distrusted_at is None:
-                self.done["overtaken"] += new.counter == shared.words.counter
+                self.done["overtaken"] += new.counter == shared.saw
         self.on_commit()
+        if before["nodes"].keys() != after["nodes"].keys():
+            come, gone = [
+                {key[0] for key in a["nodes"].keys() - b["nodes"].keys()}
+                for a, b in ((after, before), (before, after))
+            ]
+            self.on_nodes(come, gone)
 
     def announced(self, epoch: int) -> None:
         """An epoch that is announced is committed: a host that knows of one that never comes refuses for ever."""
@@ -240,7 +252,7 @@ class World:
             self.listed[thing] = min(self.listed[thing], self.value(self.database.state, thing, "aliases"))
             self.scheduler.say(f"the database went BACK to change {counter}; {thing}", f"{gone} -> {kept}")
         for shared in self.machines:
-            if shared.words.counter > counter:
+            if shared.saw > counter:
                 self.must_notice.setdefault(shared.machine, self.scheduler.now + _CERTAINLY_OVER)
 
     @staticmethod

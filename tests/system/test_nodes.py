@@ -60,7 +60,7 @@ def pair(start: Start, postgres: str, tmp_path_factory: pytest.TempPathFactory) 
 @contextmanager
 def stopped(service: Running) -> Iterator[None]:
     """All processes of a node, for a while."""
-    pids = [service.process.pid, *service.worker_pids()]
+    pids = service.all_pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:

@@ -15,14 +15,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
+from helpers.log_lines import log_entries
 from helpers.running import Running, Start, wait_until
 from helpers.support import b64, new_database
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.keys.model import Key
-from kms.vault import tables
 from kms.vault.checking import wrong_tables
 from kms.vault.opening import open_vault
 
@@ -119,7 +118,8 @@ def _each_makes(makers: list[Maker], more: int) -> None:
 
 def _every_key_is_whole(service: Running, flags: list[str], acknowledged: list[dict[str, Any]]) -> None:
     url = flags[flags.index("--database-url") + 1] if "--database-url" in flags else None
-    vault = open_vault(Settings(data_dir=service.folder / "kms-data", database_url=url))
+    settings = Settings(data_dir=service.folder / "kms-data", database_url=url)
+    vault = open_vault(settings)
     assert wrong_tables(vault) == []
     material: dict[tuple[str, int], bytes] = {}
     with vault.read() as snapshot:
@@ -128,10 +128,10 @@ def _every_key_is_whole(service: Running, flags: list[str], acknowledged: list[d
                 loaded = snapshot.material(key, version)
                 assert key_type(version.type).load(loaded)
                 material[key.key_id, version.version] = loaded
-        outbox = list(snapshot.connection.execute(select(tables.audit_outbox.c.entry)).scalars())
     for each in acknowledged:
         assert b64(material[each["key_id"], each["version"]]) == each["symmetric_key"]
-    made = [entry for entry in map(json.loads, outbox) if entry["operation"] == "generate_symmetric_key"]
+    of_keys = [entry for entry in log_entries(vault, settings) if entry["operation"] == "generate_symmetric_key"]
+    made = [entry for entry in of_keys if entry["outcome"] == "success"]
     assert len(made) == len(material)  # exactly one audit entry for each version
     vault.engine.dispose()
 

@@ -24,8 +24,8 @@ def _rows(service: Running, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
-def _change(service: Running) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "kms", "vault", "rotate-root-key", "--yes", "--fast"]
+def _change(service: Running, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kms", "vault", "rotate-root-key", "--yes", "--fast", *options]
     environ = {**service.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=service.folder, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -76,3 +76,20 @@ def test_it_goes_on_without_the_command_and_no_use_notices(start: Start) -> None
     assert answer.json["plaintext"] == "AAAA"
     environ = {**service.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "kms", "vault", "verify"], cwd=service.folder, env=environ, check=True)
+
+
+def test_offline_after_the_service_was_killed(start: Start) -> None:
+    service = start("--workers", "1")
+    assert service.curl("POST", "/api/v1/keys", {"key_id": "k"}).status == 201
+    ciphertext = service.curl("POST", "/api/v1/keys/k/encrypt", {"plaintext": "AAAA"}).json["ciphertext"]
+    said, _ = _change(service, "--offline").communicate(timeout=60)
+    assert "runs on this host" in said
+    service.stop(signal.SIGKILL)
+    assert len(_rows(service, "SELECT node_id FROM nodes")) == 1
+    command = _change(service, "--offline")
+    said, _ = command.communicate(timeout=60)
+    assert command.returncode == 0, said
+    again = start("--workers", "1", folder=service.folder, login=False)
+    again.token = service.token
+    answer = again.curl("POST", "/api/v1/keys/k/decrypt", {"ciphertext": ciphertext})
+    assert answer.json["plaintext"] == "AAAA"

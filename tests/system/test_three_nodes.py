@@ -149,7 +149,7 @@ def test_the_integrity_check_is_done_by_one_node(trio: Trio, tmp_path: Path) -> 
 
 
 def stop(trio: Trio) -> Callable[[], None]:
-    pids = [trio.b.process.pid, *trio.b.worker_pids()]
+    pids = trio.b.all_pids()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     return lambda: [os.kill(pid, signal.SIGCONT) for pid in reversed(pids)] and None

@@ -14,7 +14,8 @@ from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import IntegrityFailure, StartError
 from kms.vault.accepting import accept
-from kms.vault.host import EPOCH
+from kms.vault.history import Seen
+from kms.vault.host import _COUNTERS, EPOCH
 from kms.vault.opening import open_vault
 
 
@@ -51,4 +52,25 @@ def test_after_an_acceptance_a_damaged_file_of_the_host_does_no_harm(tmp_path: P
         change.outdated.add("everything")  # whose epoch the database has to store
     assert vault.host.words[EPOCH] < 1 << 63
     vault.require_newest()
+    vault.close()
+
+
+def test_what_another_process_sees_while_the_database_is_accepted_stays_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = open_vault(Settings(data_dir=tmp_path))
+    begin_anew = vault.host.begin_anew
+    word = next(at for at in range(_COUNTERS.start, _COUNTERS.stop) if at != vault.host._own_word())
+    newer: list[Seen] = []
+
+    def another_is_faster(seen: Seen, epoch: int, remembered: tuple[int, tuple[int, ...]]) -> None:
+        newer.append(Seen(seen.counter + 1, 7))  # a change of another node, which follows the acceptance
+        vault.host.words[word] = newer[0].word
+        begin_anew(seen, epoch, remembered)
+
+    monkeypatch.setattr(vault.host, "begin_anew", another_is_faster)
+    accept(vault, "{}")
+    assert vault.host.seen == newer[0]
+    with pytest.raises(IntegrityFailure, match="older than what was seen"):
+        vault.require_newest()
     vault.close()

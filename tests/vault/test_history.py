@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select
 
+from helpers.backups import backup_of, restored
 from helpers.support import new_database
 from kms.config import Settings
 from kms.errors import IntegrityFailure
@@ -196,6 +197,80 @@ def test_two_replicas_that_chose_the_same_timeline(server: Server) -> None:
         commit(first)
 
 
+@pytest.mark.parametrize("looks", [by_a_change, by_its_memory, by_its_file])
+def test_a_former_primary_that_went_on_is_noticed(
+    server: Server, looks: Callable[[Vault], Callable[[], None]]
+) -> None:
+    """Its counter is further than what the node saw on the new primary, and it knows of no failover."""
+    (first,) = server.vaults
+    commit(first)
+    kept = server.kept()
+    server.fail_over(kept)
+    commit(first)
+    look = looks(first)
+    if looks is by_its_memory:
+        look()
+    server.fail_over(kept)
+    server.timeline = 1  # the former primary is back
+    commit(server.node("b"), 9)
+    assert head_of(first).switches == ()
+    before = head_of(first)
+    with pytest.raises(IntegrityFailure, match="it is a former primary"):
+        look()
+    with pytest.raises(IntegrityFailure):
+        commit(first)
+    assert head_of(first) == before
+
+
+def test_a_replica_of_a_former_primary_is_noticed(server: Server) -> None:
+    (first,) = server.vaults
+    kept = server.kept()
+    server.fail_over(kept)
+    commit(first)
+    server.fail_over(kept)
+    server.timeline = 1
+    commit(server.node("b"), 5)
+    server.timeline = 2
+    server.fail_over(server.kept())
+    commit(server.node("c"))
+    with pytest.raises(IntegrityFailure, match="it is a former primary"):
+        commit(first)
+
+
+def test_who_was_away_for_more_failovers_than_are_kept_goes_on(server: Server) -> None:
+    (first,) = server.vaults
+    second = server.node("b")
+    server.fail_over(server.kept())
+    commit(first)  # and so it has seen the first switch
+    for _ in range(20):
+        server.fail_over(server.kept())
+        commit(second, 2)
+    assert first.host.seen.branch not in [switch.branch for switch in head_of(second).switches]
+    commit(first)
+
+
+def test_a_release_that_forgets_the_switches_causes_no_alarm(server: Server) -> None:
+    (first,) = server.vaults
+    second = server.node("b")
+    server.fail_over(server.kept())
+    commit(first)
+    commit(second)
+
+    def without_history(**more: Any) -> None:
+        """As a release from before there was a history writes it."""
+        with second.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+            head = replace(head_of(second), switches=(), history_from=None, **more)
+            connection.execute(tables.head.update().values(sealed=head.sealed(second.derived_keys)))
+
+    without_history(counter=head_of(second).counter + 1)
+    commit(first)
+    without_history(counter=head_of(second).counter + 1)
+    commit(second)
+    for each in (first, second):
+        each.require_newest()
+        commit(each)
+
+
 def test_an_accepted_database_is_trusted_by_all_again(server: Server) -> None:
     (first,) = server.vaults
     second = server.node("b")
@@ -210,6 +285,41 @@ def test_an_accepted_database_is_trusted_by_all_again(server: Server) -> None:
         commit(each)
         each.require_newest()
     assert head_of(first).counter > ACCEPTED_BEYOND
+
+
+def test_a_rollback_that_was_accepted_is_trusted_by_all_again(server: Server, tmp_path: Path) -> None:
+    (first,) = server.vaults
+    second = server.node("b")
+    server.fail_over(server.kept())
+    commit(first)
+    backup = backup_of(first)
+    server.fail_over(server.kept())
+    for each in (first, second):
+        commit(each)
+    for each in (first, second):
+        each.close()
+    server.vaults.clear()
+    url = f"sqlite:///{tmp_path / 'restored.db'}"
+    restored(Settings(data_dir=tmp_path / "a", database_url=url), backup, accepting=True)
+    after = Server(url, tmp_path, vaults=server.vaults)
+    for name in ("b", "a", "b"):
+        commit(after.node(name))
+
+
+def test_an_acceptance_that_a_failover_lost_does_not_lend_its_epochs_to_the_next(server: Server) -> None:
+    (first,) = server.vaults
+    second = server.node("b")
+    commit(first)
+    kept = server.kept()
+    accept(first, "{}")
+    commit(first)
+    lost = head_of(first)
+    second.host.saw(lost.seen)  # as its memory does; that announces no epoch
+    server.fail_over(kept)
+    accept(second, "{}")
+    # What `first` remembers of the lost epochs it would take for what is valid at the same epochs now.
+    assert head_of(second).epoch > lost.epoch
+    assert head_of(second).counter > lost.counter
 
 
 def test_a_cluster_that_was_promoted_before_is_no_failover(server: Server) -> None:

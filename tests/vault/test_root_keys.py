@@ -43,6 +43,11 @@ KEYS = 120
 NOT_SEALED = {"mac", "public_key", "fingerprint", "credential_id", "wrapped", "sealed", "names", "code", "vault_id"}
 
 
+def in_two_minutes() -> datetime:
+    """When the claim of whoever died now is over."""
+    return utc_now() + timedelta(minutes=2)
+
+
 def material(number: int) -> bytes:
     return number.to_bytes(32)
 
@@ -230,8 +235,7 @@ def test_another_process_goes_on_where_one_ended(settings: Settings, vault: Vaul
     other = open_vault(settings)
     seen: list[root_keys.Progress] = []
     assert renewed(other) is None  # the claim of the first is not over yet
-    later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
-    assert root_keys.renew_rows(other, later, lambda: None, progress=seen.append) == root_keys.Left((), 2)
+    assert root_keys.renew_rows(other, in_two_minutes, lambda: None, progress=seen.append) == root_keys.Left((), 2)
     assert seen[-1].done >= KEYS
     root_keys.end(other, other.derived_keys.current, "ended")
     root_keys.end(other, other.derived_keys.current, "ended twice")
@@ -262,17 +266,15 @@ def test_what_is_replaced_meanwhile_is_renewed_too(settings: Settings, vault: Va
 def test_who_is_late_does_not_end_the_next_change(settings: Settings, vault: Vault) -> None:
     late = open_vault(settings, Unsealed(vault.derived_keys.keyset))
     begun(settings, vault)
-    later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
 
     def others_end_it_and_begin_the_next() -> None:
         if vault.derived_keys.current == 2:
-            assert root_keys.renew_rows(vault, later, lambda: None) == root_keys.Left((), 2)
+            assert root_keys.renew_rows(vault, in_two_minutes, lambda: None) == root_keys.Left((), 2)
             root_keys.end(vault, 2, "ended")
             begun(settings, vault)
 
-    left = root_keys.renew_rows(late, utc_now, others_end_it_and_begin_the_next)
-    assert left == root_keys.Left((), 2)  # it has not learned of the next one
-    root_keys.end(late, left.number, "ended too late")
+    assert root_keys.renew_rows(late, utc_now, others_end_it_and_begin_the_next) is None  # the next one is under way
+    root_keys.end(late, 2, "ended too late")
     assert vault.derived_keys.keyset.root_keys.keys() == {2, 3}
     vault.engine.dispose()
     again = open_vault(settings)
@@ -347,8 +349,7 @@ def test_offline_the_new_root_key_is_not_in_the_database(settings: Settings, vau
     stranger.engine.dispose()
     vault.engine.dispose()
     again = open_vault(settings)  # as after a crash
-    later = lambda: utc_now() + timedelta(minutes=2)  # noqa: E731
-    assert root_keys.renew_rows(again, later, lambda: None) == root_keys.Left((), 2)
+    assert root_keys.renew_rows(again, in_two_minutes, lambda: None) == root_keys.Left((), 2)
     root_keys.end(again, again.derived_keys.current, "ended")
     everything_opens(again)
     again.close()
@@ -450,3 +451,53 @@ def test_the_row_of_a_new_root_key_is_sealed_under_the_one_before(settings: Sett
         (row,) = snapshot.select(NewRootKey)
     assert number_of_sealed(row.wrapped) == 1
     root_keys.end(vault, vault.derived_keys.current, "ended")
+
+
+def test_a_forged_row_that_says_it_is_under_the_new_root_key_is_named(settings: Settings, vault: Vault) -> None:
+    begun(settings, vault)
+    forged = (2).to_bytes(4) + bytes(32)
+    with vault.engine.begin() as connection:
+        connection.execute(tables.clients.update().values(status="disabled", mac=forged))  # a table of one row
+        connection.execute(tables.keys.update().where(tables.keys.c.key_id == "k5").values(mac=forged))
+    left = renewed(vault)
+    assert left is not None
+    assert left.rows == tuple(altered_rows(vault))
+    assert left.rows[0] == "clients user1"
+    assert len(left.rows) == 2
+
+
+def test_a_row_that_is_damaged_after_it_was_renewed_keeps_the_old_root_key(settings: Settings, vault: Vault) -> None:
+    begun(settings, vault)
+    assert renewed(vault) == root_keys.Left((), 2)
+    with vault.engine.begin() as connection:
+        connection.execute(tables.clients.update().values(status="disabled"))
+    again = root_keys.renew_rows(vault, in_two_minutes, lambda: None)  # by who goes on where this one died now
+    assert again == root_keys.Left(("clients user1",), 2)
+
+
+def test_who_goes_on_names_what_the_one_before_has_left(
+    settings: Settings, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(root_keys, "_KEEP_SECONDS", -1.0)
+    with vault.engine.begin() as connection:
+        connection.execute(tables.clients.update().values(status="disabled"))
+    begun(settings, vault)
+    seen: list[root_keys.Progress] = []
+    assert renewed(vault, progress=seen.append, is_stopping=lambda: seen[-1].done > 200) is None  # in key_versions
+    assert claims.look(vault, root_keys.TASK).position.startswith("2 clients ")
+    assert root_keys.renew_rows(vault, in_two_minutes, lambda: None) == root_keys.Left(("clients user1",), 2)
+
+
+def test_who_slept_through_a_whole_change_takes_nothing_for_altered(settings: Settings, vault: Vault) -> None:
+    asleep = open_vault(settings, Unsealed(vault.derived_keys.keyset))
+    begun(settings, vault)
+
+    def others_change_it_twice() -> None:
+        if vault.derived_keys.current == 2:
+            assert root_keys.renew_rows(vault, in_two_minutes, lambda: None) == root_keys.Left((), 2)
+            root_keys.end(vault, 2, "ended")
+            changed(settings, vault)
+
+    with pytest.raises(Unavailable, match="Restart"):
+        root_keys.renew_rows(asleep, utc_now, others_change_it_twice)
+    asleep.close()

@@ -22,7 +22,7 @@ from sqlalchemy import event, insert, select
 from structlog.testing import capture_logs
 
 from helpers.running import wait_until
-from helpers.support import World, make_key, make_version
+from helpers.support import Template, World, make_key, make_version
 from kms.access import clients
 from kms.access.model import Client, ClientStatus, Role, Token
 from kms.config import Settings
@@ -30,6 +30,7 @@ from kms.crypto.keytype import KeyType
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.errors import AlreadyExists, Conflict, Unavailable
 from kms.keys.model import KeyState, KeyVersion
+from kms.operations import Service
 from kms.vault import queue, tables
 from kms.vault.checking import wrong_tables
 from kms.vault.head import Head
@@ -361,13 +362,19 @@ def test_ten_thousand_versions_of_one_key_are_rows_like_any_other(tmp_path: Path
     opened.engine.dispose()
 
 
-def test_a_full_disk_is_named_once_and_nothing_is_changed(world: World) -> None:
-    user, engine = world.user("user1"), world.service.vault.engine
+def test_a_full_disk_is_named_once_and_nothing_is_changed(template: Template, settings: Settings) -> None:
+    template.open(settings).close()
+    opened, is_full = open_vault(settings, create=False), threading.Event()
+    engine = opened.engine
 
     def limit(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA max_page_count=1")  # no more than there are
+        if is_full.is_set():
+            connection.execute("PRAGMA max_page_count=1")  # no more than there are
 
-    event.listen(engine, "connect", limit)
+    event.listen(engine, "connect", limit)  # before a thread connects that would go through the listeners meanwhile
+    service = Service(settings, opened)
+    user = World.of(service).user("user1")
+    is_full.set()
     engine.dispose()
     with capture_logs() as logged:
         answers = [user.post("/api/v1/keys", {"description": "x" * 1000}) for _ in range(30)]
@@ -377,6 +384,7 @@ def test_a_full_disk_is_named_once_and_nothing_is_changed(world: World) -> None:
     assert [line["log_level"] for line in logged if "DISK" in line["event"]] == ["warning"]
     made = [answer for answer in answers if answer.status_code == 201]
     assert len(user.get("/api/v1/keys").json["items"]) == len(made)
-    event.remove(engine, "connect", limit)
+    is_full.clear()
     engine.dispose()
     assert user.post("/api/v1/keys", {}).status_code == 201
+    service.close()

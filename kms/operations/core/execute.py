@@ -10,10 +10,11 @@ from typing import Any
 
 from kms.access import policy
 from kms.access.ratelimit import identity
-from kms.errors import InternalError, KeyRevoked, Refusal
+from kms.errors import InternalError, KeyRevoked, Refusal, Unavailable
 from kms.operations.core.declare import BatchItems, BatchResults, Operation, Request
 from kms.operations.core.key_access import authorized_key_cached
 from kms.operations.core.service import Call, Service
+from kms.vault import sentences
 
 
 def execute_operation(
@@ -44,6 +45,8 @@ def execute_operation(
     except Refusal as refusal:
         if isinstance(refusal, KeyRevoked):
             _tell_of_revoked(service, operation, call)
+        if call.recorded and isinstance(refusal, Unavailable):  # by what is read after the change, to be shown
+            raise Unavailable(sentences.CHANGED, retry_after=1) from None
         service.record(call, refusal)
         raise
     except Exception:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import structlog
 
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.operations.core.service import Service, new_request_id
 from kms.pacing import Pace
-from kms.vault import claims, root_keys
+from kms.vault import root_keys
 
 _SHARE = 10  # it works a tenth of the time, so that it does not slow down the use of keys
-_AGAIN_AFTER = timedelta(minutes=10)
 
 
 def go_on_with_root_key(service: Service, is_stopping: Callable[[], bool]) -> None:
@@ -31,7 +29,7 @@ def go_on_with_root_key(service: Service, is_stopping: Callable[[], bool]) -> No
             "see `python -m kms vault rotate-root-key`",
             rows=len(left.rows),
         )
-        claims.keep(vault, root_keys.TASK, service.clock() + _AGAIN_AFTER)
+        root_keys.put_off(vault, service.clock())
         return
     at = timestamp(service.clock())
     target = f"root key {keyset.oldest}"

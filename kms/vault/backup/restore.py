@@ -187,11 +187,16 @@ def _tables_of(head: Head) -> set[str]:
 
 
 def _moved(head: Head, verdict: Verdict, seen: int, epoch_seen: int) -> Head:
-    """`head` as it is to be committed: after a rollback so far ahead that every node notices, as `accept` does."""
+    """`head` as it is to be committed: after a rollback so far ahead that every node notices, as `accept` does.
+
+    Its history is not that of the nodes which saw what is lost, so it begins anew.
+    """
     if not verdict.is_rollback:
         return head
     return replace(
         head,
         counter=max(head.counter, seen, verdict.newest_counter) + ACCEPTED_BEYOND,
         epoch=max(head.epoch, epoch_seen, verdict.newest_epoch) + ACCEPTED_BEYOND,
+        switches=(),
+        history_from=None,
     )
