@@ -43,6 +43,7 @@ MOST_AT_ONCE = 20_000
 _MOST_SPOOL_BYTES = 8 << 20
 _STAGING = "staging"
 CHECKPOINT = "checkpoint"
+KEY = "audit-key"  # beside it, for whoever has a copy
 _LOG = structlog.get_logger()
 
 
@@ -85,7 +86,7 @@ class Sequencer:
             return self._fold()
 
     def _fold(self) -> int:
-        published = self._published_content()  # before the database is read: what is published later is not newer
+        published = self._content(CHECKPOINT)  # before the database is read: what is published later is not newer
         with self.vault.read() as snapshot:
             if any(each.revision < FIRST_REVISION for each in self.vault.nodes.all(snapshot)):
                 return 0
@@ -122,9 +123,9 @@ class Sequencer:
         self._forget_spools(spools, {})
         return len(lines)
 
-    def _published_content(self) -> bytes | None:
+    def _content(self, name: str) -> bytes | None:
         try:
-            return (self.directory / CHECKPOINT).read_bytes()
+            return (self.directory / name).read_bytes()
         except FileNotFoundError:
             return None
 
@@ -242,9 +243,12 @@ class Sequencer:
 
     def _publish(self, log: AuditLog, signer: Ed25519Signer) -> None:
         """Sign the checkpoint of `log`, unless that or a later one is there."""
-        published = self._published_content()
+        published = self._content(CHECKPOINT)
         if published is not None and open_checkpoint(published, signer.key).checkpoint.size >= log.size:
             return
+        key = f"{signer.key}\n".encode()
+        if published is None or self._content(KEY) != key:
+            self._write(KEY, key)
         note = signed(Checkpoint(log.origin, log.size, log.root).text, signer)
         with appearing(self.directory / CHECKPOINT, replace=True) as file:
             file.write(bytes(note))
