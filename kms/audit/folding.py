@@ -17,6 +17,7 @@ from typing import BinaryIO
 import structlog
 
 from kms.audit.sequencer import MOST_AT_ONCE, Sequencer
+from kms.audit.witnesses import Witnesses, witnesses_of
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.errors import Refusal, StartError
@@ -39,6 +40,7 @@ class Folder:
 
     def __init__(self, vault: Vault, settings: Settings, clock: Clock = utc_now) -> None:
         self._sequencer = Sequencer(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_origin, clock)
+        self._witnesses = Witnesses(settings.audit_log_dir, witnesses_of(settings))
         self._lock = settings.run_dir / "folding"
         self._held: BinaryIO | None = None
         self._failing = ""
@@ -57,6 +59,10 @@ class Folder:
         else:
             self._note("")
 
+    def close(self) -> None:
+        """Ask no witness any more."""
+        self._witnesses.stop()
+
     def _is_the_one(self) -> bool:
         if self._held is None:
             private_directory(self._lock.parent)
@@ -67,6 +73,7 @@ class Folder:
                 lock.close()
                 return False
             self._held = lock
+            self._witnesses.start()
         return True
 
     def _note(self, reason: str) -> None:

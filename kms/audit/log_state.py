@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kms.audit import keys
 from kms.audit.checkpoint import Checkpoint
+from kms.audit.exclusive import STAGING
 from kms.audit.note import Ed25519Key, signed
 from kms.vault.folded import audit_log
 from kms.vault.store import Vault
@@ -25,7 +26,7 @@ def key_and_state(vault: Vault, directory: Path, origin: str) -> tuple[Ed25519Ke
     if not log.size:
         return signer.key, []
     for _ in range(_ATTEMPTS):
-        if not log.staged or not (directory / "staging" / log.staged).exists():
+        if not log.staged or not (directory / STAGING / log.staged).exists():
             break
         time.sleep(_PAUSE_SECONDS)
     return signer.key, [bytes(signed(Checkpoint(log.origin, log.size, log.root).text, signer))]

@@ -15,10 +15,10 @@ from kms.audit.checkpoint import Checkpoint
 from kms.audit.looking_up import number_of
 from kms.audit.note import Note
 from kms.audit.proof import TlogProof, proof_of
-from kms.audit.sequencer import CHECKPOINT
 from kms.audit.spool import ALLOCATED_AT_ONCE, sizes
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified, leaf_hash
+from kms.audit.witnesses import CHECKPOINT, COSIGNED
 from kms.errors import NotFound, Unavailable
 from kms.vault import tables
 from kms.vault.folded import audit_log
@@ -56,16 +56,26 @@ class Receipts:
             try:
                 number = number_of(tiles, size, leaf)
                 if number is not None:
-                    return proof_of(number, tiles.at(size), note)
+                    return self._proof(number, note, tiles)
             except Unverified:
                 raise Unavailable(_UNREADABLE) from None
         if self._may_wait(leaf, size) or self._published() != note:
             raise Unavailable(_WAITING, retry_after=1)
         raise NotFound("No entry of the audit log has this leaf hash.")
 
+    def _proof(self, number: int, note: Note, tiles: Tiles) -> TlogProof:
+        """The proof for that entry, in the newest checkpoint that witnesses have cosigned if it covers the entry."""
+        cosigned = self._note(COSIGNED)
+        if cosigned is not None and number < Checkpoint.parse(cosigned.text).size:
+            note = cosigned
+        return proof_of(number, tiles.at(Checkpoint.parse(note.text).size), note)
+
     def _published(self) -> Note | None:
+        return self._note(CHECKPOINT)
+
+    def _note(self, name: str) -> Note | None:
         try:
-            return Note.parse((self.directory / CHECKPOINT).read_bytes())
+            return Note.parse((self.directory / name).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, Unverified):

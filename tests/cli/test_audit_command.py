@@ -178,7 +178,7 @@ def test_the_log_of_the_host_is_compared_with_the_database(
     (told,) = kms("audit", "verify", "--data-dir", str(tmp_path / "data"))
     assert "are as its checkpoint says" in told
     assert (
-        f'"number":0,"entry":{{"v":1'
+        '"number":0,"entry":{"v":1'
         in CliRunner().invoke(main, ["audit", "export", "--data-dir", str(tmp_path / "data"), "--last", "0"]).stdout
     )
 

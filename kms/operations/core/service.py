@@ -208,6 +208,7 @@ class Service:
         self.write_at_the_end()
         self._is_closed = True
         self.deliveries.stop()
+        self.folder.close()
         self.memory.stop()
         self.key_pool.close()
         self.spool.close()
