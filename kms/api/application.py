@@ -46,7 +46,7 @@ from kms.operations import (
 from kms.operations.accounts.sessions import TokenRequest
 from kms.operations.keys.public_keys import verification_keys
 from kms.operations.system.checking import checked_state
-from kms.operations.system.readiness import CONDITIONS, require_ready
+from kms.operations.system.readiness import CONDITIONS, audit_log_state, require_ready
 
 _NOTHING_HERE = "There is nothing at this path. What there is stands at /docs, and for programs at /openapi.json."
 
@@ -247,7 +247,11 @@ class FlaskHooks:
         require_ready(self.service)
         details = ""
         if "verbose" in request.args:
-            details = "".join(f"{name}: ok\n" for name, _ in CONDITIONS) + checked_state(self.service)
+            details = (
+                "".join(f"{name}: ok\n" for name, _ in CONDITIONS)
+                + checked_state(self.service)
+                + audit_log_state(self.service)
+            )
         return Response(f"ok\n{details}", content_type="text/plain")
 
     def jwks(self) -> Response:

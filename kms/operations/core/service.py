@@ -25,6 +25,7 @@ from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.folding import Folder
 from kms.audit.keys import spool_key
+from kms.audit.log_state import RememberedLogState
 from kms.audit.receipts import Receipts
 from kms.audit.spool import Spool
 from kms.audit.tree import leaf_hash
@@ -154,6 +155,7 @@ class Service:
             lost=self.metrics.spools_lost.inc,
             stalled=self.happenings.stalled,
         )
+        self.audit_state = RememberedLogState(vault, settings.spool_dir)
         self.receipts = Receipts(vault, settings.audit_log_dir, settings.spool_dir)
         self.folder = Folder(vault, settings, clock)
         self._is_closed = False
