@@ -247,11 +247,8 @@ class FlaskHooks:
         require_ready(self.service)
         details = ""
         if "verbose" in request.args:
-            details = (
-                "".join(f"{name}: ok\n" for name, _ in CONDITIONS)
-                + checked_state(self.service)
-                + audit_log_state(self.service)
-            )
+            details = "".join(f"{name}: ok\n" for name, _ in CONDITIONS)
+            details += checked_state(self.service) + audit_log_state(self.service)
         return Response(f"ok\n{details}", content_type="text/plain")
 
     def jwks(self) -> Response:
