@@ -109,8 +109,9 @@ _CHOSEN = (
     ),
     _group(
         "Look after the service",
-        "For administrators and auditors.",
-        "get_status audit_entries audit_checkpoint audit_tile audit_proof metrics",
+        "For administrators and auditors; the inventory shows others the keys that they may see.",
+        "get_status get_inventory list_inventory get_blast_radius audit_entries audit_checkpoint audit_tile "
+        "audit_proof metrics",
     ),
     _group(
         "Sessions",

@@ -29,7 +29,7 @@ _LOG = structlog.get_logger()
 
 _Leaf = tuple[int, int, int]
 _Posting = tuple[int, int, int, bytes]
-_Span = tuple[int, str, str]
+_Span = tuple[int, str, str, bytes]
 
 
 class Index:
@@ -103,7 +103,7 @@ class Index:
         postings.sort()
         database.executemany("INSERT OR IGNORE INTO leaves VALUES (?, ?, ?)", leaves)
         database.executemany("INSERT OR REPLACE INTO postings VALUES (?, ?, ?, ?)", postings)
-        database.executemany("INSERT OR REPLACE INTO spans VALUES (?, ?, ?)", spans)
+        database.executemany("INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?)", spans)
 
     def leaves_of(self, index: int, size: int) -> list[_Leaf]:
         """The rows that the tree of `size` entries gives for the leaf hashes of bundle `index`. Raises Unverified."""
@@ -115,7 +115,16 @@ class Index:
         """The rows that the first `width` entries of a bundle give. Raises Unverified."""
         part, bundle = divmod(index, PART_BUNDLES)
         found = postings_of(self.tiles.bundle(index, size)[:width])
-        return [(part, term, bundle, places) for term, places in found.places], (index, found.earliest, found.latest)
+        postings = [(part, term, bundle, places) for term, places in found.places]
+        return postings, (index, found.earliest, found.latest, found.requests)
+
+    def discard(self) -> None:
+        """Remove the file, so that the next `catch_up` makes it anew. Raises OSError."""
+        self.file.discard()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
 
     def reading(self) -> AbstractContextManager[sqlite3.Connection]:
         """One state of the file, for the search. Raises IndexUnusable."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator
-from hashlib import blake2b
-from secrets import token_bytes
 
 from kms.audit.index import PART_BUNDLES, Index
 from kms.audit.index_file import IndexState, state_in
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, width_in
 from kms.audit.tree import Unverified, root_at
 
-_Row = tuple[int, str, object]
-"""The bundle that a row is about, its table, and what stands in it."""
+_IN_PART = (
+    "SELECT part * 256 + place / 256, 'leaf', prefix, place FROM leaves WHERE part = ?1",
+    "SELECT part * 256 + bundle, 'places', term, places FROM postings WHERE part = ?1",
+    "SELECT bundle, 'span', earliest, latest, requests FROM spans WHERE bundle BETWEEN ?1 * 256 AND ?1 * 256 + 255",
+)
+_BEYOND = (
+    "SELECT count(*) FROM leaves WHERE part NOT BETWEEN ? AND ?",
+    "SELECT count(*) FROM postings WHERE part NOT BETWEEN ? AND ?",
+    "SELECT count(*) FROM spans WHERE bundle / 256 NOT BETWEEN ? AND ? OR bundle < 0",
+)
+
+_Row = tuple[object, ...]
+"""The number of a bundle, a word for the table, and what stands there."""
 
 
 def check(index: Index, size: int) -> str | None:
@@ -23,24 +30,25 @@ def check(index: Index, size: int) -> str | None:
     None where nothing is. Entries that are not indexed yet are no fault. Raises IndexUnusable, and Unverified where
     the tiles cannot be read.
     """
-    key = token_bytes(32)
-    sums: Counter[int] = Counter()  # by bundle: what it has to have, less what it has
-
-    def value(row: _Row) -> int:
-        return int.from_bytes(blake2b(repr(row).encode(), key=key, digest_size=16).digest(), "big")
-
     with index.reading() as database:
         state = state_in(database)
         if not _is_of_this_log(index, state, size):
             return f"The index is not of this log, or of one that is longer: it has {state.size} entries."
-        for row in _wanted(index, state, size):
-            sums[row[0]] += value(row)
-        for row in _found(database):
-            sums[row[0]] -= value(row)
-    wrong = min((bundle for bundle, rest in sums.items() if rest), default=None)
-    if wrong is None:
-        return None
-    first = max(wrong, 0) * TILE_WIDTH
+        first, end = state.begin // TILE_WIDTH, -(-state.size // TILE_WIDTH)
+        parts = range(first // PART_BUNDLES, -(-end // PART_BUNDLES))
+        for part in parts:
+            bundles = range(max(part * PART_BUNDLES, first), min((part + 1) * PART_BUNDLES, end))
+            wrong = _wanted(index, bundles, state, size) ^ _found(database, part)
+            if wrong:
+                return _sentence(min(row[0] if isinstance(row[0], int) else bundles.start for row in wrong))
+        for statement in _BEYOND:
+            if database.execute(statement, (parts.start, parts.stop - 1)).fetchone() != (0,):
+                return "The index says something of entries that the log does not have."
+    return None
+
+
+def _sentence(bundle: int) -> str:
+    first = bundle * TILE_WIDTH
     return f"The index does not say what the tiles say of the entries {first} to {first + TILE_WIDTH - 1}."
 
 
@@ -51,29 +59,16 @@ def _is_of_this_log(index: Index, state: IndexState, size: int) -> bool:
         return False
 
 
-def _wanted(index: Index, state: IndexState, size: int) -> Iterator[_Row]:
-    for bundle in range(state.begin // TILE_WIDTH, -(-state.size // TILE_WIDTH)):
+def _wanted(index: Index, bundles: range, state: IndexState, size: int) -> set[_Row]:
+    rows: set[_Row] = set()
+    for bundle in bundles:
         width = width_in(ENTRIES, bundle, state.size)
-        for leaf in index.leaves_of(bundle, size)[:width]:
-            yield bundle, "leaves", leaf
+        rows.update((bundle, "leaf", prefix, place) for _, prefix, place in index.leaves_of(bundle, size)[:width])
         postings, span = index.postings_of(bundle, size, width)
-        for posting in postings:
-            yield bundle, "postings", posting
-        yield bundle, "spans", span
+        rows.update((bundle, "places", term, places) for _, term, _, places in postings)
+        rows.add((bundle, "span", *span[1:]))
+    return rows
 
 
-def _found(database: sqlite3.Connection) -> Iterator[_Row]:
-    for leaf in database.execute("SELECT part, prefix, place FROM leaves"):
-        yield _bundle(leaf[0], _number(leaf[2]) // TILE_WIDTH), "leaves", leaf
-    for posting in database.execute("SELECT part, term, bundle, places FROM postings"):
-        yield _bundle(posting[0], posting[2]), "postings", posting
-    for span in database.execute("SELECT bundle, earliest, latest FROM spans"):
-        yield _number(span[0]), "spans", span
-
-
-def _bundle(part: object, bundle: object) -> int:
-    return _number(part) * PART_BUNDLES + _number(bundle)
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else -1
+def _found(database: sqlite3.Connection, part: int) -> set[_Row]:
+    return {row for statement in _IN_PART for row in database.execute(statement, (part,))}

@@ -38,12 +38,19 @@ _SCHEMA = (
     " WITHOUT ROWID",
     "CREATE TABLE postings"
     " (part INTEGER, term INTEGER, bundle INTEGER, places BLOB, PRIMARY KEY (part, term, bundle)) WITHOUT ROWID",
-    "CREATE TABLE spans (bundle INTEGER PRIMARY KEY, earliest TEXT, latest TEXT)",
+    "CREATE TABLE spans (bundle INTEGER PRIMARY KEY, earliest TEXT, latest TEXT, requests BLOB)",
 )
 
 
 class IndexUnusable(Exception):
     """The index is missing, damaged or busy. Whoever folds makes it anew. The message is a sentence for people."""
+
+
+class IndexMissing(IndexUnusable):
+    """There is no index, or none yet."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no index of the audit log yet: it is being made.")
 
 
 class IndexState(NamedTuple):
@@ -86,20 +93,23 @@ class IndexFile:
 
         A damaged file is removed, where that can be done, so that it is made anew.
         """
+        read = _identity(self.path)
         try:
             uri = f"{self.path.absolute().as_uri()}?mode=rw"
             with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None)) as database:
                 database.execute("PRAGMA query_only = 1")
+                if _format_of(database) == 0:
+                    raise IndexMissing
                 _require_format(database)
                 database.execute("BEGIN")
                 yield database
         except sqlite3.DatabaseError as error:
-            if not self.path.exists():
-                raise IndexUnusable("There is no index of the audit log yet: it is being made.") from None
+            if read is None:
+                raise IndexMissing from None
             if _is_no_damage(error):
                 raise _unusable(error) from error
             with suppress(OSError):
-                self.discard()
+                self._discard(read)
             raise IndexUnusable("The index of the audit log is damaged: it is being made anew.") from error
 
     def changed(self, act: Callable[[sqlite3.Connection], T]) -> T:
@@ -134,8 +144,12 @@ class IndexFile:
 
     def discard(self) -> None:
         """Remove the file, so that it is made anew. Raises OSError."""
+        self._discard(None)
+
+    def _discard(self, read: tuple[int, int] | None) -> None:
         with self._locked():
-            self._remove()
+            if read in (None, _identity(self.path)):  # and not one that was made meanwhile
+                self._remove()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -157,7 +171,7 @@ class IndexFile:
 
     def _open(self) -> sqlite3.Connection:
         if self._writer is not None:
-            if self.path.exists() and _identity(self.path) == self._opened:
+            if _identity(self.path) == self._opened:
                 return self._writer
             self.close()  # somebody else found it damaged
         os.close(_private(str(self.path), os.O_RDWR | os.O_CREAT))
@@ -167,7 +181,7 @@ class IndexFile:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")  # after a power cut the file is older, but not torn
         database.execute("PRAGMA cache_size = -32768")  # holds what is written of one part
-        if database.execute("PRAGMA user_version").fetchone() == (0,):
+        if _format_of(database) == 0:
             _fill(database)
         _require_format(database)
         return database
@@ -186,8 +200,11 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
     return status.st_dev, status.st_ino
 
 
@@ -200,6 +217,10 @@ def _unusable(error: sqlite3.DatabaseError) -> IndexUnusable:
 
 
 def _require_format(database: sqlite3.Connection) -> None:
-    found = database.execute("PRAGMA user_version").fetchone()
-    if found != (FORMAT,):
-        raise damaged(f"it has format {found[0]}")
+    if (found := _format_of(database)) != FORMAT:
+        raise damaged(f"it has format {found}")
+
+
+def _format_of(database: sqlite3.Connection) -> int:
+    """0 for a file that is empty."""
+    return int(database.execute("PRAGMA user_version").fetchone()[0])

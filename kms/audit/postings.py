@@ -14,14 +14,21 @@ from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
 
 from kms.audit.entry import SUCCESS, AuditEntry
+from kms.audit.index_file import damaged
 from kms.audit.tiles import TILE_WIDTH
 
 _MOST_LISTED = 31
+_MARK_BYTES = 3
+_NO_REQUEST = bytes(_MARK_BYTES)
 _BITMAP_BYTES = TILE_WIDTH // 8
+REFUSED = 0
+"""The term of every outcome that is not a success. No value shares it, so that places can be ruled out by it."""
+
 EVERY_PLACE = (1 << TILE_WIDTH) - 1
 
 
@@ -33,28 +40,29 @@ class Kind(StrEnum):
     VERSION = "v"
     OPERATION = "o"
     OUTCOME = "r"  # of those that are not a success
-    REFUSED = "R"  # every outcome that is not a success
     TARGET = "t"
     SESSION = "s"
     CREDENTIAL = "a"
 
 
 @lru_cache(1 << 16)
-def term(kind: Kind, value: str = "") -> int:
-    """The term of a value, a signed integer of 64 bits."""
+def term(kind: Kind, value: str) -> int:
+    """The term of a value, a signed integer of 64 bits, and never `REFUSED`."""
     hashed = blake2b(kind.encode() + value.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(hashed, "big", signed=True)
+    return int.from_bytes(hashed, "big", signed=True) or 1
 
 
 class Postings(NamedTuple):
-    """What the index keeps of a bundle: its terms with their places, and its smallest and largest time.
+    """What the index keeps of a bundle: its terms with their places, its smallest and largest time, its requests.
 
-    Both times are empty where no entry can be read.
+    Both times are empty where no entry can be read. A request has hardly more than one entry, and so no term, but
+    three bytes of a checksum at the place of its entry.
     """
 
     places: list[tuple[int, bytes]]
     earliest: str
     latest: str
+    requests: bytes
 
 
 def postings_of(entries: Iterable[bytes]) -> Postings:
@@ -62,12 +70,14 @@ def postings_of(entries: Iterable[bytes]) -> Postings:
     members: tuple[defaultdict[str | int | None, bytearray], ...] = tuple(defaultdict(bytearray) for _ in _MEMBERS)
     clients, keys, versions, operations, outcomes, targets, sessions, credentials = members
     refused = bytearray()
-    times = []
+    times, requests = [], []
     for place, line in enumerate(entries):
         try:
             entry = _decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
+            requests.append(_NO_REQUEST)
             continue
+        requests.append(_mark(entry.request_id))
         times.append(entry.time)
         clients[entry.client_id].append(place)
         keys[entry.key_id].append(place)
@@ -81,15 +91,13 @@ def postings_of(entries: Iterable[bytes]) -> Postings:
         sessions[entry.session].append(place)
         if entry.credential is not None:
             credentials[entry.credential].append(place)
-    found = [
-        (term(kind, str(value)), _packed(places))
-        for kind, values in zip(_MEMBERS, members, strict=True)
-        for value, places in values.items()
-        if value is not None
-    ]
-    if refused:
-        found.append((term(Kind.REFUSED), _packed(refused)))
-    return Postings(found, min(times, default=""), max(times, default=""))
+    found: dict[int, bytearray] = {REFUSED: refused} if refused else {}
+    for kind, values in zip(_MEMBERS, members, strict=True):
+        for value, places in values.items():
+            if value is not None:
+                found.setdefault(term(kind, str(value)), bytearray()).extend(places)
+    packed = [(each, _packed(places)) for each, places in found.items()]
+    return Postings(packed, min(times, default=""), max(times, default=""), b"".join(requests))
 
 
 def entry_in(line: bytes) -> AuditEntry | None:
@@ -100,16 +108,33 @@ def entry_in(line: bytes) -> AuditEntry | None:
         return None
 
 
+def _mark(request_id: str) -> bytes:
+    return crc32(request_id.encode()).to_bytes(4, "big")[:_MARK_BYTES]
+
+
+def places_of_request(requests: object, request_id: str) -> int:
+    """The places at which a bundle may have entries of a request, as bits. Raises sqlite3.DatabaseError."""
+    if not isinstance(requests, bytes) or len(requests) > TILE_WIDTH * _MARK_BYTES:
+        raise damaged("these are no requests of a bundle")
+    mark, bits = _mark(request_id), 0
+    at = requests.find(mark)
+    while at >= 0:
+        if at % _MARK_BYTES == 0:
+            bits |= 1 << at // _MARK_BYTES
+        at = requests.find(mark, at + 1)
+    return bits
+
+
 def _packed(places: Sequence[int]) -> bytes:
     if len(places) <= _MOST_LISTED:
         return bytes(places)
-    return sum(1 << place for place in places).to_bytes(_BITMAP_BYTES, "little")
+    return sum(1 << place for place in set(places)).to_bytes(_BITMAP_BYTES, "little")
 
 
 def bits_of(packed: object) -> int:
-    """The places as the bits of an integer. Raises ValueError for what is no places."""
+    """The places as the bits of an integer. Raises sqlite3.DatabaseError for what is none."""
     if not isinstance(packed, bytes) or not 0 < len(packed) <= _BITMAP_BYTES:
-        raise ValueError("these are no places in a bundle")
+        raise damaged("these are no places in a bundle")
     if len(packed) == _BITMAP_BYTES:
         return int.from_bytes(packed, "little")
     bits = 0

@@ -83,6 +83,6 @@ class TlogProof:
 
 
 def proof_of(index: int, subtree: Subtree, checkpoint: Note, extra: bytes | None = None) -> TlogProof:
-    """Make the proof for entry `index` in the tree of `checkpoint`. Raises ValueError if that does not have it."""
+    """Make the proof for entry `index` in the tree of `checkpoint`. Raises ValueError if there is no such entry."""
     size = Checkpoint.parse(checkpoint.text).size
     return TlogProof(index, tuple(inclusion_proof(index, size, subtree)), checkpoint, extra)

@@ -4,28 +4,37 @@ what a session did, and what a client did for the first time."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kms.audit.entry import SUCCESS, AuditEntry
 from kms.audit.index import Index
+from kms.audit.places import Places, looking
 from kms.audit.search import FoundEntry, Query, Span, Walk
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The log to ask: its index, and the size of its tree."""
+    """The log to ask: its index as it is now, and the size of its tree."""
 
-    index: Index
+    places: Places
     size: int
 
     def oldest_first(self, query: Query) -> Iterator[FoundEntry]:
         """All entries that meet `query`. Raises IndexUnusable, and Unverified where a bundle cannot be read."""
-        return iter(Walk(self.index, query, self.size, Span(0, self.size, oldest_first=True)))
+        return iter(Walk(self.places, query, self.size, Span(0, self.size, oldest_first=True)))
 
     def newest_first(self, query: Query) -> Iterator[FoundEntry]:
         """All entries that meet `query`, the newest first. Raises as `oldest_first`."""
-        return iter(Walk(self.index, query, self.size, Span(0, self.size, oldest_first=False)))
+        return iter(Walk(self.places, query, self.size, Span(0, self.size, oldest_first=False)))
+
+
+@contextmanager
+def asking(index: Index, size: int) -> Iterator[Log]:
+    """The log of `size` entries, to ask it. Raises IndexUnusable, also for what is wrong where it is asked."""
+    with looking(index) as places:
+        yield Log(places, size)
 
 
 class UserOf(NamedTuple):

@@ -6,19 +6,17 @@ Entries come in the order of the log, which is nearly that of their times: each 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-import msgspec
-
+from kms.audit import postings
 from kms.audit.entry import SUCCESS, AuditEntry
 from kms.audit.index import PART_BUNDLES, Index
-from kms.audit.index_file import IndexState, IndexUnusable, damaged, state_in
-from kms.audit.postings import EVERY_PLACE, Kind, bits_of, entry_in, term
+from kms.audit.index_file import IndexUnusable, damaged
+from kms.audit.places import Places, looking
+from kms.audit.postings import EVERY_PLACE, Kind, entry_in, places_of_request, term
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMalformed, entries_of
 
 REFUSED = "refused"
@@ -83,15 +81,10 @@ class Query:
             tuple(term(kind, str(value)) for kind, value in kinds) for kinds in one_of if kinds[0][1] is not None
         ]
         if self.outcome == REFUSED:
-            found.insert(0, (term(Kind.REFUSED),))
+            found.insert(0, (postings.REFUSED,))
         elif self.outcome not in (None, SUCCESS):
             found.insert(0, (term(Kind.OUTCOME, str(self.outcome)),))
         return found
-
-    @property
-    def fragment(self) -> bytes:
-        """What stands in the line of every entry that meets the query and has no term of its own; or nothing."""
-        return msgspec.json.encode(self.request_id) if self.request_id is not None else b""
 
 
 class FoundEntry(NamedTuple):
@@ -147,11 +140,12 @@ def search(
     """
     entries: list[FoundEntry] = []
     span = Span(cursor or 0, size, True) if oldest_first else Span(0, size if cursor is None else cursor, False)
-    walk = Walk(index, query, size, span, most_bundles)
-    for found in walk:
-        entries.append(found)
-        if len(entries) >= limit:
-            return Found(entries, found.number + 1 if oldest_first else found.number)
+    with looking(index) as places:
+        walk = Walk(places, query, size, span, most_bundles)
+        for found in walk:
+            entries.append(found)
+            if len(entries) >= limit:
+                return Found(entries, found.number + 1 if oldest_first else found.number)
     return Found(entries, walk.stopped_at)
 
 
@@ -162,10 +156,10 @@ class Walk:
     """
 
     def __init__(
-        self, index: Index, query: Query, size: int, span: Span | None = None, most_bundles: int | None = None
+        self, places: Places, query: Query, size: int, span: Span | None = None, most_bundles: int | None = None
     ) -> None:
         self.stopped_at: int | None = None
-        self._index, self._query, self._size = index, query, size
+        self._places, self._query, self._size = places, query, size
         self._span = span or Span(0, size, False)
         self._left = most_bundles
 
@@ -179,9 +173,7 @@ class Walk:
             yield from self._read(bundle, bits)
 
     def _read(self, bundle: int, bits: int) -> Iterator[FoundEntry]:
-        content, path = self._index.tiles.content(ENTRIES, bundle, self._size)
-        if self._query.fragment not in content:
-            return
+        content, path = self._places.tiles.content(ENTRIES, bundle, self._size)
         lines, is_whole = entries_of(content)
         if not is_whole:
             raise TileMalformed(path, "it does not end with an entry")
@@ -195,86 +187,50 @@ class Walk:
 
     def _bundles(self) -> Iterator[tuple[int, int]]:
         """The bundles to look into, in order, each with the bits of the places to look at."""
-        with _reading(self._index) as database:
-            state = IndexState(0, b"", 0) if database is None else state_in(database)
-            span = self._span
-            begin, end = max(span.begin, state.begin), min(span.end, self._size)
-            unindexed = max(end - max(begin, state.size), 0)
-            if unindexed > MOST_UNINDEXED:
-                raise TooFarBehind(f"The index of the audit log is being made; {unindexed} entries are missing yet.")
-            bundles = span.in_order(range(begin // TILE_WIDTH, -(-end // TILE_WIDTH)))
-            for part, of_part in groupby(bundles, lambda bundle: bundle // PART_BUNDLES):
-                look = None if database is None else _Part(database, self._query, part)
-                for bundle in of_part:
-                    first = bundle * TILE_WIDTH
-                    if look is None or first >= state.size:
-                        yield bundle, EVERY_PLACE
-                        continue
-                    bits = look.bits(bundle)
-                    if first + TILE_WIDTH > state.size:
-                        bits |= EVERY_PLACE >> (state.size - first) << (state.size - first)
-                    if bits:
-                        yield bundle, bits
-
-
-def _reading(index: Index) -> AbstractContextManager[sqlite3.Connection | None]:
-    return index.reading() if index.file.path.exists() else nullcontext()
+        span, state = self._span, self._places.state
+        begin, end = max(span.begin, state.begin), min(span.end, self._size)
+        unindexed = max(end - max(begin, state.size), 0)
+        if unindexed > MOST_UNINDEXED:
+            raise TooFarBehind(f"The index of the audit log is being made; {unindexed} entries are missing yet.")
+        bundles = span.in_order(range(begin // TILE_WIDTH, -(-end // TILE_WIDTH)))
+        for part, of_part in groupby(bundles, lambda bundle: bundle // PART_BUNDLES):
+            look = _Part(self._places, self._query, part)
+            for bundle in of_part:
+                unknown = EVERY_PLACE >> (known := max(state.size - bundle * TILE_WIDTH, 0)) << known
+                bits = unknown | (look.bits(bundle) if known else 0)
+                if bits:
+                    yield bundle, bits
 
 
 class _Part:
     """What the index says of a part of the log to a query. Raises sqlite3.DatabaseError."""
 
-    def __init__(self, database: sqlite3.Connection, query: Query, part: int) -> None:
+    def __init__(self, places: Places, query: Query, part: int) -> None:
         self._query = query
-        self._first = part * PART_BUNDLES
         self._wanted: list[dict[int, int]] = []
         for terms in query.terms:
-            self._wanted.append(_lists(database, part, terms))
+            self._wanted.append(places.of(part, terms))
             if not self._wanted[-1]:
                 return
-        is_success = query.outcome == SUCCESS
-        self._unwanted = _lists(database, part, (term(Kind.REFUSED),)) if is_success else {}
-        self._spans = _spans(database, part) if query.after or query.before else {}
+        self._unwanted = places.of(part, (postings.REFUSED,)) if query.outcome == SUCCESS else {}
+        self._spans = places.spans(part) if query.after or query.before or query.request_id is not None else None
 
     def bits(self, bundle: int) -> int:
         """The places of a bundle at which there may be entries that meet the query."""
-        place = bundle - self._first
+        place = bundle % PART_BUNDLES
         bits = EVERY_PLACE
         for each in self._wanted:
             bits &= each.get(place, 0)
             if not bits:
                 return 0
         bits &= ~self._unwanted.get(place, 0)
-        return bits if self._is_in_time(bundle) else 0
+        return bits & self._in_span(bundle) if bits and self._spans is not None else bits
 
-    def _is_in_time(self, bundle: int) -> bool:
+    def _in_span(self, bundle: int) -> int:
         query = self._query
-        if not query.after and not query.before:
-            return True
-        if bundle not in self._spans:
-            raise damaged("a bundle has no time")
-        earliest, latest = self._spans[bundle]
-        return query.after < latest and (not query.before or earliest < query.before)
-
-
-def _lists(database: sqlite3.Connection, part: int, terms: tuple[int, ...]) -> dict[int, int]:
-    """By bundle of the part the places of entries that have one of the terms."""
-    found: dict[int, int] = {}
-    for each in terms:
-        rows = database.execute("SELECT bundle, places FROM postings WHERE part = ? AND term = ?", (part, each))
-        try:
-            for bundle, places in rows:
-                found[bundle] = found.get(bundle, 0) | bits_of(places)
-        except ValueError as error:
-            raise damaged(str(error)) from None
-    return found
-
-
-def _spans(database: sqlite3.Connection, part: int) -> dict[int, tuple[str, str]]:
-    first = part * PART_BUNDLES
-    rows = database.execute("SELECT * FROM spans WHERE bundle BETWEEN ? AND ?", (first, first + PART_BUNDLES - 1))
-    found = {bundle: (earliest, latest) for bundle, earliest, latest in rows}
-    for times in found.values():
-        if not all(isinstance(time, str) for time in times):
-            raise damaged("a bundle has no time")
-    return found
+        match self._spans.get(bundle) if self._spans is not None else None:
+            case (str(earliest), str(latest), requests):
+                if latest <= query.after or (query.before and earliest >= query.before):
+                    return 0
+                return EVERY_PLACE if query.request_id is None else places_of_request(requests, query.request_id)
+        raise damaged("a bundle has no time")

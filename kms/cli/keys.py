@@ -174,5 +174,19 @@ def resume(key_id: str) -> None:
     show.document(remote.call("POST", *_PATH, key_id, "resume"))
 
 
+@key.command("blast-radius")
+@click.argument("key_id")
+@click.option("--version", type=int, help="Only this version, and uses whose version is not recorded.")
+@click.option("--since", help="Only what was done from this time, such as 2030-01-31T00:00:00Z.")
+def blast_radius(key_id: str, *, version: int | None, since: str | None) -> None:
+    """Show who used which version of a key since when, and who has its material; for administrators and auditors.
+
+    \b
+    For example:
+      kms key blast-radius orders --version 3
+    """
+    show.document(remote.call("GET", *_PATH, key_id, "blast-radius", version=version, since=since))
+
+
 for command in (key_files.import_, key_files.export, key_files.backup, key_files.restore):
     key.add_command(command)

@@ -20,7 +20,9 @@ import kms.operations.keys.quickstart
 import kms.operations.keys.regions
 import kms.operations.keys.state_changes
 import kms.operations.keys.summary
+import kms.operations.system.blast_radius
 import kms.operations.system.deliveries
+import kms.operations.system.inventory
 import kms.operations.system.monitoring
 import kms.operations.system.mounts
 import kms.operations.system.notices

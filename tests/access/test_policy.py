@@ -30,6 +30,7 @@ ON_A_KEY = [
     ("GET", f"{KEY}/versions", None),
     ("GET", f"{KEY}/public-key", None),
     ("GET", f"{KEY}/last-use", None),
+    ("GET", f"{KEY}/blast-radius", None),
     ("PATCH", KEY, {"labels": {}}),
     ("DELETE", KEY, {}),
     ("POST", f"{KEY}/cancel-deletion", {}),
@@ -164,7 +165,8 @@ def test_auditors_look_and_do_not_touch(world: World, alice: Api) -> None:
 def test_users_manage_nobody(world: World, alice: Api) -> None:
     for operation in OPERATIONS.values():
         if operation.permission in {Permission.CLIENTS_MANAGE, Permission.CLIENTS_READ, Permission.AUDIT_READ}:
-            path = operation.path.replace("<client_id>", "admin").replace("<path:tile>", "0/000.p/1")
+            path = operation.path.replace("<client_id>", "admin").replace("<key_id>", "alice_symmetric")
+            path = path.replace("<path:tile>", "0/000.p/1")
             answer = alice.http.open(path, method=operation.method, json={"client_id": "x"}, headers=alice.headers)
             assert answer.status_code == 403, path
     assert alice.get("/metrics").status_code == 403

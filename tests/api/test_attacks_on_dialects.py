@@ -206,11 +206,11 @@ def test_an_unreadable_line_does_not_hide_the_others(world: World, alice: Api) -
 
 def test_a_closed_spool_writes_into_no_other_file(tmp_path: Any) -> None:
     spool = Spool(tmp_path / "audit", fsync=False)
-    spool.append(b"{}")
+    spool.append(b"{}", bytes(32))
     spool.close()
     other = (tmp_path / "other").open("w+b")
     with pytest.raises(Unavailable):
-        spool.append(b"{}")
+        spool.append(b"{}", bytes(32))
     assert other.seek(0, 2) == 0
 
 

@@ -38,6 +38,8 @@ class Doors:
         assert len(names) == len(set(names))
         request_id = dict(headers)["X-Request-Id"]
         comparable = {name.lower(): value.replace(request_id, "ID") for name, value in headers}
+        if "audit-leaf" in comparable:
+            comparable["audit-leaf"] = "of an entry of its own"
         return status, comparable, answer.replace(request_id.encode(), b"ID")
 
     def both(self, path: str, body: Any, **environ: Any) -> tuple[str, dict[str, str], bytes]:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from helpers.support import new_database
 from kms.audit import keys, sequencer
+from kms.audit.beginning import begin_anew
 from kms.audit.checkpoint import open_checkpoint
 from kms.audit.note import Ed25519Signer
 from kms.audit.sequencer import CHECKPOINT, Sequencer, WrongDirectory
@@ -21,6 +22,7 @@ from kms.audit.spool import Spool
 from kms.audit.tiles import Tiles
 from kms.audit.tree import leaf_hash
 from kms.config import Settings
+from kms.errors import Conflict
 from kms.vault.checking import wrong_tables
 from kms.vault.folded import audit_log
 from kms.vault.opening import open_vault
@@ -254,3 +256,23 @@ def test_a_log_goes_on_where_it_is_when_its_database_was_put_back(tmp_path: Path
     log.change()
     assert log.sequencer.fold() == 1
     log.vault.close()
+
+
+def test_a_lost_log_is_followed_by_one_of_another_name(log: Log) -> None:
+    with pytest.raises(Conflict, match="has not begun"):
+        begin_anew(log.vault, log.sequencer.directory, "{}")
+    spool = log.spool()
+    log.use(spool)
+    log.change()
+    log.sequencer.fold()
+    waiting = log.use(spool)
+    with pytest.raises(Conflict, match="Move it away"):
+        begin_anew(log.vault, log.sequencer.directory, "{}")
+    rmtree(log.sequencer.directory)
+    assert begin_anew(log.vault, log.sequencer.directory, '{"v":1}').size == 2
+    log = Log(log.vault, log.settings, log.number)
+    assert log.sequencer.fold() == 2
+    assert log.entries == [b'{"v":1}', waiting]
+    with log.vault.read() as snapshot:
+        assert audit_log(snapshot).origin == "kms.test/audit/2"
+    assert wrong_tables(log.vault) == []

@@ -107,6 +107,11 @@ def test_the_sizes_of_tlog_tiles_example() -> None:
     assert tiles == full | {"tile/0/273.p/112", "tile/1/000", "tile/1/001.p/17", "tile/2/000.p/1"}
     bundles = {bundle_path(index) for index in range(273)} | {bundle_path(273, 112)}
     assert set(growth.files) - tiles == bundles
+    kept.update(growth.files)
+    growth = grown(Tiles(kept.fetch), 70_000, [b""])  # only what is wider is written
+    assert set(growth.files) == {"tile/entries/273.p/113", "tile/0/273.p/113"}
+    growth = grown(Tiles(kept.fetch), 70_000, [])
+    assert (growth.size, growth.files) == (70_000, {})
     growth = grown(Tiles(kept.fetch), 0, [b""] * 256)
     assert set(growth.files) == {"tile/entries/000", "tile/0/000", "tile/1/000.p/1"}
 

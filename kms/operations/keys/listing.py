@@ -51,7 +51,7 @@ class KeyList(Answer):
 def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList:
     """List the keys that the caller may see."""
     now, caller, at = call.began, call.known_caller, service.circumstances(call)
-    criteria = [_perhaps_visible_to(caller), *_filters(request, now, service.settings.aws_region)]
+    criteria = [perhaps_visible_to(caller), *_filters(request, now, service.settings.aws_region)]
     column, most = tables.keys.c.key_id, request.limit + 1
     found: list[tuple[Key, KeyVersion]] = []
     after = request.cursor or ""
@@ -69,7 +69,7 @@ def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList
     )
 
 
-def _perhaps_visible_to(caller: Caller) -> ColumnElement[bool]:
+def perhaps_visible_to(caller: Caller) -> ColumnElement[bool]:
     """What policy may let the caller see; it is asked about each of these keys."""
     keys = tables.keys.c
     if any(Permission.KEYS_READ in policy.ANY_OWNER[role] for role in caller.roles):

@@ -11,7 +11,8 @@ import structlog
 
 from kms.access.policy import Permission
 from kms.audit import reading
-from kms.audit.entry import SUCCESS, AuditEntry
+from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.keys.model import Key
 from kms.operations.core.declare import Answer, EmptyRequest, Request, TextAnswer, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.system import gauges
@@ -53,20 +54,34 @@ def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditE
     """Show the newest audit entries: of the log, and those of this host that are about to be folded into it."""
     wanted = _wanted(request)
     is_searched = bool(wanted or request.before or request.after)
-    found: list[AuditEntry] = []  # in the order of their times, never many more than were asked for
+    found: list[_Found] = []  # never many more than were asked for
     most = _MOST_SEARCHED if is_searched else request.limit + _OUT_OF_ORDER
-    for entry in readable(islice(newest_lines(service), most)):
+    for age, entry in enumerate(readable(islice(newest_lines(service), most))):
         if entry.time <= request.after or (request.before and entry.time >= request.before):
             continue
         if all(_meets(entry, member, value) for member, value in wanted.items()):
-            found.append(entry)
+            found.append((entry.time, -age, entry))
             if len(found) >= 2 * request.limit + _KEPT_AT_LEAST:
                 found = _newest(found, request.limit)
-    return AuditEntries(items=_newest(found, request.limit), next_cursor=None)
+    return AuditEntries(items=[entry for _, _, entry in _newest(found, request.limit)], next_cursor=None)
 
 
-def _newest(entries: list[AuditEntry], most: int) -> list[AuditEntry]:
-    return sorted(entries, key=lambda entry: entry.time)[-most:]
+def entries_of(service: Service, key: Key) -> Iterator[AuditEntry]:
+    """The entries about `key` that `audit_entries` searches, in no order; not those of an older key of its name."""
+    names = {name for name in (key.key_id, key.former_id) if name}
+    marks = [msgspec.json.encode(name) for name in names]  # most lines are not about this key: spare decoding them
+    begins = timestamp(key.created_at)
+    lines = (line for line in islice(newest_lines(service), _MOST_SEARCHED) if any(mark in line for mark in marks))
+    for entry in readable(lines):
+        if entry.key_id in names and entry.time >= begins:
+            yield entry
+
+
+_Found = tuple[str, int, AuditEntry]  # with its time, and its place among those of that time
+
+
+def _newest(found: list[_Found], most: int) -> list[_Found]:
+    return sorted(found, key=lambda each: each[:2])[-most:]
 
 
 def _wanted(request: AuditRequest) -> dict[str, str]:
