@@ -112,6 +112,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     audit_fsync: Literal["never", "always"] = "never"
     audit_dir: Path | None = None
+    witness_urls: str = ""
+    witness_keys: str = ""
+    witness_ca: Path | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

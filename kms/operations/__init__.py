@@ -29,6 +29,7 @@ import kms.operations.system.mounts
 import kms.operations.system.notices
 import kms.operations.system.policy
 import kms.operations.system.status
+import kms.operations.system.transparency
 import kms.operations.transfer.backups
 import kms.operations.transfer.exporting
 import kms.operations.transfer.external
@@ -44,6 +45,7 @@ from kms.operations.core.declare import (
     OPERATIONS,
     BatchItems,
     BatchResults,
+    BytesAnswer,
     FromAnswerOf,
     Operation,
     Request,
@@ -57,6 +59,7 @@ __all__ = [
     "OPERATIONS",
     "BatchItems",
     "BatchResults",
+    "BytesAnswer",
     "Call",
     "FromAnswerOf",
     "Operation",
