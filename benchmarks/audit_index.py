@@ -71,12 +71,17 @@ def write_log(directory: Path, count: int) -> int:
 
 def measured(name: str, act: Callable[[], int], times: int = 5) -> None:
     """Print how long `act`, which returns what it found, takes."""
-    seconds = []
+    seconds, of_processor = [], []
     for _ in range(times):
-        began = time.perf_counter()
+        began, processor = time.perf_counter(), time.process_time()
         found = act()
+        of_processor.append(time.process_time() - processor)
         seconds.append(time.perf_counter() - began)
-    print(f"{name:58} {found:7} found {statistics.median(seconds) * 1e3:9.1f} ms {max(seconds) * 1e3:9.1f} ms worst")
+    median, worst, busy = (1e3 * each for each in (statistics.median(seconds), max(seconds), min(of_processor)))
+    print(
+        f"{name:54} {found:6} found {median:8.1f} ms {worst:8.1f} ms worst {busy:8.1f} ms of the processor",
+        flush=True,
+    )
 
 
 def asked(index: Index, size: int, ask: Callable[[Log], Sized]) -> int:
