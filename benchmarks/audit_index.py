@@ -4,7 +4,8 @@
 
 makes a log of that many entries (1,000,000) like those of a service with 60 clients, 2,000 keys and 300 sessions, and
 indexes it as the folding process does. It prints the processor time per entry and, for each kind of search, how long
-it took at the median and at worst. The log lies in the directory for temporary files (TMPDIR).
+it took at the median and at worst, and how long the processor was busy with it. The log lies in the directory for
+temporary files (TMPDIR).
 """
 
 from __future__ import annotations

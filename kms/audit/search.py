@@ -195,9 +195,8 @@ class Walk:
         for part in span.in_order(range(first // PART_BUNDLES, -(-beyond // PART_BUNDLES))):
             of_part = range(max(part * PART_BUNDLES, first), min((part + 1) * PART_BUNDLES, beyond))
             look = _Part(self._places, self._query, part)
-            for bundle in (
-                span.in_order(of_part) if state.size < of_part.stop * TILE_WIDTH else look.among(of_part, span)
-            ):
+            is_indexed = state.size >= of_part.stop * TILE_WIDTH
+            for bundle in look.among(of_part, span) if is_indexed else span.in_order(of_part):
                 unknown = EVERY_PLACE >> (known := max(state.size - bundle * TILE_WIDTH, 0)) << known
                 bits = unknown | (look.bits(bundle) if known else 0)
                 if bits:
