@@ -8,7 +8,7 @@ to which its problem `type` points (RFC 9457, section 3.1.1).
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class StartError(Exception):
@@ -177,6 +177,25 @@ class NotFound(Refusal):
     """There is nothing with that name, or the caller may not see it."""
 
     problem, status, title = "not-found", 404, "Not found"
+
+
+class ApprovalPending(Refusal):
+    """The call was not carried out yet: it waits until other people have approved it.
+
+    Over REST this is no error: the answer has the status 202, the member `approval_id`, and a `Location` where
+    `GET` shows how far it is, and once it is carried out its result. In the dialects of AWS and Vault it is a refusal
+    whose message names the approval. Do not repeat the call: the last approval carries it out.
+    """
+
+    problem, status, title = "approval-pending", 202, "Approval pending"
+
+    def __init__(self, waiting: dict[str, Any]) -> None:
+        """`waiting` is the body of the answer over REST; its member `approval_id` names the approval."""
+        self.waiting = waiting
+        super().__init__(
+            f"This needs the approval of others, and waits for it: approval {waiting['approval_id']}. "
+            f"GET /api/v1/approvals/{waiting['approval_id']} shows how far it is."
+        )
 
 
 class MethodNotAllowed(Refusal):
