@@ -8,7 +8,7 @@ to which its problem `type` points (RFC 9457, section 3.1.1).
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 
 class StartError(Exception):
@@ -189,12 +189,12 @@ class ApprovalPending(Refusal):
 
     problem, status, title = "approval-pending", 202, "Approval pending"
 
-    def __init__(self, waiting: dict[str, Any]) -> None:
-        """`waiting` is the body of the answer over REST; its member `approval_id` names the approval."""
-        self.waiting = waiting
+    def __init__(self, approval_id: str, waiting: object) -> None:
+        """`waiting` is the answer over REST."""
+        self.approval_id, self.waiting = approval_id, waiting
         super().__init__(
-            f"This needs the approval of others, and waits for it: approval {waiting['approval_id']}. "
-            f"GET /api/v1/approvals/{waiting['approval_id']} shows how far it is."
+            f"This needs the approval of others, and waits for it: approval {approval_id}. "
+            f"GET /api/v1/approvals/{approval_id} shows how far it is."
         )
 
 

@@ -47,6 +47,15 @@ _REQUESTS: dict[str, Mapping[str, Any]] = {
         "add": [{"subject": "client:user1", "permission": "keys:decrypt", "key_pattern": "orders"}],
         "since": "P7D",
     },
+    "create_approval_rule": {
+        "name": "destroy",
+        "operations": ["delete_key", "destroy_version", "trim_key"],
+        "approvals": 2,
+        "approvers": ["role:admin"],
+        "expires_in": "P1D",
+    },
+    "update_approval_rule": {"approvals": 1},
+    "reject_call": {"reason": "Not this one"},
     "create_notice": {"url": "https://localhost/kms", "events": ["key.expiring", "key.revoked"]},
     "update_notice": {"key_pattern": "orders*"},
     "confirm_second_factor": {"code": "123456"},
@@ -79,6 +88,8 @@ _VARIABLES: dict[str, Any] = {
     "thumbprint": "0" * 64,
     "notice_id": FromAnswerOf("create_notice", "notice_id", "0" * 24),
     "delivery_id": "0" * 32,
+    "rule": "destroy",
+    "approval_id": "0" * 32,
     "access_key_id": FromAnswerOf("create_access_key", "access_key_id", "AKIA" + "A" * 16),
 }
 
@@ -88,6 +99,12 @@ ELSEWHERE = {
     "add_passkey": "By the client itself, with what a browser gave for its options.",
     "delete_passkey": "With the passkey_id of a passkey that `list_passkeys` shows.",
     "confirm_second_factor": "With a code that the authenticator app shows now, and that was not used yet.",
+    "create_approval_rule": "Where there are two administrators beside the one who makes it.",
+    "update_approval_rule": "Once the rule is there.",
+    "delete_approval_rule": "Once the rule is there.",
+    "get_approval": "With the approval_id of a call that waits.",
+    "approve_call": "With the approval_id of a call of somebody else.",
+    "reject_call": "With the approval_id of a call that waits.",
     "end_one_session": "With the session_id of a session that `list_sessions` shows.",
     "retry_delivery": "With the delivery_id of a delivery that `list_deliveries` shows.",
 }

@@ -70,7 +70,7 @@ def location_of(operation: Operation, answer: Any) -> str | None:
 def encoded(refusal: Refusal, request_id: str) -> tuple[bytes, list[tuple[str, str]]]:
     """The body of the answer to a refused request, and the headers that its kind asks for."""
     if isinstance(refusal, ApprovalPending):
-        place = f"/api/v1/approvals/{refusal.waiting['approval_id']}"
+        place = f"/api/v1/approvals/{refusal.approval_id}"
         return msgspec.json.encode(refusal.waiting) + b"\n", [("Content-Type", JSON), ("Location", place)]
     headers = [("Content-Type", MEDIA_TYPE)]
     if isinstance(refusal, (AuthenticationFailed, MfaRequired)):

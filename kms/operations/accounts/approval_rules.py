@@ -130,17 +130,17 @@ def list_approval_rules(service: Service, call: Call, request: EmptyRequest) -> 
 
 @operation(
     "PATCH",
-    "/api/v1/approval-rules/<name>",
+    "/api/v1/approval-rules/<rule>",
     permission=Permission.APPROVALS_MANAGE,
     request=UpdateApprovalRuleRequest,
     checked_upfront=True,
 )
 def update_approval_rule(
-    service: Service, call: Call, request: UpdateApprovalRuleRequest, name: str
+    service: Service, call: Call, request: UpdateApprovalRuleRequest, rule: str
 ) -> ApprovalRuleView:
     """Change a rule, which needs the approvals that it asks for so far. Calls that wait must be made again."""
     with service.change(call) as change:
-        before = _rule(change, name)
+        before = _rule(change, rule)
         after = replace(
             before,
             revision=secrets.token_hex(16),
@@ -153,21 +153,21 @@ def update_approval_rule(
         )
         _require_sensible(after)
         _require_enough_approvers(change, after)
-        call.target = name
+        call.target = rule
         change.replace(before, after)
-        end_waiting(change, name, service.clock())
+        end_waiting(change, rule, service.clock())
     return _view(after)
 
 
-@operation("DELETE", "/api/v1/approval-rules/<name>", permission=Permission.APPROVALS_MANAGE, checked_upfront=True)
-def delete_approval_rule(service: Service, call: Call, request: EmptyRequest, name: str) -> ApprovalRuleView:
+@operation("DELETE", "/api/v1/approval-rules/<rule>", permission=Permission.APPROVALS_MANAGE, checked_upfront=True)
+def delete_approval_rule(service: Service, call: Call, request: EmptyRequest, rule: str) -> ApprovalRuleView:
     """Delete a rule, which needs the approvals that it asks for. Calls that wait for it must be made again."""
     with service.change(call) as change:
-        rule = _rule(change, name)
-        call.target = name
-        change.delete(rule)
-        end_waiting(change, name, service.clock())
-    return _view(rule)
+        found = _rule(change, rule)
+        call.target = rule
+        change.delete(found)
+        end_waiting(change, rule, service.clock())
+    return _view(found)
 
 
 def end_waiting(change: Change, rule: str, now: datetime) -> None:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from kms.access import decision, policy
 from kms.access.policy import Permission
 from kms.approvals import canonical, waiting
-from kms.approvals.model import ApprovalRule
-from kms.clock import rfc3339
+from kms.approvals.model import ApprovalRule, ApprovalState
 from kms.errors import ApprovalPending, Conflict, PermissionDenied
 from kms.notices import events, outbox
 from kms.operations.core.coverage import covering
-from kms.operations.core.declare import BatchItems, Operation, Request
+from kms.operations.core.declare import Answer, BatchItems, Operation, Request
 from kms.operations.core.key_access import authorized_key_cached
 from kms.operations.core.service import Call, Service
+
+
+class PendingCall(Answer):
+    """A call that waits for the approval of others: it needs `needed` approvals, of which `given` are there.
+
+    `GET /api/v1/approvals/{approval_id}` shows how far it is. It is carried out by the last approval.
+    """
+
+    approval_id: str
+    state: ApprovalState
+    operation: str
+    key_id: str | None
+    needed: int
+    given: int
+    expires_at: datetime
 
 
 def require_approval(
@@ -36,7 +51,8 @@ def require_approval(
     rules = covering(service, operation, call, request, path)
     if rules:
         _require_may(service, operation, call, request, path)
-        raise ApprovalPending(_filed(service, operation, call, request, path, rules))
+        waiting_call = _filed(service, operation, call, request, path, rules)
+        raise ApprovalPending(waiting_call.approval_id, waiting_call)
 
 
 def _require_may(
@@ -67,7 +83,7 @@ def _filed(
     request: Request,
     path: Mapping[str, Any],
     rules: Sequence[ApprovalRule],
-) -> dict[str, Any]:
+) -> PendingCall:
     """Let the call wait; gives what is answered. The audit entry is committed with it."""
     asked = canonical.canonical(operation.name, path, request, call.dialect, call.action)
     with service.vault.change() as change:
@@ -80,12 +96,13 @@ def _filed(
             outbox.emit(change, events.approval_pending(made, [rule.name for rule in rules]))
         given = waiting.counted(change, made, rules)
     call.recorded = True
-    return {
-        "approval_id": made.approval_id,
-        "state": made.state,
-        "operation": made.operation,
-        "key_id": made.key_id or None,
-        "needed": max(rule.approvals for rule in rules),
-        "given": min(given.values()),
-        "expires_at": rfc3339(made.expires_at),
-    }
+    most = max(rules, key=lambda rule: rule.approvals - given[rule.name])
+    return PendingCall(
+        approval_id=made.approval_id,
+        state=made.state,
+        operation=made.operation,
+        key_id=made.key_id or None,
+        needed=most.approvals,
+        given=given[most.name],
+        expires_at=made.expires_at,
+    )

@@ -28,7 +28,7 @@ def covering(
 ) -> list[ApprovalRule]:
     """The rules in force that cover this call. Raises Unavailable, IntegrityFailure."""
     asks = _asked_for(operation, request)
-    own = path.get("name") if operation.name in OF_RULES else None
+    own = path.get("rule") if operation.name in OF_RULES else None
     found = [
         rule
         for rule in service.approval_rules.may_cover(operation.name)
