@@ -16,7 +16,7 @@ from kms.approvals.canonical import CanonicalCall, same
 from kms.approvals.model import Approval, ApprovalRule, ApprovalState
 from kms.clock import rfc3339
 from kms.errors import AuthenticationFailed, Conflict, IntegrityFailure, PermissionDenied, Refusal
-from kms.vault import sealed_columns
+from kms.vault import sealed_columns, tables
 from kms.vault.change import Change
 from kms.vault.records import microseconds, moment_of
 from kms.vault.sealing import SealBroken
@@ -28,6 +28,7 @@ MOST_OPEN = 100
 CARRYING_OUT = timedelta(minutes=2)
 """For how long whoever carries a call out is left to it; then another approver may have it carried out."""
 
+_KEPT = timedelta(days=30)
 _RULES_CHANGED = "A rule that covers this call was changed or removed after it was made. Make the call again."
 
 
@@ -217,6 +218,21 @@ def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Calle
         proven_by=(client.secret_hash, client.totp_secret),
     )
     return callers.again(snapshot, caller)
+
+
+def forgotten(change: Change, now: datetime, limit: int) -> list[Approval]:
+    """Up to `limit` calls that nobody will ask about any more; the audit log has what became of them."""
+    column, before = tables.approvals.c, microseconds(now - _KEPT)
+    found = change.select(Approval, column.decided_at < before, limit=limit)
+    expired = column.state == ApprovalState.PENDING, column.expires_at < before
+    return found + change.select(Approval, *expired, limit=limit - len(found))
+
+
+def forget_results(change: Change, before: datetime, limit: int) -> None:
+    """Erase the results of up to `limit` calls that were carried out before that moment."""
+    column = tables.approvals.c
+    old = change.select(Approval, column.decided_at < microseconds(before), column.result.is_not(None), limit=limit)
+    change.replace_all([(each, replace(each, result=None)) for each in old])
 
 
 @dataclass

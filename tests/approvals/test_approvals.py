@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
+from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
 from helpers.people import Person
-from helpers.support import World
+from helpers.support import SteeredClock, World, b64, kind_of, unb64
 from kms.access.model import Role
-from kms.vault.rows import OutboxEntry
-
-RULES = "/api/v1/approval-rules"
-APPROVALS = "/api/v1/approvals"
+from kms.approvals.model import Approval
 
 
 @pytest.fixture
 def people(world: World) -> dict[str, Person]:
-    """Three administrators besides `admin`, and a user, all logged in just now."""
-    made = {name: Person.of(world, name, Role.ADMIN) for name in ("ann", "bob", "cat")}
-    return made | {"usr": Person.of(world, "usr")}
+    """Administrators `ann`, `bob` and `cat`, and `usr`, all logged in just now."""
+    return people_of(world)
 
 
-def rule(world: World, **given: Any) -> Any:
-    """Make a rule that administrators approve."""
-    body = {"name": "rule1", "approvers": ["role:admin"], **given}
-    answer = world.admin.post(RULES, body)
-    assert answer.status_code == 201, answer.text
-    return answer.json
-
-
-def pending(answer: Any) -> str:
-    """The id of the approval that a call waits for."""
-    assert answer.status_code == 202, answer.text
-    assert answer.json["state"] == "pending"
-    assert answer.headers["Location"] == f"{APPROVALS}/{answer.json['approval_id']}"
-    return str(answer.json["approval_id"])
-
-
-def approve(person: Person, approval_id: str) -> Any:
-    """The answer to an approval."""
-    return person.api.post(f"{APPROVALS}/{approval_id}/approve", {})
-
-
-def story(world: World, approval_id: str) -> list[tuple[Any, ...]]:
-    """What the audit log has of an approval: operation, outcome, client, target and key of each entry."""
-    with world.service.vault.read() as snapshot:
-        found = [json.loads(each.entry) for each in snapshot.matching(OutboxEntry, order_by="sequence")]
-    members = ("operation", "outcome", "client_id", "target", "key_id")
-    return [tuple(map(each.get, members)) for each in found if each.get("approval") == approval_id]
+@pytest.fixture
+def orders(people: dict[str, Person]) -> str:
+    """A key of `usr` that can be exported."""
+    answer = people["usr"].api.post("/api/v1/keys", {"key_id": "orders", "type": "xaes-256-gcm", "exportable": True})
+    assert answer.status_code == 201
+    return "/api/v1/keys/orders"
 
 
 def test_a_covered_call_waits_and_the_last_approval_carries_it_out(world: World, people: dict[str, Person]) -> None:
@@ -90,3 +67,222 @@ def test_a_covered_call_waits_and_the_last_approval_carries_it_out(world: World,
         ("approve_call", "success", "bob", approval_id, "prod-1"),
         ("delete_key", "success", "usr", approval_id, "prod-1"),
     ]
+
+
+def test_nobody_approves_what_they_asked_for_or_without_a_fresh_second_factor(
+    world: World, people: dict[str, Person], clock: SteeredClock
+) -> None:
+    rule(world, operations=["create_client"], approvals=1)
+    ann, bob = people["ann"], people["bob"]
+    approval_id = pending(ann.api.post("/api/v1/clients", {"client_id": "new"}))
+    assert kind_of(approve(ann, approval_id)) == "permission-denied"
+    assert kind_of(approve(people["usr"], approval_id)) == "not-found"
+    clock.advance(minutes=6)
+    refused = approve(bob, approval_id)
+    assert (refused.status_code, kind_of(refused)) == (401, "insufficient-user-authentication")
+    assert bob.api.post("/auth/second-factor", {"code": bob.code}).status_code == 200
+    assert approve(bob, approval_id).json["state"] == "done"
+    made = shown(ann, approval_id)["result"]
+    assert (made["client_id"], len(made["recovery_codes"])) == ("new", 10)
+    assert "result" not in shown(bob, approval_id)
+    assert kind_of(approve(bob, approval_id)) == "conflict"
+
+
+def test_a_client_that_was_made_after_the_call_approves_nothing(
+    world: World, people: dict[str, Person], clock: SteeredClock
+) -> None:
+    rule(world, operations=["put_group"], approvals=1)
+    approval_id = pending(people["ann"].api.put("/api/v1/groups/team", {"members": ["usr"]}))
+    clock.advance(seconds=1)
+    refused = approve(Person.of(world, "puppet", Role.ADMIN), approval_id)
+    assert kind_of(refused) == "permission-denied"
+    assert "made after" in refused.json["detail"]
+
+
+def test_a_call_by_mistake_is_refused_as_without_a_rule(world: World, people: dict[str, Person], orders: str) -> None:
+    rule(world, permissions=["keys:delete", "keys:export", "clients:manage"])
+    assert kind_of(people["usr"].api.delete("/api/v1/keys/missing")) == "not-found"
+    stranger = world.user("stranger")
+    assert kind_of(stranger.delete(orders)) == "not-found"
+    assert kind_of(stranger.post("/api/v1/clients", {"client_id": "x"})) == "permission-denied"
+    assert kind_of(people["usr"].api.delete(orders, {"waiting_period": 7})) == "validation-failed"
+    assert people["ann"].api.get(APPROVALS).json["items"] == []
+
+
+def test_the_same_call_waits_once(world: World, people: dict[str, Person], orders: str) -> None:
+    rule(world, permissions=["keys:delete"])
+    usr = people["usr"].api
+    first = pending(usr.delete(orders, {"waiting_period": "P7D"}))
+    assert pending(usr.delete(orders, {"waiting_period": "P7D"})) == first
+    assert pending(usr.delete(orders, {"waiting_period": "P8D"})) != first
+    assert len(usr.get(f"{APPROVALS}?state=pending").json["items"]) == 2
+
+
+def test_what_is_secret_is_sealed_and_not_shown(world: World, people: dict[str, Person], orders: str) -> None:
+    rule(world, permissions=["keys:encrypt", "keys:decrypt"], key_pattern="orders", approvals=1)
+    usr, secret = people["usr"].api, b"canary-of-a-plaintext"
+    approval_id = pending(usr.post(f"{orders}/encrypt", {"plaintext": b64(secret), "associated_data": b64(secret)}))
+    seen = shown(people["ann"], approval_id)
+    assert seen["request"]["body"]["plaintext"] == {"redacted": True}
+    assert "salt" not in seen
+    mine = shown(people["usr"], approval_id)
+    whole = {**mine["request"], "salt": mine["salt"]}
+    whole["body"] = {**whole["body"], "plaintext": b64(secret), "associated_data": b64(secret)}
+    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
+    assert sha256(canonical).hexdigest() == seen["request_sha256"]
+    done = approve(people["ann"], approval_id)
+    assert done.json["state"] == "done", done.json
+    ciphertext = shown(people["usr"], approval_id)["result"]["ciphertext"]
+    again = pending(usr.post(f"{orders}/decrypt", {"ciphertext": ciphertext, "associated_data": b64(secret)}))
+    assert approve(people["bob"], again).json["state"] == "done"
+    assert unb64(shown(people["usr"], again)["result"]["plaintext"]) == secret
+    assert "result" not in shown(people["bob"], again)
+    database = world.service.settings.data_dir
+    for path in filter(lambda each: each.is_file(), database.rglob("*")):
+        content = path.read_bytes()
+        assert secret not in content, path
+        assert b64(secret).encode() not in content, path
+
+
+def test_the_result_is_there_for_a_day_and_for_sessions_of_the_same_scope(
+    world: World, people: dict[str, Person], orders: str, clock: SteeredClock
+) -> None:
+    rule(world, permissions=["keys:export"], approvals=1)
+    key = people["usr"].api.post("/api/v1/keys/import-wrapping-key", {}).json["public_key"]
+    approval_id = pending(people["usr"].api.post(f"{orders}/export", {"recipient_public_key": key}))
+    assert shown(people["ann"], approval_id)["request"]["body"]["recipient_public_key"] == key
+    assert approve(people["ann"], approval_id).json["state"] == "done"
+    assert unb64(shown(people["usr"], approval_id)["result"]["wrapped_key"])
+    clock.advance(seconds=30)
+    narrow = people["usr"].login(scope="approvals:use").json["access_token"]
+    people["usr"].api.headers["Authorization"] = f"Bearer {narrow}"
+    assert "result" not in shown(people["usr"], approval_id)
+    clock.advance(days=1)
+    people["usr"].api = world.login("usr")
+    assert "result" not in shown(people["usr"], approval_id)
+    assert shown(people["usr"], approval_id)["state"] == "done"
+
+
+def test_a_rule_covers_its_own_change_and_removal(world: World, people: dict[str, Person]) -> None:
+    rule(world, operations=["delete_key"], approvals=2)
+    ann = people["ann"].api
+    change = pending(ann.patch(f"{RULES}/rule1", {"approvals": 1}))
+    assert ann.get(RULES).json["items"][0]["approvals"] == 2
+    for name in ("bob", "cat"):
+        answer = approve(people[name], change)
+    assert answer.json["state"] == "done", answer.json
+    assert ann.get(RULES).json["items"][0]["approvals"] == 1
+    removal = pending(ann.delete(f"{RULES}/rule1"))
+    assert approve(people["bob"], removal).json["state"] == "done"
+    assert ann.get(RULES).json["items"] == []
+    assert kind_of(ann.delete(f"{RULES}/rule1")) == "not-found"
+
+
+def test_every_rule_that_covers_a_call_asks_for_its_approvals(
+    world: World, people: dict[str, Person], orders: str
+) -> None:
+    rule(world, name="one", permissions=["keys:delete"], approvals=1, approvers=["ann", "bob"])
+    rule(world, name="two", operations=["delete_key"], approvals=2, approvers=["bob", "cat", "admin"])
+    approval_id = pending(people["usr"].api.delete(orders))
+    assert approve(people["bob"], approval_id).json["state"] == "pending"
+    view = shown(people["ann"], approval_id)
+    assert view["rules"] == [{"rule": "one", "needed": 1, "given": 1}, {"rule": "two", "needed": 2, "given": 1}]
+    assert approve(people["ann"], approval_id).json["state"] == "pending"
+    assert approve(people["cat"], approval_id).json["state"] == "done"
+
+
+def test_rejected_and_withdrawn_calls_are_never_carried_out(
+    world: World, people: dict[str, Person], orders: str
+) -> None:
+    rule(world, permissions=["keys:delete"], approvals=1)
+    for who, kind in (("ann", "rejected"), ("usr", "withdrawn")):
+        approval_id = pending(people["usr"].api.delete(orders))
+        ended = people[who].api.post(f"{APPROVALS}/{approval_id}/reject", {"reason": "no"})
+        assert (ended.json["state"], ended.json["failure"]) == ("rejected", {"type": kind, "detail": "no"})
+        assert kind_of(approve(people["bob"], approval_id)) == "conflict"
+    assert people["usr"].api.get(orders).json["state"] == "active"
+
+
+def test_a_batch_that_is_covered_is_refused_whole(world: World, people: dict[str, Person], orders: str) -> None:
+    rule(world, permissions=["keys:revoke"], key_pattern="orders")
+    usr = people["usr"].api
+    assert usr.post("/api/v1/keys", {"key_id": "other", "type": "xaes-256-gcm"}).status_code == 201
+    refused = usr.post("/api/v1/keys/revoke", {"items": [{"key_id": "other"}, {"key_id": "orders"}]})
+    assert (kind_of(refused), "rule1" in refused.json["detail"]) == ("conflict", True)
+    assert usr.get("/api/v1/keys/other").json["state"] == "active"
+    for path in ("/api/v1/keys/revoke", "/revoke_key"):
+        pending(usr.post(path, {"key_id": "orders"}))
+
+
+def test_an_alias_and_a_pattern_of_a_grant_are_the_keys_they_stand_for(
+    world: World, people: dict[str, Person], orders: str
+) -> None:
+    usr = people["usr"].api
+    assert usr.put("/api/v1/aliases/current", {"key_id": "orders"}).status_code == 200
+    rule(world, permissions=["keys:delete", "grants:manage"], key_pattern="orders", approvals=1)
+    assert pending(usr.delete("/api/v1/keys/current"))
+    for pattern in ("orders", "or*", "*"):
+        body = {"subject": "role:user", "permission": "keys:encrypt", "key_pattern": pattern}
+        assert pending(usr.post("/api/v1/grants", body)), pattern
+    other = usr.post(
+        "/api/v1/grants", {"subject": "role:user", "permission": "keys:encrypt", "key_pattern": "test-*"}
+    )
+    assert other.status_code == 201
+
+
+def test_giving_what_only_administrators_give_counts_as_asking_for_it(
+    world: World, people: dict[str, Person]
+) -> None:
+    rule(world, operations=["create_grant"], permissions=["keys:recover", "keys:export-plaintext"], approvals=1)
+    grant = {"subject": "client:usr", "key_pattern": "*", "owner": "usr"}
+    ann = people["ann"].api
+    assert ann.post("/api/v1/grants", {**grant, "owner": "ann", "permission": "keys:encrypt"}).status_code == 201
+    waiting = pending(
+        ann.post("/api/v1/grants", {**grant, "permissions": ["keys:encrypt", "keys:recover"], "owner": "ann"})
+    )
+    assert approve(people["bob"], waiting).json["state"] == "done"
+    assert story(world, waiting)[-1] == ("create_grant", "success", "ann", "client:usr", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({}, "validation-failed"),
+        ({"operations": ["issue_token"]}, "validation-failed"),
+        ({"operations": ["get_key"]}, "validation-failed"),
+        ({"operations": ["no_such"]}, "validation-failed"),
+        ({"permissions": ["metrics:read"]}, "validation-failed"),
+        ({"permissions": ["keys:delete"], "operations": ["encrypt"]}, "validation-failed"),
+        ({"permissions": ["keys:delete"], "expires_in": "PT1M"}, "validation-failed"),
+        ({"permissions": ["keys:delete"], "approvals": 0}, "validation-failed"),
+        ({"permissions": ["keys:delete"], "approvers": ["role:boss"]}, "validation-failed"),
+        ({"permissions": ["keys:delete"], "approvals": 4}, "conflict"),
+        ({"permissions": ["keys:delete"], "approvers": ["nobody"], "approvals": 1}, "conflict"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(
+    world: World, people: dict[str, Person], given: dict[str, Any], problem: str
+) -> None:
+    refused = world.admin.post(RULES, {"name": "rule1", "approvers": ["role:admin"], **given})
+    assert kind_of(refused) == problem, refused.text
+
+
+def test_who_makes_no_rules_makes_none(world: World, people: dict[str, Person]) -> None:
+    body = {"name": "rule1", "approvers": ["role:admin"], "permissions": ["keys:delete"]}
+    assert kind_of(people["usr"].api.post(RULES, body)) == "permission-denied"
+    assert kind_of(people["usr"].api.get(RULES)) == "permission-denied"
+    assert [each for each in entries(world) if each["operation"] == "create_approval_rule"] == []
+
+
+def test_an_altered_call_is_not_carried_out(world: World, people: dict[str, Person], orders: str) -> None:
+    rule(world, permissions=["keys:delete"], approvals=1)
+    mine = pending(people["usr"].api.delete(orders))
+    other = pending(people["usr"].api.post(f"{orders}/cancel-deletion", {}))
+    with world.service.vault.change() as change:  # whoever had the keys of the rows, and not that of the seal
+        found, theirs = change.find(Approval, mine), change.find(Approval, other)
+        assert found is not None
+        assert theirs is not None
+        change.replace(found, replace(found, request=theirs.request))
+    failed = approve(people["ann"], mine)
+    assert (failed.json["state"], failed.json["failure"]["type"]) == ("failed", "integrity-failure")
+    assert people["usr"].api.get(orders).json["state"] == "active"

@@ -115,6 +115,7 @@ def create_approval_rule(service: Service, call: Call, request: CreateApprovalRu
             raise AlreadyExists(f"There is an approval rule {rule.name} already.")
         _require_enough_approvers(change, rule)
         _require_no_older_node(change)
+        schema.keep_out_older_releases(change)
         change.insert(rule)
         call.target = rule.name
     return _view(rule)
