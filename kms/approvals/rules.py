@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from kms.access.policy import Permission
 from kms.approvals.model import ApprovalRule
 from kms.vault import names
-from kms.vault.memory import Cache, Memory, Names
+from kms.vault.memory import Memory, Standing
 from kms.vault.store import Vault
 
 Asking = Mapping[str, frozenset[Permission]]
@@ -15,8 +15,6 @@ Asking = Mapping[str, frozenset[Permission]]
 
 OF_RULES = frozenset({"update_approval_rule", "delete_approval_rule"})
 """What each rule covers for itself, whatever else it covers."""
-
-_ONE = ""
 
 
 class RulesInForce:
@@ -26,26 +24,34 @@ class RulesInForce:
         """`asking` gives every operation that rules can cover; it is called once they are all declared."""
         self._vault = vault
         self._asking = asking
-        self._cache: Cache[str, dict[str, tuple[ApprovalRule, ...]]] = Cache(memory, 1, "approval-rules")
+        self._memory = memory
+        self._known: tuple[dict[str, tuple[ApprovalRule, ...]], Standing] = {}, Standing((), -1)
 
     def may_cover(self, operation: str) -> tuple[ApprovalRule, ...]:
         """The rules that cover calls of an operation, or some of them. The caller has called `Memory.require`.
 
         Raises Unavailable, IntegrityFailure.
         """
-        by_operation = self._cache.find(_ONE)
-        if by_operation is None:
-            by_operation = self._cache.get(_ONE, self._load)
-        return by_operation.get(operation, ())
+        known, standing = self._known
+        epoch = self._memory.epoch
+        if standing.epoch != epoch and not (standing.epoch >= 0 and standing.holds(epoch)):
+            known = self._read()
+        return known.get(operation, ())
 
-    def _load(self) -> tuple[dict[str, tuple[ApprovalRule, ...]], Names]:
+    def _read(self) -> dict[str, tuple[ApprovalRule, ...]]:
+        """What `may_cover` looks up, read now and kept until a change names the rules."""
+        epoch = self._memory.epoch
         with self._vault.read() as snapshot:
             rules = snapshot.matching(ApprovalRule, order_by="name")
         found = {
             name: tuple(rule for rule in rules if covers(rule, name, asks)) for name, asks in self._asking().items()
         }
         found |= {name: tuple(rules) for name in OF_RULES}
-        return {name: each for name, each in found.items() if each}, (names.APPROVAL_RULES,)
+        found = {name: each for name, each in found.items() if each}
+        standing = self._memory.standing(epoch, (names.APPROVAL_RULES,))
+        if standing is not None:
+            self._known = found, standing
+        return found
 
 
 def covers(rule: ApprovalRule, operation: str, asks: frozenset[Permission]) -> bool:

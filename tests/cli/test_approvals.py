@@ -33,8 +33,8 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_a_call_is_asked_for_approved_and_shown(kms: Kms, shared_world: World, served: tuple[str, str]) -> None:
     people = {name: Person.of(shared_world, name, *roles) for name, roles in (("ann", ["admin"]), ("eve", ["admin"]))}
-    (made,) = kms("approval-rules", "add", "orders-only", "--operation", "delete_key", "--approver", "ann", "--approver",
-                  "eve", "--approvals", "1", "--key", "orders*", by="admin")  # fmt: skip
+    options = "--operation delete_key --approver ann --approver eve --approvals 1 --key orders*"
+    (made,) = kms("approval-rules", "add", "orders-only", *options.split(), by="admin")
     assert (made["approvals"], made["expires_in"]) == (1, "P1D")
     assert [each["name"] for each in kms("approval-rules", "list")] == ["orders-only"]
     kms("key", "create", "orders", by="alice")
