@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +10,9 @@ from kms.access.model import Caller
 from kms.enums import TextEnum
 from kms.vault import names, tables
 from kms.vault.records import stored_in
+
+APPROVED_FOR = timedelta(hours=1)
+"""For how long after its time a call that was approved can still be carried out, where that was interrupted."""
 
 LONGEST_BREAK = timedelta(days=1)
 """For how long at most an operator on the host can lift a rule."""
@@ -102,10 +104,5 @@ class Approval:
 
     def state_at(self, now: datetime) -> ApprovalState:
         """Its state at `now`: one that waits is `expired` from its time on, also where no row says so yet."""
-        if self.state is ApprovalState.PENDING and now >= self.expires_at:
-            return ApprovalState.EXPIRED
-        return self.state
-
-
-Rules = Mapping[str, tuple[ApprovalRule, ...]]
-"""The rules by the name of each operation that they may cover."""
+        patience = APPROVED_FOR if self.state is ApprovalState.APPROVED else timedelta()
+        return ApprovalState.EXPIRED if self.state in OPEN and now >= self.expires_at + patience else self.state

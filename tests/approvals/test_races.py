@@ -11,7 +11,7 @@ import pytest
 from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
 from helpers.people import Person
 from helpers.support import SteeredClock, World, b64, kind_of
-from kms.approvals import waiting
+from kms.approvals import deciding, execution
 from kms.approvals.model import Approval
 from kms.errors import Unavailable
 from kms.operations import Call, Service
@@ -95,14 +95,14 @@ def test_the_rule_is_changed_or_removed_meanwhile(
 
 def between(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
     """Have `act` happen after the last approval is committed, and before the call is carried out."""
-    original = waiting.requester_of
+    original = execution.requester_of
 
     def acting(*given: Any) -> Any:
         found = original(*given)
         act()
         return found
 
-    monkeypatch.setattr(carrying_out.waiting, "requester_of", acting)
+    monkeypatch.setattr(carrying_out.execution, "requester_of", acting)
 
 
 @pytest.mark.parametrize("moment", ["before", "between"])
@@ -213,7 +213,7 @@ def test_what_a_crash_left_approved_is_carried_out_by_another_approval(
     assert shown(people["usr"], approval_id)["state"] == "approved"
     refused = approve(people["bob"], approval_id)
     assert (kind_of(refused), "being carried out" in refused.json["detail"]) == ("conflict", True)
-    clock.advance(seconds=waiting.CARRYING_OUT.total_seconds())
+    clock.advance(seconds=deciding.CARRYING_OUT.total_seconds())
     assert approve(people["bob"], approval_id).json["state"] == "done"
     assert people["usr"].api.get(orders).json["latest_version"] == 2
     assert kind_of(approve(people["cat"], approval_id)) == "conflict"
@@ -230,10 +230,10 @@ def test_a_slow_carrying_out_that_was_taken_over_does_nothing(
         found = change.find(Approval, approval_id)
         assert found is not None
         caller = service.authenticator.session(people["ann"].api.headers["Authorization"].removeprefix("Bearer "))
-        first = waiting.approve(change, found, caller, service.clock())
+        first = deciding.approve(change, found, caller, service.clock())
     service.clock.advance(minutes=3)  # type: ignore[attr-defined]
     with service.vault.change() as change:
-        second = waiting.approve(change, first, caller, service.clock())
+        second = deciding.approve(change, first, caller, service.clock())
     for each, outcome in ((first, None), (second, "done"), (second, "done")):
         done = carrying_out.carry_out(service, each, Call("approve_call", "10.0.0.1", "r" * 16, caller))
         if outcome:

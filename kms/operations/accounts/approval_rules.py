@@ -13,8 +13,8 @@ from msgspec import UNSET, UnsetType
 from kms.access import callers
 from kms.access.model import Caller, Client, ClientStatus, Role
 from kms.access.policy import Permission
+from kms.approvals.deciding import settle
 from kms.approvals.model import Approval, ApprovalRule, ApprovalState
-from kms.approvals.waiting import settle
 from kms.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, ClientId
 from kms.operations.accounts.grants import KeyPattern

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from sqlalchemy import or_
+from sqlalchemy import ColumnElement, tuple_
 
 from kms.access import policy, step_up
 from kms.access.model import Caller
 from kms.access.policy import Permission
-from kms.approvals import canonical, waiting
+from kms.approvals import canonical, deciding, filing
 from kms.approvals.model import Approval, ApprovalRule, ApprovalState
 from kms.errors import NotFound
 from kms.operations.core.carrying_out import RESULT_KEPT, carry_out
@@ -21,10 +22,12 @@ from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Limit
 from kms.vault import tables
+from kms.vault.records import microseconds
 from kms.vault.transaction import Snapshot
 
 _FRESH = timedelta(minutes=5)
-_MOST = 5000
+_MOST, _AT_ONCE = 5000, 50
+_Rules = Mapping[str, ApprovalRule]
 
 
 class RejectCallRequest(Request):
@@ -102,21 +105,15 @@ class ApprovalList(Answer):
 )
 def list_approvals(service: Service, call: Call, request: ListApprovalsRequest) -> ApprovalList:
     """List calls that wait for approval, and those of the last weeks that did."""
-    caller, now, column = call.known_caller, service.clock(), tables.approvals.c
-    states = [request.state] if request.state is not None else list(ApprovalState)
-    if request.state is ApprovalState.EXPIRED:
-        states.append(ApprovalState.PENDING)
+    caller, now = call.known_caller, service.clock()
+    views: list[ApprovalView] = []
     with service.vault.read() as snapshot:
-        found = snapshot.select(
-            Approval,
-            or_(*(column.state == state for state in states)),
-            order_by=column.created_at.desc(),
-            limit=_MOST,
-        )
-        seen = [
-            each for each in found if request.state in (None, each.state_at(now)) and _sees(snapshot, caller, each)
-        ]
-        views = [_view(snapshot, each, now) for each in seen[: request.limit]]
+        rules = _rules(snapshot)
+        for each in _newest(snapshot):
+            if request.state in (None, each.state_at(now)) and _sees(rules, caller, each):
+                views.append(_view(snapshot, rules, each, now))
+            if len(views) == request.limit:
+                break
     return ApprovalList(items=views, next_cursor=None)
 
 
@@ -125,7 +122,7 @@ def get_approval(service: Service, call: Call, request: EmptyRequest, approval_i
     """Show a call that waits or waited for approval: how far it is and, to who asked, its result."""
     with service.vault.read() as snapshot:
         found = _visible(snapshot, call, approval_id)
-        view = _view(snapshot, found, service.clock())
+        view = _view(snapshot, _rules(snapshot), found, service.clock())
         if _is_requester(call.known_caller, found):
             _add_what_is_for_the_requester(snapshot, view, found, service.clock())
     return view
@@ -147,11 +144,11 @@ def approve_call(service: Service, call: Call, request: EmptyRequest, approval_i
     with service.change(call) as change:
         found = _visible(change, call, approval_id)
         step_up.require(call.known_caller, _FRESH, service.clock())
-        found = waiting.approve(change, found, call.known_caller, service.clock())
+        found = deciding.approve(change, found, call.known_caller, service.clock())
     if found.state is ApprovalState.APPROVED:
         found = carry_out(service, found, call)
     with service.vault.read() as snapshot:
-        return _view(snapshot, found, service.clock())
+        return _view(snapshot, _rules(snapshot), found, service.clock())
 
 
 @operation(
@@ -170,27 +167,43 @@ def reject_call(service: Service, call: Call, request: RejectCallRequest, approv
         found = _visible(change, call, approval_id)
         if found.requester != call.known_caller.client_id:
             step_up.require(call.known_caller, _FRESH, service.clock())
-        found = waiting.reject(change, found, call.known_caller, request.reason, service.clock())
-        return _view(change, found, service.clock())
+        found = deciding.reject(change, found, call.known_caller, request.reason, service.clock())
+        return _view(change, _rules(change), found, service.clock())
+
+
+def _newest(snapshot: Snapshot) -> Iterator[Approval]:
+    """The calls, the newest first, at most `_MOST`; read a few at a time, for each has its whole request."""
+    place = tables.approvals.c.created_at, tables.approvals.c.approval_id
+    criteria: list[ColumnElement[bool]] = []
+    for _ in range(_MOST // _AT_ONCE):
+        order = tuple(column.desc() for column in place)
+        found = snapshot.select(Approval, *criteria, order_by=order, limit=_AT_ONCE)
+        yield from found
+        if len(found) < _AT_ONCE:
+            return
+        criteria = [tuple_(*place) < tuple_(microseconds(found[-1].created_at), found[-1].approval_id)]
+
+
+def _rules(snapshot: Snapshot) -> _Rules:
+    return {rule.name: rule for rule in snapshot.matching(ApprovalRule)}
 
 
 def _visible(snapshot: Snapshot, call: Call, approval_id: str) -> Approval:
     """The call of that id, noted for the audit entry. Raises NotFound, also for one that the caller may not see."""
     found = snapshot.find(Approval, approval_id) if re.fullmatch("[0-9a-f]{32}", approval_id) else None
-    if found is None or not _sees(snapshot, call.known_caller, found):
+    if found is None or not _sees(_rules(snapshot), call.known_caller, found):
         raise NotFound("There is no such approval.")
     call.approval = found.approval_id
     call.key_id = found.key_id or None
     return found
 
 
-def _sees(snapshot: Snapshot, caller: Caller, approval: Approval) -> bool:
+def _sees(rules: _Rules, caller: Caller, approval: Approval) -> bool:
     if approval.requester == caller.client_id or policy.has_permission(caller, Permission.CLIENTS_READ):
         return True
     if caller.client_id in approval.given:
         return True
-    rules = (snapshot.find(ApprovalRule, name) for name in approval.rules)
-    return any(rule is not None and rule.lets_approve(caller) for rule in rules)
+    return any(rules[name].lets_approve(caller) for name in approval.rules.keys() & rules.keys())
 
 
 def _is_requester(caller: Caller, approval: Approval) -> bool:
@@ -201,18 +214,17 @@ def _is_requester(caller: Caller, approval: Approval) -> bool:
 
 
 def _add_what_is_for_the_requester(snapshot: Snapshot, view: ApprovalView, approval: Approval, now: datetime) -> None:
-    view.salt = canonical.salt_of(waiting.content_of(snapshot, approval)) or UNSET
+    view.salt = canonical.salt_of(filing.content_of(snapshot, approval)) or UNSET
     if approval.decided_at is None or not now < approval.decided_at + RESULT_KEPT:
         return
-    result = waiting.result_of(snapshot, approval)
+    result = deciding.result_of(snapshot, approval)
     if result is not None:
         view.result, view.result_until = msgspec.Raw(result), approval.decided_at + RESULT_KEPT
 
 
-def _view(snapshot: Snapshot, approval: Approval, now: datetime) -> ApprovalView:
-    found = [snapshot.find(ApprovalRule, name) for name in approval.rules]
-    rules = [rule for rule in found if rule is not None]
-    count = waiting.counted(snapshot, approval, rules)
+def _view(snapshot: Snapshot, every: _Rules, approval: Approval, now: datetime) -> ApprovalView:
+    rules = [every[name] for name in sorted(approval.rules.keys() & every.keys())]
+    count = deciding.counted(snapshot, approval, rules)
     needed = [NeededApprovals(rule=each.name, needed=each.approvals, given=count[each.name]) for each in rules]
     least = max(needed, key=lambda each: each.needed - each.given, default=None)
     return ApprovalView(

@@ -8,7 +8,7 @@ from typing import Any
 
 from kms.access import decision, policy
 from kms.access.policy import Permission
-from kms.approvals import canonical, waiting
+from kms.approvals import canonical, deciding, filing
 from kms.approvals.model import ApprovalRule, ApprovalState
 from kms.errors import ApprovalPending, Conflict, PermissionDenied
 from kms.notices import events, outbox
@@ -89,12 +89,12 @@ def _filed(
     with service.vault.change() as change:
         now = service.clock()
         call.caller = service.authenticator.still(change, call.known_caller, now)
-        made, is_new = waiting.file(change, call.caller, rules, asked, call.key_id or "", call.source, now)
+        made, is_new = filing.file(change, call.caller, rules, asked, call.key_id or "", call.source, now)
         call.approval = made.approval_id
         service.record_in(change, call, ApprovalPending.problem)
         if is_new:
             outbox.emit(change, events.approval_pending(made, [rule.name for rule in rules]))
-        given = waiting.counted(change, made, rules)
+        given = deciding.counted(change, made, rules)
     call.recorded = True
     most = max(rules, key=lambda rule: rule.approvals - given[rule.name])
     return PendingCall(

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from kms.approvals import canonical, waiting
+from kms.approvals import canonical, deciding, execution, filing
+from kms.approvals.execution import CarryingOut
 from kms.approvals.model import Approval, ApprovalState
-from kms.approvals.waiting import CarryingOut
 from kms.errors import InternalError, Refusal, Unavailable, ValidationFailed
 from kms.operations.core.declare import OPERATIONS, TextAnswer
 from kms.operations.core.execute import execute_operation
@@ -33,9 +33,9 @@ def carry_out(service: Service, approval: Approval, decision: Call) -> Approval:
     except Unavailable:
         raise
     except Refusal as refusal:
-        return _settled(service, doing, ApprovalState.FAILED, waiting.failure_of(refusal))
+        return _settled(service, doing, ApprovalState.FAILED, execution.failure_of(refusal))
     except Exception:
-        failure = waiting.failure_of(InternalError("The service failed. Its log has the reason."))
+        failure = execution.failure_of(InternalError("The service failed. Its log has the reason."))
         _settled(service, doing, ApprovalState.FAILED, failure)
         raise
     return _settled(service, doing, ApprovalState.DONE, result=_encoded(answer))
@@ -56,8 +56,8 @@ def _answer(service: Service, approval: Approval, decision: Call, doing: Carryin
     try:
         with service.vault.read() as snapshot:
             doing.require_in(snapshot, now)
-            content = waiting.content_of(snapshot, approval)
-            call.caller = waiting.requester_of(snapshot, approval, now)
+            content = filing.content_of(snapshot, approval)
+            call.caller = execution.requester_of(snapshot, approval, now)
         try:
             request = canonical.body_of(content, operation.request)
         except msgspec.ValidationError as error:
@@ -82,7 +82,7 @@ def _settled(
             return doing.approval
         is_ours = found.began_at == doing.approval.began_at
         if is_ours and (found.state is ApprovalState.APPROVED or doing.is_settled):
-            found = waiting.settle(change, found, state, service.clock(), doing.by, failure, result)
+            found = deciding.settle(change, found, state, service.clock(), doing.by, failure, result)
     return found
 
 

@@ -22,8 +22,8 @@ from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
 from kms.access.webauthn import RelyingParty
+from kms.approvals.execution import CarryingOut
 from kms.approvals.rules import RulesInForce
-from kms.approvals.waiting import CarryingOut
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
 from kms.clock import Clock, utc_now
@@ -220,7 +220,7 @@ class Service:
         with self.vault.change() as change:
             self._require_still(change, call)
             yield change
-            if not call.abandoned:
+            if not call.abandoned or call.carrying_out is not None:  # what was approved is in the log whatever it did
                 self.record_in(change, call)
         call.recorded = True
         self._note_settled(call)

@@ -20,7 +20,7 @@ from kms.access import issuers, lockout
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import Issuer
 from kms.access.model import Token, UsedAssertion
-from kms.approvals import waiting as approvals
+from kms.approvals import retention
 from kms.audit.spool import tidy
 from kms.crypto.keytype import KeyMaterial
 from kms.crypto.registry import key_type
@@ -266,11 +266,12 @@ def _remove_some_old_rows(service: Service, moment: int, now: datetime) -> bool:
             change.select(WrappingKey, tables.wrapping_keys.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             lockout.forgotten(change, now, _ROWS_AT_ONCE),
             outbox.forgotten(change, now, _ROWS_AT_ONCE),
-            approvals.forgotten(change, now, _ROWS_AT_ONCE),
+            retention.forgotten(change, now, _ROWS_AT_ONCE),
         )
         for rows in old:
             change.delete(*rows)
-        approvals.forget_results(change, now - RESULT_KEPT, _ROWS_AT_ONCE)
+        retention.expire_old(change, now, _ROWS_AT_ONCE)
+        retention.forget_results(change, now - RESULT_KEPT, _ROWS_AT_ONCE)
         overdue = change.select(KeyVersion, tables.key_versions.c.material_until < moment, limit=_ROWS_AT_ONCE)
         for version in overdue:
             forget_material(change, version)
