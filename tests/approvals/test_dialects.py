@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
 from helpers import aws_in_process
 from helpers.approvals import APPROVALS, approve, pending, people_of, rule, shown, story
+from helpers.console import Browser
 from helpers.people import Person
 from helpers.support import World, b64
+from kms.access.model import Role
+from kms.api import openapi
+from kms.approvals import canonical
 from kms.client.errors import ApprovalPending, KmsError
-from kms.operations import OPERATIONS
+from kms.operations import OPERATIONS, Operation
 from kms.operations.core.asking import asking, can_be_covered
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -123,3 +128,48 @@ def test_on_the_fast_path_and_through_flask_alike(world: World, people: dict[str
     assert fast == through_flask
     assert usr.post("/api/v1/keys", {"key_id": "other", "type": "xaes-256-gcm"}).status_code == 201
     assert usr.post("/api/v1/keys/other/encrypt", body).status_code == 200
+
+
+def test_a_way_round_is_covered_too(world: World, people: dict[str, Person]) -> None:
+    """What reads a ciphertext without decrypt, and what destroys keys without delete."""
+    usr, ann = people["usr"].api, people["ann"].api
+    for key_id in ("orders", "mine"):
+        assert usr.post("/api/v1/keys", {"key_id": key_id, "type": "xaes-256-gcm"}).status_code == 201
+    assert ann.post("/api/v1/mounts", {"mount": "team"}).status_code == 201
+    sealed = usr.post("/api/v1/keys/orders/encrypt", {"plaintext": b64(b"text")}).json["ciphertext"]
+    rule(world, permissions=["keys:decrypt", "keys:delete"], key_pattern="orders")
+    rule(world, name="rule2", permissions=["keys:delete"], key_pattern="team.x")
+    path = "/api/v1/keys/orders/rewrap"
+    assert usr.post(path, {"ciphertext": sealed}).status_code == 200
+    pending(usr.post(path, {"ciphertext": sealed, "to_key_id": "mine"}))
+    pending(usr.post(path, {"ciphertext": sealed, "to_associated_data": b64(b"other")}))
+    pending(ann.delete("/api/v1/mounts/team"))
+
+
+@pytest.mark.parametrize(
+    "operation", [each for each in OPERATIONS.values() if can_be_covered(each)], ids=lambda each: each.name
+)
+def test_what_was_asked_comes_back_from_its_canonical_form(operation: Operation) -> None:
+    example = openapi.example_of(operation)
+    kind = operation.request
+    request = msgspec.json.decode(msgspec.json.encode(example or {}), type=kind) if _is_whole(kind, example) else None
+    if request is None:
+        pytest.skip("it has no example")
+    formed = canonical.canonical(operation.name, {"key_id": "orders"}, request, "rest", "")
+    assert canonical.body_of(formed.content, kind) == request
+    assert canonical.path_of(formed.content) == {"key_id": "orders"}
+
+
+def _is_whole(kind: type[msgspec.Struct], example: object) -> bool:
+    return example is not None or not any(field.required for field in msgspec.structs.fields(kind))
+
+
+def test_in_the_console(world: World, people: dict[str, Person]) -> None:
+    assert people["usr"].api.post("/api/v1/keys", {"key_id": "orders", "type": "xaes-256-gcm"}).status_code == 201
+    rule(world, operations=["delete_key"], approvals=1)
+    browser = Browser.as_client(world, "usr", Role.USER)
+    browser.post("/keys/orders/do/delete", {"waiting_period": "7"})
+    (waiting,) = people["usr"].api.get(APPROVALS).json["items"]
+    assert waiting["request"]["dialect"] == "console"
+    assert waiting["approval_id"] in browser.text
+    assert approve(people["ann"], waiting["approval_id"]).json["state"] == "done"

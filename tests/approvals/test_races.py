@@ -12,7 +12,7 @@ from helpers.approvals import APPROVALS, RULES, approve, entries, pending, peopl
 from helpers.people import Person
 from helpers.support import SteeredClock, World, b64, kind_of
 from kms.approvals import deciding, execution
-from kms.approvals.model import Approval
+from kms.approvals.model import Approval, ApprovalRule
 from kms.errors import Unavailable
 from kms.operations import Call, Service
 from kms.operations.core import carrying_out
@@ -124,6 +124,24 @@ def test_the_requester_is_disabled_or_gets_another_secret_meanwhile(
     assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "authentication-failed")
     assert people["ann"].api.get(orders).json["deletion_at"] is None
     assert people["ann"].api.get(f"{APPROVALS}/{approval_id}").json["state"] == "failed"
+
+
+def test_the_rule_is_gone_between_the_last_approval_and_the_act(
+    world: World, people: dict[str, Person], orders: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule(world, permissions=["keys:delete"], approvals=1)
+    approval_id = pending(people["usr"].api.delete(orders))
+
+    def act() -> None:
+        with world.service.vault.change() as change:
+            found = change.find(ApprovalRule, "rule1")
+            assert found is not None
+            change.delete(found)
+
+    between(monkeypatch, act)
+    answer = approve(people["ann"], approval_id)
+    assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "conflict")
+    assert people["usr"].api.get(orders).json["deletion_at"] is None
 
 
 def test_an_approver_is_disabled_meanwhile(world: World, people: dict[str, Person], orders: str) -> None:

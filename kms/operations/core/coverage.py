@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kms.access import scope
-from kms.access.model import Effect
-from kms.access.policy import GRANTED_BY_ADMINISTRATORS, Permission
 from kms.approvals.model import ApprovalRule
 from kms.approvals.rules import OF_RULES, covers
 from kms.keys.ids import flat_key_id
+from kms.operations.core.asking import asked_for
 from kms.operations.core.declare import Operation, Request
 from kms.operations.core.service import Call, Service
 
@@ -27,7 +26,7 @@ def covering(
     service: Service, operation: Operation, call: Call, request: Request, path: Mapping[str, Any]
 ) -> list[ApprovalRule]:
     """The rules in force that cover this call. Raises Unavailable, IntegrityFailure."""
-    asks = _asked_for(operation, request)
+    asks = asked_for(operation, request)
     own = path.get("rule") if operation.name in OF_RULES else None
     found = [
         rule
@@ -38,18 +37,6 @@ def covering(
         return found
     is_about = _patterns_in(service, operation, call, request, path)
     return [rule for rule in found if rule.name == own or _is_about(rule.key_pattern, is_about)]
-
-
-def _asked_for(operation: Operation, request: Any) -> frozenset[Permission]:
-    """The permissions that this call asks for. Giving away what only administrators give counts as asking for it."""
-    asks = {operation.permission} if operation.permission is not None else set()
-    if getattr(request, "recover", False) is True:
-        asks.add(Permission.KEYS_RECOVER)
-    if operation.name == "export_key" and request.plaintext:
-        asks.add(Permission.KEYS_EXPORT_PLAINTEXT)
-    if operation.name == "create_grant" and request.effect is Effect.ALLOW:
-        asks |= GRANTED_BY_ADMINISTRATORS & (request.permissions | {request.permission})
-    return frozenset(asks)
 
 
 def _is_about(pattern: str, named: set[str] | None) -> bool:
@@ -67,7 +54,7 @@ def _patterns_in(
     service: Service, operation: Operation, call: Call, request: Any, path: Mapping[str, Any]
 ) -> set[str] | None:
     """The ids of the keys that a call names, or patterns of ids; None where it names none."""
-    named: set[str] = set()
+    named: set[str] = {f"{path['mount']}.*"} if "mount" in path else set()
     if pattern := getattr(request, "key_pattern", None):
         named.add(str(pattern))
     given = [
