@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
 from helpers.people import Person
-from helpers.support import SteeredClock, World, b64, kind_of, unb64
+from helpers.support import SteeredClock, World, b64, kind_of, settings_for, unb64
 from kms.access.model import Role
 from kms.approvals.model import Approval
+from kms.config import Settings
+from kms.notices.model import Delivery
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Those of a service that sends notices to one host."""
+    return settings_for(tmp_path / "data", notice_hosts="localhost")
 
 
 @pytest.fixture
@@ -116,6 +125,30 @@ def test_the_same_call_waits_once(world: World, people: dict[str, Person], order
     assert pending(usr.delete(orders, {"waiting_period": "P7D"})) == first
     assert pending(usr.delete(orders, {"waiting_period": "P8D"})) != first
     assert len(usr.get(f"{APPROVALS}?state=pending").json["items"]) == 2
+
+
+def test_who_wants_to_know_of_calls_that_wait_is_told(world: World, people: dict[str, Person], orders: str) -> None:
+    rule(world, permissions=["keys:delete"])
+    subscription = people["ann"].api.post(
+        "/api/v1/notices", {"url": "https://localhost/x", "events": ["approval.pending"]}
+    )
+    approval_id = pending(people["usr"].api.delete(orders))
+    pending(people["usr"].api.delete(orders))  # the same
+    notice_id = subscription.json["notice_id"]
+    with world.service.vault.read() as snapshot:
+        (delivery,) = snapshot.matching(Delivery, notice_id=notice_id)
+    assert delivery.data == {
+        "approval_id": approval_id,
+        "operation": "delete_key",
+        "requester": "usr",
+        "rules": ["rule1"],
+        "expires_at": delivery.data["expires_at"],
+        "key_id": "orders",
+    }
+    refused = people["usr"].api.post(
+        "/api/v1/notices", {"url": "https://localhost/x", "events": ["approval.pending"]}
+    )
+    assert kind_of(refused) == "permission-denied"
 
 
 def test_what_is_secret_is_sealed_and_not_shown(world: World, people: dict[str, Person], orders: str) -> None:
