@@ -237,6 +237,25 @@ def test_what_a_crash_left_approved_is_carried_out_by_another_approval(
     assert kind_of(approve(people["cat"], approval_id)) == "conflict"
 
 
+def test_a_crash_after_the_change_loses_the_result_and_nothing_else(
+    world: World, people: dict[str, Person], orders: str, monkeypatch: pytest.MonkeyPatch, clock: SteeredClock
+) -> None:
+    rule(world, permissions=["keys:rotate"], approvals=1)
+    approval_id = pending(people["usr"].api.post(f"{orders}/rotate", {}))
+
+    def crashed(*_: Any, **__: Any) -> Any:
+        raise Unavailable("The database cannot be reached.", retry_after=1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(carrying_out, "_settled", crashed)
+        assert kind_of(approve(people["ann"], approval_id)) == "unavailable"
+    ended = shown(people["usr"], approval_id)
+    assert (ended["state"], "result" in ended) == ("done", False)
+    clock.advance(seconds=deciding.CARRYING_OUT.total_seconds())
+    assert kind_of(approve(people["bob"], approval_id)) == "conflict"
+    assert people["usr"].api.get(orders).json["latest_version"] == 2
+
+
 def test_a_slow_carrying_out_that_was_taken_over_does_nothing(
     world: World, people: dict[str, Person], orders: str
 ) -> None:
