@@ -9,12 +9,14 @@ from kms.access import callers, scope
 from kms.access.issuers import IssuerRole
 from kms.access.model import Caller, Client
 from kms.approvals.deciding import counted, rules_of, settle
-from kms.approvals.filing import secret_digest
+from kms.approvals.filing import keys_named, secret_digest
 from kms.approvals.model import Approval, ApprovalState
 from kms.errors import AuthenticationFailed, Conflict, Refusal
 from kms.vault.change import Change
 from kms.vault.records import moment_of
 from kms.vault.transaction import Snapshot
+
+ANOTHER_KEY = "A key id or alias in this call does not name the key that it named when the call was made."
 
 
 def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Caller:
@@ -70,7 +72,10 @@ class CarryingOut:
             settle(change, self.require_in(change, now), ApprovalState.DONE, now, self.by)
 
     def require_in(self, snapshot: Snapshot, now: datetime) -> Approval:
-        """The call as it is now, still approved, and to be carried out by this one. Raises Conflict."""
+        """The call as it is now, still approved, on the same keys, and to be carried out by this one.
+
+        Raises Conflict.
+        """
         found = snapshot.find(Approval, self.approval_id)
         if (
             found is None
@@ -82,6 +87,9 @@ class CarryingOut:
         count = counted(snapshot, found, rules)
         if any(count[rule.name] < rule.approvals for rule in rules):
             raise Conflict("Somebody who had approved this call may not approve it any more.")
+        keys = found.asked["keys"]
+        if keys_named(snapshot, keys) != keys:
+            raise Conflict(ANOTHER_KEY)
         return found
 
 

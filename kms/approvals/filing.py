@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -33,6 +33,7 @@ def file(
     rules: Sequence[ApprovalRule],
     asked: CanonicalCall,
     key_id: str,
+    keys: dict[str, str],
     source: str,
     now: datetime,
 ) -> tuple[Approval, bool]:
@@ -44,7 +45,7 @@ def file(
         raise TooLarge(
             f"A call that waits for approval has at most {LARGEST} bytes; this one has {len(asked.content)}."
         )
-    document, given = asked.shown, _asked(change, caller, source)
+    document, given = asked.shown, _asked(change, caller, source) | {"keys": keys}
     same_as = change.derived_keys.credential_hash("approval", caller.client_id.encode(), same(asked.content))
     waiting = change.matching(Approval, requester=caller.client_id, state=ApprovalState.PENDING)
     expire(change, waiting, now)
@@ -77,6 +78,12 @@ def file(
     return made, True
 
 
+def keys_named(snapshot: Snapshot, key_ids: Iterable[str]) -> dict[str, str]:
+    """The uids (hexadecimal) of the keys that have these ids or aliases now, by those."""
+    found = ((name, snapshot.key_named(name)) for name in key_ids)
+    return {name: key.uid.hex() for name, key in found if key is not None}
+
+
 def content_of(snapshot: Snapshot, approval: Approval) -> bytes:
     """The canonical form of what was asked. Raises IntegrityFailure where it is not what was hashed."""
     context = sealed_columns.approval(approval.approval_id, approval.requester, "request")
@@ -106,7 +113,7 @@ def _asked(snapshot: Snapshot, caller: Caller, source: str) -> dict[str, Any]:
 
 
 def _who(asked: dict[str, Any]) -> tuple[Any, ...]:
-    return asked["scope"], asked["issuer_role"], asked["secret_digest"]
+    return asked["scope"], asked["issuer_role"], asked["secret_digest"], asked["keys"]
 
 
 def secret_digest(client: Client) -> str:

@@ -144,6 +144,32 @@ def test_the_rule_is_gone_between_the_last_approval_and_the_act(
     assert people["usr"].api.get(orders).json["deletion_at"] is None
 
 
+@pytest.mark.parametrize("moment", ["before", "between"])
+@pytest.mark.parametrize("what", ["encrypt", "rotate"])
+def test_an_alias_that_is_moved_meanwhile_does_not_lead_to_another_key(
+    world: World, people: dict[str, Person], orders: str, monkeypatch: pytest.MonkeyPatch, moment: str, what: str
+) -> None:
+    usr = people["usr"].api
+    assert usr.post("/api/v1/keys", {"key_id": "other", "type": "xaes-256-gcm"}).status_code == 201
+    assert usr.put("/api/v1/aliases/current", {"key_id": "other"}).status_code == 200
+    rule(world, permissions=["keys:encrypt", "keys:rotate"], approvals=1)
+    body = {"plaintext": b64(b"text")} if what == "encrypt" else {}
+    approval_id = pending(usr.post(f"/api/v1/keys/current/{what}", body))
+    assert shown(people["ann"], approval_id)["key_id"] == "other"
+
+    def act() -> None:
+        assert usr.put("/api/v1/aliases/current", {"key_id": "orders"}).status_code == 200
+
+    if moment == "before":
+        act()
+    else:
+        between(monkeypatch, act)
+    answer = approve(people["ann"], approval_id)
+    assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "conflict")
+    assert "result" not in shown(people["usr"], approval_id)
+    assert [usr.get(f"/api/v1/keys/{key}").json["latest_version"] for key in ("orders", "other")] == [1, 1]
+
+
 def test_an_approver_is_disabled_meanwhile(world: World, people: dict[str, Person], orders: str) -> None:
     rule(world, permissions=["keys:delete"], approvals=2)
     approval_id = pending(people["usr"].api.delete(orders))

@@ -60,7 +60,7 @@ def waiting(change: Change) -> None:
     rules = frozenset({"keys:delete"}), frozenset[str]()
     rule = ApprovalRule("r", "1" * 32, *rules, "*", 1, frozenset({"ann"}), timedelta(days=1), "ann", NOW)
     asked = CanonicalCall(b'{"body":{}}', {"operation": "delete_key"})
-    made, _ = filing.file(change, Caller("user1", frozenset(), ()), [rule], asked, "k0", "local", NOW)
+    made, _ = filing.file(change, Caller("user1", frozenset(), ()), [rule], asked, "k0", {}, "local", NOW)
     deciding.settle(change, made, ApprovalState.DONE, NOW, result=b"answer")
 
 

@@ -12,7 +12,7 @@ from kms.approvals import canonical, deciding, filing
 from kms.approvals.model import ApprovalRule, ApprovalState
 from kms.errors import ApprovalPending, Conflict, PermissionDenied
 from kms.notices import events, outbox
-from kms.operations.core.coverage import covering
+from kms.operations.core.coverage import covering, key_names
 from kms.operations.core.declare import Answer, BatchItems, Operation, Request
 from kms.operations.core.key_access import authorized_key_cached
 from kms.operations.core.service import Call, Service
@@ -89,7 +89,8 @@ def _filed(
     with service.vault.change() as change:
         now = service.clock()
         call.caller = service.authenticator.still(change, call.known_caller, now)
-        made, is_new = filing.file(change, call.caller, rules, asked, call.key_id or "", call.source, now)
+        keys = filing.keys_named(change, key_names(request, path))
+        made, is_new = filing.file(change, call.caller, rules, asked, call.key_id or "", keys, call.source, now)
         call.approval = made.approval_id
         service.record_in(change, call, ApprovalPending.problem)
         if is_new:

@@ -10,7 +10,7 @@ import msgspec
 from kms.approvals import canonical, deciding, execution, filing
 from kms.approvals.execution import CarryingOut
 from kms.approvals.model import Approval, ApprovalState
-from kms.errors import InternalError, Refusal, Unavailable, ValidationFailed
+from kms.errors import Conflict, InternalError, Refusal, Unavailable, ValidationFailed
 from kms.operations.core.declare import OPERATIONS, TextAnswer
 from kms.operations.core.execute import execute_operation
 from kms.operations.core.service import Call, Service
@@ -65,7 +65,21 @@ def _answer(service: Service, approval: Approval, decision: Call, doing: Carryin
     except Refusal as refusal:
         service.record(call, refusal)
         raise
-    return execute_operation(service, operation, call, lambda: request, canonical.path_of(content))
+    answer = execute_operation(service, operation, call, lambda: request, canonical.path_of(content))
+    if not doing.is_settled:
+        _require_same_keys(service, call, approval, doing)
+    return answer
+
+
+def _require_same_keys(service: Service, call: Call, approval: Approval, doing: CarryingOut) -> None:
+    """Raise Conflict where what changed nothing has used another key than was asked for, by an alias that was moved.
+
+    Its answer is then shown to nobody. What changes something has looked at that in its own transaction.
+    """
+    with service.vault.read() as snapshot:
+        doing.require_in(snapshot, service.clock())
+    if call.key_id not in (None, approval.key_id):
+        raise Conflict(execution.ANOTHER_KEY)
 
 
 def _settled(

@@ -39,6 +39,12 @@ def covering(
     return [rule for rule in found if rule.name == own or _is_about(rule.key_pattern, is_about)]
 
 
+def key_names(request: Any, path: Mapping[str, Any]) -> list[str]:
+    """The ids and aliases by which a call names keys."""
+    members = [getattr(request, "key_id", None), getattr(request, "to_key_id", None)]
+    return [name for name in (path.get("key_id"), path.get("alias"), *members) if name]
+
+
 def _is_about(pattern: str, named: set[str] | None) -> bool:
     """Whether a rule for `pattern` is about a call that names these keys, or patterns; None where none is named."""
     return named is None or any(_overlap(pattern, each) for each in named)
@@ -57,13 +63,7 @@ def _patterns_in(
     named: set[str] = {f"{path['mount']}.*"} if "mount" in path else set()
     if pattern := getattr(request, "key_pattern", None):
         named.add(str(pattern))
-    given = [
-        path.get("key_id"),
-        path.get("alias"),
-        getattr(request, "key_id", None),
-        getattr(request, "to_key_id", None),
-    ]
-    for name in filter(None, given):
+    for name in key_names(request, path):
         named |= {name, *_ids(service, name)}
     if suffix := _FLAT_KEYS.get(operation.name):
         named.add(flat_key_id(request.client_id or call.known_caller.client_id, suffix))
