@@ -91,6 +91,14 @@ def reject(change: Change, approval: Approval, caller: Caller, reason: str, now:
     return settle(change, approval, ApprovalState.REJECTED, now, caller.client_id, failure)
 
 
+def end_calls_of(change: Change, client_id: str, by: str, now: datetime) -> None:
+    """End every call of a client that waits, because its sessions are ended: one of them may have been stolen."""
+    failure = {"type": "conflict", "detail": "Every session of who asked was ended. Make the call again."}
+    for each in change.matching(Approval, requester=client_id, state=ApprovalState.PENDING):
+        if now < each.expires_at:
+            settle(change, each, ApprovalState.FAILED, now, by, failure)
+
+
 def settle(
     change: Change,
     approval: Approval,

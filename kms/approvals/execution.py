@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kms.access import callers, scope
+from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
 from kms.access.model import Caller, Client
 from kms.approvals.deciding import counted, rules_of, settle
@@ -35,6 +36,11 @@ def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Calle
         role = snapshot.find(IssuerRole, asked["issuer_role"])
         if role is None or role.client_id != client.client_id:
             raise AuthenticationFailed("The issuer role of who asked for this is gone.")
+    by_access_key = "access_key_id" in asked and now < moment_of(
+        asked["expires_at"]
+    )  # later it may be gone by itself
+    if by_access_key and snapshot.find(AccessKey, asked["access_key_id"]) is None:
+        raise AuthenticationFailed("The access key with which this was asked was deleted.")
     caller = replace(
         caller,
         credential=asked["credential"],

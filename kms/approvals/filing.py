@@ -107,6 +107,8 @@ def _asked(snapshot: Snapshot, caller: Caller, source: str) -> dict[str, Any]:
         "scope": sorted(caller.scope.words) if caller.scope is not None else [],
         "secret_digest": secret_digest(client),
     }
+    if caller.access_key_id is not None and caller.expires_at is not None:
+        asked |= {"access_key_id": caller.access_key_id, "expires_at": microseconds(caller.expires_at)}
     if caller.second_factor_at is not None:
         asked["second_factor_at"] = microseconds(caller.second_factor_at)
     return asked

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from helpers import aws_in_process
 from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
 from helpers.people import Person
 from helpers.support import SteeredClock, World, b64, kind_of
@@ -168,6 +170,30 @@ def test_an_alias_that_is_moved_meanwhile_does_not_lead_to_another_key(
     assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "conflict")
     assert "result" not in shown(people["usr"], approval_id)
     assert [usr.get(f"/api/v1/keys/{key}").json["latest_version"] for key in ("orders", "other")] == [1, 1]
+
+
+@pytest.mark.parametrize("path", ["sessions", "credentials"])
+def test_every_session_of_the_requester_is_ended_meanwhile(
+    world: World, people: dict[str, Person], orders: str, path: str
+) -> None:
+    rule(world, permissions=["keys:delete"], approvals=1)
+    approval_id = pending(people["usr"].api.delete(orders))
+    assert people["cat"].api.delete(f"/api/v1/clients/usr/{path}").status_code == 200
+    assert kind_of(approve(people["ann"], approval_id)) == "conflict"
+    assert shown(people["ann"], approval_id)["failure"]["detail"].startswith("Every session of who asked")
+
+
+def test_the_access_key_of_the_requester_is_deleted_meanwhile(world: World, people: dict[str, Person]) -> None:
+    rule(world, operations=["delete_key"], approvals=1)
+    access = people["usr"].api.post("/api/v1/access-keys", {}).json
+    kms = aws_in_process.client(world, "kms", access)
+    key_id = kms.create_key()["KeyMetadata"]["KeyId"]
+    with pytest.raises(ClientError, match="approval"):
+        kms.schedule_key_deletion(KeyId=key_id, PendingWindowInDays=7)
+    (waiting,) = people["usr"].api.get(APPROVALS).json["items"]
+    assert people["usr"].api.delete(f"/api/v1/access-keys/{access['access_key_id']}").status_code == 200
+    answer = approve(people["ann"], waiting["approval_id"])
+    assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "authentication-failed")
 
 
 def test_an_approver_is_disabled_meanwhile(world: World, people: dict[str, Person], orders: str) -> None:
