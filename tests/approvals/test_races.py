@@ -107,8 +107,8 @@ def between(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
     monkeypatch.setattr(carrying_out.execution, "requester_of", acting)
 
 
-@pytest.mark.parametrize("moment", ["before", "between"])
-@pytest.mark.parametrize("how", ["disable", "rotate-secret"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.slow), "between"])
+@pytest.mark.parametrize("how", ["disable", pytest.param("rotate-secret", marks=pytest.mark.slow)])
 def test_the_requester_is_disabled_or_gets_another_secret_meanwhile(
     world: World, people: dict[str, Person], orders: str, monkeypatch: pytest.MonkeyPatch, moment: str, how: str
 ) -> None:
@@ -146,7 +146,7 @@ def test_the_rule_is_gone_between_the_last_approval_and_the_act(
     assert people["usr"].api.get(orders).json["deletion_at"] is None
 
 
-@pytest.mark.parametrize("moment", ["before", "between"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.slow), "between"])
 @pytest.mark.parametrize("what", ["encrypt", "rotate"])
 def test_an_alias_that_is_moved_meanwhile_does_not_lead_to_another_key(
     world: World, people: dict[str, Person], orders: str, monkeypatch: pytest.MonkeyPatch, moment: str, what: str
@@ -172,7 +172,7 @@ def test_an_alias_that_is_moved_meanwhile_does_not_lead_to_another_key(
     assert [usr.get(f"/api/v1/keys/{key}").json["latest_version"] for key in ("orders", "other")] == [1, 1]
 
 
-@pytest.mark.parametrize("path", ["sessions", "credentials"])
+@pytest.mark.parametrize("path", ["sessions", pytest.param("credentials", marks=pytest.mark.slow)])
 def test_every_session_of_the_requester_is_ended_meanwhile(
     world: World, people: dict[str, Person], orders: str, path: str
 ) -> None:
@@ -206,7 +206,7 @@ def test_an_approver_is_disabled_meanwhile(world: World, people: dict[str, Perso
     assert approve(people["cat"], approval_id).json["state"] == "done"
 
 
-@pytest.mark.parametrize("moment", ["before", "between"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.slow), "between"])
 def test_the_key_is_revoked_meanwhile(
     world: World, people: dict[str, Person], orders: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -225,7 +225,7 @@ def test_the_key_is_revoked_meanwhile(
     assert "result" not in shown(people["usr"], approval_id)
 
 
-@pytest.mark.parametrize("moment", ["before", "between"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.slow), "between"])
 def test_the_grant_is_taken_back_meanwhile(
     world: World, people: dict[str, Person], orders: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
