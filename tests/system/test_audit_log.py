@@ -120,8 +120,8 @@ def test_a_service_that_is_killed_has_a_log_that_is_whole(start: Start, tmp_path
         assert "are as its checkpoint says" in told
         assert "continues the older checkpoint" in told
         _is_cosigned(service, witness, tmp_path)
-        copytree(service.folder / "kms-data/audit-log", tmp_path / "copy")
         service.stop()
+        copytree(service.folder / "kms-data/audit-log", tmp_path / "copy")
     _tampering_is_named(service, tmp_path)
 
 
