@@ -179,6 +179,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return self.audit_dir or self.data_dir / "audit-log"
 
     @property
+    def audit_index(self) -> Path:
+        """The index of the audit log, of this host alone. Whoever removes it has it made anew."""
+        return self.data_dir / "audit-index.db"
+
+    @property
     def audit_origin(self) -> str:
         """The name that the audit log gets when it begins: the public URL without its scheme, and `/audit`."""
         return f"{self.origin.partition('://')[2]}/audit"

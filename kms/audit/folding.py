@@ -17,7 +17,10 @@ from typing import BinaryIO
 
 import structlog
 
+from kms.audit.index import Index
+from kms.audit.index_file import IndexUnusable
 from kms.audit.sequencer import MOST_AT_ONCE, Sequencer
+from kms.audit.tree import Unverified
 from kms.audit.witnesses import Witnesses, witnesses_of
 from kms.clock import Clock, utc_now
 from kms.config import Settings
@@ -50,6 +53,7 @@ class Folder:
 
     def __init__(self, vault: Vault, settings: Settings, clock: Clock = utc_now) -> None:
         self._sequencer = Sequencer(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_origin, clock)
+        self._index = Index(settings.audit_log_dir, settings.audit_index)
         self._witnesses = Witnesses(settings.audit_log_dir, witnesses_of(settings))
         self._lock = settings.run_dir / "folding"
         self._fault = settings.run_dir / _FAULT
@@ -61,14 +65,22 @@ class Folder:
         if not self._is_the_one():
             return
         try:
-            while self._sequencer.fold() >= MOST_AT_ONCE:
-                pass
+            is_more = True
+            while is_more:
+                is_more = self._sequencer.fold() >= MOST_AT_ONCE
+                self._catch_up()
         except Refusal as refusal:
             self._note(refusal.detail)
         except (StartError, OSError) as error:
             self._note(fault_of(error) if isinstance(error, OSError) else str(error))
         else:
             self._note("")
+
+    def _catch_up(self) -> None:
+        """Index what was folded. A search does without, up to a point, so nothing waits for it."""
+        with suppress(IndexUnusable, Unverified):
+            while self._index.catch_up(self._sequencer.size):
+                pass
 
     def close(self) -> None:
         """Ask no witness any more."""

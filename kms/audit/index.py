@@ -15,17 +15,14 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from struct import iter_unpack
 
-import structlog
-
 from kms.audit.index_file import IndexFile, IndexState, damaged, state_in
 from kms.audit.postings import postings_of
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, Tiles
-from kms.audit.tree import EMPTY_ROOT, HASH_BYTES, Unverified, root_at
+from kms.audit.tree import HASH_BYTES, Unverified, root_at
 
 PART_BUNDLES = 256
 PART_ENTRIES = PART_BUNDLES * TILE_WIDTH
 _MOST_AT_ONCE = 20_480
-_LOG = structlog.get_logger()
 
 _Leaf = tuple[int, int, int]
 _Posting = tuple[int, int, int, bytes]
@@ -65,16 +62,12 @@ class Index:
         return size - end
 
     def _fitting(self, database: sqlite3.Connection, size: int) -> IndexState:
-        """What the index has, if that is of this log, and otherwise nothing: then all rows are removed."""
+        """What the index has of this log. Raises sqlite3.DatabaseError where it is of another."""
         state = state_in(database)
         with suppress(Unverified):
             if root_at(state.size, self.tiles.at(max(size, state.size))) == state.root:
                 return state
-        _LOG.warning("the index is not of this audit log and is made anew", size=state.size)
-        for statement in ("DELETE FROM leaves", "DELETE FROM postings", "DELETE FROM spans"):
-            database.execute(statement)
-        database.execute("UPDATE state SET size = 0, root = ?, begin = 0", (EMPTY_ROOT,))
-        return IndexState(0, EMPTY_ROOT, 0)
+        raise damaged(f"it has {state.size} entries of another log")
 
     def _first_kept(self, begin: int, size: int) -> int:
         """The number of the first entry whose bundle retention has kept, which drops those before it."""

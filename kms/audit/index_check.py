@@ -6,7 +6,7 @@ import sqlite3
 
 from kms.audit.index import PART_BUNDLES, Index
 from kms.audit.index_file import IndexState, state_in
-from kms.audit.tiles import ENTRIES, TILE_WIDTH, width_in
+from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, width_in
 from kms.audit.tree import Unverified, root_at
 
 _IN_PART = (
@@ -32,8 +32,11 @@ def check(index: Index, size: int) -> str | None:
     """
     with index.reading() as database:
         state = state_in(database)
+        size = max(size, state.size)  # it may have gone on since
         if not _is_of_this_log(index, state, size):
-            return f"The index is not of this log, or of one that is longer: it has {state.size} entries."
+            return f"The index has {state.size} entries that are not those of this log."
+        if _is_kept(index, state.begin, size):
+            return f"The index has forgotten entries before {state.begin} that the log still has."
         first, end = state.begin // TILE_WIDTH, -(-state.size // TILE_WIDTH)
         parts = range(first // PART_BUNDLES, -(-end // PART_BUNDLES))
         for part in parts:
@@ -54,9 +57,20 @@ def _sentence(bundle: int) -> str:
 
 def _is_of_this_log(index: Index, state: IndexState, size: int) -> bool:
     try:
-        return state.size <= size and root_at(state.size, index.tiles.at(size)) == state.root
+        return root_at(state.size, index.tiles.at(size)) == state.root
     except Unverified:
         return False
+
+
+def _is_kept(index: Index, begin: int, size: int) -> bool:
+    """Whether the log has the bundle before entry `begin`."""
+    if begin < TILE_WIDTH or begin > size:
+        return begin > size
+    try:
+        index.tiles.content(ENTRIES, begin // TILE_WIDTH - 1, size)
+    except TileMissing:
+        return False
+    return True
 
 
 def _wanted(index: Index, bundles: range, state: IndexState, size: int) -> set[_Row]:

@@ -98,6 +98,7 @@ class IndexFile:
             uri = f"{self.path.absolute().as_uri()}?mode=rw"
             with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None)) as database:
                 database.execute("PRAGMA query_only = 1")
+                _distrust(database)
                 if _format_of(database) == 0:
                     raise IndexMissing
                 _require_format(database)
@@ -178,6 +179,7 @@ class IndexFile:
         self.path.chmod(0o600)  # the files beside it get the same
         database = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         self._writer, self._opened = database, _identity(self.path)
+        _distrust(database)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")  # after a power cut the file is older, but not torn
         database.execute("PRAGMA cache_size = -32768")  # holds what is written of one part
@@ -185,6 +187,12 @@ class IndexFile:
             _fill(database)
         _require_format(database)
         return database
+
+
+def _distrust(database: sqlite3.Connection) -> None:
+    """What SQLite advises for files of unknown origin ("Defense Against The Dark Arts")."""
+    database.execute("PRAGMA trusted_schema = 0")
+    database.execute("PRAGMA cell_size_check = 1")
 
 
 def _fill(database: sqlite3.Connection) -> None:

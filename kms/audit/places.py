@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 from kms.audit.index import PART_BUNDLES, Index
 from kms.audit.index_file import IndexMissing, IndexState, state_in
@@ -12,7 +13,8 @@ from kms.audit.postings import bits_of
 from kms.audit.tiles import Tiles
 from kms.audit.tree import EMPTY_ROOT
 
-_MOST_KEPT = 2048  # lists, of up to 25 KB
+_MOST_KEPT = 400_000  # places of a bundle, with about 100 bytes each
+_MOST_PARTS_KEPT = 512  # with about 64 KB each
 
 Lists = dict[int, int]
 """By bundle of a part, counted from 0 in it, the places as the bits of an integer."""
@@ -26,6 +28,8 @@ class Places:
         self.state = IndexState(0, EMPTY_ROOT, 0) if database is None else state_in(database)
         self._database = database
         self._kept: dict[tuple[int, tuple[int, ...]], Lists] = {}
+        self._room = _MOST_KEPT
+        self._times: dict[int, dict[int, object]] = {}
 
     def of(self, part: int, terms: tuple[int, ...]) -> Lists:
         """Where in a part there may be entries with one of the terms. Raises sqlite3.DatabaseError."""
@@ -33,9 +37,11 @@ class Places:
             return {}
         found = self._kept.get((part, terms))
         if found is None:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
             found = self._kept[part, terms] = self._read(self._database, part, terms)
+            self._room -= len(found) + 1
+            if self._room < 0:
+                self._kept.clear()
+                self._room = _MOST_KEPT
         return found
 
     @staticmethod
@@ -47,15 +53,25 @@ class Places:
                 found[bundle] = found.get(bundle, 0) | bits_of(places)
         return found
 
-    def spans(self, part: int) -> dict[int, tuple[object, object, object]]:
-        """Of each bundle of a part the smallest and the largest time, and the marks of its requests, unchecked."""
+    def times(self, part: int) -> dict[int, object]:
+        """Of each bundle of a part the smallest and the largest time, unchecked. Raises sqlite3.DatabaseError."""
+        found = self._times.get(part)
+        if found is None:
+            if len(self._times) >= _MOST_PARTS_KEPT:
+                self._times.clear()
+            rows = self._of_part("SELECT bundle, earliest, latest FROM spans WHERE bundle BETWEEN ? AND ?", part)
+            found = self._times[part] = {bundle: (earliest, latest) for bundle, earliest, latest in rows}
+        return found
+
+    def requests(self, part: int) -> dict[int, object]:
+        """Of each bundle of a part the marks of its requests, unchecked. Raises sqlite3.DatabaseError."""
+        return dict(self._of_part("SELECT bundle, requests FROM spans WHERE bundle BETWEEN ? AND ?", part))
+
+    def _of_part(self, statement: str, part: int) -> Iterable[tuple[Any, ...]]:
         if self._database is None:
-            return {}
+            return ()
         first = part * PART_BUNDLES
-        rows = self._database.execute(
-            "SELECT * FROM spans WHERE bundle BETWEEN ? AND ?", (first, first + PART_BUNDLES - 1)
-        )
-        return {bundle: (earliest, latest, requests) for bundle, earliest, latest, requests in rows}
+        return self._database.execute(statement, (first, first + PART_BUNDLES - 1))
 
 
 @contextmanager

@@ -3,7 +3,7 @@ what a session did, and what a client did for the first time."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -59,24 +59,6 @@ def users_of(log: Log, key_id: str, version: int | None, after: str = "") -> lis
         known = found.get(client_id)
         found[client_id] = UserOf(client_id, known.uses + 1 if known else 1, known.first if known else each, each)
     return [found[client_id] for client_id in sorted(found)]
-
-
-def last_use(log: Log, key_id: str, operations: Collection[str], after: str = "") -> FoundEntry | None:
-    """The newest entry after that time in which one of these operations succeeded with the key, or None."""
-    query = Query(key_id=key_id, outcome=SUCCESS, after=after)
-    return next((each for each in log.newest_first(query) if each.entry.operation in operations), None)
-
-
-def unused(log: Log, key_ids: Iterable[str], operations: Collection[str], after: str) -> dict[str, FoundEntry | None]:
-    """Those of the keys that were not used after that time, each with its last use, None where the log has none.
-
-    A use is one of these operations that succeeded.
-    """
-    found = {}
-    for key_id in key_ids:
-        if last_use(log, key_id, operations, after) is None:
-            found[key_id] = last_use(log, key_id, operations)
-    return found
 
 
 def story_of(log: Log, session: str) -> Iterator[FoundEntry]:

@@ -12,6 +12,7 @@ from time import monotonic
 
 from kms.audit import spool_reading
 from kms.audit.checkpoint import Checkpoint
+from kms.audit.index import Index
 from kms.audit.looking_up import number_of
 from kms.audit.note import Note
 from kms.audit.proof import TlogProof, proof_of
@@ -36,11 +37,12 @@ _UNREADABLE = "The audit log cannot be read. Operators see why with `kms audit v
 
 @dataclass
 class Receipts:
-    """Makes proofs from the tree in `directory`. `spools` are the files of this host's processes."""
+    """Makes proofs from the tree in `directory`. `spools` and `index` are files of this host."""
 
     vault: Vault
     directory: Path
     spools: Path
+    index: Path
     _asked: dict[bytes, float] = field(default_factory=dict, init=False)
 
     def proof(self, leaf: bytes) -> TlogProof:
@@ -54,7 +56,7 @@ class Receipts:
             size = Checkpoint.parse(note.text).size
             tiles = Tiles.in_directory(self.directory)
             try:
-                number = number_of(tiles, size, leaf)
+                number = number_of(Index(self.directory, self.index), size, leaf)
                 if number is not None:
                     return self._proof(number, note, tiles)
             except Unverified:

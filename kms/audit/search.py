@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import NamedTuple
 
 from kms.audit import postings
@@ -192,10 +191,12 @@ class Walk:
         unindexed = max(end - max(begin, state.size), 0)
         if unindexed > MOST_UNINDEXED:
             raise TooFarBehind(f"The index of the audit log is being made; {unindexed} entries are missing yet.")
-        bundles = span.in_order(range(begin // TILE_WIDTH, -(-end // TILE_WIDTH)))
-        for part, of_part in groupby(bundles, lambda bundle: bundle // PART_BUNDLES):
+        first, beyond = begin // TILE_WIDTH, -(-end // TILE_WIDTH)
+        for part in span.in_order(range(first // PART_BUNDLES, -(-beyond // PART_BUNDLES))):
+            of_part = range(max(part * PART_BUNDLES, first), min((part + 1) * PART_BUNDLES, beyond))
             look = _Part(self._places, self._query, part)
-            for bundle in of_part:
+            is_indexed = state.size >= of_part.stop * TILE_WIDTH
+            for bundle in look.among(of_part, span) if is_indexed else span.in_order(of_part):
                 unknown = EVERY_PLACE >> (known := max(state.size - bundle * TILE_WIDTH, 0)) << known
                 bits = unknown | (look.bits(bundle) if known else 0)
                 if bits:
@@ -213,7 +214,17 @@ class _Part:
             if not self._wanted[-1]:
                 return
         self._unwanted = places.of(part, (postings.REFUSED,)) if query.outcome == SUCCESS else {}
-        self._spans = places.spans(part) if query.after or query.before or query.request_id is not None else None
+        self._times = places.times(part) if query.after or query.before else None
+        self._requests = places.requests(part) if query.request_id is not None else None
+
+    def among(self, bundles: range, span: Span) -> Iterable[int]:
+        """Those of the bundles, all of which are indexed, of which `bits` may be any, in the order of the search."""
+        if not self._wanted:
+            return span.in_order(bundles)
+        rarest = min(self._wanted, key=len)
+        first = bundles.start - bundles.start % PART_BUNDLES
+        found = (first + place for place in rarest if isinstance(place, int))
+        return sorted((bundle for bundle in found if bundle in bundles), reverse=not span.oldest_first)
 
     def bits(self, bundle: int) -> int:
         """The places of a bundle at which there may be entries that meet the query."""
@@ -224,13 +235,15 @@ class _Part:
             if not bits:
                 return 0
         bits &= ~self._unwanted.get(place, 0)
-        return bits & self._in_span(bundle) if bits and self._spans is not None else bits
+        if bits and self._times is not None and not self._is_in_time(self._times.get(bundle)):
+            return 0
+        if bits and self._requests is not None:
+            bits &= places_of_request(self._requests.get(bundle), self._query.request_id or "")
+        return bits
 
-    def _in_span(self, bundle: int) -> int:
-        query = self._query
-        match self._spans.get(bundle) if self._spans is not None else None:
-            case (str(earliest), str(latest), requests):
-                if latest <= query.after or (query.before and earliest >= query.before):
-                    return 0
-                return EVERY_PLACE if query.request_id is None else places_of_request(requests, query.request_id)
+    def _is_in_time(self, times: object) -> bool:
+        match times:
+            case (str(earliest), str(latest)):
+                query = self._query
+                return query.after < latest and (not query.before or earliest < query.before)
         raise damaged("a bundle has no time")

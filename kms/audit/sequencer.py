@@ -79,6 +79,11 @@ class Sequencer:
         with exclusive(self.directory, wait=False) as is_mine:  # two would only do the same work twice
             return self._fold() if is_mine else 0
 
+    @property
+    def size(self) -> int:
+        """How many entries the tree had when this process looked last."""
+        return self._applied[0] if self._applied is not None else 0
+
     def _fold(self) -> int:
         published = self._content(CHECKPOINT)  # before the database is read: what is published later is not newer
         with self.vault.read() as snapshot:

@@ -7,7 +7,9 @@ import time
 import click
 
 from kms.cli import remote, show
+from kms.cli.audit_anew import begin_anew
 from kms.cli.audit_export import export, key, receipt
+from kms.cli.audit_search import novelties, search, users_of
 from kms.cli.audit_verify import verify
 
 _COLUMNS = ("time", "client_id", "operation", "key_id", "version", "target", "outcome", "source")
@@ -19,7 +21,7 @@ def audit() -> None:
     """Look at the audit log, and prove that it is whole; for administrators and auditors."""
 
 
-for _command in (verify, export, receipt, key):
+for _command in (verify, export, receipt, key, search, users_of, novelties, begin_anew):
     audit.add_command(_command)
 
 

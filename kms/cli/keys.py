@@ -19,14 +19,17 @@ def key() -> None:
 
 @key.command("list")
 @click.option("--owner", help="Only keys of this client.")
-def list_(*, owner: str | None) -> None:
+@click.option(
+    "--unused-since", help="Only keys that nobody has used from this time on, such as 2030-01-31T00:00:00Z."
+)
+def list_(*, owner: str | None, unused_since: str | None) -> None:
     """List the keys that you may see.
 
     \b
     For example:
       kms key list --owner shop
     """
-    items = remote.pages(*_PATH, owner=owner)
+    items = remote.pages(*_PATH, owner=owner, unused_since=unused_since)
     show.table(items, "key_id", "type", "state", "latest_version", "expires_at")
 
 

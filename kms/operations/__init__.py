@@ -20,6 +20,7 @@ import kms.operations.keys.quickstart
 import kms.operations.keys.regions
 import kms.operations.keys.state_changes
 import kms.operations.keys.summary
+import kms.operations.system.auditing
 import kms.operations.system.blast_radius
 import kms.operations.system.deliveries
 import kms.operations.system.inventory

@@ -235,6 +235,8 @@ def test_a_log_over_several_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     world.index.forget_before(65_536 + 300)
     assert world.index.state().begin == 65_536 + 256
     assert world.found(Query()) == list(range(65_536 + 256, 66_000))
+    assert check(world.index, world.size) == "The index has forgotten entries before 65792 that the log still has."
+    (world.directory / bundle_path(256)).unlink()
     assert check(world.index, world.size) is None
 
 
@@ -322,6 +324,8 @@ SEEN = [
     altered("DELETE FROM spans WHERE bundle = 3"),
 ]
 UNSEEN = [
+    altered("UPDATE state SET begin = 256"),
+    altered("UPDATE state SET begin = 25600"),
     altered("DELETE FROM postings WHERE bundle = 1"),
     altered("DELETE FROM leaves WHERE place % 256 = 3"),
     altered("UPDATE postings SET places = x'07' WHERE bundle = 0"),
@@ -381,7 +385,7 @@ def test_the_index_of_another_log_is_made_anew(world: World, tmp_path: Path) -> 
     other.index = Index(other.directory, world.file)
     wrong = check(other.index, other.size)
     assert wrong is not None
-    assert "not of this log" in wrong
+    assert "not those of this log" in wrong
     other.catch_up()
     other.require_right()
     assert check(other.index, other.size) is None

@@ -12,7 +12,7 @@ import pytest
 
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.index import Index
-from kms.audit.questions import Log, asking, last_use, novelties, story_of, unused, users_of
+from kms.audit.questions import Log, asking, novelties, story_of, users_of
 from kms.audit.tiles import Tiles, grown
 
 T = TypeVar("T")
@@ -77,20 +77,6 @@ def test_who_used_a_version_of_a_key_since_a_time(story: Story) -> None:
     users = story.ask(users_of, "orders", None, day(4))
     assert [each.client_id for each in users] == ["alice", "bob", "dave"]
     assert users[2].first.number == batch
-
-
-def test_which_keys_were_not_used_since_a_time(story: Story) -> None:
-    old = story.tell(1, "alice", "encrypt", "dormant")
-    story.tell(2, "alice", "encrypt", "busy")
-    story.filler(3, 400)
-    story.tell(100, "alice", "get_key", "dormant")
-    story.tell(101, "bob", "encrypt", "dormant", outcome="permission-denied")
-    new = story.tell(102, "alice", "decrypt", "busy")
-    found = story.ask(unused, ["busy", "dormant", "never"], USES, day(12))
-    assert {key: each and each.number for key, each in found.items()} == {"dormant": old, "never": None}
-    found_last = story.ask(last_use, "busy", USES)
-    assert found_last is not None
-    assert found_last.number == new
 
 
 def test_what_a_session_did(story: Story) -> None:

@@ -15,7 +15,7 @@ from helpers.support import Api, Template, World, b64, kind_of, settings_for
 from helpers.vault_client import Vault
 from kms.access.model import Role
 from kms.audit import looking_up, receipts
-from kms.audit.looking_up import number_of
+from kms.audit.looking_up import number_in
 from kms.audit.note import Ed25519Key
 from kms.audit.proof import TlogProof
 from kms.audit.tiles import Tiles
@@ -161,14 +161,14 @@ def test_an_entry_is_found_in_any_tile(monkeypatch: Any) -> None:
     content = b"".join(leaves)
     tiles = Tiles(lambda path: content[int(path[7:10]) * 8192 :][:8192])
     for number in (0, 2, 3, 5, 255, 256, 511, 512, 599):
-        assert number_of(tiles, 600, leaves[number]) == number
+        assert number_in(tiles, 0, 600, leaves[number]) == number
     across = leaves[2][16:] + leaves[3][:16]
     assert across in content
-    assert number_of(tiles, 600, across) is None
-    assert number_of(tiles, 600, bytes(32)) is None
+    assert number_in(tiles, 0, 600, across) is None
+    assert number_in(tiles, 0, 600, bytes(32)) is None
     monkeypatch.setattr(looking_up, "MOST_SEARCHED_TILES", 2)
-    assert number_of(tiles, 600, leaves[0]) is None
-    assert number_of(tiles, 600, leaves[256]) == 256
+    assert number_in(tiles, 0, 600, leaves[0]) is None
+    assert number_in(tiles, 0, 600, leaves[256]) == 256
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.AUDITOR])

@@ -156,7 +156,7 @@ class Service:
             stalled=self.happenings.stalled,
         )
         self.audit_state = RememberedLogState(vault, settings.spool_dir)
-        self.receipts = Receipts(vault, settings.audit_log_dir, settings.spool_dir)
+        self.receipts = Receipts(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_index)
         self.folder = Folder(vault, settings, clock)
         self._is_closed = False
         self.memory.start()

@@ -17,8 +17,8 @@ from kms.operations.core.declare import OPERATIONS, Answer, Request, operation
 from kms.operations.core.key_access import VersionNumber, authorized_key
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
+from kms.operations.system.auditing import entries_of
 from kms.operations.system.key_users import KeyUser, users_of
-from kms.operations.system.monitoring import entries_of
 
 _GIVEN_OUT = frozenset({"export_key", "backup_key", "generate_symmetric_key"})
 _BROUGHT = frozenset({"import_key", "import_version", "import_material", "restore_key"})
