@@ -79,7 +79,7 @@ _VARIABLES: dict[str, Any] = {
     "grant_id": FromAnswerOf("create_grant", "grant_id", "0" * 32),
     "mount": "team1",
     "leaf": "A" * 43,
-    "tile": "0/000.p/1",
+    "tile": "0/x001/000",
     "version": 1,
     "group": "team",
     "role": "ci",
