@@ -44,7 +44,10 @@ def test_both_nodes_are_one_but_for_volume_and_address() -> None:
         for name in ("kms-1", "kms-2")
     )
     assert first == second
-    assert SERVICES["kms-1"]["volumes"] != SERVICES["kms-2"]["volumes"]
+    volumes = [set(SERVICES[name]["volumes"]) for name in ("kms-1", "kms-2")]
+    (shared,) = set.intersection(*volumes)
+    assert volumes[0] != volumes[1]
+    assert first["environment"]["KMS_AUDIT_DIR"].startswith(f"{shared.partition(':')[2]}/")
     assert first["environment"]["KMS_SEAL"] == "credential"
 
 

@@ -59,7 +59,8 @@ def test_the_pods_are_restricted() -> None:
     assert container["allowPrivilegeEscalation"] is False
     assert container["capabilities"] == {"drop": ["ALL"]}
     assert container["readOnlyRootFilesystem"]
-    assert {next(iter(volume.keys() - {"name"})) for volume in POD["spec"]["volumes"]} == {"secret"}
+    kinds = {next(iter(volume.keys() - {"name"})) for volume in POD["spec"]["volumes"]}
+    assert kinds == {"secret", "persistentVolumeClaim"}
     assert POD["spec"]["automountServiceAccountToken"] is False
 
 
@@ -99,7 +100,7 @@ def test_secrets_are_named_and_made_by_the_page() -> None:
     page = "".join(blocks("docs/how-to/deploy.md", "In Kubernetes"))
     mounted = {each["name"]: each["mountPath"] for each in CONTAINER["volumeMounts"]}
     paths = [each["value"] for each in CONTAINER["env"] if str(each["value"]).startswith("/run/secrets/")]
-    for volume in POD["spec"]["volumes"]:
+    for volume in (each for each in POD["spec"]["volumes"] if "secret" in each):
         name = volume["secret"]["secretName"]
         (making,) = re.findall(rf"create secret generic {name} (.*)", page.replace("\\\n", ""))
         keys = re.findall(r"--from-file=([\w.-]+)=", making)
@@ -108,3 +109,13 @@ def test_secrets_are_named_and_made_by_the_page() -> None:
         assert {path.rpartition("/")[2] for path in used} <= set(keys)
     assert "kms-metrics-token" in page
     assert "kms-metrics-token" in json.dumps(list(documents("kubernetes/monitoring/service-monitor.yaml")))
+
+
+def test_all_pods_share_the_audit_log() -> None:
+    claim = _one("PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    (volume,) = (each for each in POD["spec"]["volumes"] if "persistentVolumeClaim" in each)
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    (mounted,) = (each["mountPath"] for each in CONTAINER["volumeMounts"] if each["name"] == volume["name"])
+    (directory,) = (each["value"] for each in CONTAINER["env"] if each["name"] == "KMS_AUDIT_DIR")
+    assert directory.startswith(f"{mounted}/")
