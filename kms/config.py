@@ -112,6 +112,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     audit_fsync: Literal["never", "always"] = "never"
     audit_dir: Path | None = None
+    audit_source: Literal["network", "full", "hashed", "none"] = "network"
+    audit_associated_data: Literal["off", "hashed"] = "off"
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -21,6 +21,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     as another client. For a batch `items` is the number of its items, and `refused` how many of them were refused.
     `recovery` is true if a version that was revoked as compromised was used. For a log-in, and for a request signed
     with an access key, `credential` names the credential, and `subject` is the `sub` of a platform token.
+    `source` is what `disclosure` shows of the caller's address, and `associated_data` a keyed hash of the message's.
     """
 
     v: int
@@ -38,6 +39,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     recovery: bool | None = None
     credential: str | None = None
     subject: str | None = None
+    associated_data: str | None = None
 
     def line(self) -> bytes:
         """The entry as a line of JSON in UTF-8, without the newline at its end."""

@@ -26,8 +26,8 @@ class AuditRequest(Request):
     """The newest `limit` entries that match, oldest first. `after` and `before` are times as the `time` of an entry.
 
     An entry must be later than `after`, earlier than `before`, and match every other filter: `client_id`, `key_id`,
-    `operation` and `outcome`. The `outcome` `refused` stands for every one except `success`. With a filter the newest
-    million entries are searched.
+    `operation`, `outcome` and `source`, an address or what entries show of one. The `outcome` `refused` stands for
+    every one except `success`. With a filter the newest million entries are searched.
     """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
@@ -37,6 +37,7 @@ class AuditRequest(Request):
     key_id: Annotated[str, msgspec.Meta(max_length=256)] = ""
     operation: Annotated[str, msgspec.Meta(max_length=64)] = ""
     outcome: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    source: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class AuditEntries(Answer):
@@ -52,11 +53,14 @@ class AuditEntries(Answer):
 def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditEntries:
     """Show the newest audit entries: of the log, and those of this host that are about to be folded into it."""
     wanted = _wanted(request)
-    is_searched = bool(wanted or request.before or request.after)
+    sources = service.disclosure.sources(request.source) if request.source else None
+    is_searched = bool(wanted or sources or request.before or request.after)
     found: list[_Found] = []  # never many more than were asked for
     most = _MOST_SEARCHED if is_searched else request.limit + _OUT_OF_ORDER
     for age, entry in enumerate(readable(islice(newest_lines(service), most))):
         if entry.time <= request.after or (request.before and entry.time >= request.before):
+            continue
+        if sources is not None and entry.source not in sources:
             continue
         if all(_meets(entry, member, value) for member, value in wanted.items()):
             found.append((entry.time, -age, entry))
