@@ -38,7 +38,14 @@ class Folder:
     """Folds again and again, if this process is the one of its host that does."""
 
     def __init__(self, vault: Vault, settings: Settings, clock: Clock = utc_now) -> None:
-        self._sequencer = Sequencer(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_origin, clock)
+        self._sequencer = Sequencer(
+            vault,
+            settings.audit_log_dir,
+            settings.spool_dir,
+            settings.audit_origin,
+            clock,
+            keep=settings.audit_keep,
+        )
         self._lock = settings.run_dir / "folding"
         self._held: BinaryIO | None = None
         self._failing = ""

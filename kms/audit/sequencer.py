@@ -16,6 +16,7 @@ import fcntl
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
 
@@ -25,6 +26,7 @@ from kms.audit import keys, spool_reading
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.note import Ed25519Signer, signed
+from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_reading import SpoolRead
 from kms.audit.tiles import Tiles, bundle_of, entries_of, grown, outdated
 from kms.audit.tree import Unverified, leaf_hash
@@ -60,7 +62,8 @@ class WrongDirectory(Unavailable):
 class Sequencer:
     """Folds what this host has. `directory` holds the tree, `spools` the files of this host's processes.
 
-    `origin` names the log when it begins. `damaged` is told of a spool that is not what the service wrote.
+    `origin` names the log when it begins. `damaged` is told of a spool that is not what the service wrote. Entries
+    that are older than `keep` are dropped; None keeps them for ever.
     """
 
     vault: Vault
@@ -69,7 +72,11 @@ class Sequencer:
     origin: str
     clock: Clock
     damaged: Callable[[str], None] = lambda reason: None
+    keep: timedelta | None = None
     _applied: tuple[int, bytes] | None = field(default=None, init=False)  # the tree that this process has seen whole
+
+    def __post_init__(self) -> None:
+        self._retention = Retention(self.directory, self.keep)
 
     def fold(self) -> int:
         """Fold what is there, at most `MOST_AT_ONCE` entries and some, and return how many that were.
@@ -109,6 +116,9 @@ class Sequencer:
             if each.damage is not None:
                 lines.append(self._report("audit_spool_damaged", str(each.damage)))
                 self.damaged(str(each.damage))
+        dropping = self._retention.due(log.size, self.clock())
+        if dropping:
+            lines.append(self._about_itself(DROPPED, target_of(dropping)))
         if not lines:
             self._forget_spools(spools, folded)
             return 0
@@ -119,6 +129,9 @@ class Sequencer:
             (self.directory / _STAGING / after.staged).unlink(missing_ok=True)
             return 0
         self._apply(after, signer)
+        if dropping:
+            _LOG.info("old entries of the audit log are dropped", entries=target_of(dropping))
+            self._retention.drop(dropping)
         self._forget_spools(spools, {})
         return len(lines)
 
@@ -150,9 +163,12 @@ class Sequencer:
         return snapshot.matching(FoldedSpool, node_id=self.vault.host.node_id)
 
     def _report(self, operation: str, target: str) -> bytes:
-        """An entry of the log about itself."""
+        """An entry of the log about what was done to it."""
         _LOG.critical("THE AUDIT LOG IS NOT AS THE SERVICE LEFT IT", operation=operation, reason=target)
-        return AuditEntry(1, timestamp(self.clock()), "fold", operation, SUCCESS, "local", target=target).line()
+        return self._about_itself(operation, target)
+
+    def _about_itself(self, operation: str, target: str) -> bytes:
+        return AuditEntry(1, timestamp(self.clock()), OF_FOLDING, operation, SUCCESS, "local", target=target).line()
 
     def _staged(self, log: AuditLog, entries: list[OutboxEntry], lines: list[bytes]) -> AuditLog:
         """Write `lines` down, and return what the database is to say then."""
