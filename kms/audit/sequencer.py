@@ -28,7 +28,7 @@ from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_reading import SpoolRead
-from kms.audit.tiles import Tiles, bundle_of, entries_of, grown, outdated
+from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, outdated
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
@@ -74,6 +74,7 @@ class Sequencer:
     damaged: Callable[[str], None] = lambda reason: None
     keep: timedelta | None = None
     _applied: tuple[int, bytes] | None = field(default=None, init=False)  # the tree that this process has seen whole
+    _growth: tuple[str, Growth] | None = field(default=None, init=False)  # of what this process has just staged
 
     def __post_init__(self) -> None:
         self._retention = Retention(self.directory, self.keep)
@@ -176,6 +177,7 @@ class Sequencer:
         staged = f"{log.size}-{growth.size}-{growth.root.hex()}"
         with appearing(self.directory / _STAGING / staged, replace=True) as file:
             file.write(bundle_of(lines))
+        self._growth = staged, growth
         return replace(
             log,
             origin=log.origin or self.origin,
@@ -241,8 +243,7 @@ class Sequencer:
 
     def _write_tiles(self, staged: Path, log: AuditLog) -> None:
         size = int(log.staged.split("-")[0])
-        lines, _ = entries_of(staged.read_bytes())
-        files = grown(self._tiles, size, lines).files
+        files = self._files_of(staged, size)
         directories = {self.directory / path.rpartition("/")[0] for path in files}
         for each in directories:
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -251,6 +252,14 @@ class Sequencer:
                 done.result()
         for path in outdated(0 if self._applied is None else size, size):
             rmtree(self.directory / path, ignore_errors=True)
+
+    def _files_of(self, staged: Path, size: int) -> dict[str, bytes]:
+        """The tiles and bundles that follow from what is staged: made anew, unless this process just made them."""
+        mine, self._growth = self._growth, None
+        if mine is not None and mine[0] == staged.name:
+            return mine[1].files
+        lines, _ = entries_of(staged.read_bytes())
+        return grown(self._tiles, size, lines).files
 
     def _write(self, path: str, content: bytes) -> None:
         with appearing(self.directory / path, replace=True) as file:
