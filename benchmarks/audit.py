@@ -183,11 +183,8 @@ def beside(
 ) -> None:
     """Encrypt with folding beside and without, in turn."""
     settings = Settings(data_dir=service.folder / "kms-data")
-    folding = int(
-        subprocess.run(
-            ["pgrep", "-P", str(service.process.pid), "-x", PROCESS_NAME], capture_output=True, text=True, check=True
-        ).stdout
-    )
+    command = ["pgrep", "-P", str(service.process.pid), "-x", PROCESS_NAME]
+    folding = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     if folding_core is not None:
         os.sched_setaffinity(folding, {int(folding_core)})
     log = settings.audit_log_dir

@@ -126,9 +126,16 @@ def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: i
         _LOG.error(f"the audit log is not folded: {error}")
         sys.exit(1)
     folder = Folder(vault, settings)
-    while os.getppid() == parent and signal.sigtimedwait(_STOP_SIGNALS, _PAUSE_SECONDS) is None:
+    while os.getppid() == parent and not _is_told_to_stop():
         if vault.host.distrust is None:
             folder.fold()
     if vault.host.distrust is None:
         folder.fold()
     vault.close()
+
+
+def _is_told_to_stop() -> bool:
+    """Wait a moment for a signal that stops the service."""
+    came = signal.sigtimedwait(_STOP_SIGNALS, _PAUSE_SECONDS)
+    # Where the process was suspended for longer than the pause, Python returns a signal that did not come.
+    return came is not None and came.si_signo in _STOP_SIGNALS
