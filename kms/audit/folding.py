@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -118,8 +119,10 @@ class FoldingProcess:
 
 
 def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: int) -> None:
-    os.nice(_LEAVES_TIME_TO_OTHERS)
-    Path("/proc/self/comm").write_text(PROCESS_NAME)
+    with suppress(OSError):  # where the unit that started the service allows no such call
+        os.nice(_LEAVES_TIME_TO_OTHERS)
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(PROCESS_NAME)
     try:
         vault = open_vault(settings, unsealed)
     except StartError as error:
