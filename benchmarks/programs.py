@@ -21,6 +21,7 @@ from typing import Any
 import pyotp
 
 from benchmarks.seeding import Seeded, seed
+from kms.audit.folding import PROCESS_NAME
 
 ROOT = Path(__file__).parents[1]
 _SCRIPT = Path(__file__).with_name("request.lua")
@@ -131,7 +132,8 @@ class Running:
 
     def _workers(self) -> list[str]:
         children = ["pgrep", "-P", str(self.process.pid)]
-        return subprocess.run(children, capture_output=True, text=True, check=True).stdout.split()
+        found = subprocess.run(children, capture_output=True, text=True, check=True).stdout.split()
+        return [each for each in found if Path(f"/proc/{each}/comm").read_text().strip() != PROCESS_NAME]
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import math
 import os
 import re
 import tomllib
@@ -115,6 +116,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     witness_urls: str = ""
     witness_keys: str = ""
     witness_ca: Path | None = None
+    audit_keep: timedelta | None = None
+    audit_source: Literal["network", "full", "hashed", "none"] = "network"
+    audit_associated_data: Literal["off", "hashed"] = "off"
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -191,6 +195,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 _USUAL_PORTS = {"https": 443, "http": 80}
 _SHORTEST_BACKUP_KEY = 43  # 256 bits in base64 without padding
+_YEARS = re.compile(r"P([0-9]{1,3})Y")
+_DAYS_OF_A_YEAR = 365.2425
+_LONGEST_KEPT = timedelta(days=36_525)
 _FROM_FILE = "_FILE"
 _CONFIG = "KMS_CONFIG"
 _TABLE = "KMS_CRYPTOPERIODS"
@@ -213,6 +220,8 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         environ = {**withheld, **environ}
     config = flags.pop("config", None) or environ.get(_CONFIG)
     values: dict[str, Any] = {**_from_toml(config), **_from_environment(environ), **flags}
+    if "audit_keep" in values:
+        values["audit_keep"] = _years_in_days(values["audit_keep"])
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -227,6 +236,8 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         raise StartError("lease must be at least 20 milliseconds (PT0.02S).")
     if not timedelta(minutes=1) <= settings.console_idle <= timedelta(days=1):
         raise StartError("console_idle must be from a minute to a day (PT1M to P1D).")
+    if settings.audit_keep is not None and not timedelta(days=1) <= settings.audit_keep <= _LONGEST_KEPT:
+        raise StartError("audit_keep must be from a day to a hundred years, such as P400D or P7Y.")
     _ = settings.proxy_networks, settings.origin
     return settings
 
@@ -239,6 +250,12 @@ def _require_no_password(flags: Mapping[str, Any]) -> None:
                 f"--{name.replace('_', '-')} has a password in it, and every user of this host can read arguments. "
                 f"Write the URL into a file with mode 0600, and name the file in KMS_{name.upper()}_FILE."
             )
+
+
+def _years_in_days(given: Any) -> Any:
+    """`P7Y` in days, so many that no seven years have more: durations in years are not decoded otherwise."""
+    found = _YEARS.fullmatch(given) if isinstance(given, str) else None
+    return given if found is None else f"P{math.ceil(int(found[1]) * _DAYS_OF_A_YEAR)}D"
 
 
 def _network(text: str) -> Network:

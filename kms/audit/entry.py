@@ -24,6 +24,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     is the public id of the session that asked; that of one that a log-in opens is the `target` of its entry.
     `approval` is the id of the approval that it is about: of a call that waits, of each decision, and of the call as
     it was carried out, where it is also the `target` unless the call has one of its own.
+    `source` is what `disclosure` shows of the caller's address, and `associated_data` a keyed hash of the message's.
     """
 
     v: int
@@ -43,6 +44,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     subject: str | None = None
     session: str | None = None
     approval: str | None = None
+    associated_data: str | None = None
 
     def line(self) -> bytes:
         """The entry as a line of JSON in UTF-8, without the newline at its end."""

@@ -54,7 +54,14 @@ class Folder:
     """Folds again and again, if this process is the one of its host that does."""
 
     def __init__(self, vault: Vault, settings: Settings, clock: Clock = utc_now) -> None:
-        self._sequencer = Sequencer(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_origin, clock)
+        self._sequencer = Sequencer(
+            vault,
+            settings.audit_log_dir,
+            settings.spool_dir,
+            settings.audit_origin,
+            clock,
+            keep=settings.audit_keep,
+        )
         self._index = Index(settings.audit_log_dir, settings.audit_index)
         self._witnesses = Witnesses(settings.audit_log_dir, witnesses_of(settings))
         self._lock = settings.run_dir / "folding"
@@ -150,17 +157,26 @@ class FoldingProcess:
 
 
 def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: int) -> None:
-    os.nice(_LEAVES_TIME_TO_OTHERS)
-    Path("/proc/self/comm").write_text(PROCESS_NAME)
+    with suppress(OSError):  # where the unit that started the service allows no such call
+        os.nice(_LEAVES_TIME_TO_OTHERS)
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(PROCESS_NAME)
     try:
         vault = open_vault(settings, unsealed)
     except StartError as error:
         _LOG.error(f"the audit log is not folded: {error}")
         sys.exit(1)
     folder = Folder(vault, settings)
-    while os.getppid() == parent and signal.sigtimedwait(_STOP_SIGNALS, _PAUSE_SECONDS) is None:
+    while os.getppid() == parent and not _is_told_to_stop():
         if vault.host.distrust is None:
             folder.fold()
     if vault.host.distrust is None:
         folder.fold()
     vault.close()
+
+
+def _is_told_to_stop() -> bool:
+    """Wait a moment for a signal that stops the service."""
+    came = signal.sigtimedwait(_STOP_SIGNALS, _PAUSE_SECONDS)
+    # Where the process was suspended for longer than the pause, Python returns a signal that did not come.
+    return came is not None and came.si_signo in _STOP_SIGNALS

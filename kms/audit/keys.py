@@ -1,4 +1,4 @@
-"""The keys of the audit log: what signs its checkpoints, and what codes the lines of spools. Both stay for ever."""
+"""The keys of the audit log, which stay for ever: they sign its checkpoints, code lines of spools, and hash."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ from kms.vault.change import Change
 from kms.vault.folded import audit_log
 from kms.vault.transaction import Snapshot
 
-_LOG, _SPOOLS = "audit log", "audit spools"
+_LOG, _SPOOLS, _HASHES = "audit log", "audit spools", "audit hashes"
 
 
 def has_keys(snapshot: Snapshot) -> bool:
     """Whether the vault has them."""
-    return spool_key(snapshot) is not None
+    return all(service_keys.material_of(snapshot, each) is not None for each in (_LOG, _SPOOLS, _HASHES))
 
 
 def ensure_keys(change: Change, now: datetime) -> None:
     """Make them where there are none yet."""
-    if not has_keys(change):
-        service_keys.keep(change, _LOG, Ed25519PrivateKey.generate().private_bytes_raw(), now)
-        service_keys.keep(change, _SPOOLS, secrets.token_bytes(32), now)
+    for name in (_LOG, _SPOOLS, _HASHES):
+        if service_keys.material_of(change, name) is None:
+            made = Ed25519PrivateKey.generate().private_bytes_raw() if name == _LOG else secrets.token_bytes(32)
+            service_keys.keep(change, name, made, now)
 
 
 def spool_key(snapshot: Snapshot) -> bytes | None:
     """The key for the codes of spools, 32 bytes; None where the vault has none yet. Raises IntegrityFailure."""
     return service_keys.material_of(snapshot, _SPOOLS)
+
+
+def hash_key(snapshot: Snapshot) -> bytes | None:
+    """The key for what entries show hashed, 32 bytes; None where the vault has none yet. Raises IntegrityFailure."""
+    return service_keys.material_of(snapshot, _HASHES)
 
 
 def log_key(snapshot: Snapshot) -> Ed25519PrivateKey:

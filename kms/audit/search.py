@@ -40,6 +40,7 @@ class Query:
     session: str | None = None
     credential: str | None = None
     request_id: str | None = None
+    sources: frozenset[str] | None = None
     after: str = ""
     before: str = ""
 
@@ -57,6 +58,7 @@ class Query:
             and (self.session is None or self.session in (entry.session, entry.target))
             and (self.credential is None or entry.credential == self.credential)
             and (self.request_id is None or entry.request_id == self.request_id)
+            and (self.sources is None or entry.source in self.sources)
         )
 
     def _has_outcome(self, entry: AuditEntry) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
 
@@ -25,8 +26,9 @@ from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.exclusive import STAGING, exclusive
 from kms.audit.note import Ed25519Signer, signed
+from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_reading import SpoolRead
-from kms.audit.tiles import Tiles, bundle_of, entries_of, grown, outdated
+from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, outdated
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
@@ -60,7 +62,8 @@ class WrongDirectory(Unavailable):
 class Sequencer:
     """Folds what this host has. `directory` holds the tree, `spools` the files of this host's processes.
 
-    `origin` names the log when it begins. `damaged` is told of a spool that is not what the service wrote.
+    `origin` names the log when it begins. `damaged` is told of a spool that is not what the service wrote. Entries
+    that are older than `keep` are dropped; None keeps them for ever.
     """
 
     vault: Vault
@@ -69,7 +72,12 @@ class Sequencer:
     origin: str
     clock: Clock
     damaged: Callable[[str], None] = lambda reason: None
+    keep: timedelta | None = None
     _applied: tuple[int, bytes] | None = field(default=None, init=False)  # the tree that this process has seen whole
+    _growth: tuple[str, Growth] | None = field(default=None, init=False)  # of what this process has just staged
+
+    def __post_init__(self) -> None:
+        self._retention = Retention(self.directory, self.keep)
 
     def fold(self) -> int:
         """Fold what is there, at most `MOST_AT_ONCE` entries and some, and return how many that were.
@@ -109,6 +117,9 @@ class Sequencer:
             if each.damage is not None:
                 lines.append(self._report("audit_spool_damaged", str(each.damage)))
                 self.damaged(str(each.damage))
+        dropping = self._retention.due(log.size, self.clock())
+        if dropping:
+            lines.append(self._about_itself(DROPPED, target_of(dropping)))
         if not lines:
             self._forget_spools(spools, folded)
             return 0
@@ -119,6 +130,9 @@ class Sequencer:
             (self.directory / STAGING / after.staged).unlink(missing_ok=True)
             return 0
         self._apply(after, signer)
+        if dropping:
+            _LOG.info("old entries of the audit log are dropped", entries=target_of(dropping))
+            self._retention.drop(dropping)
         self._forget_spools(spools, {})
         return len(lines)
 
@@ -150,9 +164,12 @@ class Sequencer:
         return snapshot.matching(FoldedSpool, node_id=self.vault.host.node_id)
 
     def _report(self, operation: str, target: str) -> bytes:
-        """An entry of the log about itself."""
+        """An entry of the log about what was done to it."""
         _LOG.critical("THE AUDIT LOG IS NOT AS THE SERVICE LEFT IT", operation=operation, reason=target)
-        return AuditEntry(1, timestamp(self.clock()), "fold", operation, SUCCESS, "local", target=target).line()
+        return self._about_itself(operation, target)
+
+    def _about_itself(self, operation: str, target: str) -> bytes:
+        return AuditEntry(1, timestamp(self.clock()), OF_FOLDING, operation, SUCCESS, "local", target=target).line()
 
     def _staged(self, log: AuditLog, entries: list[OutboxEntry], lines: list[bytes]) -> AuditLog:
         """Write `lines` down, and return what the database is to say then."""
@@ -160,6 +177,7 @@ class Sequencer:
         staged = f"{log.size}-{growth.size}-{growth.root.hex()}"
         with appearing(self.directory / STAGING / staged, replace=True) as file:
             file.write(bundle_of(lines))
+        self._growth = staged, growth
         return replace(
             log,
             origin=log.origin or self.origin,
@@ -225,8 +243,7 @@ class Sequencer:
 
     def _write_tiles(self, staged: Path, log: AuditLog) -> None:
         size = int(log.staged.split("-")[0])
-        lines, _ = entries_of(staged.read_bytes())
-        files = grown(self._tiles, size, lines).files
+        files = self._files_of(staged, size)
         directories = {self.directory / path.rpartition("/")[0] for path in files}
         for each in directories:
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -235,6 +252,14 @@ class Sequencer:
                 done.result()
         for path in outdated(0 if self._applied is None else size, size):
             rmtree(self.directory / path, ignore_errors=True)
+
+    def _files_of(self, staged: Path, size: int) -> dict[str, bytes]:
+        """The tiles and bundles that follow from what is staged: made anew, unless this process just made them."""
+        mine, self._growth = self._growth, None
+        if mine is not None and mine[0] == staged.name:
+            return mine[1].files
+        lines, _ = entries_of(staged.read_bytes())
+        return grown(self._tiles, size, lines).files
 
     def _write(self, path: str, content: bytes) -> None:
         with appearing(self.directory / path, replace=True) as file:

@@ -11,7 +11,7 @@ a release from before has neither. Each line is a sequence of JSON values, for w
 
 from __future__ import annotations
 
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -67,8 +67,11 @@ class Codes:
 
     def coded(self, line: bytes, leaf: bytes, offset: int) -> bytes:
         """What is written for an entry whose leaf hash is `leaf`, at `offset`; without the newline."""
+        return line + _BEFORE_CODE + self._code(leaf, offset) + _AFTER_CODE
+
+    def _code(self, leaf: bytes, offset: int) -> bytes:
         code = blake2b(offset.to_bytes(8) + leaf, key=self._key, digest_size=CODE_BYTES).digest()
-        return line + _BEFORE_CODE + b2a_base64(code, newline=False) + _AFTER_CODE
+        return b2a_base64(code, newline=False)
 
     def entries(self, content: bytes, offset: int) -> Iterator[bytes]:
         """The entries in `content`, whole lines that stand at `offset` of the spool.
@@ -77,18 +80,10 @@ class Codes:
         """
         for written in content.split(b"\n")[:-1]:
             line, tab, code = written.rpartition(_BEFORE_CODE)
-            expected = blake2b(offset.to_bytes(8) + leaf_hash(line), key=self._key, digest_size=CODE_BYTES).digest()
-            if not tab or not compare_digest(_decoded(code), expected):
+            if not tab or not compare_digest(code, self._code(leaf_hash(line), offset) + _AFTER_CODE):
                 raise SpoolDamaged(self.spool, offset, "the service did not write this line there")
             yield line
             offset += len(written) + 1
-
-
-def _decoded(code: bytes) -> bytes:
-    try:
-        return a2b_base64(code.removesuffix(_AFTER_CODE), strict_mode=True)
-    except ValueError:
-        return b""
 
 
 def entry_in(written: bytes) -> bytes:

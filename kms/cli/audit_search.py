@@ -43,6 +43,7 @@ class Since(click.ParamType[str]):
 @click.option("--outcome", help="success, refused, or a problem such as key-revoked.")
 @click.option("--target", help="Only where this is the object, such as another client.")
 @click.option("--session", help="Only what was done in this session (its id is in `client sessions`).")
+@click.option("--source", help="Only from this address.")
 @click.option("--request", "request_id", help="Only the request with this id.")
 @click.option("--since", "after", type=Since(), help=_SINCE)
 @click.option("--until", "before", type=Since(), help="Only what was done before this time.")

@@ -88,6 +88,8 @@ def simulate(file: Path, since: str) -> None:
     click.echo(f"{len(answer['changed'])} changes, among {answer['entries']} entries of the audit log of this node.")
     if answer["unseen"]:
         click.echo(f"Used elsewhere, and not looked at: {', '.join(answer['unseen'])}")
+    if answer["undecided"]:
+        click.echo(f"Not decided, because the log does not show the callers' addresses: {answer['undecided']} uses.")
 
 
 def _associated_data(context: tuple[str, ...]) -> str | None:

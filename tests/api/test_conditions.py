@@ -11,9 +11,11 @@ import pytest
 
 from helpers.support import Api, SteeredClock, Template, World, kind_of
 from helpers.tokens import ASSERTION_TYPE, PlatformIssuer, assertion, new_key, public_jwk
+from kms.access import addresses
 from kms.access.model import Role
 from kms.config import Settings
 from kms.operations import OPERATIONS, Service
+from kms.operations.system.whereabouts import addresses_in, named_networks
 
 PLAIN = {"plaintext": "aGVsbG8="}
 
@@ -263,6 +265,40 @@ def test_a_change_is_tried_on_what_was_done(world: World, alice: Api) -> None:
     assert admin.post("/api/v1/policy/simulate", {"remove": ["0" * 32]}).status_code == 404
     nothing = {"subject": "role:user", "key_pattern": "*"}
     assert admin.post("/api/v1/policy/simulate", {"add": [nothing]}).status_code == 422
+
+
+def test_a_simulation_says_what_the_log_does_not_show_enough_for(world: World, alice: Api) -> None:
+    bob = world.user("bob")
+    grant(alice, "client:bob")
+    for source in ("10.1.1.1", "10.1.1.200", "10.1.2.1", "192.0.2.1"):
+        assert encrypt(bob, source=source).status_code == 200
+    world.service.clock.advance(seconds=1)  # type: ignore[attr-defined]
+    deny = {"subject": "client:bob", "permission": "keys:encrypt", "key_pattern": "orders", "effect": "deny"}
+
+    def told(network: str) -> tuple[int, int]:
+        added = {**deny, "conditions": {"source": [network]}}
+        answer = world.admin.post("/api/v1/policy/simulate", {"add": [added]}).json
+        return sum(each["uses"] for each in answer["changed"]), answer["undecided"]
+
+    assert told("10.1.0.0/16") == (3, 0)  # wholly in it
+    assert told("10.1.2.0/24") == (1, 0)
+    assert told("10.1.1.128/25") == (0, 2)  # of 10.1.1.0/24 the log does not tell which half
+    assert told("10.1.1.1/32") == (0, 2)
+    assert told("172.16.0.0/12") == (0, 0)
+
+
+def test_a_simulation_without_addresses_decides_what_does_not_depend_on_them() -> None:
+    named = frozenset({addresses.network("10.0.0.0/8"), addresses.network("2001:db8::/32")})
+    for shown in ("none", "hashed:AAAAAAAAAAAAAAAAAAAAAA"):
+        found = addresses_in(shown, named)
+        inside = {each for each in found if any(addresses.address(each) in network for network in named)}
+        assert inside
+        assert set(found) - inside
+    assert addresses_in("192.0.2.7", named) == ["192.0.2.7"]
+    assert addresses_in("local", named) == ["local"]
+    assert addresses_in("10.1.1.0/24", named) == ["10.1.1.0"]
+    policy = '{"Statement":[{"Condition":{"NotIpAddress":{"aws:SourceIp":["10.1.1.64/26"]}}}]}'
+    assert addresses_in("10.1.1.0/24", named_networks((), policy)) == ["10.1.1.0", "10.1.1.64", "10.1.1.128"]
 
 
 @pytest.fixture

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +32,7 @@ from kms.vault.folded import audit_log
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 
+ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -276,3 +281,23 @@ def test_a_lost_log_is_followed_by_one_of_another_name(log: Log) -> None:
     with log.vault.read() as snapshot:
         assert audit_log(snapshot).origin == "kms.test/audit/2"
     assert wrong_tables(log.vault) == []
+
+
+def test_a_process_that_was_suspended_is_not_told_to_stop() -> None:
+    """A frozen host, a debugger: for longer than the process waits for signals."""
+    program = (
+        "import signal; from kms.audit import folding\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, folding._STOP_SIGNALS)\n"
+        "while not folding._is_told_to_stop(): print('waits', flush=True)\n"
+        "print('stops', flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        for _ in range(2):
+            assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read().endswith("stops\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.deployed import DEPLOY, tool, unit
-from helpers.running import Running, process_of
+from helpers.running import Running, process_of, wait_until
 from helpers.support import free_port
 
 _PAGE = (DEPLOY.parent / "docs" / "how-to" / "deploy.md").read_text()
@@ -61,6 +61,7 @@ def test_it_serves_where_only_the_allowed_system_calls_work_and_no_memory_is_wri
         back = service.curl("POST", "/api/v1/keys/xaes-256-gcm/decrypt", {"ciphertext": sent.json["ciphertext"]})
         assert back.json["plaintext"] == "aGVsbG8="
         assert service.curl("GET", "/metrics").status == 200
+        wait_until((tmp_path / "kms-data" / "audit-log" / "checkpoint").exists)  # the log is folded
         service.process.send_signal(1)  # SIGHUP: a new TLS pair
     finally:
         code = service.stop()

@@ -12,9 +12,14 @@ from faults.ledger import Condition, KeyBook
 from faults.outcome import Outcome
 from faults.site import Site
 from helpers.log_lines import log_entries
+from kms.audit import keys, reading
 from kms.audit.entry import SUCCESS
+from kms.audit.note import Ed25519Signer
+from kms.audit.tiles import Tiles
+from kms.audit.verify import verify_log
 from kms.crypto.registry import key_type
 from kms.keys.model import Key, KeyState
+from kms.vault.folded import audit_log
 from kms.vault.opening import open_vault
 
 _MAKES_A_VERSION = {"create_key", "import_key", "rotate_key_version"}
@@ -119,6 +124,24 @@ def judge_vault(changers: Changers) -> None:
             if entries[operation, request_id] != 1:
                 times = entries[operation, request_id]
                 outcome.find("lost", f"the entry of {operation} {book.key_id} {request_id} is there {times} times")
+
+
+def judge_tree(site: Site, outcome: Outcome) -> None:
+    """Everything is folded by now, and the tree is whole: nothing in it was changed or is missing."""
+    settings = site.settings
+    vault = open_vault(settings)
+    try:
+        with vault.read() as snapshot:
+            log, key = audit_log(snapshot), Ed25519Signer(audit_log(snapshot).origin, keys.log_key(snapshot)).key
+        if waiting := reading.read(vault, settings.audit_log_dir, settings.spool_dir).waiting:
+            outcome.find("wrong", f"{len(waiting)} entries are not folded, such as {waiting[0].decode()}")
+    finally:
+        vault.engine.dispose()
+    verdict = verify_log(Tiles.in_directory(settings.audit_log_dir), key)
+    for each in verdict.findings:
+        outcome.find("wrong", f"the audit log: {each.sentence}")
+    if verdict.checkpoint is None or verdict.checkpoint.size != log.size:
+        outcome.find("wrong", f"the database speaks of {log.size} entries of the audit log, and its checkpoint not")
 
 
 def judge_log(site: Site, outcome: Outcome) -> None:

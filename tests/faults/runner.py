@@ -58,10 +58,12 @@ class Fault:
 
 def every_fault() -> list[Fault]:
     """All of them, in the order of the report."""
-    from faults import clocks, commits, disks, files, flips, kills, load, put_back
+    from faults import clocks, commits, disks, files, flips, kills, load, log_disk, put_back
 
     return [
-        fault for module in (kills, commits, load, disks, files, flips, put_back, clocks) for fault in module.FAULTS
+        fault
+        for module in (kills, commits, load, disks, log_disk, files, flips, put_back, clocks)
+        for fault in module.FAULTS
     ]
 
 

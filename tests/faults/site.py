@@ -91,7 +91,12 @@ class Site(Running):
     @property
     def settings(self) -> Settings:
         """For opening its vault beside it."""
-        return Settings(data_dir=self.folder / "kms-data", database_url=self.database_url)
+        log = self.environ.get("KMS_AUDIT_DIR")
+        return Settings(
+            data_dir=self.folder / "kms-data",
+            database_url=self.database_url,
+            audit_dir=Path(log) if log is not None else None,
+        )
 
     def verify(self) -> tuple[int, str]:
         """What `kms vault verify` says: exit code and text."""

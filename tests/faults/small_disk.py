@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from faults.outcome import Skipped
 
 _SIZES = (1 << 20, 4096, 1)
+_PATIENCE_SECONDS = 30
 
 
 class SmallDisk:
@@ -31,6 +33,21 @@ class SmallDisk:
     def empty(self) -> None:
         """Give the space back."""
         self._filler.unlink(missing_ok=True)
+
+    def protect(self) -> None:
+        """Let nobody write there, not even root. It waits until no file is open for writing."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while self._remounted("ro"):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the small disk cannot be made read-only")
+
+    def release(self) -> None:
+        """Let everybody write again."""
+        assert not self._remounted("rw")
+
+    def _remounted(self, how: str) -> int:
+        command = ["mount", "-o", f"remount,{how}", str(self.folder)]
+        return subprocess.run(command, capture_output=True, check=False).returncode
 
 
 @contextlib.contextmanager

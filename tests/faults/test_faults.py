@@ -18,6 +18,8 @@ BRIEF = [
     ("sqlite", "kill-service", 1),
     ("sqlite", "kill-in-commit", 20),
     ("sqlite", "full-disk-database", 1),
+    ("sqlite", "full-disk-audit-log", 1),
+    ("sqlite", "read-only-audit-log", 1),
     ("sqlite", "file-deleted-alone", 1),
     ("sqlite", "flip-rows", 10),
     ("sqlite", "flip-files", 10),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -27,3 +28,18 @@ def test_a_short_run(tmp_path: Path) -> None:
     assert all(each["per second"] > 0 and each["errors"] == 0 for each in measured.values())
     assert chart.read_text().startswith("<svg")
     assert "memory of a worker" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_short_run_of_what_folding_costs() -> None:
+    if shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed; .ci/install-services installs it")
+    command = [sys.executable, "-m", "benchmarks.audit", "--rounds", "1", "--seconds", "1"]
+    done = subprocess.run(
+        [*command, "--entries", "2000", "--rate", "2000"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a fold alone: 2000 entries" in done.stdout
+    folded = re.search(r"folded beside: ([\d,]+) entries/s", done.stdout)
+    assert folded is not None
+    assert int(folded[1].replace(",", "")) > 0

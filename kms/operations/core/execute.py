@@ -43,6 +43,8 @@ def execute_operation(
         request = read_request()
         if not operation.is_public and service.approval_rules.may_cover(operation.name) and call.carrying_out is None:
             require_approval(service, operation, call, request, path)
+        if service.disclosure.hashes_associated_data and operation.permission in policy.USES:
+            call.associated_data = _hashed_associated_data(service, request)
         if isinstance(request, BatchItems):
             answer: Any = _each(service, operation, call, request, path)
         else:
@@ -63,6 +65,13 @@ def execute_operation(
     if call.key_id is not None and operation.permission in policy.USES and call.succeeded:
         service.last_uses.note(call.key_id, at, operation.name, call.request_id)
     return answer
+
+
+def _hashed_associated_data(service: Service, request: Request | BatchItems) -> str | None:
+    """The hash of the request's associated data; for a batch only where all readable items have the same."""
+    items = request.items if isinstance(request, BatchItems) else [request]
+    given = {getattr(item, "associated_data", b"") for item in items if not isinstance(item, Refusal)}
+    return service.disclosure.associated_data(given.pop()) if len(given) == 1 else None
 
 
 def _tell_of_revoked(service: Service, operation: Operation, call: Call) -> None:

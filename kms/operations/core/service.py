@@ -24,9 +24,10 @@ from kms.access.sessions import Lifetimes
 from kms.access.webauthn import RelyingParty
 from kms.approvals.execution import CarryingOut
 from kms.approvals.rules import RulesInForce
+from kms.audit.disclosure import Disclosure
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.folding import Folder
-from kms.audit.keys import spool_key
+from kms.audit.keys import hash_key, spool_key
 from kms.audit.log_state import RememberedLogState
 from kms.audit.receipts import Receipts
 from kms.audit.spool import Spool
@@ -66,9 +67,10 @@ class Call(msgspec.Struct):
     the log. `at` is the time at which the operation began, after its body was read. `action` is the AWS name of the
     operation in requests of the AWS dialect, else empty. `items` is the number of items of a batch, `refused` how
     many of them were refused. `credential` and `subject` say what authenticated the caller, where that is to be
-    logged. `recorded` says that the audit entry is written, and `leaf` is its leaf hash; `abandoned` that nothing had
-    to be changed. `dialect` is that of the request: `rest`, `aws`, `vault` or `console`. `approval` is the id of the
-    approval that it is about, and `carrying_out` is there where the last approval has the call carried out.
+    logged, and `associated_data` is the hash that is to be logged. `recorded` says that the audit entry is written,
+    and `leaf` is its leaf hash; `abandoned` that nothing had to be changed. `dialect` is that of the request: `rest`,
+    `aws`, `vault` or `console`. `approval` is the id of the approval that it is about, and `carrying_out` is there
+    where the last approval has the call carried out.
     """
 
     operation: str
@@ -85,6 +87,7 @@ class Call(msgspec.Struct):
     recovery: bool | None = None
     credential: str | None = None
     subject: str | None = None
+    associated_data: str | None = None
     recorded: bool = False
     abandoned: bool = False
     leaf: bytes | None = None
@@ -155,7 +158,12 @@ class Service:
         self.rate_limits = RateLimits(settings)
         vault.observe = self.metrics.observe_database
         with vault.read() as snapshot:
-            codes = spool_key(snapshot)
+            codes, hashes = spool_key(snapshot), hash_key(snapshot)
+        self.disclosure = Disclosure(
+            settings.audit_source,
+            hashes_associated_data=settings.audit_associated_data == "hashed",
+            key=hashes,
+        )
         self.spool = Spool(
             settings.spool_dir,
             codes,
@@ -306,7 +314,7 @@ class Service:
             call.request_id,
             call.operation,
             outcome,
-            call.source,
+            self.disclosure.source(call.source),
             call.caller.client_id if call.caller is not None else None,
             call.key_id,
             call.version,
@@ -318,6 +326,7 @@ class Service:
             call.subject,
             caller.token.session_id if caller is not None and caller.token is not None else None,
             call.approval,
+            call.associated_data,
         ).line()
 
 

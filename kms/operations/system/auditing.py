@@ -33,8 +33,8 @@ class AuditRequest(Request):
     """The newest `limit` entries that match, oldest first. `after` and `before` are times as the `time` of an entry.
 
     An entry must be later than `after`, earlier than `before`, and match every other filter: `client_id`, `key_id`,
-    `version`, `operation`, `outcome`, `target`, `session`, `credential`, `request_id`. The `outcome` `refused` stands
-    for every one except `success`. A `session` is met by what was done in it, and by what opened or ended it.
+    `version`, `operation`, `outcome`, `target`, `session`, `credential`, `request_id`, and `source`, an address or
+    what entries show of one. The `outcome` `refused` stands for every one except `success`. A `session` is met by what was done in it, and by what opened or ended it.
     `cursor` is the `next_cursor` of the page of newer entries.
     """
 
@@ -50,6 +50,7 @@ class AuditRequest(Request):
     session: _Name = ""
     credential: _Name = ""
     request_id: _Name = ""
+    source: _Time = ""
     cursor: Cursor | None = None
 
 
@@ -68,7 +69,7 @@ class AuditEntries(Answer):
 )
 def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditEntries:
     """Show the newest audit entries: of the log, and those of this host that are about to be folded into it."""
-    log, query = _read(service), _query(request)
+    log, query = _read(service), _query(service, request)
     waiting: list[AuditEntry] = []
     if request.cursor is None:
         met = (entry for entry in readable(log.waiting) if query.is_met(entry))
@@ -217,10 +218,11 @@ def _faults_of_log() -> Iterator[None]:
         raise IntegrityFailure(f"{wrong} See `kms audit verify`.") from None
 
 
-def _query(request: AuditRequest) -> Query:
+def _query(service: Service, request: AuditRequest) -> Query:
     names = ("client_id", "key_id", "operation", "outcome", "target", "session", "credential", "request_id")
     given = {name: getattr(request, name) or None for name in names}
-    return Query(**given, version=request.version, after=request.after, before=request.before)
+    sources = frozenset(service.disclosure.sources(request.source)) if request.source else None
+    return Query(**given, version=request.version, sources=sources, after=request.after, before=request.before)
 
 
 def _number(cursor: str | None) -> int | None:

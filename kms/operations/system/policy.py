@@ -25,6 +25,7 @@ from kms.operations.core.declare import OPERATIONS, Answer, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
 from kms.operations.system.auditing import newest_entries
+from kms.operations.system.whereabouts import addresses_in, named_networks
 from kms.vault import names, tables
 from kms.vault.records import microseconds
 from kms.vault.rows import LastUse
@@ -98,13 +99,15 @@ class SimulateAnswer(Answer):
     """The uses whose decision would change, of `entries` audit entries of this node, the oldest from `seen_since`.
 
     `unseen` are keys that were used in that time, but whose last use is not in this audit log: it happened on another
-    node, or the part of the log with it was moved away.
+    node, or the part of the log with it was moved away. `undecided` is how many uses could not be decided again,
+    because the entry does not show enough of the caller's address for a condition that is about it.
     """
 
     changed: list[ChangedUse]
     entries: int
     seen_since: datetime | None
     unseen: list[str]
+    undecided: int = 0
 
 
 @operation(
@@ -154,7 +157,8 @@ def simulate_policy(service: Service, call: Call, request: SimulateRequest) -> S
     """Show which past requests would be decided otherwise if grants were added and removed. Changes nothing.
 
     It looks at uses of keys that this node carried out or refused, and at all changes. It assumes that a second
-    factor had just been given, and that the encryption context was one that the grants require.
+    factor had just been given, and that the encryption context was one that the grants require. Where entries show
+    only a network of the caller's address, or nothing, uses whose decision depends on more are `undecided`.
     """
     if request.since < timedelta(0):
         raise ValidationFailed("since: is not negative.")
@@ -170,9 +174,9 @@ def simulate_policy(service: Service, call: Call, request: SimulateRequest) -> S
         missing = [each for each in request.remove if snapshot.find(Grant, each) is None]
         if missing:
             raise NotFound(f"remove: there is no grant {missing[0]}.")
-        changed = _changed(_World(service, snapshot, added, frozenset(request.remove), now), uses)
+        changed, undecided = _changed(_World(service, snapshot, added, frozenset(request.remove), now), uses)
     unseen = sorted(key.key_id for key in keys if key is not None)
-    return SimulateAnswer(changed=changed, entries=entries, seen_since=seen_since, unseen=unseen)
+    return SimulateAnswer(changed=changed, entries=entries, seen_since=seen_since, unseen=unseen, undecided=undecided)
 
 
 @dataclass(frozen=True)
@@ -221,18 +225,25 @@ class _World:
         self._callers: dict[str, tuple[Caller, Caller] | None] = {}
         self._keys: dict[str, Key | None] = {}
 
-    def decided(self, use: _Use) -> tuple[bool, bool] | None:
-        """What policy says of a use before and after; None where the client or the key is not there any more."""
+    def decided(self, use: _Use) -> set[tuple[bool, bool]]:
+        """What policy says of a use before and after; nothing where the client or the key is not there any more.
+
+        More than one where that depends on what the entry does not show of the caller's address.
+        """
         if use.client_id not in self._callers:
             self._callers[use.client_id] = self._pair(use.client_id)
         if use.key_id not in self._keys:
             self._keys[use.key_id] = self._snapshot.key_by_id(use.key_id)
         pair, key = self._callers[use.client_id], self._keys[use.key_id]
         if pair is None or key is None:
-            return None
-        at = Circumstances(use.source, self._now, use.operation, self._account)
-        before, after = (decision.decide(caller, use.permission, key, at) for caller in pair)
-        return before.allowed or bool(before.allowing), after.allowed or bool(after.allowing)
+            return set()
+        named = named_networks((grant for caller in pair for grant in caller.grants), key.policy)
+        found = set()
+        for address in addresses_in(use.source, named):
+            at = Circumstances(address, self._now, use.operation, self._account)
+            before, after = (decision.decide(caller, use.permission, key, at) for caller in pair)
+            found.add((before.allowed or bool(before.allowing), after.allowed or bool(after.allowing)))
+        return found
 
     def _pair(self, client_id: str) -> tuple[Caller, Caller] | None:
         client = clients.find(self._snapshot, client_id)
@@ -249,13 +260,21 @@ class _World:
         return before, replace(before, grants=kept + more)
 
 
-def _changed(world: _World, uses: Counter[_Use]) -> list[ChangedUse]:
+def _changed(world: _World, uses: Counter[_Use]) -> tuple[list[ChangedUse], int]:
+    """The uses that the change would turn around, and how many could not be decided."""
     found: Counter[tuple[str, Permission, str, bool, bool]] = Counter()
+    undecided = 0
     for use, times in uses.items():
         decided = world.decided(use)
-        if decided is not None and decided[0] != decided[1]:
-            found[use.client_id, use.permission, use.key_id, *decided] += times
-    return [
+        if all(before == after for before, after in decided):
+            continue  # wherever it came from
+        if len(decided) > 1:
+            undecided += times
+            continue
+        ((before, after),) = decided
+        found[use.client_id, use.permission, use.key_id, before, after] += times
+    changed = [
         ChangedUse(client_id=who, permission=what, key_id=key_id, before=before, after=after, uses=times)
         for (who, what, key_id, before, after), times in sorted(found.items())
     ]
+    return changed, undecided
