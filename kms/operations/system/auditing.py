@@ -34,7 +34,8 @@ class AuditRequest(Request):
 
     An entry must be later than `after`, earlier than `before`, and match every other filter: `client_id`, `key_id`,
     `version`, `operation`, `outcome`, `target`, `session`, `credential`, `request_id`, and `source`, an address or
-    what entries show of one. The `outcome` `refused` stands for every one except `success`. A `session` is met by what was done in it, and by what opened or ended it.
+    what entries show of one. The `outcome` `refused` stands for every one except `success`.
+    A `session` is met by what was done in it, and by what opened or ended it.
     `cursor` is the `next_cursor` of the page of newer entries.
     """
 
