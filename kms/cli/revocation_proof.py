@@ -23,8 +23,8 @@ from kms.files import fault_of
 class Receipts:
     """Proofs in the file or folder `path`, of the log with the verifier key `key`.
 
-    Each of `witnesses` must have cosigned the checkpoint to which a proof leads. `kept` is the checkpoint that it must
-    lead to, if there is one.
+    Each of `witnesses` must have cosigned the checkpoint to which a proof leads. `kept` is the one that it must lead
+    to, if there is one.
     """
 
     path: Path
@@ -54,11 +54,10 @@ class Receipts:
                 f"Entry {entry.serial} of the list names no audit entry; an older release has made it.", NOT_AUTHENTIC
             )
         why: Unverified | None = None
+        needed = len({each.name for each in self.witnesses})
         for proof in self._proofs():
             try:
-                opened = proof.check(
-                    leaf, self.key, self.witnesses, needed=len({each.name for each in self.witnesses})
-                )
+                opened = proof.check(leaf, self.key, self.witnesses, needed=needed)
             except (NoteMalformed, SignatureRefused, ProofRefused) as unverified:
                 why = unverified
                 continue

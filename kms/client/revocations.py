@@ -80,8 +80,8 @@ class _Document(msgspec.Struct):
 class RevocationList:
     """A list whose signature was found good. After `next_update` there is a newer one.
 
-    `no_longer_in_force` are holds that ended, and the entries that lifted them; None in lists of older releases, which
-    leave them out.
+    `no_longer_in_force` are holds that ended, and the entries that lifted them; None in lists of older releases,
+    which leave them out.
     """
 
     issued_at: datetime
@@ -145,8 +145,8 @@ class RevocationList:
         """Raise Undecided unless every entry up to the newest is in the list."""
         if self.no_longer_in_force is None:
             raise Undecided(
-                "The list is of an older release, which leaves out holds that were lifted. It proves what is revoked, "
-                "and what is not at the time when it was made, but not what was not before."
+                "The list is of an older release, which leaves out holds that were lifted. It proves what is "
+                "revoked, and what is not at the time when it was made, but not what was not before."
             )
         serials = {each.serial for each in (*self.revoked_keys, *self.no_longer_in_force)}
         missing = next((serial for serial in range(1, max(serials, default=0)) if serial not in serials), None)
