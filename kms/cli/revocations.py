@@ -125,6 +125,8 @@ def check(
         if proofs is not None:
             proofs.tell(entry)
         raise Failure(_revoked(key_id, entry, at), REVOKED)
+    if proofs is not None:
+        click.echo("The receipts were not looked at: they prove what is in the audit log, not what is not.", err=True)
     if at is not None:
         newest = max((each.serial for each in (*found.revoked_keys, *(found.no_longer_in_force or ()))), default=0)
         click.echo(
