@@ -59,7 +59,8 @@ def test_every_way_to_revoke_names_its_own_entry(world: World, alice: Api) -> No
     listed = list_of(alice)
     made = [made_by(world.service, each) for each in listed]
     assert [(each["operation"], each["key_id"]) for each in made] == [
-        ("revoke_key_versions", "a"), ("revoke_named_key", "b"), ("revoke_named_key", "c"), ("suspend_key", "d"), ("resume_key", "d"),
+        ("revoke_key_versions", "a"), ("revoke_named_key", "b"), ("revoke_named_key", "c"),
+        ("suspend_key", "d"), ("resume_key", "d"),
     ]  # fmt: skip
     assert [each["key_id"] for each in listed] == [each["key_id"] for each in made]
     assert len({each["audit_leaf"] for each in listed}) == 5
