@@ -183,7 +183,7 @@ def test_witnesses_must_have_cosigned(kept: Kept, check: Check, alice: Api) -> N
     alice.post("/api/v1/keys/lost/revoke")
     kept.fetch(alice)
     leaf = kept.leaf_of("lost")
-    witness = Cosigner("witness.test/w", Ed25519PrivateKey.generate(), kept.world.service.clock)
+    witness = Cosigner("witness.test/w", Ed25519PrivateKey.generate(), lambda: 1_800_000_000)
     proven = ["lost", "--receipts", "proof", "--log-key", "kms.key", "--witness", str(witness.key)]
     Path("proof").write_bytes(kept.prove(leaf))
     assert "0 of the witnesses" in check(*proven, code=8)
