@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kms.audit.tree import leaf_hash
+from kms.errors import IntegrityFailure
 from kms.revocation.model import Revocation
 from kms.vault import tables
 from kms.vault.change import Change
-from kms.vault.head import Head, TableDigest
+from kms.vault.head import Head, TableDigest, digest_of
 from kms.vault.memory import Memory
-from kms.vault.records import stored_in
+from kms.vault.records import stored_in, to_row
 from kms.vault.transaction import Snapshot
 
 
@@ -46,6 +47,7 @@ class KnownLeaves:
 
     def __init__(self, memory: Memory) -> None:
         self._known: dict[int, bytes] = {}
+        self._digest = TableDigest()
         memory.follow(tables.revocation_leaves, self.follow)
 
     def of(self, serial: int) -> bytes | None:
@@ -53,12 +55,22 @@ class KnownLeaves:
         return self._known.get(serial)
 
     def follow(self, snapshot: Snapshot, head: Head) -> None:
-        """Read new leaves. Raises IntegrityFailure where a row was altered."""
+        """Read new leaves. Raises IntegrityFailure where a row was altered, or the rows are not those of the head."""
+        wanted = head.digest(tables.revocation_leaves) or TableDigest()  # none before the first row
+        if self._goes_on(snapshot, wanted):
+            return
+        self._known, self._digest = {}, TableDigest()  # an operator may have accepted other rows
+        if not self._goes_on(snapshot, wanted):
+            raise IntegrityFailure("The audit entries of revocations are not those that the service wrote.")
+
+    def _goes_on(self, snapshot: Snapshot, wanted: TableDigest) -> bool:
+        """Read rows after those that are known; return whether all have the digest `wanted`. Else nothing is kept."""
         table = tables.revocation_leaves
-        digest = head.digest(table) or TableDigest()
-        last = max(self._known, default=0)
-        new = snapshot.select(RevocationLeaf, table.c.serial > last, order_by=table.c.serial)
-        known = {**self._known, **{each.serial: each.leaf for each in new}}
-        if len(known) != digest.count:  # an operator may have accepted other rows
-            known = {each.serial: each.leaf for each in snapshot.select(RevocationLeaf)}
-        self._known = known
+        new = snapshot.select(RevocationLeaf, table.c.serial > max(self._known, default=0), order_by=table.c.serial)
+        part = digest_of(snapshot.derived_keys, table, ([*to_row(each).values(), None] for each in new))
+        digest = self._digest.plus(part.count, part.total)
+        if digest != wanted:
+            return False
+        self._known = {**self._known, **{each.serial: each.leaf for each in new}}
+        self._digest = digest
+        return True

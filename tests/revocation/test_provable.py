@@ -12,16 +12,20 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from helpers.support import Api, SteeredClock, World
 from kms.audit.tree import leaf_hash
 from kms.client.errors import NotAuthentic
 from kms.client.revocations import Revocation, RevocationList, Undecided
+from kms.errors import IntegrityFailure
 from kms.keys.model import RevocationReason
 from kms.operations import Service
-from kms.revocation.leaves import RevocationLeaf
+from kms.revocation.leaves import KnownLeaves, RevocationLeaf
 from kms.revocation.revoke import publish_under_its_id, revoke
+from kms.vault import tables
 from kms.vault.checking import wrong_tables
+from kms.vault.memory import Memory
 from kms.vault.rows import OutboxEntry
 
 
@@ -207,3 +211,24 @@ def test_the_list_says_what_the_keys_were_at_each_time(steps: list[tuple[str, st
     found = the_list(*in_force, ended=ended)
     for key in "ab":
         assert (found.revocation_at(key, at(asked)) is not None) is (then[key] != "active")
+
+
+def test_leaves_that_an_operator_accepted_take_the_place_of_others(world: World, alice: Api) -> None:
+    alice.post("/api/v1/keys/a/revoke")
+    alice.post("/api/v1/keys/b/revoke")
+    known = world.service.revocation_leaves
+    list_of(alice)
+    with world.service.vault.change() as change:
+        before = change.find(RevocationLeaf, 2)
+        assert before is not None and known.of(2) == before.leaf
+        change.replace(before, RevocationLeaf(2, b"x" * 32))
+    world.service.memory.refresh()
+    assert (known.of(2), known.of(3)) == (b"x" * 32, None)
+    with world.service.vault.engine.connect().execution_options(kms_writes=True) as connection, connection.begin():
+        connection.execute(delete(tables.revocation_leaves).where(tables.revocation_leaves.c.serial == 1))
+    again = KnownLeaves(Memory(world.service.vault))
+    with (
+        world.service.vault.read() as snapshot,
+        pytest.raises(IntegrityFailure, match="audit entries of revocations"),
+    ):
+        again.follow(snapshot, snapshot.head())
