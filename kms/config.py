@@ -112,6 +112,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     audit_fsync: Literal["never", "always"] = "never"
     audit_dir: Path | None = None
+    witness_urls: str = ""
+    witness_keys: str = ""
+    witness_ca: Path | None = None
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -174,6 +177,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def audit_log_dir(self) -> Path:
         """Where the tree of the audit log is. Nodes of one database share it."""
         return self.audit_dir or self.data_dir / "audit-log"
+
+    @property
+    def audit_index(self) -> Path:
+        """The index of the audit log, of this host alone. Whoever removes it has it made anew."""
+        return self.data_dir / "audit-index.db"
 
     @property
     def audit_origin(self) -> str:

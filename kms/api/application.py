@@ -30,9 +30,11 @@ from kms.api.fast_path import FastPathMiddleware, WsgiApp
 from kms.api.headers import JSON, request_headers, security_headers
 from kms.api.origin import with_origin
 from kms.api.transit.middleware import TransitMiddleware
+from kms.audit.keys import verifier_key
 from kms.operations import (
     OPERATIONS,
     BatchItems,
+    BytesAnswer,
     Call,
     Operation,
     Request,
@@ -44,7 +46,7 @@ from kms.operations import (
 from kms.operations.accounts.sessions import TokenRequest
 from kms.operations.keys.public_keys import verification_keys
 from kms.operations.system.checking import checked_state
-from kms.operations.system.readiness import CONDITIONS, require_ready
+from kms.operations.system.readiness import CONDITIONS, audit_log_state, require_ready
 
 _NOTHING_HERE = "There is nothing at this path. What there is stands at /docs, and for programs at /openapi.json."
 
@@ -79,6 +81,7 @@ def create_flask_app(service: Service) -> Flask:
         _route(app, page.__name__, "GET", f"/{page.__name__}", page)
     _route(app, "jwks", "GET", "/.well-known/jwks.json", public(hooks.jwks))
     _route(app, "client_jwks", "GET", "/clients/<client_id>/.well-known/jwks.json", public(hooks.client_jwks))
+    _route(app, "audit_key", "GET", "/.well-known/audit-key", public(hooks.audit_key))
     _route(app, "openapi", "GET", "/openapi.json", public(hooks.openapi))
     _route(app, "home", "GET", "/", public(hooks.home))
     _route(app, "docs", "GET", "/docs", public(hooks.docs))
@@ -244,7 +247,8 @@ class FlaskHooks:
         require_ready(self.service)
         details = ""
         if "verbose" in request.args:
-            details = "".join(f"{name}: ok\n" for name, _ in CONDITIONS) + checked_state(self.service)
+            details = "".join(f"{name}: ok\n" for name, _ in CONDITIONS)
+            details += checked_state(self.service) + audit_log_state(self.service)
         return Response(f"ok\n{details}", content_type="text/plain")
 
     def jwks(self) -> Response:
@@ -254,6 +258,12 @@ class FlaskHooks:
     def client_jwks(self, client_id: str) -> Response:
         """The public keys that verify what a client signs with; the same for one that is not there."""
         return _published(msgspec.json.encode(verification_keys(self.service, client_id)), JSON)
+
+    def audit_key(self) -> Response:
+        """The key that verifies the checkpoints of the audit log, as a verifier key (c2sp.org/signed-note)."""
+        with self.service.vault.read() as snapshot:
+            key = verifier_key(snapshot, self.service.settings.audit_origin)
+        return _published(f"{key}\n".encode(), "text/plain; charset=utf-8")
 
     def openapi(self) -> Response:
         """The description of the whole interface."""
@@ -310,6 +320,11 @@ def _response(answer: Any, operation: Operation, request_id: str) -> Response:
             response.set_etag(answer.etag)
             response.headers["Cache-Control"] = "private, no-cache"
             response.make_conditional(request)
+        return response
+    if isinstance(answer, BytesAnswer):
+        response = Response(answer.body, operation.status, content_type="application/octet-stream")
+        if answer.is_immutable:
+            response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
         return response
     response = Response(problems.encoded_answer(answer, request_id), operation.status, content_type=JSON)
     location = problems.location_of(operation, answer)

@@ -49,4 +49,4 @@ class DialectRequest:
             with self.slow():
                 return execute_operation(self.service, declared, call, lambda: request, path)
         finally:
-            self.call.recorded = call.recorded
+            self.call.recorded, self.call.leaf = call.recorded, call.leaf or self.call.leaf

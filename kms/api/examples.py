@@ -69,6 +69,8 @@ _VARIABLES: dict[str, Any] = {
     "client_id": "user1",
     "grant_id": FromAnswerOf("create_grant", "grant_id", "0" * 32),
     "mount": "team1",
+    "leaf": "A" * 43,
+    "tile": "0/000.p/1",
     "version": 1,
     "group": "team",
     "role": "ci",
@@ -89,6 +91,8 @@ ELSEWHERE = {
     "delete_passkey": "With the passkey_id of a passkey that `list_passkeys` shows.",
     "confirm_second_factor": "With a code that the authenticator app shows now, and that was not used yet.",
     "end_one_session": "With the session_id of a session that `list_sessions` shows.",
+    "audit_tile": "With a tile that the size in the checkpoint asks for.",
+    "audit_proof": "With the leaf hash in `Audit-Leaf` of an answer, in base64url.",
     "retry_delivery": "With the delivery_id of a delivery that `list_deliveries` shows.",
 }
 """Examples that are refused where they come after the others, and why."""

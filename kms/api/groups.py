@@ -107,7 +107,12 @@ _CHOSEN = (
         "create_notice list_notices get_notice update_notice rotate_notice_secret test_notice "
         "list_deliveries retry_delivery delete_notice",
     ),
-    _group("Look after the service", "For administrators and auditors.", "get_status audit_entries metrics"),
+    _group(
+        "Look after the service",
+        "For administrators and auditors; the inventory shows others the keys that they may see.",
+        "get_status get_inventory list_inventory get_blast_radius audit_entries get_users_of_key get_novelties "
+        "audit_checkpoint audit_tile audit_proof metrics",
+    ),
     _group(
         "Sessions",
         "Log in and out without the command line.",

@@ -18,7 +18,12 @@ refused with `operation-not-supported`.
 _FOOT = """\
 `encrypt` stands for encrypt, rewrap, data-key and data-key-pair. Types with a message limit draw 96-bit nonces at
 random; their messages are counted, and halfway to the limit the key rotates by itself.
+
+The category is NIST's for the strength against quantum computers, from 1 (as AES-128) to 5 (as AES-256). Types
+without one are broken by Shor's algorithm. The categories and their sources are in `kms/crypto/registry.py`:
+
 """
+_TITLES = "| type | what it is | standard | algorithms | formats | message limit | bits of strength | NIST category |"
 _COLUMNS = (
     ("encrypt, decrypt", Usage.ENCRYPT),
     ("sign, verify", Usage.SIGN),
@@ -37,9 +42,13 @@ def page() -> str:
     lines = [_HEAD, f"| type | {columns} |", "|" + "---|" * (len(_COLUMNS) + 1)]
     lines += [f"| `{name}` | {' | '.join(_marks(kind))} |" for name, kind in KEY_TYPES.items()]
     lines += ["", "● by default, ○ when asked for in `usages`.", ""]
-    lines += ["| type | what it is | standard | algorithms | formats | message limit |", "|---|---|---|---|---|---|"]
+    lines += [_TITLES, "|" + "---|" * (_TITLES.count("|") - 1)]
     lines += [_described(kind) for kind in KEY_TYPES.values()]
-    return "\n".join([*lines, "", _FOOT])
+    sources: dict[str, list[str]] = {}
+    for kind in KEY_TYPES.values():
+        sources.setdefault(kind.strength.source, []).append(f"`{kind.name}`")
+    listed = "".join(f"- {', '.join(names)}: {source}.\n" for source, names in sources.items())
+    return "\n".join([*lines, "", _FOOT]) + listed
 
 
 def _marks(kind: KeyType) -> list[str]:
@@ -56,7 +65,9 @@ def _described(kind: KeyType) -> str:
     if Usage.SEAL in kind.every_usage and isinstance(primitive, HpkeKey):
         algorithms.append(primitive.suite)
     limit = f"2^{kind.message_limit.bit_length() - 1}" if kind.message_limit else ""
-    cells = (f"`{kind.name}`", kind.title, kind.standard, "; ".join(algorithms), ", ".join(kind.formats), limit)
+    strength = (str(kind.strength.classical_bits), str(kind.strength.category or "none"))
+    what = (f"`{kind.name}`", kind.title, kind.standard, "; ".join(algorithms), ", ".join(kind.formats), limit)
+    cells = (*what, *strength)
     return f"| {' | '.join(cells)} |"
 
 

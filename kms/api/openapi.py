@@ -15,7 +15,7 @@ from kms.api import examples
 from kms.api.groups import groups, title_of
 from kms.api.problems import MEDIA_TYPE, Problem
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, MOUNT_PATTERN
-from kms.operations import OPERATIONS, Operation, TextAnswer
+from kms.operations import OPERATIONS, BytesAnswer, Operation, TextAnswer
 from kms.operations.core.declare import MOST_ITEMS, EmptyRequest
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -35,8 +35,14 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "notice_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "delivery_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "mount": {"type": "string", "pattern": f"^{MOUNT_PATTERN}$"},
+    "leaf": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}=?$"},
+    "tile": {
+        "type": "string",
+        "pattern": "^(entries|[0-9]|[1-5][0-9]|6[0-3])/(x[0-9]{3}/)*[0-9]{3}(\\.p/[0-9]{1,3})?$",
+    },
     "version": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
 }
+_NOT_JSON = (TextAnswer, BytesAnswer)
 _INTRODUCTION = """\
 Bytes travel as standard base64 with padding, times as RFC 3339 in UTC, periods as ISO 8601 durations. Refusals are \
 problem documents (RFC 9457). Operations that say so also take `{"items": [request, …]}` and then answer \
@@ -49,14 +55,14 @@ def description() -> dict[str, Any]:
     types: list[Any] = [Problem]
     for operation in OPERATIONS.values():
         types += [operation.request, *([operation.batch] if operation.batch else []), *_answer_types(operation)]
-    used = list({repr(kind): kind for kind in types if kind is not TextAnswer}.values())
+    used = list({repr(kind): kind for kind in types if kind not in _NOT_JSON}.values())
     _, schemas = msgspec.json.schema_components(used, ref_template=_REFERENCE)
     for operation in OPERATIONS.values():
         if operation.batch is not None:
             _tolerant(schemas[operation.batch.__name__])
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS.values():
-        path = re.sub(r"<(?:int:)?(\w+)>", r"{\1}", operation.path)
+        path = re.sub(r"<(?:int:|path:)?(\w+)>", r"{\1}", operation.path)
         paths.setdefault(path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
@@ -128,7 +134,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             "schema": _PATH_VARIABLES[name],
             "example": examples.sample(examples.variable_of(operation, name)),
         }
-        for name in re.findall(r"<(?:int:)?(\w+)>", operation.path)
+        for name in re.findall(r"<(?:int:|path:)?(\w+)>", operation.path)
     ]
     if operation.method == "GET":
         _, components = msgspec.json.schema_components([operation.request], ref_template=_REFERENCE)
@@ -154,7 +160,9 @@ def _response(operation: Operation) -> dict[str, Any]:
     kinds = _answer_types(operation)
     if kinds == (TextAnswer,):
         return {"description": "TextAnswer", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    answers = [_reference(kind) for kind in kinds if kind is not TextAnswer]
+    if kinds == (BytesAnswer,):
+        return {"description": "BytesAnswer", "content": {"application/octet-stream": {}}}
+    answers = [_reference(kind) for kind in kinds if kind not in _NOT_JSON]
     schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
     described: dict[str, Any] = {
         "description": inspect.cleandoc(kinds[0].__doc__ or ""),

@@ -125,7 +125,7 @@ def curl_line(operation: Operation) -> str:
     if operation.is_token_endpoint:
         return _TOKEN_LINE
     path = re.sub(
-        r"<(?:int:)?(\w+)>", lambda match: _piece(examples.variable_of(operation, match[1])), operation.path
+        r"<(?:int:|path:)?(\w+)>", lambda match: _piece(examples.variable_of(operation, match[1])), operation.path
     )
     request = examples.request_of(operation)
     if operation.method == "GET":
@@ -144,7 +144,9 @@ def _needed() -> frozenset[str]:
     found = set()
     for operation in OPERATIONS.values():
         values = list((examples.request_of(operation) or {}).values())
-        values += [examples.variable_of(operation, name) for name in re.findall(r"<(?:int:)?(\w+)>", operation.path)]
+        values += [
+            examples.variable_of(operation, name) for name in re.findall(r"<(?:int:|path:)?(\w+)>", operation.path)
+        ]
         found |= {value.operation for value in values if isinstance(value, FromAnswerOf)}
     return frozenset(found)
 

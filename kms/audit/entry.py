@@ -20,7 +20,8 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     read. `outcome` is `success` or the problem type of the refusal. `target` names an object that is not a key, such
     as another client. For a batch `items` is the number of its items, and `refused` how many of them were refused.
     `recovery` is true if a version that was revoked as compromised was used. For a log-in, and for a request signed
-    with an access key, `credential` names the credential, and `subject` is the `sub` of a platform token.
+    with an access key, `credential` names the credential, and `subject` is the `sub` of a platform token. `session`
+    is the public id of the session that asked; that of one that a log-in opens is the `target` of its entry.
     """
 
     v: int
@@ -38,6 +39,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     recovery: bool | None = None
     credential: str | None = None
     subject: str | None = None
+    session: str | None = None
 
     def line(self) -> bytes:
         """The entry as a line of JSON in UTF-8, without the newline at its end."""

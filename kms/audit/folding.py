@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,11 +17,15 @@ from typing import BinaryIO
 
 import structlog
 
+from kms.audit.index import Index
+from kms.audit.index_file import IndexUnusable
 from kms.audit.sequencer import MOST_AT_ONCE, Sequencer
+from kms.audit.tree import Unverified
+from kms.audit.witnesses import Witnesses, witnesses_of
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.errors import Refusal, StartError
-from kms.files import fault_of, private_directory
+from kms.files import fault_of, private_directory, write_private
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
@@ -31,7 +36,16 @@ _STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _PAUSE_SECONDS = 1.0
 _LEAVES_TIME_TO_OTHERS = 5
 _JOIN_SECONDS = 20
+_FAULT = "folding-fault"
 _LOG = structlog.get_logger()
+
+
+def fault_of_folding(run_dir: Path) -> str:
+    """What keeps the process of this host that folds from it, as a sentence; empty where nothing does."""
+    try:
+        return (run_dir / _FAULT).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 class Folder:
@@ -39,7 +53,10 @@ class Folder:
 
     def __init__(self, vault: Vault, settings: Settings, clock: Clock = utc_now) -> None:
         self._sequencer = Sequencer(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_origin, clock)
+        self._index = Index(settings.audit_log_dir, settings.audit_index)
+        self._witnesses = Witnesses(settings.audit_log_dir, witnesses_of(settings))
         self._lock = settings.run_dir / "folding"
+        self._fault = settings.run_dir / _FAULT
         self._held: BinaryIO | None = None
         self._failing = ""
 
@@ -48,14 +65,26 @@ class Folder:
         if not self._is_the_one():
             return
         try:
-            while self._sequencer.fold() >= MOST_AT_ONCE:
-                pass
+            is_more = True
+            while is_more:
+                is_more = self._sequencer.fold() >= MOST_AT_ONCE
+                self._catch_up()
         except Refusal as refusal:
             self._note(refusal.detail)
         except (StartError, OSError) as error:
             self._note(fault_of(error) if isinstance(error, OSError) else str(error))
         else:
             self._note("")
+
+    def _catch_up(self) -> None:
+        """Index what was folded. A search does without, up to a point, so nothing waits for it."""
+        with suppress(IndexUnusable, Unverified):
+            while self._index.catch_up(self._sequencer.size):
+                pass
+
+    def close(self) -> None:
+        """Ask no witness any more."""
+        self._witnesses.stop()
 
     def _is_the_one(self) -> bool:
         if self._held is None:
@@ -67,6 +96,7 @@ class Folder:
                 lock.close()
                 return False
             self._held = lock
+            self._witnesses.start()
         return True
 
     def _note(self, reason: str) -> None:
@@ -74,6 +104,9 @@ class Folder:
             _LOG.warning("THE AUDIT LOG IS NOT FOLDED: its entries wait", reason=reason)
         elif self._failing and not reason:
             _LOG.warning("the audit log is folded again")
+        if reason != self._failing:
+            with suppress(StartError):  # the log has said it already
+                write_private(self._fault, reason.encode())
         self._failing = reason
 
 

@@ -7,9 +7,11 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from kms.audit.note import Ed25519Key, Ed25519Signer
 from kms.errors import IntegrityFailure
 from kms.vault import service_keys
 from kms.vault.change import Change
+from kms.vault.folded import audit_log
 from kms.vault.transaction import Snapshot
 
 _LOG, _SPOOLS = "audit log", "audit spools"
@@ -38,3 +40,13 @@ def log_key(snapshot: Snapshot) -> Ed25519PrivateKey:
     if material is None:
         raise IntegrityFailure("The key that signs the audit log was removed from the vault.")
     return Ed25519PrivateKey.from_private_bytes(material)
+
+
+def log_signer(snapshot: Snapshot, origin: str) -> Ed25519Signer:
+    """What signs checkpoints: under the name of the log, or as `origin` before it begins. Raises IntegrityFailure."""
+    return Ed25519Signer(audit_log(snapshot).origin or origin, log_key(snapshot))
+
+
+def verifier_key(snapshot: Snapshot, origin: str) -> Ed25519Key:
+    """What verifies checkpoints. Arguments and errors as for `log_signer`."""
+    return log_signer(snapshot, origin).key

@@ -39,14 +39,14 @@ def read(vault: Vault, directory: Path, spools: Path) -> LogRead:
 
     Raises Unavailable.
     """
-    before = _settled(vault, directory)
+    before = settled(vault, directory)
     with vault.read() as snapshot:
         column = tables.audit_outbox.c.sequence
         rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING)[::-1]
         mine = snapshot.matching(FoldedSpool, node_id=vault.host.node_id)
     waiting = [row.entry.encode() for row in rows]
     waiting += spool_reading.unchecked(spools, {each.spool: each.folded for each in mine})
-    after = _settled(vault, directory)
+    after = settled(vault, directory)
     if after.size != before.size:
         tiles = Tiles.in_directory(directory)
         with suppress(Unverified):
@@ -55,7 +55,7 @@ def read(vault: Vault, directory: Path, spools: Path) -> LogRead:
     return LogRead(directory, after.size, waiting)
 
 
-def _settled(vault: Vault, directory: Path) -> AuditLog:
+def settled(vault: Vault, directory: Path) -> AuditLog:
     """The tree once its files are there, as they are a moment after the commit."""
     for _ in range(_ATTEMPTS):
         with vault.read() as snapshot:

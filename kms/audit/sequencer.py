@@ -12,7 +12,6 @@ where it is, and what it holds already is not folded again.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,13 +23,14 @@ import structlog
 from kms.audit import keys, spool_reading
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.exclusive import STAGING, exclusive
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.spool_reading import SpoolRead
 from kms.audit.tiles import Tiles, bundle_of, entries_of, grown, outdated
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
-from kms.files import appearing, private_directory
+from kms.files import appearing
 from kms.vault import tables
 from kms.vault.change import Change
 from kms.vault.folded import audit_log
@@ -41,8 +41,8 @@ from kms.vault.transaction import Snapshot
 FIRST_REVISION = "0013"  # nodes of older releases take a shorter outbox for one that was altered
 MOST_AT_ONCE = 20_000
 _MOST_SPOOL_BYTES = 8 << 20
-_STAGING = "staging"
 CHECKPOINT = "checkpoint"
+KEY = "audit-key"  # beside it, for whoever has a copy
 _LOG = structlog.get_logger()
 
 
@@ -76,16 +76,16 @@ class Sequencer:
 
         Raises Unavailable or IntegrityFailure, WrongDirectory, OSError.
         """
-        private_directory(self.directory / _STAGING)
-        with open(self.directory / _STAGING / "lock", "wb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would only do the same work twice
-            except BlockingIOError:
-                return 0
-            return self._fold()
+        with exclusive(self.directory, wait=False) as is_mine:  # two would only do the same work twice
+            return self._fold() if is_mine else 0
+
+    @property
+    def size(self) -> int:
+        """How many entries the tree had when this process looked last."""
+        return self._applied[0] if self._applied is not None else 0
 
     def _fold(self) -> int:
-        published = self._published_content()  # before the database is read: what is published later is not newer
+        published = self._content(CHECKPOINT)  # before the database is read: what is published later is not newer
         with self.vault.read() as snapshot:
             if any(each.revision < FIRST_REVISION for each in self.vault.nodes.all(snapshot)):
                 return 0
@@ -116,15 +116,15 @@ class Sequencer:
         try:
             self._commit(before, after, spools)
         except Conflict:  # another node was first; what was staged is nobody's
-            (self.directory / _STAGING / after.staged).unlink(missing_ok=True)
+            (self.directory / STAGING / after.staged).unlink(missing_ok=True)
             return 0
         self._apply(after, signer)
         self._forget_spools(spools, {})
         return len(lines)
 
-    def _published_content(self) -> bytes | None:
+    def _content(self, name: str) -> bytes | None:
         try:
-            return (self.directory / CHECKPOINT).read_bytes()
+            return (self.directory / name).read_bytes()
         except FileNotFoundError:
             return None
 
@@ -158,7 +158,7 @@ class Sequencer:
         """Write `lines` down, and return what the database is to say then."""
         growth = grown(self._tiles, log.size, lines)
         staged = f"{log.size}-{growth.size}-{growth.root.hex()}"
-        with appearing(self.directory / _STAGING / staged, replace=True) as file:
+        with appearing(self.directory / STAGING / staged, replace=True) as file:
             file.write(bundle_of(lines))
         return replace(
             log,
@@ -214,7 +214,7 @@ class Sequencer:
         """
         if not log.size or self._applied == (log.size, log.root):
             return
-        staged = self.directory / _STAGING / log.staged
+        staged = self.directory / STAGING / log.staged
         if staged.exists():
             self._write_tiles(staged, log)
         if self._root(log.size) != log.root:
@@ -242,9 +242,12 @@ class Sequencer:
 
     def _publish(self, log: AuditLog, signer: Ed25519Signer) -> None:
         """Sign the checkpoint of `log`, unless that or a later one is there."""
-        published = self._published_content()
+        published = self._content(CHECKPOINT)
         if published is not None and open_checkpoint(published, signer.key).checkpoint.size >= log.size:
             return
+        key = f"{signer.key}\n".encode()
+        if published is None or self._content(KEY) != key:
+            self._write(KEY, key)
         note = signed(Checkpoint(log.origin, log.size, log.root).text, signer)
         with appearing(self.directory / CHECKPOINT, replace=True) as file:
             file.write(bytes(note))

@@ -26,7 +26,7 @@ from kms.errors import StartError, Unavailable
 from kms.files import fault_of, private_directory
 
 PATTERN = "spool-*.jsonl"
-_ALLOCATED_AT_ONCE = 1 << 18
+ALLOCATED_AT_ONCE = 1 << 18
 _LONG_ENTRY_BYTES = 4096
 _LOOK_SECONDS = 1.0
 _MOVES_ON_AT_BYTES = 16 << 20
@@ -198,7 +198,7 @@ class Spool:
         """Move the window on to where there is room for `needed` bytes more. Raises OSError."""
         end = self._begin + self._at
         begin = end - end % mmap.ALLOCATIONGRANULARITY
-        room = end - begin + max(needed, _ALLOCATED_AT_ONCE)
+        room = end - begin + max(needed, ALLOCATED_AT_ONCE)
         os.posix_fallocate(self._file, begin, room)
         window = mmap.mmap(self._file, room, offset=begin)
         if self._window is not None:
@@ -254,7 +254,7 @@ def _length(file: BinaryIO) -> int:
     """How long the entries in a spool are: what follows are zeros, and perhaps a line that was not finished."""
     end = file.seek(0, os.SEEK_END)
     while end:
-        begin = max(0, end - _ALLOCATED_AT_ONCE)
+        begin = max(0, end - ALLOCATED_AT_ONCE)
         file.seek(begin)
         newline = file.read(end - begin).rfind(b"\n")
         if newline >= 0:

@@ -39,6 +39,7 @@ _SECTIONS = {
     },
     "Service": {
         "audit": Lazy("kms.cli.audit:audit", "See who did what."),
+        "inventory": Lazy("kms.cli.inventory:inventory", "List what is held, what is due, and what is not safe."),
         "notice": Lazy("kms.cli.notices:notice", "Be told before keys expire, and when something happens."),
         "call": Lazy("kms.cli.call:call", "Carry out any operation of the service."),
         "unseal": Lazy("kms.cli.unseal:unseal", "Give a share to a service that is sealed, on its host."),

@@ -7,6 +7,10 @@ import time
 import click
 
 from kms.cli import remote, show
+from kms.cli.audit_anew import begin_anew
+from kms.cli.audit_export import export, key, receipt
+from kms.cli.audit_search import novelties, search, users_of
+from kms.cli.audit_verify import verify
 
 _COLUMNS = ("time", "client_id", "operation", "key_id", "version", "target", "outcome", "source")
 _POLL_SECONDS = 1.0
@@ -14,25 +18,26 @@ _POLL_SECONDS = 1.0
 
 @click.group()
 def audit() -> None:
-    """Look at the audit log; for administrators and auditors."""
+    """Look at the audit log, and prove that it is whole; for administrators and auditors."""
+
+
+for _command in (verify, export, receipt, key, search, users_of, novelties, begin_anew):
+    audit.add_command(_command)
 
 
 @audit.command()
 @click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @click.option("-f", "--follow", is_flag=True, help="Keep running, and show new entries as they come.")
 def tail(*, lines: int, follow: bool) -> None:
-    """Show the newest entries: of all changes, and of the uses of keys on the node that answers.
+    """Show the newest entries, those of every node.
 
-    If there are several nodes, each logs only the uses that it carried out itself; ask all of them.
+    What another node answered in the last second or so may still be missing: it is on its way into the log.
 
     \b
     For example:
       kms audit tail --follow
     """
     entries = remote.call("GET", "api", "v1", "audit", "entries", limit=lines)["items"]
-    click.echo(
-        f"All changes, and the uses of keys on the node behind {remote.client().connection.url} only.", err=True
-    )
     show.table(entries, *_COLUMNS)
     while follow:
         last = entries[-1]["time"] if entries else None

@@ -19,14 +19,17 @@ def key() -> None:
 
 @key.command("list")
 @click.option("--owner", help="Only keys of this client.")
-def list_(*, owner: str | None) -> None:
+@click.option(
+    "--unused-since", help="Only keys that nobody has used from this time on, such as 2030-01-31T00:00:00Z."
+)
+def list_(*, owner: str | None, unused_since: str | None) -> None:
     """List the keys that you may see.
 
     \b
     For example:
       kms key list --owner shop
     """
-    items = remote.pages(*_PATH, owner=owner)
+    items = remote.pages(*_PATH, owner=owner, unused_since=unused_since)
     show.table(items, "key_id", "type", "state", "latest_version", "expires_at")
 
 
@@ -172,6 +175,20 @@ def resume(key_id: str) -> None:
       kms key resume orders
     """
     show.document(remote.call("POST", *_PATH, key_id, "resume"))
+
+
+@key.command("blast-radius")
+@click.argument("key_id")
+@click.option("--version", type=int, help="Only this version, and uses whose version is not recorded.")
+@click.option("--since", help="Only what was done from this time, such as 2030-01-31T00:00:00Z.")
+def blast_radius(key_id: str, *, version: int | None, since: str | None) -> None:
+    """Show who used which version of a key since when, and who has its material; for administrators and auditors.
+
+    \b
+    For example:
+      kms key blast-radius orders --version 3
+    """
+    show.document(remote.call("GET", *_PATH, key_id, "blast-radius", version=version, since=since))
 
 
 for command in (key_files.import_, key_files.export, key_files.backup, key_files.restore):

@@ -14,6 +14,7 @@ from kms.audit.note import Ed25519Key, NoteMalformed, SignatureRefused
 from kms.audit.proof import MAX_PROOF_BYTES, ProofRefused, TlogProof
 from kms.audit.tree import Unverified
 from kms.cli import show
+from kms.cli.audit_source import text_of
 from kms.cli.failing import NOT_AUTHENTIC, Failure
 from kms.client.revocations import Revocation
 from kms.files import fault_of
@@ -36,8 +37,8 @@ class Receipts:
     def of(cls, path: Path, key: str, witnesses: Sequence[str], checkpoint: Path | None) -> Receipts:
         """What the options say: keys as text or as names of files. Raises Failure, click.ClickException."""
         try:
-            parsed = Ed25519Key.parse(_text_of(key))
-            of_witnesses = [CosignatureKey.parse(_text_of(each)) for each in witnesses]
+            parsed = Ed25519Key.parse(text_of(key))
+            of_witnesses = [CosignatureKey.parse(text_of(each)) for each in witnesses]
         except Unverified as unverified:
             raise click.ClickException(f"A key cannot be read. {unverified}") from None
         try:
@@ -106,12 +107,3 @@ def _read(path: Path) -> bytes:
             return file.read(MAX_PROOF_BYTES + 1)  # what is longer is refused where it is parsed
     except OSError as error:
         raise click.ClickException(f"{path} cannot be read: {fault_of(error)}.") from None
-
-
-def _text_of(given: str) -> str:
-    if "\n" not in given and len(given) < 4096 and (path := Path(given)).is_file():
-        try:
-            return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.ClickException(f"{path} cannot be read: {error}") from None
-    return given.strip()

@@ -38,7 +38,7 @@ def status(url: str | None, ca_cert: Path | None) -> None:
     For example:
       kms status
     """
-    kept = _kept(url, ca_cert)
+    kept = login_or_named(url, ca_cert)
     found: dict[str, Any] = {"url": kept.url, "ca_cert": kept.ca_cert or "(the system's)"}
     if kept.client_id:
         found["client_id"] = kept.client_id
@@ -61,7 +61,7 @@ def status(url: str | None, ca_cert: Path | None) -> None:
         _print(full)
 
 
-def _kept(url: str | None, ca_cert: Path | None) -> KeptLogin:
+def login_or_named(url: str | None, ca_cert: Path | None) -> KeptLogin:
     """The login that is kept, unless another service is named; without a token where there is none for that."""
     try:
         kept = kept_login.current()

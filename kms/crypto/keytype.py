@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from kms.crypto import jwk, pkcs8
+from kms.crypto.quantum import Strength, by_key_search
 from kms.errors import ValidationFailed
 from kms.keys.model import Usage
 
@@ -28,8 +29,8 @@ class KeyType(ABC):
     `purposes` are sets of usages that exclude each other, the default first: a key is made for one of them or
     a part of it, so that no key is ever used in two modes. `primitive` makes, from what `load` knows, the
     object that computes; it implements the interfaces of `kms.crypto.primitives` that the purposes need.
-    `message_limit` is how many messages one version may protect (None: no practical limit). `slow` types take
-    long to generate.
+    `strength` is how strong it is, also against quantum computers. `message_limit` is how many messages one version
+    may protect (None: no practical limit). `slow` types take long to generate.
     """
 
     name: str
@@ -37,6 +38,7 @@ class KeyType(ABC):
     standard: str
     purposes: Purposes
     primitive: Callable[[Any], object]
+    strength: Strength
     message_limit: int | None = None
     slow: bool = False
 
@@ -49,6 +51,15 @@ class KeyType(ABC):
     def every_usage(self) -> frozenset[Usage]:
         """All usages that a key of this type can have, over all its purposes."""
         return frozenset().union(*self.purposes)
+
+    @property
+    @abstractmethod
+    def secret_bits(self) -> int:
+        """How many bits the secret or private key has, or of a pair the modulus or the field, as is usual there."""
+
+    def strength_of(self, secret_bits: int) -> Strength:
+        """The strength of a key of this type whose secret has so many bits: one from outside may be shorter."""
+        return self.strength
 
     @property
     @abstractmethod
@@ -116,6 +127,13 @@ class SecretKeyType(KeyType):
 
     formats = ("raw", "jwk")
 
+    @property
+    def secret_bits(self) -> int:
+        return 8 * self.key_bytes
+
+    def strength_of(self, secret_bits: int) -> Strength:
+        return by_key_search(secret_bits) if self.imports and secret_bits < self.secret_bits else self.strength
+
     def generate(self) -> bytes:
         return os.urandom(self.key_bytes)
 
@@ -150,12 +168,13 @@ class SecretKeyType(KeyType):
 class KeyPairType(KeyType):
     """A type of key pairs; the vault keeps PKCS#8 DER, in the seed form where there is one.
 
-    `new` makes a private key; `is_owner_of` tells public keys of this type from others; `validate` and
-    `validate_private` refuse the weak ones among those that come from outside. `raw` makes a private key from its
-    raw form, where that is common; `jwk` says whether keys of this type can be written as JWK; `spki` writes public
-    keys.
+    `bits` are its `secret_bits`. `new` makes a private key; `is_owner_of` tells public keys of this type from others;
+    `validate` and `validate_private` refuse the weak ones among those that come from outside. `raw` makes a private
+    key from its raw form, where that is common; `jwk` says whether keys of this type can be written as JWK; `spki`
+    writes public keys.
     """
 
+    bits: int
     new: Callable[[], PrivateKeyTypes]
     is_owner_of: Callable[[PublicKeyTypes], bool]
     validate: Callable[[PublicKeyTypes], None] = lambda key: None
@@ -163,6 +182,10 @@ class KeyPairType(KeyType):
     raw: Callable[[bytes], PrivateKeyTypes] | None = None
     jwk: bool = True
     spki: Callable[[PublicKeyTypes], bytes] = pkcs8.public_der
+
+    @property
+    def secret_bits(self) -> int:
+        return self.bits
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from kms.crypto.keywrap import AesKw, AesKwp
 from kms.crypto.mac import HmacKey
 from kms.crypto.mldsa import MlDsaKey
 from kms.crypto.mlkem import MlKemKey
+from kms.crypto.quantum import broken_by_shor, by_key_search, standardised
 from kms.errors import OperationNotSupported
 from kms.keys.model import Usage
 
@@ -28,6 +29,9 @@ _HPKE = frozenset({Usage.SEAL, Usage.OPEN})
 _KEM = frozenset({Usage.ENCAPSULATE, Usage.DECAPSULATE})
 
 _RANDOM_NONCE_LIMIT = 1 << 32  # SP 800-38D, section 8.3: 96-bit nonces drawn at random
+_CHACHA = by_key_search(256, "as AES-256, because the key is as long: NIST does not speak of ChaCha20")
+_CURVES = "SP 800-57 part 1 rev. 5, table 2"
+_EC_BITS = {"P-256": 256, "P-384": 384, "P-521": 521, "secp256k1": 256}
 _SHORTEST_HMAC_KEY = 14  # 112 bits: SP 800-131A rev. 2, section 10
 
 
@@ -42,6 +46,7 @@ _ALL: list[KeyType] = [
         standard="C2SP XAES-256-GCM",
         purposes=_AEAD,
         primitive=symmetric.Xaes256Gcm,
+        strength=by_key_search(256),
         key_bytes=32,
     ),
     *(
@@ -51,6 +56,7 @@ _ALL: list[KeyType] = [
             standard="SP 800-38D",
             purposes=_AEAD,
             primitive=symmetric.AesGcm,
+            strength=by_key_search(bits),
             key_bytes=bits // 8,
             message_limit=_RANDOM_NONCE_LIMIT,
         )
@@ -62,6 +68,7 @@ _ALL: list[KeyType] = [
         standard="RFC 8452",
         purposes=_AEAD,
         primitive=symmetric.AesGcmSiv,
+        strength=by_key_search(256),
         key_bytes=32,
     ),
     SecretKeyType(
@@ -70,6 +77,7 @@ _ALL: list[KeyType] = [
         standard="RFC 5297",
         purposes=_AEAD,
         primitive=symmetric.AesSiv,
+        strength=by_key_search(256, "of its two keys of 256 bits, one encrypts"),
         key_bytes=64,
     ),
     SecretKeyType(
@@ -78,6 +86,7 @@ _ALL: list[KeyType] = [
         standard="RFC 8439",
         purposes=_AEAD,
         primitive=symmetric.ChaCha,
+        strength=_CHACHA,
         key_bytes=32,
         message_limit=_RANDOM_NONCE_LIMIT,
     ),
@@ -87,6 +96,7 @@ _ALL: list[KeyType] = [
         standard="draft-irtf-cfrg-xchacha-03",
         purposes=_AEAD,
         primitive=symmetric.XChaCha,
+        strength=_CHACHA,
         key_bytes=32,
     ),
     *(
@@ -96,6 +106,7 @@ _ALL: list[KeyType] = [
             standard="RFC 5869, SP 800-38D" if name.startswith("aes") else "RFC 5869, RFC 8439",
             purposes=_IN_CONTEXT,
             primitive=partial(derived.DerivedCipher, aead, convergent=convergent),
+            strength=by_key_search(8 * size) if name.startswith("aes") else _CHACHA,
             key_bytes=size,
             message_limit=_RANDOM_NONCE_LIMIT,
         )
@@ -113,6 +124,7 @@ _ALL: list[KeyType] = [
             standard="SP 800-38F",
             purposes=_WRAPPING,
             primitive=primitive,
+            strength=by_key_search(bits),
             key_bytes=bits // 8,
         )
         for mode, primitive in (("kw", AesKw), ("kwp", AesKwp))
@@ -125,6 +137,7 @@ _ALL: list[KeyType] = [
             standard="FIPS 198-1, RFC 5869, SP 800-108r1",
             purposes=_MAC,
             primitive=partial(HmacKey, bits),
+            strength=by_key_search(int(bits), "as AES, because finding the key is the best attack on HMAC"),
             key_bytes=int(bits) // 8,
             imports=range(_SHORTEST_HMAC_KEY, 513),
         )
@@ -137,13 +150,15 @@ _ALL: list[KeyType] = [
             standard="RFC 8017, FIPS 186-5",
             purposes=(_AEAD[0] | _SIGNING,),
             primitive=rsa.RsaKey,
+            strength=broken_by_shor(strength, "SP 800-56B rev. 2"),
+            bits=bits,
             slow=True,
             new=partial(rsa.generate, bits),
             is_owner_of=partial(rsa.owns, bits),
             validate=goodkey.validate,
             validate_private=goodkey.validate_private,
         )
-        for bits in (2048, 3072, 4096)
+        for bits, strength in ((2048, 112), (3072, 128), (4096, 152))
     ),
     *(
         KeyPairType(
@@ -152,6 +167,8 @@ _ALL: list[KeyType] = [
             standard="FIPS 186-5, SP 800-186" if curve.startswith("P") else "SEC 2, RFC 8812",
             purposes=(_SIGNING, _AGREEING, _HPKE) if curve.startswith("P") else (_SIGNING, _AGREEING),
             primitive=elliptic.NistEcKey if curve.startswith("P") else elliptic.EcKey,
+            strength=broken_by_shor(min(_EC_BITS[curve] // 2, 256), _CURVES),
+            bits=_EC_BITS[curve],
             new=generate,
             is_owner_of=partial(elliptic.owns, curve),
         )
@@ -163,6 +180,8 @@ _ALL: list[KeyType] = [
         standard="RFC 8032",
         purposes=(_SIGNING,),
         primitive=edwards.EddsaKey,
+        strength=broken_by_shor(128, "SP 800-186"),
+        bits=256,
         new=ed25519.Ed25519PrivateKey.generate,
         is_owner_of=_is(ed25519.Ed25519PublicKey),
         validate=edwards.validate,
@@ -174,6 +193,8 @@ _ALL: list[KeyType] = [
         standard="RFC 8032",
         purposes=(_SIGNING,),
         primitive=edwards.EddsaKey,
+        strength=broken_by_shor(224, "SP 800-186"),
+        bits=456,
         new=ed448.Ed448PrivateKey.generate,
         is_owner_of=_is(ed448.Ed448PublicKey),
         validate=edwards.validate,
@@ -185,6 +206,8 @@ _ALL: list[KeyType] = [
         standard="RFC 7748",
         purposes=(_AGREEING, _HPKE),
         primitive=montgomery.X25519Key,
+        strength=broken_by_shor(128, "RFC 7748, section 7"),
+        bits=256,
         new=x25519.X25519PrivateKey.generate,
         is_owner_of=_is(x25519.X25519PublicKey),
         validate=montgomery.validate,
@@ -196,6 +219,8 @@ _ALL: list[KeyType] = [
         standard="RFC 7748",
         purposes=(_AGREEING,),
         primitive=montgomery.MontgomeryKey,
+        strength=broken_by_shor(224, "RFC 7748, section 7"),
+        bits=448,
         new=x448.X448PrivateKey.generate,
         is_owner_of=_is(x448.X448PublicKey),
         validate=montgomery.validate,
@@ -208,6 +233,8 @@ _ALL: list[KeyType] = [
             standard="RFC 7919",
             purposes=(_AGREEING,),
             primitive=dh.DhKey,
+            strength=broken_by_shor(strength, "SP 800-56A rev. 3, appendix D"),
+            bits=bits,
             slow=bits > 4096,
             new=partial(dh.generate, bits),
             is_owner_of=partial(dh.owns, bits),
@@ -216,7 +243,7 @@ _ALL: list[KeyType] = [
             jwk=False,
             spki=dh.spki,
         )
-        for bits in (2048, 3072, 4096, 6144, 8192)
+        for bits, strength in ((2048, 112), (3072, 128), (4096, 152), (6144, 176), (8192, 200))
     ),
     *(
         KeyPairType(
@@ -225,13 +252,15 @@ _ALL: list[KeyType] = [
             standard="FIPS 203",
             purposes=(_KEM, _HPKE),
             primitive=MlKemKey,
+            strength=standardised(classical, category, "FIPS 203, section 8"),
+            bits=512,  # the seed d ‖ z: FIPS 203, section 3.3
             new=private.generate,
             is_owner_of=_is(public),
             raw=private.from_seed_bytes,
         )
-        for size, private, public in (
-            (768, mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey),
-            (1024, mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey),
+        for size, classical, category, private, public in (
+            (768, 192, 3, mlkem.MLKEM768PrivateKey, mlkem.MLKEM768PublicKey),
+            (1024, 256, 5, mlkem.MLKEM1024PrivateKey, mlkem.MLKEM1024PublicKey),
         )
     ),
     xwing.XWingType(
@@ -240,6 +269,7 @@ _ALL: list[KeyType] = [
         standard="RFC 9180, draft-ietf-hpke-pq",
         purposes=(_HPKE,),
         primitive=HpkeKey,
+        strength=standardised(192, 3, "FIPS 203, section 8; the hybrid is at least as hard to break as ML-KEM-768"),
     ),
     *(
         KeyPairType(
@@ -248,14 +278,16 @@ _ALL: list[KeyType] = [
             standard="FIPS 204",
             purposes=(_SIGNING,),
             primitive=MlDsaKey,
+            strength=standardised(classical, category, "FIPS 204, table 1"),
+            bits=256,  # the seed ξ: FIPS 204, section 5.1
             new=private.generate,
             is_owner_of=_is(public),
             raw=private.from_seed_bytes,
         )
-        for size, private, public in (
-            (44, mldsa.MLDSA44PrivateKey, mldsa.MLDSA44PublicKey),
-            (65, mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey),
-            (87, mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
+        for size, classical, category, private, public in (
+            (44, 128, 2, mldsa.MLDSA44PrivateKey, mldsa.MLDSA44PublicKey),
+            (65, 192, 3, mldsa.MLDSA65PrivateKey, mldsa.MLDSA65PublicKey),
+            (87, 256, 5, mldsa.MLDSA87PrivateKey, mldsa.MLDSA87PublicKey),
         )
     ),
 ]

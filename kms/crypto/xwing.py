@@ -30,6 +30,7 @@ class XWingType(KeyType):
     """The type of such keys; the vault keeps PKCS#8."""
 
     formats = ("pkcs8", "raw")
+    secret_bits = 8 * _SEED_BYTES
 
     def generate(self) -> bytes:
         return _PKCS8 + os.urandom(_SEED_BYTES)

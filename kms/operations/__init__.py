@@ -20,12 +20,16 @@ import kms.operations.keys.quickstart
 import kms.operations.keys.regions
 import kms.operations.keys.state_changes
 import kms.operations.keys.summary
+import kms.operations.system.auditing
+import kms.operations.system.blast_radius
 import kms.operations.system.deliveries
+import kms.operations.system.inventory
 import kms.operations.system.monitoring
 import kms.operations.system.mounts
 import kms.operations.system.notices
 import kms.operations.system.policy
 import kms.operations.system.status
+import kms.operations.system.transparency
 import kms.operations.transfer.backups
 import kms.operations.transfer.exporting
 import kms.operations.transfer.external
@@ -41,6 +45,7 @@ from kms.operations.core.declare import (
     OPERATIONS,
     BatchItems,
     BatchResults,
+    BytesAnswer,
     FromAnswerOf,
     Operation,
     Request,
@@ -54,6 +59,7 @@ __all__ = [
     "OPERATIONS",
     "BatchItems",
     "BatchResults",
+    "BytesAnswer",
     "Call",
     "FromAnswerOf",
     "Operation",

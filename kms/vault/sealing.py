@@ -26,6 +26,7 @@ from kms.vault.keyset import FIRST, Keyset, derived
 _FORMAT, _NUMBERED = b"\x01", b"\x02"
 _NUMBER_BYTES = 4
 _NONCE_BYTES = 12
+_TAG_BYTES = 16
 _SIV_NONCE_BYTES = 16
 _CODE_BYTES = 32
 _FADES_SECONDS = 60.0
@@ -116,7 +117,7 @@ class DerivedKeys:
     def open(self, sealed: bytes, bound_to: SealContext) -> bytes:
         """What was sealed, if it was sealed for `bound_to`. Raises SealBroken."""
         number, content = _numbered(sealed)
-        if len(content) < _NONCE_BYTES + 16:
+        if len(content) < _NONCE_BYTES + _TAG_BYTES:
             raise SealBroken("sealed value of no known format")
         nonce, ciphertext = content[:_NONCE_BYTES], content[_NONCE_BYTES:]
         under = self._fading.get(number) if steady_seconds() < self._fades_at else None
@@ -229,6 +230,11 @@ def number_of_code(code: bytes) -> int:
 def number_of_sealed(sealed: bytes) -> int:
     """The number of the root key under which a value was sealed. Raises SealBroken."""
     return _numbered(sealed)[0]
+
+
+def length_of_sealed(sealed: bytes) -> int:
+    """How many bytes `DerivedKeys.seal` sealed, which the length of the result tells. Raises SealBroken."""
+    return len(_numbered(sealed)[1]) - _NONCE_BYTES - _TAG_BYTES
 
 
 def _prefix(number: int) -> bytes:

@@ -224,6 +224,8 @@ service_keys = Table(
 _is_latest = and_(key_versions.c.key_uid == keys.c.uid, key_versions.c.version == keys.c.latest_version)
 keys_with_latest = select(keys, key_versions).select_from(keys.outerjoin(key_versions, _is_latest))
 """Keys, each with its latest version."""
+keys_with_versions = select(keys, key_versions).join_from(keys, key_versions, key_versions.c.key_uid == keys.c.uid)
+"""Keys with each of their versions."""
 
 
 def authenticated_tables() -> list[Table]:

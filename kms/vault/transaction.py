@@ -106,6 +106,13 @@ class Snapshot:
         query = tables.keys_with_latest.where(*criteria).order_by(order_by).limit(limit)
         return [self._key_and_latest(tuple(row)) for row in self.connection.execute(query)]
 
+    def keys_with_versions(
+        self, *criteria: ColumnElement[bool], order_by: tuple[Any, ...], limit: int
+    ) -> list[tuple[Key, KeyVersion]]:
+        """Keys with each of their versions that meets `criteria`, which may be about both."""
+        query = tables.keys_with_versions.where(*criteria).order_by(*order_by).limit(limit)
+        return [self._key_and_latest(tuple(row)) for row in self.connection.execute(query)]
+
     def _key_and_latest(self, row: tuple[Any, ...]) -> tuple[Key, KeyVersion]:
         if row[_COLUMNS_OF_KEYS] is None:
             raise IntegrityFailure("The latest version of a key was removed outside the service.")

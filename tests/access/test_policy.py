@@ -30,6 +30,7 @@ ON_A_KEY = [
     ("GET", f"{KEY}/versions", None),
     ("GET", f"{KEY}/public-key", None),
     ("GET", f"{KEY}/last-use", None),
+    ("GET", f"{KEY}/blast-radius", None),
     ("PATCH", KEY, {"labels": {}}),
     ("DELETE", KEY, {}),
     ("POST", f"{KEY}/cancel-deletion", {}),
@@ -164,7 +165,8 @@ def test_auditors_look_and_do_not_touch(world: World, alice: Api) -> None:
 def test_users_manage_nobody(world: World, alice: Api) -> None:
     for operation in OPERATIONS.values():
         if operation.permission in {Permission.CLIENTS_MANAGE, Permission.CLIENTS_READ, Permission.AUDIT_READ}:
-            path = operation.path.replace("<client_id>", "admin")
+            path = operation.path.replace("<client_id>", "admin").replace("<key_id>", "alice_symmetric")
+            path = path.replace("<path:tile>", "0/000.p/1")
             answer = alice.http.open(path, method=operation.method, json={"client_id": "x"}, headers=alice.headers)
             assert answer.status_code == 403, path
     assert alice.get("/metrics").status_code == 403
@@ -220,8 +222,11 @@ def test_deny_is_the_default() -> None:
     uses = {Permission.KEYS_ENCRYPT, Permission.KEYS_DECRYPT, Permission.KEYS_SIGN, Permission.KEYS_VERIFY}
     assert not any(uses & ANY_OWNER[role] for role in Role)
     assert uses <= GRANTABLE
-    assert {op.name for op in OPERATIONS.values() if op.permission is None} == {"passkey_request_options"}
-    assert all(op.is_public == (op.permission is None) for op in OPERATIONS.values())
+    assert {op.name for op in OPERATIONS.values() if op.permission is None} == {
+        "passkey_request_options",
+        "audit_proof",  # who has a leaf hash was given it with an answer
+    }
+    assert {op.name for op in OPERATIONS.values() if op.is_public} == {"passkey_request_options"}
 
 
 def test_disabling_and_deleting_end_everything_at_once(world: World, alice: Api) -> None:

@@ -94,7 +94,7 @@ def test_a_full_disk_from_the_first_entry_that_is_refused(world: World, monkeypa
     alice = with_key(world)
     monkeypatch.setattr(os, "posix_fallocate", no_space)
     for _ in range(230):  # of the 256 KiB
-        world.service.spool.append(b"{" + b" " * 998 + b"}")
+        world.service.spool.append(b"{" + b" " * 998 + b"}", bytes(32))
     statuses = set()
     for length in (1, 60, 200, 1, 128) * 400:
         key_id = "k".ljust(length, "x")[:128]

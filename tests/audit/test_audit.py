@@ -63,8 +63,23 @@ def test_each_operation_leaves_one_entry(world: World) -> None:
 def test_the_members_are_an_allow_list_in_a_fixed_order(world: World) -> None:
     world.user("user1").post("/generate_symmetric_key")
     order = ["v", "time", "request_id", "operation", "outcome", "source", "client_id", "key_id", "version", "target"]
+    order += ["items", "refused", "recovery", "credential", "subject", "session"]
     for entry in entries(world):
         assert list(entry) == [name for name in order if name in entry]
+
+
+def test_an_entry_names_the_session_that_asked_by_its_public_id(world: World) -> None:
+    user = world.user("user1")
+    user.post("/generate_symmetric_key")
+    user.post("/api/v1/keys/user1_symmetric/encrypt", {"plaintext": ""})
+    (session,) = [each["session_id"] for each in user.get("/api/v1/clients/user1/sessions").json["items"]]
+    world.http.get("/api/v1/keys")
+    exchange = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange"}
+    narrower = user.http.post("/auth/token", data=exchange, headers=user.headers).json["session_id"]
+    found = [(each["operation"], each.get("session"), each.get("target")) for each in entries(world)]
+    assert ("encrypt", session, None) in found
+    assert ("issue_token", session, narrower) in found
+    assert ("list_keys", None, None) in found  # of nobody
 
 
 def test_a_change_whose_entry_cannot_be_written_does_not_happen(

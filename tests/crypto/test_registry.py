@@ -8,6 +8,7 @@ from helpers.support import World, b64
 from kms.crypto import registry
 from kms.crypto.keytype import SecretKeyType
 from kms.crypto.primitives import PRIMITIVES, Cipher, Mac
+from kms.crypto.quantum import by_key_search
 from kms.crypto.registry import KEY_TYPES, key_type
 from kms.errors import OperationNotSupported, ValidationFailed
 from kms.keys.model import Usage
@@ -62,6 +63,42 @@ def test_material_goes_out_and_in_again(name: str) -> None:
         kind.imported(material, "der")
 
 
+CATEGORIES = {
+    "xaes-256-gcm": 5, "aes-128-gcm": 1, "aes-256-gcm": 5, "aes-256-gcm-siv": 5, "aes-256-siv": 5,
+    "chacha20-poly1305": 5, "xchacha20-poly1305": 5,
+    "aes-128-gcm-derived": 1, "aes-128-gcm-convergent": 1, "aes-256-gcm-derived": 5, "aes-256-gcm-convergent": 5,
+    "chacha20-poly1305-derived": 5, "chacha20-poly1305-convergent": 5,
+    "aes-128-kw": 1, "aes-256-kw": 5, "aes-128-kwp": 1, "aes-256-kwp": 5,
+    "hmac-sha224": 3, "hmac-sha256": 5, "hmac-sha384": 5, "hmac-sha512": 5,
+    "ml-kem-768": 3, "ml-kem-1024": 5, "ml-kem-768-x25519": 3, "ml-dsa-44": 2, "ml-dsa-65": 3, "ml-dsa-87": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_type_says_how_strong_it_is(name: str) -> None:
+    strength = key_type(name).strength
+    assert strength.category == CATEGORIES.get(name, 0)
+    assert strength.is_post_quantum_safe is (name in CATEGORIES)
+    assert 112 <= strength.classical_bits <= 256
+    assert strength.source
+
+
+def test_the_bits_are_those_of_the_secret_itself() -> None:
+    for name in NAMES:
+        kind = key_type(name)
+        if isinstance(kind, SecretKeyType):
+            assert kind.secret_bits == 8 * len(kind.generate())
+        elif "raw" in kind.formats and not name.startswith("ec-"):
+            assert (kind.secret_bits + 7) // 8 == len(kind.exported(kind.generate(), "raw")), name
+
+
+def test_a_short_key_from_outside_is_as_weak_as_it_is_short() -> None:
+    kind = key_type("hmac-sha256")
+    assert [kind.strength_of(8 * size).category for size in (14, 16, 24, 31, 32, 64)] == [0, 1, 3, 3, 5, 5]
+    assert kind.strength_of(112).classical_bits == 112
+    assert key_type("aes-128-gcm").strength_of(8).category == 1  # only HMAC takes keys of other lengths
+
+
 def test_unknown_types_are_refused() -> None:
     with pytest.raises(OperationNotSupported):
         key_type("rot13")
@@ -90,6 +127,7 @@ def test_another_type_is_added_in_one_place(world: World, monkeypatch: pytest.Mo
         standard="De vita Caesarum, LVI",
         purposes=(frozenset({Usage.ENCRYPT, Usage.DECRYPT}), frozenset({Usage.MAC, Usage.VERIFY_MAC})),
         primitive=Toy,
+        strength=by_key_search(8),
         key_bytes=1,
     )
     monkeypatch.setitem(registry.KEY_TYPES, "toy", toy)

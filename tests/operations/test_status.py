@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from helpers.certificates import write_pair
-from helpers.support import SteeredClock, World, kind_of, new_database, settings_for
+from helpers.support import SteeredClock, Template, World, kind_of, new_database, settings_for
 from kms import __version__
 from kms.access.model import Role
+from kms.audit.cosignature import Cosigner
 from kms.operations import Service
 from kms.operations.system.checking import check_integrity
 from kms.operations.system.schedule import rotate_due_keys
@@ -153,3 +158,48 @@ def test_it_says_when_the_last_backup_was_made_and_what_is_being_changed(world: 
     assert found["seal"]["root_keys"] == [1, 2]
     assert any("root key is being changed" in sentence for sentence in found["attention"])
     assert not any("No backup" in sentence for sentence in found["attention"])
+
+
+def test_it_says_how_far_the_audit_log_is(world: World, clock: SteeredClock) -> None:
+    before = status(world)["audit_log"]
+    assert (before["entries"], "folded_at" in before) == (0, False)
+    assert before["waiting"] >= 1
+    world.service.folder.fold()
+    after = status(world)["audit_log"]
+    assert after["entries"] >= before["waiting"]
+    assert after["folded_at"] == clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+    clock.advance(seconds=90)  # the entry of the status before waits since then
+    assert any("wait for longer than a minute" in sentence for sentence in status(world)["attention"])
+    world.service.folder.fold()
+    assert not any("audit log" in sentence for sentence in status(world)["attention"])
+    lines = world.http.get("/readyz?verbose").text
+    assert "audit log entries: " in lines
+    assert "folded last at" in lines
+
+
+def test_it_says_so_where_the_directory_of_the_audit_log_is_wrong(world: World) -> None:
+    world.service.folder.fold()
+    directory = world.service.settings.audit_log_dir
+    directory.rename(directory.with_name("elsewhere"))
+    world.user("alice")
+    world.service.folder._sequencer._applied = None  # as another process has it
+    with capture_logs():
+        world.service.folder.fold()
+    (told,) = [sentence for sentence in status(world)["attention"] if "audit log" in sentence]
+    assert "KMS_AUDIT_DIR" in told
+    rmtree(directory)
+    directory.with_name("elsewhere").rename(directory)
+    with capture_logs():
+        world.service.folder.fold()
+    assert not any("audit log" in sentence for sentence in status(world)["attention"])
+
+
+def test_it_says_so_where_no_witness_cosigns(tmp_path: Path, template: Template, clock: SteeredClock) -> None:
+    key = Cosigner("witness", Ed25519PrivateKey.generate(), lambda: 0).key
+    settings = settings_for(tmp_path / "data", witness_urls="https://localhost:1", witness_keys=str(key))
+    with closing(template.open(settings, clock)) as service, capture_logs():
+        world = World.of(service)
+        world.service.folder.fold()
+        found = status(world)
+        assert found["audit_log"]["cosigned_entries"] == 0
+        assert any("No witness has cosigned" in sentence for sentence in found["attention"])

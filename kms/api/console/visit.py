@@ -92,8 +92,11 @@ class Visit:
         def read_request() -> Request:
             return cast(Request, cursors.opened(operation, requests.converted(given, declared.request)))
 
-        with self.console.admission.for_operation(declared, self.caller.client_id):
-            answer = execute_operation(self.service, declared, own, read_request, path)
+        try:
+            with self.console.admission.for_operation(declared, self.caller.client_id):
+                answer = execute_operation(self.service, declared, own, read_request, path)
+        finally:
+            self.call.leaf = own.leaf or self.call.leaf
         return cursors.shown(operation, answer)
 
     def field(self, name: str) -> str | None:

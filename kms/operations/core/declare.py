@@ -37,12 +37,21 @@ class TextAnswer:
 
 
 @dataclass(frozen=True)
+class BytesAnswer:
+    """An answer that is neither JSON nor text. One that `is_immutable` is the same for ever, and may be kept."""
+
+    body: bytes
+    is_immutable: bool = False
+
+
+@dataclass(frozen=True)
 class Operation:
     """One operation.
 
     `path` is a Flask rule. `permission` is what the caller needs: `function` checks it against the key or client
     that it acts on; with `checked_upfront` nothing of the kind is involved, and it is checked before `function` is
-    called. `hot` marks operations that do not use the database, `slow` those that compute for long.
+    called. With None every client may call it. `hot` marks operations that do not use the database, `slow` those
+    that compute for long.
 
     `batch` is the request class with `items`, None for operations without batches. `batch_function` does the same as
     `function` for many items at less cost; it gets at most `at_once` of them per call, and before each call the

@@ -25,6 +25,8 @@ from kms.access.webauthn import RelyingParty
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.folding import Folder
 from kms.audit.keys import spool_key
+from kms.audit.log_state import RememberedLogState
+from kms.audit.receipts import Receipts
 from kms.audit.spool import Spool
 from kms.audit.tree import leaf_hash
 from kms.clock import Clock, utc_now
@@ -155,6 +157,8 @@ class Service:
             lost=self.metrics.spools_lost.inc,
             stalled=self.happenings.stalled,
         )
+        self.audit_state = RememberedLogState(vault, settings.spool_dir)
+        self.receipts = Receipts(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_index)
         self.folder = Folder(vault, settings, clock)
         self._is_closed = False
         self.memory.start()
@@ -208,6 +212,7 @@ class Service:
         self.write_at_the_end()
         self._is_closed = True
         self.deliveries.stop()
+        self.folder.close()
         self.memory.stop()
         self.key_pool.close()
         self.spool.close()
@@ -293,6 +298,7 @@ class Service:
             call.recovery,
             credential,
             call.subject,
+            caller.token.session_id if caller is not None and caller.token is not None else None,
         ).line()
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, case, literal, or_
+from sqlalchemy import ColumnElement, and_, case, exists, literal, or_
 
 from kms.access import decision, policy
 from kms.access.model import Caller
@@ -16,7 +16,7 @@ from kms.keys.ids import ClientId, KeyId
 from kms.keys.model import Key, KeyState, KeyVersion, ShownState
 from kms.operations.core.declare import Answer, Request, operation
 from kms.operations.core.service import Call, Service
-from kms.operations.core.types import Cursor, KeyTypeName, Limit, Region
+from kms.operations.core.types import Cursor, KeyTypeName, Limit, Moment, Region
 from kms.operations.keys.views import KeySummary, summary_members
 from kms.vault import tables
 from kms.vault.records import microseconds
@@ -25,7 +25,8 @@ from kms.vault.records import microseconds
 class ListKeysRequest(Request):
     """A page of keys in the order of their ids; `cursor` is the `next_cursor` of the page before.
 
-    A key must match all filters that are given. `label` is the name of a label, or `name:value`.
+    A key must match all filters that are given. `label` is the name of a label, or `name:value`. `unused_since` is
+    met by keys that were made before, and of which no version was used from then on (as `last-use` knows it).
     """
 
     limit: Limit = 100
@@ -36,6 +37,7 @@ class ListKeysRequest(Request):
     state: ShownState | None = None
     prefix: KeyId | None = None
     label: Annotated[str, msgspec.Meta(max_length=385)] | None = None
+    unused_since: Moment | None = None
 
 
 class KeyList(Answer):
@@ -51,7 +53,7 @@ class KeyList(Answer):
 def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList:
     """List the keys that the caller may see."""
     now, caller, at = call.began, call.known_caller, service.circumstances(call)
-    criteria = [_perhaps_visible_to(caller), *_filters(request, now, service.settings.aws_region)]
+    criteria = [perhaps_visible_to(caller), *_filters(request, now, service.settings.aws_region)]
     column, most = tables.keys.c.key_id, request.limit + 1
     found: list[tuple[Key, KeyVersion]] = []
     after = request.cursor or ""
@@ -69,7 +71,7 @@ def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList
     )
 
 
-def _perhaps_visible_to(caller: Caller) -> ColumnElement[bool]:
+def perhaps_visible_to(caller: Caller) -> ColumnElement[bool]:
     """What policy may let the caller see; it is asked about each of these keys."""
     keys = tables.keys.c
     if any(Permission.KEYS_READ in policy.ANY_OWNER[role] for role in caller.roles):
@@ -104,6 +106,9 @@ def _filters(request: ListKeysRequest, now: datetime, default_region: str) -> li
         name, colon, value = request.label.partition(":")
         stored = f"{_json(name)}:{_json(value) if colon else ''}"  # as `records` writes it: quotes end each string
         criteria.append(keys.labels.contains(stored, autoescape=True))
+    if request.unused_since is not None:
+        since, used = microseconds(request.unused_since), tables.last_uses.c
+        criteria += [keys.created_at < since, ~exists().where(used.key_uid == keys.uid, used.used_at >= since)]
     if request.state is not None:
         criteria.append(state_at(now) == literal(str(request.state)))
     return criteria

@@ -13,6 +13,7 @@ from cryptography import x509
 from sqlalchemy import Table, and_, func, select
 
 from kms.access.lockout import locked_at
+from kms.audit.log_state import log_state
 from kms.audit.spool import sizes
 from kms.crypto.registry import KEY_TYPES
 from kms.keys.model import KeyState, ShownState
@@ -59,6 +60,7 @@ def read_now(service: Service) -> list[Gauge]:
     return [
         Gauge("kms_keys_expiring", "Keys in use whose cryptoperiod ends soon.", ("days",), expiring),
         *service.metrics.costly(now, lambda: _counted(service, now)),
+        *_of_the_audit_log(service),
         *_of_the_nodes(service, nodes),
         *_of_the_host(service, now),
     ]
@@ -126,6 +128,15 @@ def _expiring(snapshot: Snapshot, after: datetime, before: datetime) -> int:
     soon = versions.expires_at.between(microseconds(after), microseconds(before))
     query = select(func.count()).select_from(tables.keys.join(tables.key_versions, latest))
     return int(snapshot.connection.execute(query.where(soon, versions.state == KeyState.ACTIVE)).scalar_one())
+
+
+def _of_the_audit_log(service: Service) -> Iterator[Gauge]:
+    """The tree of the audit log, and what waits to be folded into it: changes of every node, uses of this host."""
+    state = log_state(service.vault, service.settings.spool_dir)
+    yield _one("kms_audit_log_entries", "Entries in the tree of the audit log.", state.size)
+    yield _one("kms_audit_waiting_entries", "Entries of changes, and of uses on this host, that wait.", state.waiting)
+    folded = state.folded_at.timestamp() if state.size else 0
+    yield _one("kms_audit_folded_timestamp_seconds", "When the tree has grown last.", folded)
 
 
 def _of_the_nodes(service: Service, nodes: int) -> Iterator[Gauge]:

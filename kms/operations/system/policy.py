@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -25,7 +24,7 @@ from kms.operations.accounts.grants import CreateGrantRequest, grant_of, owner_o
 from kms.operations.core.declare import OPERATIONS, Answer, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Moment
-from kms.operations.system.monitoring import newest_lines, readable
+from kms.operations.system.auditing import newest_entries
 from kms.vault import names, tables
 from kms.vault.records import microseconds
 from kms.vault.rows import LastUse
@@ -195,7 +194,7 @@ def _uses(
     Requests that are found are taken out of `elsewhere`.
     """
     begins, counted, first, entries = timestamp(since), Counter[_Use](), None, 0
-    for entry in readable(islice(newest_lines(service), _MOST_ENTRIES)):
+    for entry in newest_entries(service, _MOST_ENTRIES):
         if entry.time < begins:
             continue
         entries += 1

@@ -38,3 +38,10 @@ def require_ready(service: Service) -> None:
     """Raise the Refusal that a use would be given now."""
     for _, require in CONDITIONS:
         require(service)
+
+
+def audit_log_state(service: Service) -> str:
+    """A line of text about the tree of the audit log, for operators. Raises Refusal."""
+    state = service.audit_state.read()
+    folded = f", folded last at {state.folded_at:%Y-%m-%dT%H:%M:%SZ}" if state.size else ""
+    return f"audit log entries: {state.size}, and {state.waiting} that wait{folded}\n"

@@ -1,0 +1,88 @@
+"""Compares the whole index with the tiles: it must have everything that they give, and nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from kms.audit.index import PART_BUNDLES, Index
+from kms.audit.index_file import IndexState, state_in
+from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, width_in
+from kms.audit.tree import Unverified, root_at
+
+_IN_PART = (
+    "SELECT part * 256 + place / 256, 'leaf', prefix, place FROM leaves WHERE part = ?1",
+    "SELECT part * 256 + bundle, 'places', term, places FROM postings WHERE part = ?1",
+    "SELECT bundle, 'span', earliest, latest, requests FROM spans WHERE bundle BETWEEN ?1 * 256 AND ?1 * 256 + 255",
+)
+_BEYOND = (
+    "SELECT count(*) FROM leaves WHERE part NOT BETWEEN ? AND ?",
+    "SELECT count(*) FROM postings WHERE part NOT BETWEEN ? AND ?",
+    "SELECT count(*) FROM spans WHERE bundle / 256 NOT BETWEEN ? AND ? OR bundle < 0",
+)
+
+_Row = tuple[object, ...]
+"""The number of a bundle, a word for the table, and what stands there."""
+
+
+def check(index: Index, size: int) -> str | None:
+    """What is wrong with the index, after all of it was compared with the tiles of the tree of `size` entries.
+
+    None where nothing is. Entries that are not indexed yet are no fault. Raises IndexUnusable, and Unverified where
+    the tiles cannot be read.
+    """
+    with index.reading() as database:
+        state = state_in(database)
+        size = max(size, state.size)  # it may have gone on since
+        if not _is_of_this_log(index, state, size):
+            return f"The index has {state.size} entries that are not those of this log."
+        if _is_kept(index, state.begin, size):
+            return f"The index has forgotten entries before {state.begin} that the log still has."
+        first, end = state.begin // TILE_WIDTH, -(-state.size // TILE_WIDTH)
+        parts = range(first // PART_BUNDLES, -(-end // PART_BUNDLES))
+        for part in parts:
+            bundles = range(max(part * PART_BUNDLES, first), min((part + 1) * PART_BUNDLES, end))
+            wrong = _wanted(index, bundles, state, size) ^ _found(database, part)
+            if wrong:
+                return _sentence(min(row[0] if isinstance(row[0], int) else bundles.start for row in wrong))
+        for statement in _BEYOND:
+            if database.execute(statement, (parts.start, parts.stop - 1)).fetchone() != (0,):
+                return "The index says something of entries that the log does not have."
+    return None
+
+
+def _sentence(bundle: int) -> str:
+    first = bundle * TILE_WIDTH
+    return f"The index does not say what the tiles say of the entries {first} to {first + TILE_WIDTH - 1}."
+
+
+def _is_of_this_log(index: Index, state: IndexState, size: int) -> bool:
+    try:
+        return root_at(state.size, index.tiles.at(size)) == state.root
+    except Unverified:
+        return False
+
+
+def _is_kept(index: Index, begin: int, size: int) -> bool:
+    """Whether the log has the bundle before entry `begin`."""
+    if begin < TILE_WIDTH or begin > size:
+        return begin > size
+    try:
+        index.tiles.content(ENTRIES, begin // TILE_WIDTH - 1, size)
+    except TileMissing:
+        return False
+    return True
+
+
+def _wanted(index: Index, bundles: range, state: IndexState, size: int) -> set[_Row]:
+    rows: set[_Row] = set()
+    for bundle in bundles:
+        width = width_in(ENTRIES, bundle, state.size)
+        rows.update((bundle, "leaf", prefix, place) for _, prefix, place in index.leaves_of(bundle, size)[:width])
+        postings, span = index.postings_of(bundle, size, width)
+        rows.update((bundle, "places", term, places) for _, term, _, places in postings)
+        rows.add((bundle, "span", *span[1:]))
+    return rows
+
+
+def _found(database: sqlite3.Connection, part: int) -> set[_Row]:
+    return {row for statement in _IN_PART for row in database.execute(statement, (part,))}

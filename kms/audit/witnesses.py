@@ -1,0 +1,133 @@
+"""Has witnesses cosign what is published, in threads of the process that folds, which waits for none of them.
+
+A cosignature is added to the published checkpoint while that is the newest. Under load that is for a second, so the
+newest checkpoint that was cosigned is also kept apart: proofs are made for it wherever it covers the entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+
+import structlog
+
+from kms.audit.checkpoint import Checkpoint
+from kms.audit.cosignature import CosignatureKey
+from kms.audit.exclusive import exclusive
+from kms.audit.note import Note, Signature
+from kms.audit.tiles import Tiles
+from kms.audit.tree import Unverified
+from kms.audit.witness_client import FAULTS, Witness, WitnessRefused
+from kms.config import Settings
+from kms.errors import StartError, ValidationFailed
+from kms.files import appearing
+from kms.outgoing import any_place
+
+CHECKPOINT = "checkpoint"
+COSIGNED = "checkpoint-cosigned"
+_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+_LOG = structlog.get_logger()
+
+
+def witnesses_of(settings: Settings) -> list[Witness]:
+    """The witnesses that the settings name. Raises StartError for what is no URL or no key of a witness."""
+    urls, given = _parts(settings.witness_urls), _parts(settings.witness_keys)
+    if bool(urls) != bool(given):
+        raise StartError("witness_urls and witness_keys go together: where witnesses are, and what verifies them.")
+    try:
+        keys = [CosignatureKey.parse(each) for each in given]
+        places = [any_place(f"{url.rstrip('/')}/add-checkpoint", "witness_urls") for url in urls]
+    except Unverified as unverified:
+        raise StartError(f"witness_keys holds verifier keys, with commas between. {unverified}") from None
+    except ValidationFailed as refusal:
+        raise StartError(refusal.detail) from None
+    return [Witness(place, keys, settings.witness_ca) for place in places]
+
+
+def _parts(setting: str) -> list[str]:
+    return [each.strip() for each in setting.split(",") if each.strip()]
+
+
+@dataclass
+class Witnesses:
+    """Asks `witnesses` about what stands in the log's `directory`, from `start` to `stop`."""
+
+    directory: Path
+    witnesses: Iterable[Witness]
+    _stopping: Event = field(default_factory=Event, init=False)
+
+    def start(self) -> None:
+        """Begin, in a thread for each witness."""
+        for each in self.witnesses:
+            Thread(target=self._run, args=(each,), name=f"witness {each.place.name}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask nobody any more. What is under way ends with the process."""
+        self._stopping.set()
+
+    def _run(self, witness: Witness) -> None:
+        pause, done, failing = _PAUSE_SECONDS, "", ""
+        while not self._stopping.wait(pause):
+            pause = _PAUSE_SECONDS
+            try:
+                done = self.ask(witness, done)
+            except FAULTS as fault:
+                if str(fault) != failing:
+                    _tell(witness, fault)
+                failing, pause = str(fault), _LONGEST_PAUSE_SECONDS
+            except OSError:
+                _LOG.exception("a cosignature cannot be written")
+                pause = _LONGEST_PAUSE_SECONDS
+            else:
+                if failing:
+                    _LOG.warning("the witness cosigns again", witness=witness.place.name)
+                failing = ""
+
+    def ask(self, witness: Witness, done: str = "") -> str:
+        """Have the published checkpoint cosigned, unless its text is the one that is `done`; returns its text.
+
+        Raises what `FAULTS` names, OSError.
+        """
+        note = self._note(CHECKPOINT)
+        if note is None or note.text == done:
+            return done
+        try:
+            signatures = witness.cosign(note, Tiles.in_directory(self.directory))
+        except WitnessRefused:
+            if self._note(CHECKPOINT) != note:  # another host was first with a later one
+                return done
+            raise
+        self._add(note, signatures)
+        return note.text
+
+    def _add(self, note: Note, signatures: list[Signature]) -> None:
+        """Add cosignatures on the checkpoint in `note`, where it is still published, and where it is kept apart."""
+        size = Checkpoint.parse(note.text).size
+        with exclusive(self.directory, wait=True):
+            now, kept = self._note(CHECKPOINT), self._note(COSIGNED)
+            if now is not None and now.text == note.text:
+                self._write(CHECKPOINT, now.with_signatures(signatures))
+            if kept is not None and kept.text == note.text:
+                self._write(COSIGNED, kept.with_signatures(signatures))
+            elif kept is None or Checkpoint.parse(kept.text).size < size:
+                self._write(COSIGNED, note.with_signatures(signatures))
+
+    def _note(self, name: str) -> Note | None:
+        try:
+            return Note.parse((self.directory / name).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, note: Note) -> None:
+        with appearing(self.directory / name, replace=True) as file:
+            file.write(bytes(note))
+
+
+def _tell(witness: Witness, fault: Exception) -> None:
+    if isinstance(fault, WitnessRefused) and fault.is_alarming:
+        _LOG.critical("A WITNESS REFUSES THE AUDIT LOG", witness=witness.place.name, reason=str(fault))
+    else:
+        _LOG.warning("a witness does not cosign", witness=witness.place.name, reason=str(fault))

@@ -1,0 +1,107 @@
+"""Where `kms audit` reads a log: the service at a URL, a copy of its files, or its directory on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kms.audit.tiles import Tiles
+from kms.audit.tree import Unverified
+from kms.cli import remote
+from kms.cli.on_host import of_the_service, opened, require_own_database, settings_of
+from kms.client.errors import NotFound
+from kms.errors import StartError
+
+KEY_FILE = "audit-key"
+_KEY_PATH = "/.well-known/audit-key"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A log that can be read: its `tiles`, what to call it, its own idea of its key, and older states of it.
+
+    `key` gives a verifier key as text, and raises KmsError, click.ClickException or FileNotFoundError.
+    """
+
+    tiles: Tiles
+    name: str
+    key: Callable[[], str]
+    older: list[bytes] = field(default_factory=list)
+
+
+def of_a_log(command: Callable[..., None]) -> Callable[..., None]:
+    """Let `command` say which log: `url`, `directory` (both may be None), and the flags of the service's vault."""
+    decorated = of_the_service(command)
+    kind = click.Path(exists=True, file_okay=False, path_type=Path)
+    about = "A copy of the log's files: what KMS_AUDIT_DIR holds."
+    decorated = click.option("--from", "directory", type=kind, help=about)(decorated)
+    return click.argument("url", required=False)(decorated)
+
+
+def source_of(url: str | None, directory: Path | None, flags: dict[str, Any], *, with_vault: bool = False) -> Source:
+    """The log that the arguments of `of_a_log` name.
+
+    On the host the vault is opened only `with_vault`; then the state that the database has of the log is in `older`.
+    Raises StartError, KmsError, click.ClickException.
+    """
+    if url is not None and directory is not None:
+        raise click.UsageError("Give a URL or --from, not both.")
+    if url is not None:
+        return _served(url)
+    if directory is not None:
+        return _files(directory, str(directory))
+    return _on_the_host(flags, with_vault=with_vault)
+
+
+def _served(url: str) -> Source:
+    connection = remote.client().connection
+    if url.rstrip("/") != connection.url:
+        raise click.UsageError(f"You are logged in at {connection.url}. Log in there: kms login --url {url}")
+
+    def fetch(path: str) -> bytes:
+        try:
+            return connection.send("GET", f"/audit/{path}", repeatable=True)
+        except NotFound:
+            raise FileNotFoundError(path) from None
+
+    return Source(Tiles(fetch), connection.url, lambda: connection.public(_KEY_PATH).decode())
+
+
+def _files(directory: Path, name: str) -> Source:
+    return Source(Tiles.in_directory(directory), name, (directory / KEY_FILE).read_text)
+
+
+def _on_the_host(flags: dict[str, Any], *, with_vault: bool) -> Source:
+    settings = settings_of(flags)
+    if not settings.audit_log_dir.is_dir():
+        raise StartError(
+            f"There is no audit log in {settings.audit_log_dir}. Name the service's URL, a copy (--from), or the "
+            "settings of the service (--data-dir, KMS_AUDIT_DIR)."
+        )
+    files = _files(settings.audit_log_dir, str(settings.audit_log_dir))
+    if not with_vault:
+        require_own_database(settings, on_stderr=True)
+        return files
+    from kms.audit.log_state import key_and_state  # here: the other ways do without a database
+
+    key, state = key_and_state(opened(flags), settings.audit_log_dir, settings.audit_origin)
+    return Source(files.tiles, files.name, lambda: str(key), state)
+
+
+def text_of(given: str) -> str:
+    """An argument that is a text, or the name of a file with it. Raises click.ClickException."""
+    if "\n" not in given and len(given) < 4096 and (path := Path(given)).is_file():
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.ClickException(f"Cannot read {path}: {error}") from None
+    return given.strip()
+
+
+def refused(error: Unverified | OSError) -> click.ClickException:
+    """What is told where a log cannot be read at all."""
+    return click.ClickException(str(error))
