@@ -7,6 +7,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from kms.audit.tree import leaf_hash
 from kms.cli import main
 
 Check = Callable[..., str]
+Kms = Callable[..., list[Any]]
 
 
 @dataclass
@@ -189,3 +191,23 @@ def test_witnesses_must_have_cosigned(kept: Kept, check: Check, alice: Api) -> N
     assert "0 of the witnesses" in check(*proven, code=8)
     Path("proof").write_bytes(kept.prove(leaf, witness))
     assert "made by entry" in check(*proven, code=9)
+
+
+def test_the_way_that_the_page_goes(kms: Kms, shared_world: World) -> None:
+    """docs/how-to/prove-a-revocation.md, with a service over TLS."""
+    kms("key", "create", "releases", by="alice")
+    kms("key", "revoke", "releases", "--yes")
+    kms("revocations", "fetch", "lists")
+    (key,) = kms("audit", "key")
+    Path("kms.key").write_text(key)
+    listed = json.loads(Path("lists/revocations.json").read_bytes())["revoked_keys"]
+    leaf = next(each["audit_leaf"] for each in listed if each["key_id"] == "releases")
+    shared_world.service.folder.fold()
+    (proof,) = kms("audit", "receipt", leaf)
+    Path("lists/releases.proof").write_text(proof)
+    offline = ("revocations", "check", "releases", "--offline", "lists/revocations.json")
+    receipts = ("--receipts", "lists/releases.proof", "--log-key", "kms.key")
+    at = ("--at", shared_world.service.clock().isoformat())
+    (told,) = kms(*offline, *receipts, "--at", listed[-1]["revoked_at"], code=9)
+    assert "releases was revoked up to version 1" in told
+    assert "cannot be told" in kms("revocations", "check", "orders", *offline[3:], *at, code=7)[0]

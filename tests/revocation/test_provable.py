@@ -55,12 +55,13 @@ def alice(world: World) -> Api:
 
 
 def test_every_way_to_revoke_names_its_own_entry(world: World, alice: Api) -> None:
-    alice.post("/api/v1/keys/a/revoke", {"reason": "superseded"})
+    answer = alice.post("/api/v1/keys/a/revoke", {"reason": "superseded"})
     alice.post("/api/v1/keys/revoke", {"items": [{"key_id": "b"}, {"key_id": "none"}, {"key_id": "c"}]})
     alice.post("/api/v1/keys", {"key_id": "d"})
     alice.post("/api/v1/keys/d/suspend")
     alice.post("/api/v1/keys/d/resume")
     listed = list_of(alice)
+    assert listed[0]["audit_leaf"] == answer.headers["Audit-Leaf"]
     made = [made_by(world.service, each) for each in listed]
     assert [(each["operation"], each["key_id"]) for each in made] == [
         ("revoke_key_versions", "a"), ("revoke_named_key", "b"), ("revoke_named_key", "c"),
