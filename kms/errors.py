@@ -179,6 +179,25 @@ class NotFound(Refusal):
     problem, status, title = "not-found", 404, "Not found"
 
 
+class ApprovalPending(Refusal):
+    """The call was not carried out yet: it waits until other people have approved it.
+
+    Over REST this is no error: the answer has the status 202, the member `approval_id`, and a `Location` where
+    `GET` shows how far it is, and once it is carried out its result. In the dialects of AWS and Vault it is a refusal
+    whose message names the approval. Do not repeat the call: the last approval carries it out.
+    """
+
+    problem, status, title = "approval-pending", 202, "Approval pending"
+
+    def __init__(self, approval_id: str, waiting: object) -> None:
+        """`waiting` is the answer over REST."""
+        self.approval_id, self.waiting = approval_id, waiting
+        super().__init__(
+            f"This needs the approval of others, and waits for it: approval {approval_id}. "
+            f"GET /api/v1/approvals/{approval_id} shows how far it is."
+        )
+
+
 class MethodNotAllowed(Refusal):
     """There is such a path, but not with this HTTP method; the header `Allow` lists the methods that it has."""
 

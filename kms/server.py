@@ -22,6 +22,7 @@ from kms.access.ratelimit import RateLimits
 from kms.answering import shown_address, wait_until_it_answers
 from kms.audit.folding import FoldingProcess
 from kms.audit.spool import tidy
+from kms.audit.witnesses import witnesses_of
 from kms.config import Settings, load
 from kms.errors import Refusal, StartError
 from kms.files import faults_of_start, private_directory
@@ -148,6 +149,7 @@ def _prepare(
     if settings.client_ca is not None:
         certificates.read_roots(settings.client_ca)
     targets_of(settings)
+    witnesses_of(settings)
     RateLimits(settings).require_storage()
     settings = _with_free_port(settings)
     tls.ensure_material(settings)

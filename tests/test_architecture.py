@@ -19,7 +19,7 @@ LEVELS = [
     {"client"},  # uses nothing of the service, and travels without it
     {"keys"},
     {"vault", "crypto"},
-    {"access", "key_cache", "message_quota", "last_uses", "revocation", "audit", "metrics", "notices"},
+    {"access", "key_cache", "message_quota", "last_uses", "revocation", "audit", "metrics", "notices", "approvals"},
     {"operations"},
     {
         "api",

@@ -30,3 +30,11 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
 def test_a_client_ca_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"Cannot read .*clients\.pem"):
         prepare(settings_for(tmp_path / "data", port=0, client_ca=tmp_path / "clients.pem"))
+
+
+@pytest.mark.parametrize("keys", ["", "witness+00000000+AA=="])
+def test_witnesses_that_are_none(tmp_path: Path, keys: str) -> None:
+    """Said once at the start, and not by each process that begins and ends again."""
+    settings = settings_for(tmp_path / "data", port=0, witness_urls="https://witness.example", witness_keys=keys)
+    with pytest.raises(StartError, match="witness_keys"):
+        prepare(settings)

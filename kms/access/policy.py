@@ -48,10 +48,12 @@ class Permission(TextEnum):
     SECRETS_ROTATE = "secrets:rotate"
     AUDIT_READ = "audit:read"
     METRICS_READ = "metrics:read"
+    APPROVALS_USE = "approvals:use"
+    APPROVALS_MANAGE = "approvals:manage"
 
 
 P = Permission
-_EVERY_CLIENT = frozenset({P.REVOCATIONS_READ, P.SESSIONS_MANAGE, P.PRIMITIVES_USE})
+_EVERY_CLIENT = frozenset({P.REVOCATIONS_READ, P.SESSIONS_MANAGE, P.PRIMITIVES_USE, P.APPROVALS_USE})
 USES = frozenset(
     {
         P.KEYS_ENCRYPT,
@@ -114,6 +116,7 @@ ANY_OWNER: dict[Role, frozenset[Permission]] = {
             P.SECRETS_ROTATE,
             P.AUDIT_READ,
             P.METRICS_READ,
+            P.APPROVALS_MANAGE,
         }
     ),
     Role.USER: frozenset(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from kms.access.decision import may_see_key
 from kms.access.ratelimit import RateClass, identity
@@ -15,11 +15,12 @@ from kms.operations import OPERATIONS, BatchItems, Call, Request, Service, execu
 
 @dataclass
 class DialectRequest:
-    """A request of a dialect, and the operations that come of it."""
+    """A request of a dialect, and the operations that come of it. `dialect` is what the dialect is called."""
 
     service: Service
     call: Call
     admission: Admission
+    dialect: ClassVar[str]
 
     def visible_key(self, name: str) -> Key | None:
         """The key of that id or alias, if there is one and the caller may know of it."""
@@ -42,6 +43,7 @@ class DialectRequest:
     def run(self, operation: str, request: Request | BatchItems, **path: str) -> Any:
         """Carry out one of the operations. Raises Refusal."""
         call = Call(operation, self.call.source, self.call.request_id, self.call.caller, action=self.call.action)
+        call.dialect = self.dialect
         declared = OPERATIONS[operation]
         try:
             if not declared.slow:

@@ -102,6 +102,12 @@ _CHOSEN = (
         "create_access_key list_access_keys delete_access_key create_mount list_mounts delete_mount",
     ),
     _group(
+        "Approvals",
+        "Calls that are carried out only after other people have approved them.",
+        "create_approval_rule list_approval_rules update_approval_rule list_approvals get_approval approve_call "
+        "reject_call delete_approval_rule",
+    ),
+    _group(
         "Be told",
         "Webhooks and mails about what happens to keys, and to the service.",
         "create_notice list_notices get_notice update_notice rotate_notice_secret test_notice "

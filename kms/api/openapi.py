@@ -16,6 +16,8 @@ from kms.api.groups import groups, title_of
 from kms.api.problems import MEDIA_TYPE, Problem
 from kms.keys.ids import CLIENT_ID_PATTERN, KEY_ID_PATTERN, MOUNT_PATTERN
 from kms.operations import OPERATIONS, BytesAnswer, Operation, TextAnswer
+from kms.operations.core.approving import PendingCall
+from kms.operations.core.asking import can_be_covered
 from kms.operations.core.declare import MOST_ITEMS, EmptyRequest
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -34,6 +36,8 @@ _PATH_VARIABLES: dict[str, dict[str, Any]] = {
     "issuer_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "notice_id": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
     "delivery_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "rule": {"type": "string", "pattern": f"^{CLIENT_ID_PATTERN}$"},
+    "approval_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "mount": {"type": "string", "pattern": f"^{MOUNT_PATTERN}$"},
     "leaf": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}=?$"},
     "tile": {
@@ -52,7 +56,7 @@ problem documents (RFC 9457). Operations that say so also take `{"items": [reque
 @cache
 def description() -> dict[str, Any]:
     """The document; see https://spec.openapis.org/oas/v3.1.1.html."""
-    types: list[Any] = [Problem]
+    types: list[Any] = [Problem, PendingCall]
     for operation in OPERATIONS.values():
         types += [operation.request, *([operation.batch] if operation.batch else []), *_answer_types(operation)]
     used = list({repr(kind): kind for kind in types if kind not in _NOT_JSON}.values())
@@ -110,6 +114,12 @@ def _operation(operation: Operation) -> dict[str, Any]:
             },
         },
     }
+    if can_be_covered(operation):
+        described["responses"]["202"] = {
+            "description": inspect.cleandoc(PendingCall.__doc__ or ""),
+            "headers": {"Location": {"description": "Where the approval is shown", "schema": {"type": "string"}}},
+            "content": {"application/json": {"schema": _reference(PendingCall)}},
+        }
     if operation.is_token_endpoint:
         described["security"] = [{"basic": [], "totp": []}, {}]
     if operation.is_public:

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 import structlog
 
+from kms.api.headers import JSON
 from kms.errors import (
+    ApprovalPending,
     AuthenticationFailed,
     InsufficientUserAuthentication,
     IntegrityFailure,
@@ -67,6 +69,9 @@ def location_of(operation: Operation, answer: Any) -> str | None:
 
 def encoded(refusal: Refusal, request_id: str) -> tuple[bytes, list[tuple[str, str]]]:
     """The body of the answer to a refused request, and the headers that its kind asks for."""
+    if isinstance(refusal, ApprovalPending):
+        place = f"/api/v1/approvals/{refusal.approval_id}"
+        return msgspec.json.encode(refusal.waiting) + b"\n", [("Content-Type", JSON), ("Location", place)]
     headers = [("Content-Type", MEDIA_TYPE)]
     if isinstance(refusal, (AuthenticationFailed, MfaRequired)):
         headers.append(("WWW-Authenticate", 'Basic realm="kms", charset="UTF-8", Bearer realm="kms"'))

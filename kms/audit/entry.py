@@ -22,6 +22,8 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     `recovery` is true if a version that was revoked as compromised was used. For a log-in, and for a request signed
     with an access key, `credential` names the credential, and `subject` is the `sub` of a platform token. `session`
     is the public id of the session that asked; that of one that a log-in opens is the `target` of its entry.
+    `approval` is the id of the approval that it is about: of a call that waits, of each decision, and of the call as
+    it was carried out, where it is also the `target` unless the call has one of its own.
     """
 
     v: int
@@ -40,6 +42,7 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     credential: str | None = None
     subject: str | None = None
     session: str | None = None
+    approval: str | None = None
 
     def line(self) -> bytes:
         """The entry as a line of JSON in UTF-8, without the newline at its end."""

@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -36,6 +37,7 @@ _STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _PAUSE_SECONDS = 1.0
 _LEAVES_TIME_TO_OTHERS = 5
 _JOIN_SECONDS = 20
+_BETWEEN_STARTS_SECONDS = 3.0
 _FAULT = "folding-fault"
 _LOG = structlog.get_logger()
 
@@ -116,6 +118,7 @@ class FoldingProcess:
     def __init__(self, settings: Settings, unsealed: Unsealed | None) -> None:
         self._settings, self._unsealed = settings, unsealed
         self._process: BaseProcess | None = None
+        self._began = 0.0
 
     def start(self) -> None:
         """Fork it. The signals that stop the service must be blocked: it waits for them."""
@@ -124,10 +127,13 @@ class FoldingProcess:
             target=_fold_until_stopped, args=(self._settings, self._unsealed, os.getpid()), name="folding"
         )
         self._process.start()
+        self._began = time.monotonic()
 
     def look_after(self) -> None:
-        """Start another if it has ended."""
-        if self._process is not None and not self._process.is_alive():
+        """Start another if it has ended; one that ends at once, as without its database, is not followed at once."""
+        if self._process is None or time.monotonic() < self._began + _BETWEEN_STARTS_SECONDS:
+            return
+        if not self._process.is_alive():
             _LOG.warning(
                 "the process that folds the audit log has ended; another begins", code=self._process.exitcode
             )

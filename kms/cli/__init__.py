@@ -35,6 +35,10 @@ _SECTIONS = {
         "issuer": Lazy("kms.cli.issuers:issuer", "Let in programs whose platform signs tokens, such as Kubernetes."),
         "grant": Lazy("kms.cli.grants:grant", "Let others use your keys, and take that back."),
         "policy": Lazy("kms.cli.policy:policy", "Explain decisions, and simulate changes of grants."),
+        "approvals": Lazy("kms.cli.approvals:approvals", "Approve or reject what others ask for."),
+        "approval-rules": Lazy(
+            "kms.cli.approval_rules:approval_rules", "Rule which calls need the approval of others."
+        ),
         "access-key": Lazy("kms.cli.access_keys:access_key", "Manage access keys for programs of AWS and Vault."),
     },
     "Service": {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import structlog
 
 from kms.cli.on_host import local_entry, of_the_service, opened, settings_of
 
@@ -24,6 +23,8 @@ def begin_anew(*, yes: bool, **flags: Any) -> None:
     For example:
       kms audit begin-anew
     """
+    import structlog  # here, as all of the service: the other commands do without it
+
     from kms.audit.beginning import begin_anew as begin
 
     vault, settings = opened(flags), settings_of(flags)

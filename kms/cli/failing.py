@@ -20,6 +20,7 @@ EXIT_CODES = (
     (8, "not authentic: altered, cut off, or made by another key", (errors.NotAuthentic, errors.DecryptionFailed)),
     (8, "not authentic: not a file in the envelope format", (errors.NotAnEnvelope,)),
     (9, "the key was revoked, or its cryptoperiod has ended", (errors.KeyRevoked, errors.KeyExpired)),
+    (10, "the call waits for the approval of others", (errors.ApprovalPending,)),
 )
 NOT_AUTHENTIC = 8
 REVOKED = 9

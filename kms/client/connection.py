@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from kms.client.errors import (
+    ApprovalPending,
     AuthenticationFailed,
     KmsError,
     NotLoggedIn,
@@ -40,6 +41,13 @@ class Session(msgspec.Struct, frozen=True):
     expires_in: int
     session_id: str = ""
     scope: str = ""
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    """The answer to a call that waits for approval."""
+
+    approval_id: str
+    expires_at: str
 
 
 class Connection:
@@ -161,6 +169,8 @@ class Connection:
                 failed: KmsError = self._unanswered(error, repeatable=repeatable)
                 wait = None if isinstance(failed, OutcomeUnknown) or _is_for_ever(error) else 0
             else:
+                if response.status_code == httpx.codes.ACCEPTED:
+                    raise _waiting(response)
                 if response.is_success:
                     return response
                 failed = _refusal(response)
@@ -237,6 +247,15 @@ def _said(error: Exception) -> str:
 def _is_over(response: httpx.Response) -> bool:
     """Whether a 401 says that the session is over, and not that it wants a fresh second factor."""
     return isinstance(_refusal(response), AuthenticationFailed)
+
+
+def _waiting(response: httpx.Response) -> ApprovalPending:
+    found = decoded(msgspec.json.Decoder(_Waiting).decode, response.content)
+    return ApprovalPending(
+        found.approval_id,
+        f"This needs the approval of others, and waits for it until {found.expires_at}: `kms approvals show "
+        f"{found.approval_id}` shows how far it is.",
+    )
 
 
 def _refusal(response: httpx.Response) -> Refused:

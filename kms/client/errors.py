@@ -29,6 +29,17 @@ class NotAuthentic(KmsError):
     """Something that was signed or encrypted was altered, cut off, or is not what it should be."""
 
 
+class ApprovalPending(KmsError):
+    """The call was not carried out yet: it waits for the approval of others. Do not repeat it.
+
+    `approval_id` names it; `Client.call("get_approval", approval_id=…)` shows how far it is, and its result.
+    """
+
+    def __init__(self, approval_id: str, detail: str) -> None:
+        super().__init__(detail)
+        self.approval_id = approval_id
+
+
 class Refused(KmsError):
     """The service said no.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from kms.access.model import Client
+from kms.approvals.model import Approval
 from kms.clock import rfc3339
 from kms.keys.model import Key, KeyVersion
 from kms.notices.model import Event
@@ -63,6 +64,26 @@ def client_recovered(client: Client, node: str, now: datetime) -> Occurrence:
     """Somebody on a host gave a client new credentials, without any of the old ones."""
     told = {"client_id": client.client_id, "roles": sorted(client.roles), "status": client.status, "node": node}
     return Occurrence(Event.CLIENT_RECOVERED, now, (client.client_id, now.isoformat()), told)
+
+
+def approval_pending(waiting: Approval, rules: list[str]) -> Occurrence:
+    """A call waits for the approval of others."""
+    told: dict[str, object] = {
+        "approval_id": waiting.approval_id,
+        "operation": waiting.operation,
+        "requester": waiting.requester,
+        "rules": rules,
+        "expires_at": rfc3339(waiting.expires_at),
+    }
+    if waiting.key_id:
+        told["key_id"] = waiting.key_id
+    return Occurrence(Event.APPROVAL_PENDING, waiting.created_at, (waiting.approval_id,), told)
+
+
+def approval_rule_lifted(rule: str, node: str, how: str, now: datetime) -> Occurrence:
+    """Somebody on a host took an approval rule out of force, without the approvals that it asks for."""
+    told = {"rule": rule, "how": how, "node": node}
+    return Occurrence(Event.APPROVAL_RULE_LIFTED, now, (rule, now.isoformat()), told)
 
 
 def vault_integrity(node: str, reason: str, now: datetime) -> Occurrence:

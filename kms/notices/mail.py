@@ -37,7 +37,9 @@ _WHAT_TO_DO = {
     Event.LOGIN_LOCKED: "Somebody guesses, or has forgotten a secret. The audit log has the attempts.",
     Event.CLIENT_RECOVERED: "Somebody on the host gave that client new credentials. If you do not know of "
     "it, disable the client at once, and find out who was on that host.",
-    Event.APPROVAL_PENDING: "Approve or reject it.",
+    Event.APPROVAL_PENDING: "Look at it (`kms approvals show`), then approve or reject it.",
+    Event.APPROVAL_RULE_LIFTED: "Somebody on the host took that rule out of force without approvals. If you "
+    "do not know of it, find out who was on that host, and what was done since.",
     Event.VAULT_INTEGRITY: "No key is used there until an operator has looked: `python -m kms vault verify`.",
     Event.AUDIT_STALLED: "Everything is refused there until the audit log can be written: is a disk full?",
     Event.TEST: "Nothing: somebody has tried whether notices arrive.",

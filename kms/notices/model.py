@@ -21,6 +21,7 @@ class Event(TextEnum):
     LOGIN_LOCKED = "login.locked"
     CLIENT_RECOVERED = "client.recovered"
     APPROVAL_PENDING = "approval.pending"
+    APPROVAL_RULE_LIFTED = "approval.rule_lifted"
     VAULT_INTEGRITY = "vault.integrity"
     AUDIT_STALLED = "audit.stalled"
     TEST = "notice.test"
@@ -29,7 +30,16 @@ class Event(TextEnum):
 SUBSCRIBABLE = frozenset(Event) - {Event.TEST}
 """What one can subscribe to. A test is sent to whoever asks for it."""
 
-OF_THE_SERVICE = frozenset({Event.LOGIN_LOCKED, Event.CLIENT_RECOVERED, Event.VAULT_INTEGRITY, Event.AUDIT_STALLED})
+OF_THE_SERVICE = frozenset(
+    {
+        Event.LOGIN_LOCKED,
+        Event.CLIENT_RECOVERED,
+        Event.APPROVAL_PENDING,
+        Event.APPROVAL_RULE_LIFTED,
+        Event.VAULT_INTEGRITY,
+        Event.AUDIT_STALLED,
+    }
+)
 """What belongs to nobody: only who looks after everybody's notices is told of it."""
 
 

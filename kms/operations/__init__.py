@@ -2,6 +2,8 @@
 
 # They fill the table as they are imported.
 import kms.operations.accounts.access_keys
+import kms.operations.accounts.approval_rules
+import kms.operations.accounts.approvals
 import kms.operations.accounts.clients
 import kms.operations.accounts.grants
 import kms.operations.accounts.groups

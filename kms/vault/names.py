@@ -79,6 +79,10 @@ def of_issuer_role(role: str) -> str:
     return f"issuer role {role}"
 
 
+APPROVAL_RULES = "approval rules"
+"""All rules of approvals together, for they are known together."""
+
+
 def of_mount(mount: str) -> str:
     """A further mount of the Vault dialect."""
     return f"mount {mount}"

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, select, text
 
 from kms.errors import StartError, Unavailable
 from kms.vault import tables
 from kms.vault.postgresql import unhurried
-from kms.vault.sealed_schema import Schema
+from kms.vault.sealed_schema import Schema, read_schema, write_schema
+
+if TYPE_CHECKING:
+    from kms.vault.change import Change
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _COMPATIBLE_FROM = re.compile(r'^compatible_from = "(\d{4})"$', re.MULTILINE)
@@ -65,7 +69,19 @@ def migrate(connection: Connection, sealed: Schema | None = None) -> Schema:
     if current != own.revision:
         with unhurried(connection):
             _upgrade(connection)
+    if sealed is not None and sealed.revision == own.revision:
+        return max(own, sealed, key=lambda each: each.compatible_from)
     return own
+
+
+def keep_out_older_releases(change: Change) -> None:
+    """Let no release with an older schema work with this database from now on, as long as this schema is the newest.
+
+    For what an older one would not enforce.
+    """
+    own = own_schema().revision
+    if read_schema(change.connection, change.derived_keys) != Schema(own, own):
+        write_schema(change.connection, change.derived_keys, Schema(own, own))
 
 
 def require_usable(sealed: Schema) -> None:

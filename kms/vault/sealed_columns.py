@@ -43,6 +43,11 @@ def notice(notice_id: str, what: str) -> SealContext:
     return ("notice", what, notice_id)
 
 
+def approval(approval_id: str, requester: str, what: str) -> SealContext:
+    """The `request` or the `result` of a call that waits, or waited, for approval."""
+    return ("approval", what, approval_id, requester)
+
+
 def material(key_uid: bytes, sealed_as: str, version: int, key_type: str) -> SealContext:
     """The material of a version of the key that has, or first had, the id `sealed_as`."""
     return ("key version", key_uid, sealed_as, version, key_type)
@@ -63,6 +68,10 @@ _SEALED: Mapping[str, Mapping[str, Binding]] = {
     "notices": {
         "target": lambda row: notice(row["notice_id"], "target"),
         "secret": lambda row: notice(row["notice_id"], "secret"),
+    },
+    "approvals": {
+        "request": lambda row: approval(row["approval_id"], row["requester"], "request"),
+        "result": lambda row: approval(row["approval_id"], row["requester"], "result"),
     },
 }
 SEALED_COLUMNS = {(table, column) for table, columns in _SEALED.items() for column in columns}

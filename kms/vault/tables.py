@@ -18,6 +18,8 @@ from kms.vault.access_tables import public_keys as public_keys
 from kms.vault.access_tables import recovery_codes as recovery_codes
 from kms.vault.access_tables import tokens as tokens
 from kms.vault.access_tables import used_assertions as used_assertions
+from kms.vault.approval_tables import approval_rules as approval_rules
+from kms.vault.approval_tables import approvals as approvals
 from kms.vault.audit_tables import audit_log as audit_log
 from kms.vault.audit_tables import audit_outbox as audit_outbox
 from kms.vault.audit_tables import audit_spools as audit_spools

@@ -71,6 +71,8 @@ def test_what_lets_somebody_in_is_known() -> None:
         "create_grant",  # lets clients do something that are in already
         "put_group",
         "add_group_member",
+        "create_approval_rule",  # and these let nobody do anything more
+        "update_approval_rule",
     } == LETS_IN
 
 

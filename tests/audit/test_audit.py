@@ -250,16 +250,6 @@ def test_lines_are_there_after_the_process_was_killed(tmp_path: Path) -> None:
     assert set(unchecked(tmp_path)) <= set(written.split(b"\n"))
 
 
-def test_the_newest_lines_of_a_large_spool(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, fsync=False)
-    for number in range(30_000):
-        spool.append(json.dumps({"n": number, "padding": "x" * 40}).encode(), _LEAF)
-    spool.close()
-    numbers = [json.loads(line)["n"] for line in unchecked(tmp_path)]
-    assert numbers == list(range(numbers[0], 30_000))
-    assert 10_000 < len(numbers) < 30_000
-
-
 def test_spools_of_processes_that_ended_are_closed_and_empty_ones_removed(tmp_path: Path) -> None:
     alive, empty = Spool(tmp_path, fsync=False), Spool(tmp_path, fsync=False)
     alive.append(b'{"a": 1}', _LEAF)

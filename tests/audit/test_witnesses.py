@@ -12,9 +12,11 @@ from structlog.testing import capture_logs
 from helpers.running import wait_until
 from helpers.tlog import WrittenLog, entry
 from helpers.witness import TIME, TestWitness, witnessing
+from kms.audit import folding
 from kms.audit import witnesses as module
 from kms.audit.checkpoint import open_checkpoint
 from kms.audit.cosignature import Cosigner
+from kms.audit.folding import FoldingProcess
 from kms.audit.note import Note
 from kms.audit.witness_client import Witness, WitnessRefused
 from kms.audit.witnesses import COSIGNED, Witnesses, witnesses_of
@@ -157,3 +159,21 @@ def test_wrong_settings_get_a_sentence(
     keys = keys.replace("KEY", str(witness.cosigner.key)).replace("LOG", str(log.key))
     with pytest.raises(StartError, match=told):
         witnesses_of(load({}, {"KMS_WITNESS_URLS": urls, "KMS_WITNESS_KEYS": keys}))
+
+
+def test_a_folding_process_that_ends_at_once_is_not_followed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(folding, "_BETWEEN_STARTS_SECONDS", 0.4)
+    monkeypatch.setattr(folding, "_fold_until_stopped", lambda *_: None)
+    start = FoldingProcess.start
+    monkeypatch.setattr(FoldingProcess, "start", lambda self: (started.append(1), start(self)))
+    process = FoldingProcess(Settings(data_dir=tmp_path), None)
+    process.start()
+    process._process.join()
+    for _ in range(20):
+        process.look_after()
+    assert len(started) == 1
+    wait_until(lambda: process.look_after() or len(started) == 2)
+    process.stop()

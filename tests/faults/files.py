@@ -21,6 +21,7 @@ from faults.site import Site
 from faults.witness import Witness
 
 _HARM_SECONDS = 3.0
+_START_SECONDS = 120.0
 _LOCK_SECONDS = 13.0
 """Longer than a change waits for the database (ten seconds)."""
 
@@ -174,7 +175,7 @@ def _taken(bench: Bench, harm: Callable[[Witness, Path], None], *, is_running: b
 
 def _look_after(witness: Witness) -> None:
     """Whatever came up, or refused to, does not say anything that is not true."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + _START_SECONDS
     site = witness.site
     while site.process.poll() is None and time.monotonic() < until:
         text = site.log.read_text(errors="replace")

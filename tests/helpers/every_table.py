@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from helpers.support import make_key, make_version
@@ -14,6 +14,7 @@ from kms.access.lockout import count_failure
 from kms.access.model import Grant, Role, Token, UsedAssertion
 from kms.access.passkeys import Passkey
 from kms.access.public_keys import EndedCertificate, PublicKey
+from kms.approvals.model import Approval, ApprovalRule, ApprovalState
 from kms.crypto.registry import key_type
 from kms.keys.model import Alias, RevocationReason
 from kms.notices.model import Channel, Delivery, DeliveryState, Event, ExpiryMark, Notice, NoticeStatus
@@ -87,6 +88,34 @@ def fill(opened: Vault) -> None:
             FoldedSpool("4" * 32, "spool-1", 4096),
             RevocationLeaf(1, b"l" * 32),
             AuditLog(1, "kms.example.com/audit", 7, b"r" * 32, "", 0, 0, NOW),
+            ApprovalRule(
+                "two",
+                "4" * 32,
+                frozenset({"keys:delete"}),
+                frozenset(),
+                "*",
+                2,
+                frozenset({"role:admin"}),
+                timedelta(days=1),
+                "admin",
+                NOW,
+            ),
+            Approval(
+                "5" * 32,
+                "user1",
+                "delete_key",
+                "other",
+                ApprovalState.PENDING,
+                b"sealed",
+                b"h" * 32,
+                b"s" * 32,
+                {"operation": "delete_key"},
+                {"two": "4" * 32},
+                {"admin": "2026-01-01T00:00:00Z"},
+                {"source": "10.0.0.1"},
+                NOW,
+                NOW,
+            ),
         )
         change.record("an entry")
         found = change.key_by_id("user1_symmetric")

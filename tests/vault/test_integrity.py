@@ -21,6 +21,7 @@ from kms.access.lockout import LoginFailures
 from kms.access.model import Client, Grant, RecoveryCode, Token, UsedAssertion
 from kms.access.passkeys import Passkey
 from kms.access.public_keys import EndedCertificate, PublicKey
+from kms.approvals.model import Approval, ApprovalRule
 from kms.config import Settings
 from kms.errors import IntegrityFailure
 from kms.keys.model import Alias, Key, KeyVersion, RevocationReason
@@ -48,8 +49,18 @@ from kms.vault.store import Vault
 
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
-PROTECTED += [Notice, Delivery, ExpiryMark, Keyslot, NewRootKey, AuditLog, FoldedSpool, RevocationLeaf]
-PROTECTED += [Passkey, PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
+PROTECTED += [Notice, Delivery, ExpiryMark, Keyslot, NewRootKey, AuditLog, FoldedSpool, ApprovalRule, Approval]
+PROTECTED += [
+    RevocationLeaf,
+    Passkey,
+    PublicKey,
+    EndedCertificate,
+    Issuer,
+    IssuerRole,
+    UsedAssertion,
+    Group,
+    GroupMember,
+]
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,8 @@ TABLES += [
     "keyslots",
     "root_keys",
     "passkeys",
+    "approval_rules",
+    "approvals",
     "public_keys",
     "issuers",
     "issuer_roles",

@@ -15,6 +15,9 @@ from helpers.support import make_key, make_version
 from kms.access import access_keys, authentication
 from kms.access.access_keys import AccessKey
 from kms.access.model import Caller, Client
+from kms.approvals import deciding, filing
+from kms.approvals.canonical import CanonicalCall
+from kms.approvals.model import Approval, ApprovalRule, ApprovalState
 from kms.clock import utc_now
 from kms.config import Settings
 from kms.crypto.registry import key_type
@@ -26,6 +29,7 @@ from kms.revocation.published import ensure_signing_key
 from kms.revocation.revoke import revoke
 from kms.vault import claims, root_keys, sealed_columns, tables
 from kms.vault.accepting import accept
+from kms.vault.change import Change
 from kms.vault.checking import altered_rows, wrong_tables
 from kms.vault.memory import Cache, Memory
 from kms.vault.opening import open_vault
@@ -57,6 +61,15 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
     return Settings(data_dir=tmp_path / "data", database_url=database_url, lease=timedelta(seconds=2))
 
 
+def waiting(change: Change) -> None:
+    """Have a call wait for approval, and be done."""
+    rules = frozenset({"keys:delete"}), frozenset[str]()
+    rule = ApprovalRule("r", "1" * 32, *rules, "*", 1, frozenset({"ann"}), timedelta(days=1), "ann", NOW)
+    asked = CanonicalCall(b'{"body":{}}', {"operation": "delete_key"})
+    made, _ = filing.file(change, Caller("user1", frozenset(), ()), [rule], asked, "k0", {}, "local", NOW)
+    deciding.settle(change, made, ApprovalState.DONE, NOW, result=b"answer")
+
+
 @pytest.fixture
 def vault(settings: Settings) -> Iterator[Vault]:
     """A vault with something sealed in every column that can hold it."""
@@ -78,6 +91,7 @@ def vault(settings: Settings) -> Iterator[Vault]:
         target, secret = targets.sealed(change.derived_keys, "2" * 24, "https://example.com", "s")
         kind, status = Channel.WEBHOOK, NoticeStatus.ENABLED
         change.insert(Notice("2" * 24, "user1", False, kind, target, secret, frozenset(), "*", status, "", NOW))
+        waiting(change)
         for number in range(120):
             change.record(f"entry {number}")
     yield opened
@@ -137,6 +151,11 @@ def everything_opens(vault: Vault) -> None:
         assert keys.open(wrapping.material, sealed_columns.wrapping_key("w" * 32, "user1")) == b"private"
         (notice,) = snapshot.select(Notice)
         assert targets.target_of(keys, notice) == "https://example.com"
+        (approval,) = snapshot.select(Approval)
+        assert (filing.content_of(snapshot, approval), deciding.result_of(snapshot, approval)) == (
+            b'{"body":{}}',
+            b"answer",
+        )
     assert wrong_tables(vault) == []
     assert list(altered_rows(vault)) == []
 

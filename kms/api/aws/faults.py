@@ -23,6 +23,7 @@ class Fault(DialectFault):
 _CODES: dict[type[errors.Refusal], tuple[str, int]] = {
     errors.NotFound: ("NotFoundException", 400),
     errors.PermissionDenied: ("AccessDeniedException", 400),
+    errors.ApprovalPending: ("AccessDeniedException", 400),
     errors.KeyRevoked: ("KMSInvalidStateException", 400),
     errors.KeyStateConflict: ("KMSInvalidStateException", 400),
     errors.KeyExpired: ("KMSInvalidStateException", 400),

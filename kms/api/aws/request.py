@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from kms.access import decision, key_rules
 from kms.access.policy import Permission
@@ -59,6 +59,7 @@ class AwsRequest(DialectRequest):
     """Who asks, in which region, and the calls that come of it."""
 
     names: Names
+    dialect: ClassVar[str] = "aws"
 
     def run(self, operation: str, request: Request | BatchItems, **path: str) -> Any:
         """As in every dialect; what the caller may not do is refused in AWS's words. Raises Refusal, Fault."""

@@ -84,7 +84,7 @@ class Visit:
         """
         declared = OPERATIONS[operation]
         self.service.rate_limits.hit(declared.rate_class, identity(self.caller, self.call.source))
-        own = Call(operation, self.call.source, self.call.request_id, self.caller)
+        own = Call(operation, self.call.source, self.call.request_id, self.caller, dialect="console")
         given = {name: value for name, value in (values or {}).items() if value is not None}
         given = {name: None if value is NULL else value for name, value in given.items()}
         cursors = self.console.cursors

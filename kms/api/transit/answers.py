@@ -26,6 +26,7 @@ _STATUS: dict[type[errors.Refusal], int] = {
     errors.AuthenticationFailed: 403,
     errors.MfaRequired: 400,
     errors.PermissionDenied: 403,
+    errors.ApprovalPending: 403,
     errors.NotFound: 404,
     errors.LengthRequired: 411,
     errors.TooLarge: 413,

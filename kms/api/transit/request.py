@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from kms.api.dialect import DialectRequest
 from kms.api.origin import PresentedCertificate
@@ -12,6 +13,7 @@ from kms.api.origin import PresentedCertificate
 class TransitRequest(DialectRequest):
     """A request in the mount of the settings, which has every key, or in a further one, which has its own."""
 
+    dialect: ClassVar[str] = "vault"
     prefix: str = ""
     token: str = field(default="", repr=False)
     certificate: PresentedCertificate | None = None

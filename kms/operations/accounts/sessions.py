@@ -17,6 +17,7 @@ from kms.access.policy import Permission
 from kms.access.public_keys import PublicKey
 from kms.access.ratelimit import RateClass
 from kms.access.webauthn import AuthenticationResponse
+from kms.approvals.deciding import end_calls_of
 from kms.errors import NotFound
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -209,11 +210,15 @@ def end_one_session(
 
 @operation("DELETE", "/api/v1/clients/<client_id>/sessions", permission=Permission.SESSIONS_MANAGE)
 def end_every_session(service: Service, call: Call, request: EmptyRequest, client_id: str) -> Ended:
-    """End every session and access key of a client; no worker accepts them once this has answered."""
+    """End every session and access key of a client; no worker accepts them once this has answered.
+
+    Calls of the client that wait for approval end with them.
+    """
     policy.require_over(call.known_caller, client_id, Permission.CLIENTS_MANAGE)
     with service.change(call) as change:
         call.target = clients.get(change, client_id).client_id
         ended, keys = sessions.end_all(change, client_id)
+        end_calls_of(change, client_id, call.known_caller.client_id, service.clock())
     return Ended(sessions=ended, access_keys=keys, credentials=0)
 
 
@@ -246,6 +251,7 @@ def end_every_credential(service: Service, call: Call, request: EmptyRequest, cl
         ]
         change.delete(*others)
         ended, keys = sessions.end_all(change, client_id)
+        end_calls_of(change, client_id, call.known_caller.client_id, service.clock())
     return Ended(sessions=ended, access_keys=keys, credentials=len(others))
 
 

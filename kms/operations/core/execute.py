@@ -1,6 +1,7 @@
 """Runs one operation: checks the caller again, decodes the request, calls the function, writes the audit entry.
 
-The function itself checks what the caller may do with a key.
+The function itself checks what the caller may do with a key. Here, where all dialects meet, a call that needs the
+approval of others is stopped before it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from kms.access import policy
 from kms.access.ratelimit import identity
 from kms.errors import InternalError, KeyRevoked, Refusal, Unavailable
+from kms.operations.core.approving import require_approval
 from kms.operations.core.declare import BatchItems, BatchResults, Operation, Request
 from kms.operations.core.key_access import authorized_key_cached
 from kms.operations.core.service import Call, Service
@@ -26,8 +28,9 @@ def execute_operation(
 ) -> Any:
     """Carry out `operation`, write its audit entry, and only then return its answer.
 
-    `read_request` decodes and validates the body and may raise a Refusal. Raises Refusal. Refused requests get an
-    audit entry too; if that cannot be written, Unavailable is raised instead.
+    `read_request` decodes and validates the body and may raise a Refusal. Raises Refusal, and ApprovalPending where a
+    rule covers the call. Refused requests get an audit entry too; if that cannot be written, Unavailable is raised
+    instead.
     """
     try:
         call.at = at = service.clock()
@@ -38,6 +41,8 @@ def execute_operation(
         if operation.permission is not None and operation.checked_upfront:
             policy.require(call.known_caller, operation.permission)
         request = read_request()
+        if not operation.is_public and service.approval_rules.may_cover(operation.name) and call.carrying_out is None:
+            require_approval(service, operation, call, request, path)
         if isinstance(request, BatchItems):
             answer: Any = _each(service, operation, call, request, path)
         else:

@@ -22,6 +22,8 @@ from kms.access.programs import Programs
 from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
 from kms.access.webauthn import RelyingParty
+from kms.approvals.execution import CarryingOut
+from kms.approvals.rules import RulesInForce
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.folding import Folder
 from kms.audit.keys import spool_key
@@ -41,6 +43,7 @@ from kms.metrics import Metrics
 from kms.notices.deliver import Deliveries
 from kms.notices.happenings import Happenings
 from kms.notices.targets import targets_of
+from kms.operations.core.asking import asking
 from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.core.key_pool import KeyPool
 from kms.operations.core.new_seal import settle_seal
@@ -65,7 +68,8 @@ class Call(msgspec.Struct):
     operation in requests of the AWS dialect, else empty. `items` is the number of items of a batch, `refused` how
     many of them were refused. `credential` and `subject` say what authenticated the caller, where that is to be
     logged. `recorded` says that the audit entry is written, and `leaf` is its leaf hash; `abandoned` that nothing had
-    to be changed.
+    to be changed. `dialect` is that of the request: `rest`, `aws`, `vault` or `console`. `approval` is the id of the
+    approval that it is about, and `carrying_out` is there where the last approval has the call carried out.
     """
 
     operation: str
@@ -85,6 +89,9 @@ class Call(msgspec.Struct):
     recorded: bool = False
     abandoned: bool = False
     leaf: bytes | None = None
+    dialect: str = "rest"
+    approval: str | None = None
+    carrying_out: CarryingOut | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -125,6 +132,7 @@ class Service:
         self.revocation_leaves = KnownLeaves(self.memory)  # before the revocations, so that it is never behind them
         self.revocations = RevocationsInForce(self.memory)
         self.key_cache = KeyCache(vault, self.memory, self.revocations, settings.aws_account_id)
+        self.approval_rules = RulesInForce(vault, self.memory, asking)
         lifetimes = Lifetimes(settings.token_lifetime, settings.metrics_token_lifetime)
         self.metrics = Metrics(settings.run_dir / "metrics")
         self.notice_targets = targets_of(settings)
@@ -225,11 +233,12 @@ class Service:
         Raises AuthenticationFailed if the caller's session or client ended while the change waited for its turn.
         """
         with self.vault.change() as change:
-            self._require_caller_still(change, call)
+            self._require_still(change, call)
             yield change
-            if not call.abandoned:
+            if not call.abandoned or call.carrying_out is not None:  # what was approved is in the log whatever it did
                 self.record_in(change, call)
         call.recorded = True
+        self._note_settled(call)
 
     def change_each(
         self, call: Call, items: Iterable[T | Refusal], act: Callable[[Change, Call, T], A]
@@ -241,7 +250,7 @@ class Service:
         """
         results: list[A | Refusal] = []
         with self.vault.change() as change:
-            self._require_caller_still(change, call)
+            self._require_still(change, call)
             for item in items:
                 if isinstance(item, Refusal):
                     results.append(item)
@@ -255,16 +264,27 @@ class Service:
                     raise
                 except Refusal as refusal:
                     results.append(refusal)
+        self._note_settled(call)
         return results
 
-    def _require_caller_still(self, change: Change, call: Call) -> None:
-        """Ask again whether the caller still may: a change may have waited for its turn, or for a key to be made."""
+    def _require_still(self, change: Change, call: Call) -> None:
+        """Ask again whether the caller still may: a change may have waited for its turn, or for a key to be made.
+
+        What is carried out because it was approved is settled in the same change.
+        """
         if call.caller is not None:
             call.caller = self.authenticator.still(change, call.caller, self.clock())
+        if call.carrying_out is not None:
+            call.carrying_out.settle_in(change, self.clock())
 
-    def record_in(self, change: Change, call: Call) -> None:
+    @staticmethod
+    def _note_settled(call: Call) -> None:
+        if call.carrying_out is not None:
+            call.carrying_out.is_settled = True
+
+    def record_in(self, change: Change, call: Call, outcome: str = SUCCESS) -> None:
         """Write the audit entry of a call that succeeded, as a part of the change that carries it out."""
-        line = self._entry(call, SUCCESS, self.clock())
+        line = self._entry(call, outcome, self.clock())
         call.leaf = leaf_hash(line)
         change.record(line.decode())
 
@@ -292,13 +312,14 @@ class Service:
             call.caller.client_id if call.caller is not None else None,
             call.key_id,
             call.version,
-            call.target,
+            call.approval if call.target is None else call.target,
             call.items,
             call.refused,
             call.recovery,
             credential,
             call.subject,
             caller.token.session_id if caller is not None and caller.token is not None else None,
+            call.approval,
         ).line()
 
 

@@ -113,7 +113,6 @@ class UsersOfKey(Answer):
     request=UsersOfKeyRequest,
     checked_upfront=True,
     slow=True,
-    example={"key_id": "orders", "version": "1"},
 )
 def get_users_of_key(service: Service, call: Call, request: UsersOfKeyRequest) -> UsersOfKey:
     """Show who did something with a key, or with one version of it, since when. What is not folded yet is missing."""
@@ -152,7 +151,6 @@ class Novelties(Answer):
     request=NoveltiesRequest,
     checked_upfront=True,
     slow=True,
-    example={"client_id": "admin", "after": "2026-01-01T00:00:00.000000Z"},
 )
 def get_novelties(service: Service, call: Call, request: NoveltiesRequest) -> Novelties:
     """Show what a client did since a time that it had never done before, as far back as entries are kept."""

@@ -20,6 +20,7 @@ from kms.access import issuers, lockout
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import Issuer
 from kms.access.model import Token, UsedAssertion
+from kms.approvals import retention
 from kms.audit.spool import tidy
 from kms.crypto.keytype import KeyMaterial
 from kms.crypto.registry import key_type
@@ -27,6 +28,7 @@ from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.notices import outbox
+from kms.operations.core.carrying_out import RESULT_KEPT
 from kms.operations.core.service import Call, Service, new_request_id
 from kms.operations.keys import key_factory
 from kms.operations.keys.state_changes import remove
@@ -277,9 +279,12 @@ def _remove_some_old_rows(service: Service, moment: int, now: datetime) -> bool:
             change.select(WrappingKey, tables.wrapping_keys.c.expires_at < moment, limit=_ROWS_AT_ONCE),
             lockout.forgotten(change, now, _ROWS_AT_ONCE),
             outbox.forgotten(change, now, _ROWS_AT_ONCE),
+            retention.forgotten(change, now, _ROWS_AT_ONCE),
         )
         for rows in old:
             change.delete(*rows)
+        retention.expire_old(change, now, _ROWS_AT_ONCE)
+        retention.forget_results(change, now - RESULT_KEPT, _ROWS_AT_ONCE)
         overdue = change.select(KeyVersion, tables.key_versions.c.material_until < moment, limit=_ROWS_AT_ONCE)
         for version in overdue:
             forget_material(change, version)

@@ -7,7 +7,7 @@ from datetime import datetime
 from kms.access.policy import Permission
 from kms.operations.core.declare import Answer, EmptyRequest, operation
 from kms.operations.core.service import Call, Service
-from kms.operations.system import gauges, status_of_vault
+from kms.operations.system import gauges, status_of_audit_log, status_of_vault
 from kms.operations.system import status_sections as sections
 from kms.operations.system.readiness import require_ready
 
@@ -27,7 +27,7 @@ class Status(Answer):
     backup: status_of_vault.BackupSection
     integrity_check: sections.IntegritySection
     certificate: sections.CertificateSection
-    audit_log: sections.AuditLogSection
+    audit_log: status_of_audit_log.AuditLogSection
     rate_limits: sections.RateLimitSection
     schedule: sections.ScheduleSection
     notices: sections.NoticesSection
@@ -53,7 +53,7 @@ def get_status(service: Service, call: Call, request: EmptyRequest) -> Status:
             backup=status_of_vault.BackupSection.read(look),
             integrity_check=sections.IntegritySection.read(look),
             certificate=sections.CertificateSection.read(look),
-            audit_log=sections.AuditLogSection.read(look),
+            audit_log=status_of_audit_log.AuditLogSection.read(look),
             rate_limits=sections.RateLimitSection.read(look),
             schedule=sections.ScheduleSection.read(look),
             notices=sections.NoticesSection.read(look),

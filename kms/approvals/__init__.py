@@ -1,0 +1,1 @@
+"""Approvals: calls that are carried out only after other people have approved them."""

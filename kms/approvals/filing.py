@@ -1,0 +1,123 @@
+"""A call begins to wait for approval: it is sealed in its canonical form, and waits once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from kms.access.model import Caller, Client
+from kms.approvals.canonical import CanonicalCall, same
+from kms.approvals.model import Approval, ApprovalRule, ApprovalState
+from kms.approvals.retention import expire
+from kms.errors import Conflict, IntegrityFailure, TooLarge
+from kms.vault import sealed_columns
+from kms.vault.change import Change
+from kms.vault.records import microseconds
+from kms.vault.sealing import SealBroken
+from kms.vault.transaction import Snapshot
+
+LARGEST = 256 * 1024
+"""How many bytes the canonical form of a call that waits may have: it is kept, and shown in lists."""
+
+
+MOST_OPEN = 100
+"""How many calls of one client may wait at a time."""
+
+
+def file(
+    change: Change,
+    caller: Caller,
+    rules: Sequence[ApprovalRule],
+    asked: CanonicalCall,
+    key_id: str,
+    keys: dict[str, str],
+    source: str,
+    now: datetime,
+) -> tuple[Approval, bool]:
+    """Let the call wait, and return it, and whether it is new: the same call of the same client waits once.
+
+    Raises Conflict if too many calls of the client wait already, and TooLarge for one beyond `LARGEST`.
+    """
+    if len(asked.content) > LARGEST:
+        raise TooLarge(
+            f"A call that waits for approval has at most {LARGEST} bytes; this one has {len(asked.content)}."
+        )
+    document, given = asked.shown, _asked(change, caller, source) | {"keys": keys}
+    same_as = change.derived_keys.credential_hash("approval", caller.client_id.encode(), same(asked.content))
+    waiting = change.matching(Approval, requester=caller.client_id, state=ApprovalState.PENDING)
+    expire(change, waiting, now)
+    waiting = [each for each in waiting if now < each.expires_at]
+    revisions = {rule.name: rule.revision for rule in rules}
+    for each in waiting:
+        if each.same_as == same_as and each.rules == revisions and _who(each.asked) == _who(given):
+            return each, False
+    if len(waiting) >= MOST_OPEN:
+        raise Conflict(f"{MOST_OPEN} calls of {caller.client_id} wait for approval already. Withdraw some of them.")
+    approval_id = secrets.token_hex(16)
+    context = sealed_columns.approval(approval_id, caller.client_id, "request")
+    made = Approval(
+        approval_id=approval_id,
+        requester=caller.client_id,
+        operation=document["operation"],
+        key_id=key_id,
+        state=ApprovalState.PENDING,
+        request=change.derived_keys.seal(asked.content, context),
+        request_hash=asked.sha256,
+        same_as=same_as,
+        shown=document,
+        rules=revisions,
+        given={},
+        asked=given,
+        created_at=now,
+        expires_at=now + min(rule.expires_in for rule in rules),
+    )
+    change.insert(made)
+    return made, True
+
+
+def keys_named(snapshot: Snapshot, key_ids: Iterable[str]) -> dict[str, str]:
+    """The uids (hexadecimal) of the keys that have these ids or aliases now, by those."""
+    found = ((name, snapshot.key_named(name)) for name in key_ids)
+    return {name: key.uid.hex() for name, key in found if key is not None}
+
+
+def content_of(snapshot: Snapshot, approval: Approval) -> bytes:
+    """The canonical form of what was asked. Raises IntegrityFailure where it is not what was hashed."""
+    context = sealed_columns.approval(approval.approval_id, approval.requester, "request")
+    try:
+        content = snapshot.derived_keys.open(approval.request, context)
+    except SealBroken:
+        content = b""
+    if sha256(content).digest() != approval.request_hash:
+        raise IntegrityFailure("The call was altered outside the service while it waited for approval.")
+    return content
+
+
+def _asked(snapshot: Snapshot, caller: Caller, source: str) -> dict[str, Any]:
+    client = snapshot.find(Client, caller.client_id)
+    assert client is not None
+    asked: dict[str, Any] = {
+        "source": source,
+        "credential": caller.credential,
+        "subject": caller.subject,
+        "issuer_role": caller.issuer_role,
+        "scope": sorted(caller.scope.words) if caller.scope is not None else [],
+        "secret_digest": secret_digest(client),
+    }
+    if caller.access_key_id is not None and caller.expires_at is not None:
+        asked |= {"access_key_id": caller.access_key_id, "expires_at": microseconds(caller.expires_at)}
+    if caller.second_factor_at is not None:
+        asked["second_factor_at"] = microseconds(caller.second_factor_at)
+    return asked
+
+
+def _who(asked: dict[str, Any]) -> tuple[Any, ...]:
+    return asked["scope"], asked["issuer_role"], asked["secret_digest"], asked["keys"]
+
+
+def secret_digest(client: Client) -> str:
+    """By which it is recognised that the secret of a client was changed. Of a hash, so it tells nothing more."""
+    return sha256(client.secret_hash.encode()).hexdigest()

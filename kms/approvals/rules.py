@@ -1,0 +1,60 @@
+"""The rules in force, known from memory: whether any may cover an operation is one look-up for each call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from kms.access.policy import Permission
+from kms.approvals.model import ApprovalRule
+from kms.vault import names
+from kms.vault.memory import Memory, Standing
+from kms.vault.store import Vault
+
+Asking = Mapping[str, frozenset[Permission]]
+"""Every operation that rules can cover, with all permissions that a call of it may ask for."""
+
+OF_RULES = frozenset({"update_approval_rule", "delete_approval_rule"})
+"""What each rule covers for itself, whatever else it covers."""
+
+
+class RulesInForce:
+    """The rules by the operations that they may cover."""
+
+    def __init__(self, vault: Vault, memory: Memory, asking: Callable[[], Asking]) -> None:
+        """`asking` gives every operation that rules can cover; it is called once they are all declared."""
+        self._vault = vault
+        self._asking = asking
+        self._memory = memory
+        self._known: tuple[dict[str, tuple[ApprovalRule, ...]], Standing] = {}, Standing((), -1)
+
+    def may_cover(self, operation: str) -> tuple[ApprovalRule, ...]:
+        """The rules that cover calls of an operation, or some of them. The caller has called `Memory.require`.
+
+        Raises Unavailable, IntegrityFailure.
+        """
+        known, standing = self._known
+        epoch = self._memory.epoch
+        if standing.epoch != epoch and not (standing.epoch >= 0 and standing.holds(epoch)):
+            known = self._read()
+        return known.get(operation, ())
+
+    def _read(self) -> dict[str, tuple[ApprovalRule, ...]]:
+        """What `may_cover` looks up, read now and kept until a change names the rules."""
+        epoch = self._memory.epoch
+        with self._vault.read() as snapshot:
+            rules = snapshot.matching(ApprovalRule, order_by="name")
+        found = {
+            name: tuple(rule for rule in rules if covers(rule, name, asks)) for name, asks in self._asking().items()
+        }
+        found |= {name: tuple(rules) for name in OF_RULES}
+        found = {name: each for name, each in found.items() if each}
+        standing = self._memory.standing(epoch, (names.APPROVAL_RULES,))
+        if standing is not None:
+            self._known = found, standing
+        return found
+
+
+def covers(rule: ApprovalRule, operation: str, asks: frozenset[Permission]) -> bool:
+    """Whether `rule` covers the operation with these permissions, whatever the key."""
+    is_named = not rule.operations or operation in rule.operations
+    return is_named and (not rule.permissions or not rule.permissions.isdisjoint(asks))

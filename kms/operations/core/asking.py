@@ -1,0 +1,90 @@
+"""What each operation can ask for, so that it is known which rules of approvals can cover it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from kms.access.model import Effect
+from kms.access.policy import GRANTED_BY_ADMINISTRATORS, Permission
+from kms.approvals.rules import Asking
+from kms.operations.core.declare import OPERATIONS, Operation
+
+_NOT_COVERED = frozenset(
+    {
+        "add_passkey",
+        "approve_call",
+        "confirm_second_factor",
+        "create_access_key",
+        "end_session",
+        "explain_policy",
+        "passkey_creation_options",
+        "reject_call",
+        "simulate_policy",
+    }
+)
+"""Logging in and what belongs to the session of who asks, questions, and approving itself."""
+
+
+def can_be_covered(operation: Operation) -> bool:
+    """Whether a rule can cover it: what changes or uses something, and not what only reads or logs in."""
+    is_closed = not (operation.is_public or operation.is_token_endpoint) and operation.permission is not None
+    return is_closed and operation.method != "GET" and operation.name not in _NOT_COVERED
+
+
+_Asks = Callable[[Any], bool]
+_ALSO: dict[Permission, tuple[tuple[str, _Asks], ...]] = {
+    Permission.KEYS_EXPORT_PLAINTEXT: (("export_key", lambda request: request.plaintext),),
+    Permission.KEYS_DELETE: (
+        ("delete_mount", lambda _: True),  # its keys go with it
+        ("restore_key", lambda _: True),  # the key may be here, and awaits its deletion
+    ),
+    Permission.KEYS_DECRYPT: (("rewrap", lambda request: _goes_elsewhere(request)),),
+    Permission.KEYS_ENCRYPT: (("rewrap", lambda request: _goes_elsewhere(request)),),
+    Permission.KEYS_UNWRAP: (  # RSA decrypts as it unwraps
+        ("decrypt", lambda request: request.format != "kms"),
+        ("rewrap", lambda request: request.format != "kms"),
+    ),
+    Permission.KEYS_CREATE: (
+        ("agree", lambda request: request.keep_as is not None),
+        ("derive", lambda request: request.keep_as is not None),
+    ),
+}
+"""What operations ask for beside what they declare, and which requests do."""
+
+
+def asking() -> Asking:
+    """Every operation that rules can cover, with all permissions that a call of it may ask for."""
+    found = {}
+    for each in filter(can_be_covered, OPERATIONS.values()):
+        asks = _declared(each) | {wanted for wanted, some in _ALSO.items() if each.name in dict(some)}
+        if "recover" in each.request.__struct_fields__:
+            asks.add(Permission.KEYS_RECOVER)
+        if each.name == "create_grant":
+            asks |= GRANTED_BY_ADMINISTRATORS
+        found[each.name] = frozenset(asks)
+    return found
+
+
+def asked_for(operation: Operation, request: Any) -> frozenset[Permission]:
+    """The permissions that this call asks for. Giving away what only administrators give counts as asking for it."""
+    asks = _declared(operation)
+    for wanted, some in _ALSO.items():
+        if any(name == operation.name and asks_for_it(request) for name, asks_for_it in some):
+            asks.add(wanted)
+    if getattr(request, "recover", False) is True:
+        asks.add(Permission.KEYS_RECOVER)
+    if operation.name == "create_grant" and request.effect is Effect.ALLOW:
+        asks |= GRANTED_BY_ADMINISTRATORS & (request.permissions | {request.permission})
+    return frozenset(asks)
+
+
+def _declared(operation: Operation) -> set[Permission]:
+    return {operation.permission} if operation.permission is not None else set()
+
+
+def _goes_elsewhere(request: Any) -> bool:
+    """Whether a ciphertext is brought under another key or other data, so that who asks may read it."""
+    return request.to_key_id is not None or request.to_associated_data is not msgspec.UNSET

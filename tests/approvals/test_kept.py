@@ -1,0 +1,96 @@
+"""How long calls that waited are kept, and how many may wait."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from helpers.approvals import APPROVALS, approve, pending, people_of, rule, shown
+from helpers.people import Person
+from helpers.support import SteeredClock, World, b64, kind_of
+from kms.approvals import filing
+from kms.approvals.model import Approval
+from kms.operations.system.schedule import remove_old_rows
+from kms.vault import tables
+
+
+@pytest.fixture
+def people(world: World) -> dict[str, Person]:
+    """Administrators `ann`, `bob` and `cat`, and `usr`, all logged in just now; encrypting with `orders` waits."""
+    made = people_of(world)
+    assert made["usr"].api.post("/api/v1/keys", {"key_id": "orders", "type": "xaes-256-gcm"}).status_code == 201
+    rule(world, permissions=["keys:encrypt"], approvals=1, expires_in="PT1H")
+    return made
+
+
+def encrypt(person: Person, text: bytes) -> Any:
+    """The answer to a call that waits."""
+    return person.api.post("/api/v1/keys/orders/encrypt", {"plaintext": b64(text)})
+
+
+def rows(world: World) -> list[Approval]:
+    """Every row of a call."""
+    with world.service.vault.read() as snapshot:
+        return snapshot.matching(Approval, order_by="created_at")
+
+
+def test_results_go_after_a_day_and_calls_after_a_month(
+    world: World, people: dict[str, Person], clock: SteeredClock
+) -> None:
+    done, left = pending(encrypt(people["usr"], b"one")), pending(encrypt(people["usr"], b"two"))
+    assert approve(people["ann"], done).json["state"] == "done"
+    assert all(each.result for each in rows(world) if each.approval_id == done)
+    clock.advance(hours=23)
+    remove_old_rows(world.service, clock())
+    assert {each.approval_id: (str(each.state), each.result is None) for each in rows(world)} == {
+        done: ("done", False),
+        left: ("expired", True),
+    }
+    clock.advance(hours=2)
+    remove_old_rows(world.service, clock())
+    assert all(each.result is None for each in rows(world))
+    clock.advance(days=31)
+    remove_old_rows(world.service, clock())
+    with world.service.vault.read() as snapshot:
+        assert snapshot.connection.execute(select(func.count()).select_from(tables.approvals)).scalar_one() == 0
+
+
+def test_a_client_has_only_so_many_calls_that_wait(
+    world: World, people: dict[str, Person], clock: SteeredClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filing, "MOST_OPEN", 3)
+    usr = people["usr"]
+    waiting = [pending(encrypt(usr, bytes([number]))) for number in range(3)]
+    assert kind_of(encrypt(usr, b"more")) == "conflict"
+    assert usr.api.post(f"{APPROVALS}/{waiting[0]}/reject", {}).json["state"] == "rejected"
+    pending(encrypt(usr, b"more"))
+    assert kind_of(encrypt(usr, b"yet more")) == "conflict"
+    people["usr"].api = world.login("usr")
+    clock.advance(minutes=59)
+    assert kind_of(encrypt(usr, b"yet more")) == "conflict"
+    people["usr"].api = world.login("usr")
+    clock.advance(minutes=1)
+    pending(encrypt(usr, b"yet more"))
+
+
+def test_a_call_that_is_too_large_does_not_wait(people: dict[str, Person]) -> None:
+    refused = encrypt(people["usr"], bytes(filing.LARGEST))
+    assert kind_of(refused) == "too-large"
+
+
+def test_lists_show_the_newest_first_and_as_many_as_asked_for(
+    world: World, people: dict[str, Person], clock: SteeredClock
+) -> None:
+    waiting = []
+    for number in range(60):
+        waiting.append(pending(encrypt(people["usr"], bytes([number]))))
+        clock.advance(milliseconds=10)
+    listed = people["ann"].api.get(f"{APPROVALS}?limit=1000").json["items"]
+    assert [each["approval_id"] for each in listed] == waiting[::-1]
+    assert len(people["ann"].api.get(f"{APPROVALS}?limit=7").json["items"]) == 7
+    assert world.user("stranger").get(APPROVALS).json["items"] == []
+    assert shown(people["usr"], waiting[0])["expires_at"] > shown(people["usr"], waiting[0])["created_at"]
+    assert timedelta(0) < clock() - rows(world)[0].created_at
