@@ -6,13 +6,14 @@ the signed revocation list, the database that the backup takes the place of. `Ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 
 from kms.clock import rfc3339
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
+from kms.revocation.leaves import enter
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
 from kms.revocation.revoke import publish_under_its_id, revoke_again
@@ -70,12 +71,17 @@ def missing(change: Change, evidence: Iterable[Evidence]) -> list[tuple[Revocati
     return sorted(found, key=lambda each: each[0].revoked_at)
 
 
-def apply_again(change: Change, lacking: Iterable[tuple[Revocation, bool]], now: datetime) -> list[Applied]:
-    """Put revocations in force that `missing` found, in their order.
+def apply_again(
+    change: Change, lacking: Iterable[tuple[Revocation, bool]], now: datetime, record: Callable[[Revocation], None]
+) -> list[Applied]:
+    """Put revocations in force that `missing` found, in their order; `record` writes the audit entry of each.
 
     What was revoked under an id that the key does not have in the backup is listed under the one that it has, too.
     """
-    applied = [_apply(change, entry, is_uid_known, now) for entry, is_uid_known in lacking]
+    applied = []
+    for entry, is_uid_known in lacking:
+        applied.append(_apply(change, entry, is_uid_known, now))
+        record(applied[-1].entry)
     for uid in dict.fromkeys(each.entry.key_uid for each in applied if each.is_key_here):
         key = change.find(Key, uid)
         assert key is not None
@@ -106,14 +112,14 @@ def _apply(change: Change, entry: Revocation, is_uid_known: bool, now: datetime)
     if key is None:
         # The key came after the backup and is lost. Whoever checks its old signatures still finds it in the list.
         stored = replace(entry, serial=serial)
-        change.insert(stored)
+        enter(change, stored)
         return Applied(stored, is_key_here=False)
     is_hold = entry.reason is RevocationReason.CERTIFICATE_HOLD  # on the latest version, whichever that is
     up_to = key.latest_version if is_hold else entry.up_to_version
     if up_to > key.latest_version:
         key = _with_lost_versions(change, key, up_to, entry, now)
     stored = replace(entry, serial=serial, key_uid=key.uid, up_to_version=up_to)
-    change.insert(stored)
+    enter(change, stored)
     if is_hold:
         _hold_again(change, key, now)
     else:

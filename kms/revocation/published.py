@@ -8,6 +8,7 @@ and the newest entry only, and Ed25519 signatures are deterministic.
 from __future__ import annotations
 
 import threading
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from kms.crypto.pkcs8 import load_private, private_der
 from kms.errors import IntegrityFailure
 from kms.keys.model import RevocationReason
 from kms.revocation.in_force import RevocationsInForce
+from kms.revocation.leaves import KnownLeaves
 from kms.revocation.model import Revocation
 from kms.revocation.references import KeyReferences
 from kms.vault import service_keys
@@ -39,10 +41,11 @@ _ALGORITHM = "Ed25519"
 _ENTRIES_REMEMBERED = 50_000  # a list that grows is made anew for each entry
 
 
-class RevokedKey(msgspec.Struct, frozen=True):
+class RevokedKey(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry: every version of the key up to `up_to_version` is revoked.
 
-    `key_reference` names the key to the vault itself, also under another id (see `references`).
+    `key_reference` names the key to the vault itself, also under another id (see `references`). `audit_leaf` is the
+    leaf hash of the audit entry that made it, in base64; what an older release has revoked has none.
     """
 
     serial: int
@@ -52,12 +55,16 @@ class RevokedKey(msgspec.Struct, frozen=True):
     revoked_at: str
     compromised_at: str | None
     key_reference: str
+    audit_leaf: str | None = None
 
 
 class _Signed(msgspec.Struct, frozen=True):
+    """`no_longer_in_force` are all other entries: holds that ended, and those that lifted them."""
+
     issued_at: str
     next_update: str
     revoked_keys: list[RevokedKey]
+    no_longer_in_force: list[RevokedKey]
 
 
 class RevocationList(_Signed, frozen=True):
@@ -78,12 +85,12 @@ class PublishedList:
 class Publisher:
     """Makes the signed list, once for each new entry or hour."""
 
-    def __init__(self, vault: Vault, memory: Memory, revocations: RevocationsInForce) -> None:
+    def __init__(self, vault: Vault, memory: Memory, revocations: RevocationsInForce, leaves: KnownLeaves) -> None:
         self._memory = memory
         self._revocations = revocations
         with vault.read() as snapshot:
             self._key = signing_key(snapshot)
-        self._shown = lru_cache(_ENTRIES_REMEMBERED)(partial(_shown, KeyReferences(self._key)))
+        self._shown = lru_cache(_ENTRIES_REMEMBERED)(partial(_shown, KeyReferences(self._key), leaves))
         self._making = threading.Lock()
         self._made: PublishedList | None = None
 
@@ -104,11 +111,14 @@ class Publisher:
         return jwks_of(self._key)
 
     def _sign(self, hour: datetime, entries: list[Revocation]) -> PublishedList:
+        shown = in_force(entries)
+        serials = {each.serial for each in shown}
         issued_at = max([hour, *(entry.revoked_at for entry in entries[-1:])])
         signed = _Signed(
             issued_at=rfc3339(issued_at),
             next_update=rfc3339(hour + 2 * _PERIOD),
-            revoked_keys=[self._shown(entry) for entry in in_force(entries)],
+            revoked_keys=[self._shown(entry) for entry in shown],
+            no_longer_in_force=[self._shown(entry) for entry in entries if entry.serial not in serials],
         )
         header = {"alg": _ALGORITHM, "kid": self._key.thumbprint(), "typ": _MEDIA_TYPE}
         signature = jws.serialize_compact(header, msgspec.json.encode(signed), self._key, algorithms=[_ALGORITHM])
@@ -157,7 +167,8 @@ def jwks_of(key: OKPKey) -> dict[str, object]:
     return {"keys": [{**key.as_dict(private=False), "use": "sig", "alg": _ALGORITHM}]}
 
 
-def _shown(references: KeyReferences, entry: Revocation) -> RevokedKey:
+def _shown(references: KeyReferences, leaves: KnownLeaves, entry: Revocation) -> RevokedKey:
+    leaf = leaves.of(entry.serial)
     return RevokedKey(
         serial=entry.serial,
         key_id=entry.key_id,
@@ -166,4 +177,5 @@ def _shown(references: KeyReferences, entry: Revocation) -> RevokedKey:
         revoked_at=rfc3339(entry.revoked_at),
         compromised_at=rfc3339(entry.compromised_at) if entry.compromised_at else None,
         key_reference=references.of(entry.serial, entry.key_uid),
+        audit_leaf=b64encode(leaf).decode() if leaf is not None else None,
     )

@@ -9,6 +9,7 @@ from kms.errors import KeyStateConflict
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion, RevocationReason
 from kms.notices import events, outbox
+from kms.revocation.leaves import enter, enter_copy
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
 from kms.vault.change import Change, next_serial
@@ -40,7 +41,7 @@ def revoke(
         revoked_at=now,
         compromised_at=compromised_at,
     )
-    change.insert(made)
+    enter(change, made)
     outbox.emit(change, events.key_revoked(key, made))
     if reason.leads_to in {KeyState.COMPROMISED, KeyState.DEACTIVATED} and key.next_rotation_at is not None:
         key = change.replace(key, replace(key, next_rotation_at=None))
@@ -71,7 +72,7 @@ def publish_under_its_id(change: Change, key: Key) -> None:
         if _without_id(entry) not in listed:
             listed.add(_without_id(entry))
             serial = next_serial(change, revocations.c.serial)
-            change.insert(replace(entry, serial=serial, key_id=key.key_id))
+            enter_copy(change, replace(entry, serial=serial, key_id=key.key_id), of=entry)
 
 
 def _without_id(entry: Revocation) -> tuple[int, RevocationReason, datetime]:

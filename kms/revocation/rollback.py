@@ -54,9 +54,9 @@ class Judge:
         found = _found(loaded, newest, evidence, [entry for entry, _ in lacking])
         if self.is_rollback and not self.accepts_rollback:
             raise RollbackRefused("\n".join([*found, _ADVICE]))
-        self.applied = apply_again(change, lacking, self.now)
+        record = self._recorder(change, loaded)
+        self.applied = apply_again(change, lacking, self.now, record)
         due = make_counted_due(change, self.now) if self.is_rollback else 0
-        self._record(change, loaded)
         self.report += [*found, *_limits(loaded, evidence, is_rollback=self.is_rollback)]
         if due:
             self.report.append(
@@ -69,7 +69,8 @@ class Judge:
         """A line about each revocation that was put in force again."""
         return [_shown(each.entry) + ("" if each.is_key_here else _lost(each.entry)) for each in self.applied]
 
-    def _record(self, change: Change, loaded: Loaded) -> None:
+    def _recorder(self, change: Change, loaded: Loaded) -> Callable[[Revocation], None]:
+        """Write the audit entry of the restore; returns what writes one for a revocation that is in force again."""
         request_id = secrets.token_hex(8)
 
         def entry(operation: str, target: str, key_id: str | None = None, version: int | None = None) -> None:
@@ -80,9 +81,7 @@ class Judge:
 
         kind = "rollback to the backup" if self.is_rollback else "backup"
         entry("restore_vault", f"{kind} of {loaded.header.made_at} at change {loaded.header.counter}")
-        for each in self.applied:
-            stored = each.entry
-            entry("revoke_key", f"again, {stored.reason}", stored.key_id, stored.up_to_version)
+        return lambda stored: entry("revoke_key", f"again, {stored.reason}", stored.key_id, stored.up_to_version)
 
 
 _ADVICE = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import groupby
 from typing import Any, TypeVar
@@ -43,6 +43,7 @@ class Change(Snapshot):
         self.outdated: set[str] = set()
         self.outdated_before: frozenset[str] = frozenset()
         self.entries: list[str] = []
+        self._at_next_entry: list[Callable[[str], None]] = []
         self.terms: dict[str, tuple[int, int]] = {}
         self.oldest_root_key = 0
         self.memo: dict[object, Any] = {}
@@ -50,13 +51,14 @@ class Change(Snapshot):
     @contextmanager
     def part(self) -> Iterator[None]:
         """A part of this change, as a context manager: if its block raises, the part is undone and the rest stays."""
-        entries, terms = len(self.entries), dict(self.terms)
+        entries, terms, waiting = len(self.entries), dict(self.terms), list(self._at_next_entry)
         self._cursor.execute("SAVEPOINT part_begins")
         try:
             yield
         except BaseException:
             self._cursor.execute("ROLLBACK TO SAVEPOINT part_begins")
             del self.entries[entries:]
+            self._at_next_entry = waiting
             self.terms = terms  # names that were outdated for nothing do no harm
             raise
         finally:
@@ -128,6 +130,13 @@ class Change(Snapshot):
     def record(self, entry: str) -> None:
         """Put an audit entry into the outbox; it is committed together with the change."""
         self.entries.append(entry)
+        waiting, self._at_next_entry = self._at_next_entry, []
+        for act in waiting:
+            act(entry)
+
+    def at_next_entry(self, act: Callable[[str], None]) -> None:
+        """Have `act` called with the next audit entry of this change, as a part of the change."""
+        self._at_next_entry.append(act)
 
     def write_entries(self, entries: Sequence[str], last_entry: int) -> None:
         """Write audit entries whose numbers go on from `last_entry`."""

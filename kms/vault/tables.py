@@ -206,6 +206,14 @@ revocations = Table(
     mac(),
 )
 
+revocation_leaves = Table(
+    "revocation_leaves",
+    metadata,
+    Column("serial", Integer, primary_key=True, autoincrement=False),
+    Column("leaf", LargeBinary(32), nullable=False),
+    mac(),
+)
+
 service_keys = Table(
     "service_keys",
     metadata,

@@ -18,6 +18,7 @@ from kms.approvals.model import Approval, ApprovalRule, ApprovalState
 from kms.crypto.registry import key_type
 from kms.keys.model import Alias, RevocationReason
 from kms.notices.model import Channel, Delivery, DeliveryState, Event, ExpiryMark, Notice, NoticeStatus
+from kms.revocation.leaves import RevocationLeaf
 from kms.revocation.published import ensure_signing_key
 from kms.revocation.revoke import revoke
 from kms.vault.rows import AuditLog, FoldedSpool, LastUse, MessageCount, Mount, NewRootKey, WrappingKey
@@ -85,6 +86,7 @@ def fill(opened: Vault) -> None:
             ExpiryMark(30, NOW, b"u" * 16),
             NewRootKey(2, b"sealed", NOW),
             FoldedSpool("4" * 32, "spool-1", 4096),
+            RevocationLeaf(1, b"l" * 32),
             AuditLog(1, "kms.example.com/audit", 7, b"r" * 32, "", 0, 0, NOW),
             ApprovalRule(
                 "two",

@@ -25,9 +25,8 @@ def test_the_list_can_be_checked_offline(world: World, clock: SteeredClock) -> N
     answer = user.get("/revocation_list").json
     keys = KeySet.import_key_set(world.http.get("/.well-known/jwks.json").json)
     verified = jws.deserialize_compact(answer["jws"], keys, algorithms=["Ed25519"])
-    assert json.loads(verified.payload) == {
-        name: answer[name] for name in ("issued_at", "next_update", "revoked_keys")
-    }
+    signed = ("issued_at", "next_update", "revoked_keys", "no_longer_in_force")
+    assert json.loads(verified.payload) == {name: answer[name] for name in signed}
     assert verified.headers()["typ"] == "kms-revocation-list+jws"
     assert datetime.fromisoformat(answer["issued_at"]) <= clock() < datetime.fromisoformat(answer["next_update"])
     assert "d" not in world.http.get("/.well-known/jwks.json").json["keys"][0]
@@ -46,7 +45,7 @@ def test_the_entity_tag(world: World, clock: SteeredClock) -> None:
 
 
 def test_every_worker_gives_the_same_bytes(service: Service, clock: SteeredClock) -> None:
-    other = Publisher(service.vault, service.memory, service.revocations)
+    other = Publisher(service.vault, service.memory, service.revocations, service.revocation_leaves)
     assert other.current(clock()) == service.publisher.current(clock())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from base64 import b64decode
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from sqlalchemy import select
 
 from helpers.backups import another_host, backup_of, begin_another_root_key, carry_it_through, restored
 from helpers.support import Api, SteeredClock, Template, World, kind_of, make_version, new_database, settings_for
+from kms.audit.tree import leaf_hash
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import StartError
@@ -28,6 +30,7 @@ from kms.vault.checking import wrong_tables
 from kms.vault.head import ACCEPTED_BEYOND
 from kms.vault.host import newest_seen
 from kms.vault.opening import open_vault
+from kms.vault.rows import OutboxEntry
 
 
 @dataclass
@@ -167,14 +170,19 @@ def test_what_can_be_proven_is_revoked_again(
         }
         for key_id, problem in {"replaced": "key-state", "held": "key-state", "later": "not-found"}.items():
             assert kind_of(alice.post(f"/api/v1/keys/{key_id}/encrypt", {"plaintext": "AAAA"})) == problem
-        listed = {
-            (entry["key_id"], entry["up_to_version"], entry["reason"])
-            for entry in world.http.get("/revocation_list", headers=alice.headers).json["revoked_keys"]
-        }
+        published = world.http.get("/revocation_list", headers=alice.headers).json["revoked_keys"]
+        listed = {(entry["key_id"], entry["up_to_version"], entry["reason"]) for entry in published}
         assert listed == {
             ("compromised", 1, "keyCompromise"), ("replaced", 3, "superseded"), ("held", 1, "certificateHold"),
             ("later", 1, "keyCompromise"),
         }  # fmt: skip
+        with service.vault.read() as snapshot:
+            written = {leaf_hash(each.entry.encode()): each.entry for each in snapshot.select(OutboxEntry)}
+        for entry in published:  # each names the entry of the restore about it
+            made = json.loads(written[b64decode(entry["audit_leaf"])])
+            assert (made["operation"], made["key_id"], made["target"]) == (
+                "revoke_key", entry["key_id"], f"again, {entry['reason']}",
+            )  # fmt: skip
         assert wrong_tables(service.vault) == []
         kind = key_type("xaes-256-gcm")
         with service.vault.change() as writing:

@@ -26,6 +26,7 @@ from kms.config import Settings
 from kms.errors import IntegrityFailure
 from kms.keys.model import Alias, Key, KeyVersion, RevocationReason
 from kms.notices.model import Delivery, ExpiryMark, Notice
+from kms.revocation.leaves import RevocationLeaf
 from kms.revocation.model import Revocation
 from kms.revocation.revoke import revoke
 from kms.vault import tables
@@ -49,7 +50,17 @@ from kms.vault.store import Vault
 PROTECTED = [Key, KeyVersion, Client, Grant, Revocation, RecoveryCode, Token, ServiceKey]
 PROTECTED += [LoginFailures, OutboxEntry, Alias, MessageCount, WrappingKey, AccessKey, LastUse, Mount]
 PROTECTED += [Notice, Delivery, ExpiryMark, Keyslot, NewRootKey, AuditLog, FoldedSpool, ApprovalRule, Approval]
-PROTECTED += [Passkey, PublicKey, EndedCertificate, Issuer, IssuerRole, UsedAssertion, Group, GroupMember]
+PROTECTED += [
+    RevocationLeaf,
+    Passkey,
+    PublicKey,
+    EndedCertificate,
+    Issuer,
+    IssuerRole,
+    UsedAssertion,
+    Group,
+    GroupMember,
+]
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ TABLES += [
     "notice_marks",
     "audit_log",
     "audit_spools",
+    "revocation_leaves",
 ]
 
 

@@ -49,6 +49,7 @@ from kms.operations.core.bootstrap import enrol_first_admin
 from kms.operations.core.key_pool import KeyPool
 from kms.operations.core.new_seal import settle_seal
 from kms.revocation.in_force import RevocationsInForce
+from kms.revocation.leaves import KnownLeaves
 from kms.revocation.published import Publisher
 from kms.vault.change import Change
 from kms.vault.memory import Memory
@@ -131,6 +132,7 @@ class Service:
             settings.cryptoperiod, settings.cryptoperiods, settings.process_period, settings.rotation_period
         )
         self.memory = Memory(vault)
+        self.revocation_leaves = KnownLeaves(self.memory)  # before the revocations, so that it is never behind them
         self.revocations = RevocationsInForce(self.memory)
         self.key_cache = KeyCache(vault, self.memory, self.revocations, settings.aws_account_id)
         self.approval_rules = RulesInForce(vault, self.memory, asking)
@@ -154,7 +156,7 @@ class Service:
         self.message_quota = MessageQuota(vault, clock)
         self.last_uses = LastUses(vault, clock)
         self.key_pool = KeyPool()
-        self.publisher = Publisher(vault, self.memory, self.revocations)
+        self.publisher = Publisher(vault, self.memory, self.revocations, self.revocation_leaves)
         self.rate_limits = RateLimits(settings)
         vault.observe = self.metrics.observe_database
         with vault.read() as snapshot:

@@ -1,4 +1,4 @@
-"""How far the entries of the audit log were folded into its tree."""
+"""How far the entries of the audit log were folded into its tree, and which of them made each revocation."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,5 +27,11 @@ def upgrade() -> None:
         sa.Column("node_id", sa.String(32), primary_key=True),
         sa.Column("spool", sa.String(64), primary_key=True),
         sa.Column("folded", sa.BigInteger, nullable=False),
+        sa.Column("mac", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "revocation_leaves",
+        sa.Column("serial", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("leaf", sa.LargeBinary(32), nullable=False),
         sa.Column("mac", sa.LargeBinary, nullable=False),
     )
