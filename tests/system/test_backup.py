@@ -116,7 +116,7 @@ def fails(service: Running, script: str) -> str:
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_the_drill(start: Start, kind: str, request: pytest.FixtureRequest) -> None:
     back_up, fetch = blocks(PAGE, "Make a backup")
-    (drill,) = blocks(PAGE, "The drill")
+    drill = blocks(PAGE, "The drill")[0]
     lose, accept = blocks(PAGE, "After a loss")
     (move,) = blocks(PAGE, "Move to PostgreSQL, or back")
     postgres = request.getfixturevalue("postgres")
