@@ -144,13 +144,16 @@ def _read_only_sessions(bench: Bench, witness: Witness) -> Callable[[], None]:
     return lambda: set_to("off")
 
 
-def _taken(bench: Bench, harm: Callable[[Witness, Path], None], *, is_running: bool) -> Outcome:
+def _taken(
+    bench: Bench, harm: Callable[[Witness, Path], None], *, is_running: bool, is_destroyed: bool = False
+) -> Outcome:
     """A harm that stays. `harm` gets an old copy of the file, from before a revocation.
 
     Afterwards the service is started on what is there: what it acknowledged since the harm must be there, or it
-    refuses; and what was revoked stays revoked.
+    refuses; and what was revoked stays revoked. Where the file itself `is_destroyed`, what was acknowledged into it
+    before that was noticed is gone as with a disk that dies; then the service must refuse.
     """
-    total = Outcome()
+    total, gone = Outcome(), 0
     for number in range(bench.rounds):
         with _witnessed(bench, number) as witness:
             old = witness.site.folder / "old.db"
@@ -168,12 +171,18 @@ def _taken(bench: Bench, harm: Callable[[Witness, Path], None], *, is_running: b
             witness.site.kill() if is_running else None
             del witness.made[:before]  # the harm took these, and not the service
             witness.site.start(wait=False)
-            _look_after(witness)
+            made = len(witness.made)
+            _look_after(witness, is_destroyed=is_destroyed)
+            gone += made - len(witness.made)
             _add(total, witness)
+    if is_destroyed:
+        total.remarks.append(
+            f"{gone} changes were acknowledged into the file before it was noticed, and went with it"
+        )
     return total
 
 
-def _look_after(witness: Witness) -> None:
+def _look_after(witness: Witness, *, is_destroyed: bool) -> None:
     """Whatever came up, or refused to, does not say anything that is not true."""
     until = time.monotonic() + _START_SECONDS
     site = witness.site
@@ -187,6 +196,8 @@ def _look_after(witness: Witness) -> None:
         witness.outcome.refused += 1
         if "The service does not start." not in text:
             witness.outcome.find("wrong", f"it does not start, and does not say why: {text[-500:]}")
+        if is_destroyed:
+            witness.made.clear()
         if witness.made:
             witness.outcome.find("lost", f"{len(witness.made)} changes were acknowledged after the harm")
         return
@@ -230,9 +241,11 @@ def _other_wal(witness: Witness, old: Path) -> None:
     shutil.copyfile(old, _file(witness))
 
 
-def _fault(name: str, title: str, harm: Callable[[Witness, Path], None], *, is_running: bool) -> Fault:
+def _fault(
+    name: str, title: str, harm: Callable[[Witness, Path], None], *, is_running: bool, is_destroyed: bool = False
+) -> Fault:
     def make(bench: Bench) -> Outcome:
-        return _taken(bench, harm, is_running=is_running)
+        return _taken(bench, harm, is_running=is_running, is_destroyed=is_destroyed)
 
     return Fault(f"file-{name}", title, make, full=2, databases=("sqlite",))
 
@@ -242,7 +255,13 @@ FAULTS = [
     Fault("file-read-only", "database read-only for 3 s", read_only, full=2),
     _fault("replaced", "database file replaced by an older copy while running", _replace, is_running=True),
     _fault("replaced-alone", "the same, its -wal removed", _replace_alone, is_running=True),
-    _fault("overwritten", "database file overwritten with an older copy while running", _overwrite, is_running=True),
+    _fault(
+        "overwritten",
+        "database file overwritten with an older copy while running",
+        _overwrite,
+        is_running=True,
+        is_destroyed=True,
+    ),
     _fault("deleted", "database file and -wal deleted while running", _delete, is_running=True),
     _fault("deleted-alone", "database file deleted while running", _delete_alone, is_running=True),
     _fault("wal-removed-live", "-wal removed while running", _remove_wal, is_running=True),

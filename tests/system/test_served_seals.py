@@ -99,10 +99,9 @@ def test_a_token(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", BY_ANOTHER, ids=["aws", "vault"])
 def test_another_installation(start: Start, other: Running, tmp_path: Path, script: str) -> None:
-    for name in ("seal-id", "seal-secret", "server.crt"):
-        (tmp_path / f"other-{name}").write_bytes((other.folder / name).read_bytes())
-    script = script.replace("=seal-id", "=other-seal-id").replace("=seal-secret", "=other-seal-secret")
-    script = script.replace("=server.crt", "=other-server.crt").replace("localhost:8443", f"localhost:{other.port}")
+    for name, there in {"seal-id": "seal-id", "seal-secret": "seal-secret", "server.crt": "other.crt"}.items():
+        (tmp_path / there).write_bytes((other.folder / name).read_bytes())
+    script = script.replace("localhost:8443", f"localhost:{other.port}")
     environ = variables_of(script, tmp_path)
     log = starts_twice(start, tmp_path, **environ)
     assert (other.folder / "seal-secret").read_text().strip() not in log
@@ -110,7 +109,8 @@ def test_another_installation(start: Start, other: Running, tmp_path: Path, scri
 
 def test_an_installation_that_is_away_is_waited_for(start: Start, other: Running, tmp_path: Path) -> None:
     """Both come back after a power cut, in whatever order."""
-    ids = {name: str(other.folder / name) for name in ("seal-id", "seal-secret", "server.crt")}
+    ids = {"seal-id": "seal-id", "seal-secret": "seal-secret", "other.crt": "server.crt"}
+    ids = {name: str(other.folder / there) for name, there in ids.items()}
     script = BY_ANOTHER[0].replace("localhost:8443", f"localhost:{other.port}")
     for name, path in ids.items():
         script = script.replace(f"={name}", f"={path}")
