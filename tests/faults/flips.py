@@ -41,6 +41,9 @@ def in_rows(bench: Bench) -> Outcome:
             if not _is_noticed(folder, url, made, outcome, f"{table.name}.{column}: {flip}"):
                 unnoticed.append(f"{table.name}.{column}")
         remove_copy(folder, url)
+    hidden = sorted({each.partition(":")[0] for each in outcome.hidden})
+    if hidden:
+        outcome.remarks.append(f"hidden from a list until the check of the whole found it: {', '.join(hidden)}")
     outcome.remarks.append(
         f"{outcome.tries} columns; without effect on any answer and not found either: "
         f"{', '.join(sorted(unnoticed)) or 'none'}"
@@ -97,6 +100,8 @@ def _is_noticed(folder: Path, url: str | None, made: Original, outcome: Outcome,
         with service_on(folder, url) as (world, logged):
             is_refused = ask(world, made, outcome, what)
             is_found = _is_found(world.service.vault, outcome, what)
+            if outcome.hidden.count(what) and not is_found:
+                outcome.find("wrong", f"{what}: something is hidden, and the check of the whole does not find it")
         judge_logged(logged, outcome, what)
     except (StartError, Refusal):
         outcome.refused += 1

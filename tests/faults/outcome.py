@@ -27,6 +27,7 @@ class Outcome:
     recovery: list[float] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:

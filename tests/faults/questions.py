@@ -129,15 +129,30 @@ def _steady(body: Any) -> Any:
     return [_steady(each) for each in body] if isinstance(body, list) else body
 
 
+def _is_part(said: Any, whole: Any) -> bool:
+    """Whether `said` is `whole`, or that without some items of its lists."""
+    if isinstance(said, dict) and isinstance(whole, dict):
+        return said.keys() == whole.keys() and all(_is_part(said[name], whole[name]) for name in said)
+    if isinstance(said, list) and isinstance(whole, list):
+        rest = iter(whole)
+        return all(any(_is_part(each, other) for other in rest) for each in said)
+    return bool(said == whole)
+
+
 def ask(world: World, made: Original, outcome: Outcome, what: str) -> bool:
     """Ask everything and compare; whether anything was refused that is answered otherwise.
 
-    An answer where there was a refusal, another answer, and a fault of the service are wrong.
+    An answer where there was a refusal, another answer, and a fault of the service are wrong. An answer in which
+    something is missing is `outcome.hidden`: who removes a row, or alters what it is looked up by, hides it until the
+    check of the whole finds that.
     """
     is_refused = False
     for question, (status, body) in zip(made.questions, made.answers, strict=True):
         now, said = answer_of(world, made, question)
-        if now == 500 or (now == 200 and (now, said) != (status, body)):
+        may_hide = question[2] != "/revocation_list"  # which is compared with the head whenever it is read
+        if may_hide and now == status == 200 and said != body and _is_part(said, body):
+            outcome.hidden.append(what)
+        elif now == 500 or (now == 200 and (now, said) != (status, body)):
             asked = " ".join(question[:3])
             outcome.find("wrong", f"{what}: {asked} answers {now} {str(said)[:300]}, and before {status}")
         elif now == 200:
