@@ -30,6 +30,8 @@ _JWK = {
 """A public key whose private half nobody has."""
 
 _REQUESTS: dict[str, Mapping[str, Any]] = {
+    "get_users_of_key": {"key_id": "orders"},
+    "get_novelties": {"client_id": "admin"},
     "create_client": {"client_id": "user1"},
     "create_grant": {"subject": "client:user1", "permission": "keys:encrypt", "key_pattern": "orders"},
     "create_mount": {"mount": "team1"},

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,11 +57,11 @@ def _write_lock(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _stopped(url: str) -> Iterator[None]:
     with psycopg.connect(url, autocommit=True) as connection:
-        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        pids = [pid for (pid,) in connection.execute(query)]
         server = int(Path(f"/proc/{connection.info.backend_pid}/stat").read_text().rpartition(")")[2].split()[1])
-    stopped = []
-    for pid in [server, *pids]:
+    os.kill(server, signal.SIGSTOP)  # first, so that no connection is made that is not stopped
+    children = subprocess.run(["pgrep", "-P", str(server)], capture_output=True, text=True, check=False)
+    stopped = [server]
+    for pid in map(int, children.stdout.split()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
             stopped.append(pid)

@@ -160,10 +160,9 @@ def test_lists_are_tables_on_a_terminal_and_json_for_programs(service: Running) 
     as_json = [json.loads(line) for line in on_a_terminal(service, "key", "list", "--json")]
     assert as_json == objects(run(service, "python -m kms key list"))
     assert long in {key["key_id"] for key in as_json}
-    note, heading, *rows = on_a_terminal(service, "audit", "tail", "-n", "3")
-    assert note == f"All changes, and the uses of keys on the node behind {service.url} only."
+    heading, *rows = on_a_terminal(service, "audit", "tail", "-n", "3")
     assert heading.split()[0] == "time"
-    _, *lines = on_a_terminal(service, "audit", "tail", "-n", "3", "--json")
+    lines = on_a_terminal(service, "audit", "tail", "-n", "3", "--json")
     assert [set(json.loads(line)) >= {"time", "operation"} for line in lines] == [True] * 3
     assert len(objects(run(service, "python -m kms audit tail -n 2"))) == 2
 
