@@ -13,7 +13,7 @@ import resource
 from collections.abc import MutableMapping
 from typing import Any
 
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
+_PR_SET_DUMPABLE, _PR_SET_NAME = 4, 15  # linux/prctl.h
 _ONLY_THIS_USER = 0o077
 # A URL may have a password in it.
 _SECRET = re.compile(r"KMS_\w+_(PASSPHRASE|PASSWORD|PIN|TOKEN|SECRET|SECRET_ID|KEY|KEY_ID|URL)")
@@ -33,6 +33,13 @@ def protect_process(environ: MutableMapping[str, str] = os.environ) -> list[str]
     """
     os.umask(_ONLY_THIS_USER)
     return [sentence for sentence in (_forbid_core_files(), _forbid_tracing(), _withhold(environ)) if sentence]
+
+
+def name_process(name: str) -> None:
+    """Let `ps` and `top` show this name, of at most 15 bytes. Once a process is protected only it can do that."""
+    prctl = _of_libc("prctl")
+    if prctl is not None:
+        prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()), *map(ctypes.c_ulong, (0, 0, 0)))
 
 
 def log_unprotected(sentences: list[str]) -> None:

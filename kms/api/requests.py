@@ -27,6 +27,7 @@ from kms.errors import (
 from kms.operations.core.declare import MOST_ITEMS, BatchItems, Operation, Request
 
 _AT = re.compile(r" - at `\$\.?(?P<where>.*)`$")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _STEP = re.compile(r"(\w+)|\[[^\]]*\]")
 _FORM = "application/x-www-form-urlencoded"
@@ -255,10 +256,27 @@ def _form(body: bytes) -> dict[str, str]:
 
 def converted(values: Mapping[str, Any], kind: type[Request]) -> Request:
     """The typed request with these members, numbers and periods given as text. Raises ValidationFailed."""
+    for name in _times_in(kind):
+        if isinstance(given := values.get(name), str) and _NUMBER.fullmatch(given):
+            # It would be taken for seconds; in JSON these are texts of ISO 8601, and nothing else.
+            raise ValidationFailed(f"{name}: a time such as 2030-01-31T09:00:00Z, or a period such as P30D.")
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(error, kind) from None
+
+
+@cache
+def _times_in(kind: type[Request]) -> tuple[str, ...]:
+    """The members that are times or periods."""
+    found = []
+    described = msgspec.inspect.type_info(kind)
+    assert isinstance(described, msgspec.inspect.StructType)
+    for field in described.fields:
+        of_field = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+        if any(isinstance(each, (msgspec.inspect.DateTimeType, msgspec.inspect.TimeDeltaType)) for each in of_field):
+            found.append(field.encode_name)
+    return tuple(found)
 
 
 def _invalid(error: msgspec.ValidationError, kind: type[Request]) -> ValidationFailed:

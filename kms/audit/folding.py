@@ -27,6 +27,7 @@ from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.errors import Refusal, StartError
 from kms.files import fault_of, private_directory, write_private
+from kms.process_protection import name_process
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
 from kms.vault.unsealed import Unsealed
@@ -159,8 +160,7 @@ class FoldingProcess:
 def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: int) -> None:
     with suppress(OSError):  # where the unit that started the service allows no such call
         os.nice(_LEAVES_TIME_TO_OTHERS)
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text(PROCESS_NAME)
+    name_process(PROCESS_NAME)
     try:
         vault = open_vault(settings, unsealed)
     except StartError as error:

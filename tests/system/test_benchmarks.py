@@ -34,7 +34,7 @@ def test_a_short_run(tmp_path: Path) -> None:
 def test_a_short_run_of_what_folding_costs() -> None:
     if shutil.which("wrk") is None:
         pytest.skip("wrk is not installed; .ci/install-services installs it")
-    command = [sys.executable, "-m", "benchmarks.audit", "--rounds", "1", "--seconds", "1"]
+    command = [sys.executable, "-m", "benchmarks.audit", "--rounds", "1", "--seconds", "4"]
     done = subprocess.run(
         [*command, "--entries", "2000", "--rate", "2000"], cwd=ROOT, capture_output=True, text=True, check=False
     )

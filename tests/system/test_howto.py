@@ -111,6 +111,6 @@ def test_the_page_of_key_types_is_what_the_registry_says() -> None:
 def test_a_program_that_logs_in_twice_waits_for_its_next_code(start: Start) -> None:
     service = start(login=False)
     login = "python -m kms login --credentials admin.json --url $KMS_URL 2>&1\n"
-    printed = run(service, login * 2)
-    assert printed.count("Logged in") == 2
+    printed = run(service, login * 3)  # of three in a row one waits, however slow the machine is
+    assert printed.count("Logged in") == 3
     assert "the next one is there in" in printed
