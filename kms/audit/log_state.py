@@ -61,8 +61,8 @@ def log_state(vault: Vault, spools: Path) -> LogState:
         log = audit_log(snapshot)
         changes = snapshot.connection.execute(select(func.count()).select_from(tables.audit_outbox)).scalar_one()
         first = snapshot.select(OutboxEntry, order_by=tables.audit_outbox.c.sequence, limit=1)
-        mine = snapshot.matching(FoldedSpool, node_id=vault.host.node_id)
-    uses = spool_reading.unchecked(spools, {each.spool: each.folded for each in mine}, _MOST_COUNTED_BYTES)
+        positions = snapshot.matching(FoldedSpool)
+    uses = spool_reading.unchecked(spools, {each.spool: each.folded for each in positions}, _MOST_COUNTED_BYTES)
     times = [_time_of(line) for line in (*(row.entry.encode() for row in first), *uses)]
     return LogState(log.size, log.folded_at, changes + len(uses), min(filter(None, times), default=""))
 

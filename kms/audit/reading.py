@@ -43,9 +43,9 @@ def read(vault: Vault, directory: Path, spools: Path) -> LogRead:
     with vault.read() as snapshot:
         column = tables.audit_outbox.c.sequence
         rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING)[::-1]
-        mine = snapshot.matching(FoldedSpool, node_id=vault.host.node_id)
+        positions = snapshot.matching(FoldedSpool)
     waiting = [row.entry.encode() for row in rows]
-    waiting += spool_reading.unchecked(spools, {each.spool: each.folded for each in mine})
+    waiting += spool_reading.unchecked(spools, {each.spool: each.folded for each in positions})
     after = settled(vault, directory)
     if after.size != before.size:
         tiles = Tiles.in_directory(directory)

@@ -16,7 +16,7 @@ from kms.audit.index import Index
 from kms.audit.looking_up import number_of
 from kms.audit.note import Note
 from kms.audit.proof import TlogProof, proof_of
-from kms.audit.spool import ALLOCATED_AT_ONCE, sizes
+from kms.audit.spool import ALLOCATED_AT_ONCE, PATTERN, sizes
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified, leaf_hash
 from kms.audit.witnesses import CHECKPOINT, COSIGNED
@@ -89,9 +89,10 @@ class Receipts:
             log = audit_log(snapshot)
             column = tables.audit_outbox.c.sequence
             rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING_ROWS)
-            mine = snapshot.matching(FoldedSpool, node_id=self.vault.host.node_id)
+            positions = snapshot.matching(FoldedSpool)
             nodes = len(self.vault.nodes.all(snapshot))
-        folded = {each.spool: each.folded for each in mine}
+        here = {path.stem for path in self.spools.glob(PATTERN)}
+        folded = {each.spool: each.folded for each in positions if each.spool in here}
         written = sum(max(0, size - ALLOCATED_AT_ONCE) for size in sizes(self.spools))
         behind = written - sum(folded.values())
         if log.size > size or len(rows) == _MOST_WAITING_ROWS or behind > _MOST_WAITING_BYTES:

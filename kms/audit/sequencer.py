@@ -38,7 +38,6 @@ from kms.vault.change import Change
 from kms.vault.folded import audit_log
 from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
 from kms.vault.store import Vault
-from kms.vault.transaction import Snapshot
 
 FIRST_REVISION = "0013"  # nodes of older releases take a shorter outbox for one that was altered
 MOST_AT_ONCE = 20_000
@@ -99,14 +98,17 @@ class Sequencer:
                 return 0
             before = audit_log(snapshot)
             entries = snapshot.select(OutboxEntry, order_by=tables.audit_outbox.c.sequence, limit=MOST_AT_ONCE)
-            folded = {each.spool: each.folded for each in self._own_rows(snapshot)}
+            rows = snapshot.matching(FoldedSpool)
             key, signer = (
                 keys.spool_key(snapshot),
                 Ed25519Signer(before.origin or self.origin, keys.log_key(snapshot)),
             )
         self._apply(before, signer)
         log, known = self._continued(before, published, signer)
-        spools = spool_reading.read(self.spools, folded, key, _MOST_SPOOL_BYTES)
+        # Of every node: the host has another id since it was restarted, and its spools are those of before.
+        folded = {each.spool: each.folded for each in rows}
+        mine = [each.spool for each in rows if each.node_id == self.vault.host.node_id]
+        spools = spool_reading.read(self.spools, folded, key, _MOST_SPOOL_BYTES, takes_older=not mine)
         lines = [entry.entry.encode() for entry in entries]
         for each in spools:
             lines += each.entries
@@ -121,7 +123,7 @@ class Sequencer:
         if dropping:
             lines.append(self._about_itself(DROPPED, target_of(dropping)))
         if not lines:
-            self._forget_spools(spools, folded)
+            self._forget_spools(spools, mine)
             return 0
         after = self._staged(log, entries, lines)
         try:
@@ -133,7 +135,7 @@ class Sequencer:
         if dropping:
             _LOG.info("old entries of the audit log are dropped", entries=target_of(dropping))
             self._retention.drop(dropping)
-        self._forget_spools(spools, {})
+        self._forget_spools(spools, ())
         return len(lines)
 
     def _content(self, name: str) -> bytes | None:
@@ -159,9 +161,6 @@ class Sequencer:
         _LOG.critical("THE DATABASE IS OLDER THAN ITS AUDIT LOG", database=log.size, log=there.size)
         known = frozenset(map(leaf_hash, self._tiles.entries(log.size, there.size, there.size)))
         return replace(log, origin=there.origin, size=there.size, root=there.root), known
-
-    def _own_rows(self, snapshot: Snapshot) -> list[FoldedSpool]:
-        return snapshot.matching(FoldedSpool, node_id=self.vault.host.node_id)
 
     def _report(self, operation: str, target: str) -> bytes:
         """An entry of the log about what was done to it."""
@@ -195,7 +194,7 @@ class Sequencer:
         with self.vault.change() as change:
             if audit_log(change) != before:
                 raise Conflict("Another process has folded meanwhile.")
-            rows = {each.spool: each for each in self._own_rows(change)}
+            rows = {each.spool: each for each in change.matching(FoldedSpool)}
             for each in spools:
                 row = FoldedSpool(node_id, each.name, each.end)
                 known = rows.get(each.name)
@@ -277,11 +276,12 @@ class Sequencer:
         with appearing(self.directory / CHECKPOINT, replace=True) as file:
             file.write(bytes(note))
 
-    def _forget_spools(self, spools: Iterable[SpoolRead], folded: dict[str, int]) -> None:
-        """Remove the files of processes that have ended once they are folded, and the rows of files that are gone."""
+    def _forget_spools(self, spools: Iterable[SpoolRead], mine: Iterable[str]) -> None:
+        """Remove files of processes that have ended, once folded, and rows of this node whose file is gone."""
         for each in spools:
             each.remove_if_over()
-        gone = [name for name in folded if name not in {each.name for each in spools}]
+        gone = [name for name in mine if name not in {each.name for each in spools}]
         if gone:
             with self.vault.change() as change:
-                change.delete(*(row for row in self._own_rows(change) if row.spool in gone))
+                rows = change.matching(FoldedSpool, node_id=self.vault.host.node_id)
+                change.delete(*(row for row in rows if row.spool in gone))

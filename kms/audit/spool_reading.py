@@ -54,16 +54,18 @@ class SpoolRead:
             os.close(directory)
 
 
-def read(directory: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: int) -> list[SpoolRead]:
+def read(
+    directory: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: int, *, takes_older: bool
+) -> list[SpoolRead]:
     """Read every spool on from where it is `folded`, all together about `most_bytes`.
 
-    A spool without a name and codes, of a release from before, is taken only while nothing of this host was folded
-    yet; later it counts as damaged. Raises OSError.
+    A spool without a name and codes, of a release from before, counts as damaged unless it was begun already, or this
+    host `takes_older` ones, as it does while it has folded nothing yet. Raises OSError.
     """
     found: dict[str, SpoolRead] = {}
     for path in sorted(directory.glob(PATTERN)):
         try:
-            each = _read(path, folded, key, most_bytes)
+            each = _read(path, folded, key, most_bytes, takes_older=takes_older)
         except FileNotFoundError:
             continue
         known = found.get(each.name)
@@ -106,11 +108,13 @@ def _content(path: Path, folded: Mapping[str, int], most_bytes: int) -> tuple[st
     return name, begin, content[: content.rfind(b"\n") + 1]
 
 
-def _read(path: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: int) -> SpoolRead:
+def _read(
+    path: Path, folded: Mapping[str, int], key: bytes | None, most_bytes: int, *, takes_older: bool
+) -> SpoolRead:
     name, begin, content = _content(path, folded, most_bytes)
     read_ = SpoolRead(name or path.stem, path, begin + len(content))
     if name is None:
-        if folded and path.stem not in folded and content:
+        if not takes_older and path.stem not in folded and content:
             read_.damage = SpoolDamaged(path.stem, 0, "it has no codes, and this release writes them")
         else:
             read_.entries = content.split(b"\n")[:-1]

@@ -212,6 +212,23 @@ def test_a_spool_that_was_altered_is_named_and_kept(log: Log, how: str) -> None:
     assert path.with_name(f"damaged-{path.name}").exists()
 
 
+def test_a_host_that_was_restarted_folds_nothing_twice(log: Log) -> None:
+    spool = log.spool()
+    written = [log.use(spool), log.use(spool)]
+    log.sequencer.fold()
+    written.append(log.use(spool))
+    log.vault.host.node_id = "f" * 32  # as after each boot
+    log.sequencer.fold()
+    assert log.entries == written
+    spool.close()
+    for _ in range(3):
+        log.sequencer.fold()
+    assert log.entries == written
+    with log.vault.read() as snapshot:
+        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 0
+    assert wrong_tables(log.vault) == []
+
+
 def test_a_directory_of_another_log_is_refused(log: Log) -> None:
     log.change()
     log.sequencer.fold()
