@@ -73,7 +73,7 @@ def _one_time(bench: Bench, changers: Changers, disk: SmallDisk, server: Postgre
     changers.wait_for(bench.chance("disk", number).randrange(10, 60))
     disk.fill()
     outcome.tries += 1
-    _use_for(_FULL_SECONDS, changers)
+    use_for(_FULL_SECONDS, changers, "while the disk was full")
     emptied_at = time.monotonic()
     disk.empty()
     if server is not None and server.process.poll() is not None:
@@ -84,8 +84,8 @@ def _one_time(bench: Bench, changers: Changers, disk: SmallDisk, server: Postgre
     judge_answers(changers, changers.books[before:])
 
 
-def _use_for(seconds: float, changers: Changers) -> None:
-    """Ask for uses of a key: an answer, or a plain refusal."""
+def use_for(seconds: float, changers: Changers, meanwhile: str) -> None:
+    """Ask for uses of a key: an answer, or a plain refusal. `meanwhile` says in findings what was wrong then."""
     book = next(each for each in changers.books if each.now.state)
     owner = Connection(changers.site, changers.tokens[book.client])
     until = time.monotonic() + seconds
@@ -93,7 +93,7 @@ def _use_for(seconds: float, changers: Changers) -> None:
         try:
             reply = owner.ask("POST", f"/api/v1/keys/{book.key_id}/encrypt", {"plaintext": "AAAA"})
         except Unanswered:
-            changers.outcome.find("wrong", "a use of a key got no answer while the disk was full")
+            changers.outcome.find("wrong", f"a use of a key got no answer {meanwhile}")
             continue
         if reply.status not in {200, 403, 404, 409, 503}:
             changers.outcome.find("wrong", f"a use of a key was answered {reply.status} {reply.body}")

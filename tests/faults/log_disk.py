@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 
 from faults.changers import Changers
-from faults.connection import Connection, Unanswered
+from faults.disks import use_for
 from faults.judge import judge_answers, judge_log, judge_tree, judge_vault
 from faults.outcome import Outcome
 from faults.runner import Bench, Fault
 from faults.site import Site
 from faults.small_disk import SmallDisk, small_disk
-from kms.audit.sequencer import CHECKPOINT
+from kms.audit.log_files import CHECKPOINT
 
 _HARM_SECONDS = 4.0
 _FOLDED_SECONDS = 120
@@ -58,7 +58,8 @@ def _one_time(
     outcome.tries += 1
     size = _size(changers.site)
     try:
-        _use_for(_HARM_SECONDS, changers)
+        # It works, because entries do not need the log's own disk until they are folded.
+        use_for(_HARM_SECONDS, changers, "while nothing could be folded")
         stood_at = _size(changers.site)
     finally:
         end(disk)
@@ -67,24 +68,6 @@ def _one_time(
     outcome.recovery.append(_wait_for_more(changers.site, stood_at))
     changers.stop()
     judge_answers(changers, changers.books[before:])
-
-
-def _use_for(seconds: float, changers: Changers) -> None:
-    """Use a key: it works, because entries do not need the log's own disk until they are folded."""
-    book = next(each for each in changers.books if each.now.state)
-    owner = Connection(changers.site, changers.tokens[book.client])
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            reply = owner.ask("POST", f"/api/v1/keys/{book.key_id}/encrypt", {"plaintext": "AAAA"})
-        except Unanswered:
-            changers.outcome.find("wrong", "a use of a key got no answer while nothing could be folded")
-            continue
-        if reply.status not in {200, 403, 404, 409, 503}:
-            changers.outcome.find("wrong", f"a use of a key was answered {reply.status} {reply.body}")
-        changers.outcome.refused += reply.status == 503
-        time.sleep(0.02)
-    owner.close()
 
 
 def _size(site: Site) -> int:

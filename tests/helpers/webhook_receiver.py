@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 from typing import Any
 
 from standardwebhooks import Webhook
 
-from helpers.certificates import write_pair
+from helpers.https_server import https_server
 
 
 @dataclass(frozen=True)
@@ -87,33 +86,17 @@ class Receiver:
 @contextmanager
 def receiving(folder: Path) -> Iterator[Receiver]:
     """A receiver with a certificate of its own in `folder`, or the one that is there."""
-    if not (folder / "server.crt").exists():
-        write_pair(folder)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.crt", folder / "server.key")
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            self.send_response(made.taken(Received(self.path, headers, body)))
-            for name, value in {"Content-Length": "0", **made.headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
+    def answer(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        request.send_response(made.taken(Received(request.path, headers, body.decode())))
+        for name, value in {"Content-Length": "0", **made.headers}.items():
+            request.send_header(name, value)
+        request.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
-            """Say nothing of those who hung up."""
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        made = Receiver(server.server_port, folder / "server.crt")
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with https_server(folder, answer) as port:
+        made = Receiver(port, folder / "server.crt")
         try:
             yield made
         finally:
             made.released.set()
-            server.shutdown()

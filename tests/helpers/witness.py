@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from helpers.certificates import write_pair
+from helpers.https_server import https_server
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.cosignature import Cosigner
 from kms.audit.note import Ed25519Key
@@ -93,34 +92,19 @@ class TestWitness:
 def witnessing(folder: Path) -> Iterator[TestWitness]:
     """A witness with a certificate of its own in `folder`."""
     folder.mkdir(exist_ok=True)
-    write_pair(folder)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.crt", folder / "server.key")
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            reply = made.add_checkpoint(body) if self.path == "/w1/add-checkpoint" else Reply(404)
-            content = reply.body.encode()
-            self.send_response(reply.status)
-            self.send_header("Content-Type", reply.kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        reply = made.add_checkpoint(body) if request.path == "/w1/add-checkpoint" else Reply(404)
+        content = reply.body.encode()
+        request.send_response(reply.status)
+        request.send_header("Content-Type", reply.kind)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
-            """Say nothing of those who hung up."""
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        made = TestWitness(server.server_port, folder / "server.crt")
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with https_server(folder, answer) as port:
+        made = TestWitness(port, folder / "server.crt")
         try:
             yield made
         finally:
             made.released.set()
-            server.shutdown()
