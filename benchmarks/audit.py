@@ -30,7 +30,8 @@ from benchmarks.programs import Measured, Running, Target
 from kms.audit import keys
 from kms.audit.entry import AuditEntry, timestamp
 from kms.audit.folding import PROCESS_NAME
-from kms.audit.sequencer import CHECKPOINT, Sequencer
+from kms.audit.log_files import CHECKPOINT
+from kms.audit.sequencer import Sequencer
 from kms.audit.spool import Spool
 from kms.audit.tree import leaf_hash
 from kms.clock import utc_now

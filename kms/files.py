@@ -107,7 +107,12 @@ def appearing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
             _name_anew(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make durable which files are in a directory. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from kms.audit.sequencer import CHECKPOINT
+from kms.audit.log_files import CHECKPOINT
 from kms.errors import Conflict
 from kms.vault.folded import NOT_BEGUN, audit_log
 from kms.vault.rows import AuditLog

@@ -51,6 +51,26 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return _encoder.encode(self)
 
 
+def entry_of(line: bytes) -> AuditEntry | None:
+    """The entry that a line is; None where it cannot be read, as after a power cut."""
+    try:
+        return _decode_entry(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def time_of(line: bytes) -> str:
+    """The time of the entry that a line is; empty where that cannot be read."""
+    try:
+        return _decode_time(line).time
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+class _Timed(msgspec.Struct):
+    time: str = ""
+
+
 def timestamp(now: datetime) -> str:
     """`now`, which must be in UTC, as entries write it: `2026-11-24T12:00:00.000000Z`."""
     global _second
@@ -65,3 +85,4 @@ def timestamp(now: datetime) -> str:
 _never = datetime.min.replace(tzinfo=UTC)
 _second = (_never, _never, "")  # the last second that was asked for, and how it is written
 _encoder = msgspec.json.Encoder()
+_decode_entry, _decode_time = msgspec.json.Decoder(AuditEntry).decode, msgspec.json.Decoder(_Timed).decode

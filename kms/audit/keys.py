@@ -19,13 +19,13 @@ _LOG, _SPOOLS, _HASHES = "audit log", "audit spools", "audit hashes"
 
 def has_keys(snapshot: Snapshot) -> bool:
     """Whether the vault has them."""
-    return all(service_keys.material_of(snapshot, each) is not None for each in (_LOG, _SPOOLS, _HASHES))
+    return all(service_keys.has(snapshot, each) for each in (_LOG, _SPOOLS, _HASHES))
 
 
 def ensure_keys(change: Change, now: datetime) -> None:
     """Make them where there are none yet."""
     for name in (_LOG, _SPOOLS, _HASHES):
-        if service_keys.material_of(change, name) is None:
+        if not service_keys.has(change, name):
             made = Ed25519PrivateKey.generate().private_bytes_raw() if name == _LOG else secrets.token_bytes(32)
             service_keys.keep(change, name, made, now)
 

@@ -1,4 +1,4 @@
-"""Who may write the checkpoint: one thread of one process at a time, of all hosts that share the log's directory."""
+"""The files of the log beside its tiles, and who may write them: one thread of one process of all hosts at a time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from kms.files import private_directory
+from kms.audit.note import Note
+from kms.files import appearing, private_directory
 
+CHECKPOINT = "checkpoint"
+COSIGNED = "checkpoint-cosigned"
+KEY = "audit-key"  # for whoever has a copy of the log
 STAGING = "staging"
 _of_threads = Lock()
+
+
+def content_of(directory: Path, name: str) -> bytes | None:
+    """What is in a file of the log in `directory`; None where it is not there. Raises OSError."""
+    try:
+        return (directory / name).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def note_of(directory: Path, name: str) -> Note | None:
+    """The note in a file of the log in `directory`; None where it is not there. Raises NoteMalformed, OSError."""
+    content = content_of(directory, name)
+    return Note.parse(content) if content is not None else None
+
+
+def put(directory: Path, name: str, content: bytes) -> None:
+    """Put a file into the log in `directory`, whole and on disk, in the place of one of that name. Raises OSError."""
+    with appearing(directory / name, replace=True) as file:
+        file.write(content)
 
 
 @contextmanager

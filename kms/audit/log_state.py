@@ -9,21 +9,21 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-import msgspec
 from sqlalchemy import func, select
 
 from kms.audit import keys, spool_reading
 from kms.audit.checkpoint import Checkpoint
-from kms.audit.exclusive import STAGING
-from kms.audit.note import Ed25519Key, Note, signed
+from kms.audit.entry import time_of
+from kms.audit.log_files import note_of
+from kms.audit.note import Ed25519Key, signed
+from kms.audit.reading import settled
 from kms.audit.tree import Unverified
 from kms.vault import tables
-from kms.vault.folded import audit_log
-from kms.vault.rows import FoldedSpool, OutboxEntry
+from kms.vault.folded import audit_log, folded_spools
+from kms.vault.rows import OutboxEntry
 from kms.vault.store import Vault
 
 _MOST_COUNTED_BYTES = 16 << 20
-_ATTEMPTS, _PAUSE_SECONDS = 40, 0.05
 
 
 def key_and_state(vault: Vault, directory: Path, origin: str) -> tuple[Ed25519Key, list[bytes]]:
@@ -31,15 +31,11 @@ def key_and_state(vault: Vault, directory: Path, origin: str) -> tuple[Ed25519Ke
 
     It waits a moment for a fold whose files are being written into `directory`. Raises Refusal.
     """
+    log = settled(vault, directory)
     with vault.read() as snapshot:
-        log = audit_log(snapshot)
         signer = keys.log_signer(snapshot, origin)
     if not log.size:
         return signer.key, []
-    for _ in range(_ATTEMPTS):
-        if not log.staged or not (directory / STAGING / log.staged).exists():
-            break
-        time.sleep(_PAUSE_SECONDS)
     return signer.key, [bytes(signed(Checkpoint(log.origin, log.size, log.root).text, signer))]
 
 
@@ -61,9 +57,9 @@ def log_state(vault: Vault, spools: Path) -> LogState:
         log = audit_log(snapshot)
         changes = snapshot.connection.execute(select(func.count()).select_from(tables.audit_outbox)).scalar_one()
         first = snapshot.select(OutboxEntry, order_by=tables.audit_outbox.c.sequence, limit=1)
-        positions = snapshot.matching(FoldedSpool)
-    uses = spool_reading.unchecked(spools, {each.spool: each.folded for each in positions}, _MOST_COUNTED_BYTES)
-    times = [_time_of(line) for line in (*(row.entry.encode() for row in first), *uses)]
+        folded = folded_spools(snapshot)
+    uses = spool_reading.unchecked(spools, folded, _MOST_COUNTED_BYTES)
+    times = [time_of(line) for line in (*(row.entry.encode() for row in first), *uses)]
     return LogState(log.size, log.folded_at, changes + len(uses), min(filter(None, times), default=""))
 
 
@@ -88,22 +84,10 @@ class RememberedLogState:
 
 def newest(directory: Path, name: str) -> tuple[int, float]:
     """The size in the checkpoint of that name, and when it was written (seconds since 1970); 0 if it is not there."""
-    path = directory / name
     try:
-        return Checkpoint.parse(Note.parse(path.read_bytes()).text).size, path.stat().st_mtime
+        note = note_of(directory, name)
+        if note is not None:
+            return Checkpoint.parse(note.text).size, (directory / name).stat().st_mtime
     except (OSError, Unverified):
-        return 0, 0.0
-
-
-class _Timed(msgspec.Struct):
-    time: str = ""
-
-
-_decode = msgspec.json.Decoder(_Timed).decode
-
-
-def _time_of(line: bytes) -> str:
-    try:
-        return _decode(line).time
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
+        pass
+    return 0, 0.0

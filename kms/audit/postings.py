@@ -16,9 +16,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 from zlib import crc32
 
-import msgspec
-
-from kms.audit.entry import SUCCESS, AuditEntry
+from kms.audit.entry import SUCCESS, entry_of
 from kms.audit.index_file import damaged
 from kms.audit.tiles import TILE_WIDTH
 
@@ -72,9 +70,8 @@ def postings_of(entries: Iterable[bytes]) -> Postings:
     refused = bytearray()
     times, requests = [], []
     for place, line in enumerate(entries):
-        try:
-            entry = _decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        entry = entry_of(line)
+        if entry is None:
             requests.append(_NO_REQUEST)
             continue
         requests.append(_mark(entry.request_id))
@@ -98,14 +95,6 @@ def postings_of(entries: Iterable[bytes]) -> Postings:
                 found.setdefault(term(kind, str(value)), bytearray()).extend(places)
     packed = [(each, _packed(places)) for each, places in found.items()]
     return Postings(packed, min(times, default=""), max(times, default=""), b"".join(requests))
-
-
-def entry_in(line: bytes) -> AuditEntry | None:
-    """The entry that a line is; None where it cannot be read."""
-    try:
-        return _decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def _mark(request_id: str) -> bytes:
@@ -153,4 +142,3 @@ _MEMBERS = (
     Kind.SESSION,
     Kind.CREDENTIAL,
 )
-_decode = msgspec.json.Decoder(AuditEntry).decode

@@ -1,5 +1,4 @@
-"""Questions that people ask the audit log, answered by searches: who used this version, which keys nobody uses,
-what a session did, and what a client did for the first time."""
+"""Questions that people ask the audit log: who used a version of a key, and what a client did for the first time."""
 
 from __future__ import annotations
 
@@ -59,14 +58,6 @@ def users_of(log: Log, key_id: str, version: int | None, after: str = "") -> lis
         known = found.get(client_id)
         found[client_id] = UserOf(client_id, known.uses + 1 if known else 1, known.first if known else each, each)
     return [found[client_id] for client_id in sorted(found)]
-
-
-def story_of(log: Log, session: str) -> Iterator[FoundEntry]:
-    """What a session did, oldest first: from the log-in that opened it to what ended it, where somebody did.
-
-    `session` is its public id. One that only expired has no entry for that.
-    """
-    return log.oldest_first(Query(session=session))
 
 
 class Novelty(NamedTuple):

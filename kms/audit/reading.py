@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kms.audit import spool_reading
+from kms.audit.log_files import STAGING
 from kms.audit.tiles import TILE_WIDTH, Tiles
 from kms.audit.tree import Unverified
 from kms.vault import tables
-from kms.vault.folded import audit_log
-from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
+from kms.vault.folded import audit_log, folded_spools
+from kms.vault.rows import AuditLog, OutboxEntry
 from kms.vault.store import Vault
 
 _MOST_WAITING = 250_000
@@ -43,9 +44,9 @@ def read(vault: Vault, directory: Path, spools: Path) -> LogRead:
     with vault.read() as snapshot:
         column = tables.audit_outbox.c.sequence
         rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING)[::-1]
-        positions = snapshot.matching(FoldedSpool)
+        folded_up_to = folded_spools(snapshot)
     waiting = [row.entry.encode() for row in rows]
-    waiting += spool_reading.unchecked(spools, {each.spool: each.folded for each in positions})
+    waiting += spool_reading.unchecked(spools, folded_up_to)
     after = settled(vault, directory)
     if after.size != before.size:
         tiles = Tiles.in_directory(directory)
@@ -60,7 +61,7 @@ def settled(vault: Vault, directory: Path) -> AuditLog:
     for _ in range(_ATTEMPTS):
         with vault.read() as snapshot:
             log = audit_log(snapshot)
-        if not log.staged or not (directory / "staging" / log.staged).exists():
+        if not log.staged or not (directory / STAGING / log.staged).exists():
             return log
         time.sleep(_PAUSE_SECONDS)
     return log

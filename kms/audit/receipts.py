@@ -13,17 +13,17 @@ from time import monotonic
 from kms.audit import spool_reading
 from kms.audit.checkpoint import Checkpoint
 from kms.audit.index import Index
+from kms.audit.log_files import CHECKPOINT, COSIGNED, note_of
 from kms.audit.looking_up import number_of
 from kms.audit.note import Note
 from kms.audit.proof import TlogProof, proof_of
 from kms.audit.spool import ALLOCATED_AT_ONCE, PATTERN, sizes
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified, leaf_hash
-from kms.audit.witnesses import CHECKPOINT, COSIGNED
 from kms.errors import NotFound, Unavailable
 from kms.vault import tables
-from kms.vault.folded import audit_log
-from kms.vault.rows import FoldedSpool, OutboxEntry
+from kms.vault.folded import audit_log, folded_spools
+from kms.vault.rows import OutboxEntry
 from kms.vault.store import Vault
 
 _MOST_WAITING_ROWS = 20_000
@@ -77,9 +77,7 @@ class Receipts:
 
     def _note(self, name: str) -> Note | None:
         try:
-            return Note.parse((self.directory / name).read_bytes())
-        except FileNotFoundError:
-            return None
+            return note_of(self.directory, name)
         except (OSError, Unverified):
             raise Unavailable(_UNREADABLE) from None
 
@@ -89,10 +87,10 @@ class Receipts:
             log = audit_log(snapshot)
             column = tables.audit_outbox.c.sequence
             rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING_ROWS)
-            positions = snapshot.matching(FoldedSpool)
+            positions = folded_spools(snapshot)
             nodes = len(self.vault.nodes.all(snapshot))
         here = {path.stem for path in self.spools.glob(PATTERN)}
-        folded = {each.spool: each.folded for each in positions if each.spool in here}
+        folded = {spool: end for spool, end in positions.items() if spool in here}
         written = sum(max(0, size - ALLOCATED_AT_ONCE) for size in sizes(self.spools))
         behind = written - sum(folded.values())
         if log.size > size or len(rows) == _MOST_WAITING_ROWS or behind > _MOST_WAITING_BYTES:

@@ -11,9 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import msgspec
-
-from kms.audit.entry import AuditEntry, timestamp
+from kms.audit.entry import entry_of, time_of, timestamp
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, Tiles, bundle_path
 from kms.audit.tree import Unverified
 
@@ -24,13 +22,6 @@ OF_FOLDING = "fold"
 MOST_AT_ONCE = 128  # bundles: more than the entries that are folded meanwhile
 _MOST_MISSING = 64
 _TARGET = re.compile(r"(0|[1-9][0-9]{0,18})-([1-9][0-9]{0,18})")
-
-
-class _Timed(msgspec.Struct):
-    time: str
-
-
-_timed, _entry = msgspec.json.Decoder(_Timed), msgspec.json.Decoder(AuditEntry)
 
 
 class Retention:
@@ -93,11 +84,7 @@ class Retention:
             entries = self._tiles.bundle(index, size)
         except Unverified:
             return None
-        newest = ""
-        for entry in entries:
-            with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                newest = max(newest, _timed.decode(entry).time)
-        return newest
+        return max(map(time_of, entries), default="")
 
 
 def target_of(bundles: range) -> str:
@@ -141,9 +128,8 @@ def _end_said(line: bytes) -> int | None:
     """The number after the last entry that is dropped, where this is the service's own entry about that."""
     if DROPPED.encode() not in line:
         return None
-    try:
-        entry = _entry.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    entry = entry_of(line)
+    if entry is None:
         return None
     found = _TARGET.fullmatch(entry.target or "")
     if (entry.operation, entry.request_id, entry.client_id) != (DROPPED, OF_FOLDING, None) or found is None:

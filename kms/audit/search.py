@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kms.audit import postings
-from kms.audit.entry import SUCCESS, AuditEntry
+from kms.audit.entry import SUCCESS, AuditEntry, entry_of
 from kms.audit.index import PART_BUNDLES, Index
 from kms.audit.index_file import IndexUnusable, damaged
 from kms.audit.places import Places, looking
-from kms.audit.postings import EVERY_PLACE, Kind, entry_in, places_of_request, term
+from kms.audit.postings import EVERY_PLACE, Kind, places_of_request, term
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMalformed, entries_of
 
 REFUSED = "refused"
@@ -182,7 +182,7 @@ class Walk:
         for number in span.in_order(range(max(first, span.begin), min(first + len(lines), span.end, self._size))):
             if bits >> (number - first) & 1:
                 line = lines[number - first]
-                entry = entry_in(line)
+                entry = entry_of(line)
                 if entry is not None and self._query.is_met(entry):
                     yield FoundEntry(number, line, entry)
 

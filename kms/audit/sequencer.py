@@ -12,7 +12,7 @@ where it is, and what it holds already is not folded again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -24,7 +24,7 @@ import structlog
 from kms.audit import keys, spool_reading
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
-from kms.audit.exclusive import STAGING, exclusive
+from kms.audit.log_files import CHECKPOINT, KEY, STAGING, content_of, exclusive, put
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_reading import SpoolRead
@@ -32,7 +32,6 @@ from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, outdate
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
-from kms.files import appearing
 from kms.vault import tables
 from kms.vault.change import Change
 from kms.vault.folded import audit_log
@@ -42,8 +41,6 @@ from kms.vault.store import Vault
 FIRST_REVISION = "0013"  # nodes of older releases take a shorter outbox for one that was altered
 MOST_AT_ONCE = 20_000
 _MOST_SPOOL_BYTES = 8 << 20
-CHECKPOINT = "checkpoint"
-KEY = "audit-key"  # beside it, for whoever has a copy
 _LOG = structlog.get_logger()
 
 
@@ -61,8 +58,7 @@ class WrongDirectory(Unavailable):
 class Sequencer:
     """Folds what this host has. `directory` holds the tree, `spools` the files of this host's processes.
 
-    `origin` names the log when it begins. `damaged` is told of a spool that is not what the service wrote. Entries
-    that are older than `keep` are dropped; None keeps them for ever.
+    `origin` names the log when it begins. Entries that are older than `keep` are dropped; None keeps them for ever.
     """
 
     vault: Vault
@@ -70,7 +66,6 @@ class Sequencer:
     spools: Path
     origin: str
     clock: Clock
-    damaged: Callable[[str], None] = lambda reason: None
     keep: timedelta | None = None
     _applied: tuple[int, bytes] | None = field(default=None, init=False)  # the tree that this process has seen whole
     _growth: tuple[str, Growth] | None = field(default=None, init=False)  # of what this process has just staged
@@ -92,17 +87,16 @@ class Sequencer:
         return self._applied[0] if self._applied is not None else 0
 
     def _fold(self) -> int:
-        published = self._content(CHECKPOINT)  # before the database is read: what is published later is not newer
+        published = content_of(
+            self.directory, CHECKPOINT
+        )  # before the database is read: what is published later is not newer
         with self.vault.read() as snapshot:
             if any(each.revision < FIRST_REVISION for each in self.vault.nodes.all(snapshot)):
                 return 0
             before = audit_log(snapshot)
             entries = snapshot.select(OutboxEntry, order_by=tables.audit_outbox.c.sequence, limit=MOST_AT_ONCE)
             rows = snapshot.matching(FoldedSpool)
-            key, signer = (
-                keys.spool_key(snapshot),
-                Ed25519Signer(before.origin or self.origin, keys.log_key(snapshot)),
-            )
+            key, signer = keys.spool_key(snapshot), keys.log_signer(snapshot, self.origin)
         self._apply(before, signer)
         log, known = self._continued(before, published, signer)
         # Of every node: the host has another id since it was restarted, and its spools are those of before.
@@ -115,10 +109,7 @@ class Sequencer:
         if known:
             lines = [line for line in lines if leaf_hash(line) not in known]
             lines.append(self._report("audit_log_continued", f"the database was put back to entry {before.size}"))
-        for each in spools:
-            if each.damage is not None:
-                lines.append(self._report("audit_spool_damaged", str(each.damage)))
-                self.damaged(str(each.damage))
+        lines += [self._report("audit_spool_damaged", str(each.damage)) for each in spools if each.damage is not None]
         dropping = self._retention.due(log.size, self.clock())
         if dropping:
             lines.append(self._about_itself(DROPPED, target_of(dropping)))
@@ -137,12 +128,6 @@ class Sequencer:
             self._retention.drop(dropping)
         self._forget_spools(spools, ())
         return len(lines)
-
-    def _content(self, name: str) -> bytes | None:
-        try:
-            return (self.directory / name).read_bytes()
-        except FileNotFoundError:
-            return None
 
     def _continued(
         self, log: AuditLog, published: bytes | None, signer: Ed25519Signer
@@ -174,8 +159,7 @@ class Sequencer:
         """Write `lines` down, and return what the database is to say then."""
         growth = grown(self._tiles, log.size, lines)
         staged = f"{log.size}-{growth.size}-{growth.root.hex()}"
-        with appearing(self.directory / STAGING / staged, replace=True) as file:
-            file.write(bundle_of(lines))
+        put(self.directory / STAGING, staged, bundle_of(lines))
         self._growth = staged, growth
         return replace(
             log,
@@ -261,20 +245,18 @@ class Sequencer:
         return grown(self._tiles, size, lines).files
 
     def _write(self, path: str, content: bytes) -> None:
-        with appearing(self.directory / path, replace=True) as file:
-            file.write(content)
+        put(self.directory, path, content)
 
     def _publish(self, log: AuditLog, signer: Ed25519Signer) -> None:
         """Sign the checkpoint of `log`, unless that or a later one is there."""
-        published = self._content(CHECKPOINT)
+        published = content_of(self.directory, CHECKPOINT)
         if published is not None and open_checkpoint(published, signer.key).checkpoint.size >= log.size:
             return
         key = f"{signer.key}\n".encode()
-        if published is None or self._content(KEY) != key:
-            self._write(KEY, key)
+        if published is None or content_of(self.directory, KEY) != key:
+            put(self.directory, KEY, key)
         note = signed(Checkpoint(log.origin, log.size, log.root).text, signer)
-        with appearing(self.directory / CHECKPOINT, replace=True) as file:
-            file.write(bytes(note))
+        put(self.directory, CHECKPOINT, bytes(note))
 
     def _forget_spools(self, spools: Iterable[SpoolRead], mine: Iterable[str]) -> None:
         """Remove files of processes that have ended, once folded, and rows of this node whose file is gone."""

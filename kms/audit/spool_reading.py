@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from types import MappingProxyType
 
 from kms.audit.spool import PATTERN
 from kms.audit.spool_lines import Codes, SpoolDamaged, entry_in, name_in
+from kms.files import sync_directory
 
 _FIRST_LINE_BYTES = 4096
 MOST_SHOWN_BYTES = 256 << 20
@@ -47,11 +47,7 @@ class SpoolRead:
                 self.path.unlink()
         except (BlockingIOError, FileNotFoundError):
             return
-        directory = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # before the row that says that it is folded may go
-        finally:
-            os.close(directory)
+        sync_directory(self.path.parent)  # before the row that says that it is folded may go
 
 
 def read(

@@ -15,18 +15,15 @@ import structlog
 
 from kms.audit.checkpoint import Checkpoint
 from kms.audit.cosignature import CosignatureKey
-from kms.audit.exclusive import exclusive
+from kms.audit.log_files import CHECKPOINT, COSIGNED, exclusive, note_of, put
 from kms.audit.note import Note, Signature
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified
 from kms.audit.witness_client import FAULTS, Witness, WitnessRefused
 from kms.config import Settings
 from kms.errors import StartError, ValidationFailed
-from kms.files import appearing
 from kms.outgoing import any_place
 
-CHECKPOINT = "checkpoint"
-COSIGNED = "checkpoint-cosigned"
 _PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _LOG = structlog.get_logger()
@@ -91,13 +88,13 @@ class Witnesses:
 
         Raises what `FAULTS` names, OSError.
         """
-        note = self._note(CHECKPOINT)
+        note = note_of(self.directory, CHECKPOINT)
         if note is None or note.text == done:
             return done
         try:
             signatures = witness.cosign(note, Tiles.in_directory(self.directory))
         except WitnessRefused:
-            if self._note(CHECKPOINT) != note:  # another host was first with a later one
+            if note_of(self.directory, CHECKPOINT) != note:  # another host was first with a later one
                 return done
             raise
         self._add(note, signatures)
@@ -107,23 +104,13 @@ class Witnesses:
         """Add cosignatures on the checkpoint in `note`, where it is still published, and where it is kept apart."""
         size = Checkpoint.parse(note.text).size
         with exclusive(self.directory, wait=True):
-            now, kept = self._note(CHECKPOINT), self._note(COSIGNED)
+            now, kept = note_of(self.directory, CHECKPOINT), note_of(self.directory, COSIGNED)
             if now is not None and now.text == note.text:
-                self._write(CHECKPOINT, now.with_signatures(signatures))
+                put(self.directory, CHECKPOINT, bytes(now.with_signatures(signatures)))
             if kept is not None and kept.text == note.text:
-                self._write(COSIGNED, kept.with_signatures(signatures))
+                put(self.directory, COSIGNED, bytes(kept.with_signatures(signatures)))
             elif kept is None or Checkpoint.parse(kept.text).size < size:
-                self._write(COSIGNED, note.with_signatures(signatures))
-
-    def _note(self, name: str) -> Note | None:
-        try:
-            return Note.parse((self.directory / name).read_bytes())
-        except FileNotFoundError:
-            return None
-
-    def _write(self, name: str, note: Note) -> None:
-        with appearing(self.directory / name, replace=True) as file:
-            file.write(bytes(note))
+                put(self.directory, COSIGNED, bytes(note.with_signatures(signatures)))
 
 
 def _tell(witness: Witness, fault: Exception) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from kms.audit.checkpoint import Checkpoint
+from kms.audit.entry import time_of
+from kms.audit.log_files import CHECKPOINT
 from kms.audit.note import Note
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, Tiles, width_in
 from kms.audit.tree import Unverified
@@ -20,13 +21,6 @@ from kms.cli.audit_verify import leaf_in
 from kms.cli.failing import Failure
 from kms.cli.status import login_or_named
 from kms.client.connection import Connection
-
-
-class _Timed(msgspec.Struct):
-    time: str = ""
-
-
-_decode = msgspec.json.Decoder(_Timed).decode
 
 
 @click.command()
@@ -56,7 +50,7 @@ def export(
     """
     source = source_of(url, directory, flags)
     try:
-        size = Checkpoint.parse(Note.parse(source.tiles.fetch("checkpoint")).text).size
+        size = Checkpoint.parse(Note.parse(source.tiles.fetch(CHECKPOINT)).text).size
         for number, entry in _entries(source.tiles, first, size if last is None else min(size, last + 1), size):
             if not (after or before) or _is_between(entry, after, before):
                 click.echo(b'{"number":%d,"entry":%s}' % (number, entry))
@@ -86,9 +80,8 @@ def _entries(tiles: Tiles, first: int, end: int, size: int) -> Iterator[tuple[in
 
 
 def _is_between(entry: bytes, after: str, before: str) -> bool:
-    try:
-        time = _decode(entry).time
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    time = time_of(entry)
+    if not time:
         return True  # whoever looks for something wrong must see it
     return time > after and (not before or time < before)
 

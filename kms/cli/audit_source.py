@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from kms.audit.log_files import KEY
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified
 from kms.cli import remote
@@ -16,7 +17,6 @@ from kms.cli.on_host import of_the_service, opened, require_own_database, settin
 from kms.client.errors import NotFound
 from kms.errors import StartError
 
-KEY_FILE = "audit-key"
 _KEY_PATH = "/.well-known/audit-key"
 
 
@@ -72,7 +72,7 @@ def _served(url: str) -> Source:
 
 
 def _files(directory: Path, name: str) -> Source:
-    return Source(Tiles.in_directory(directory), name, (directory / KEY_FILE).read_text)
+    return Source(Tiles.in_directory(directory), name, (directory / KEY).read_text)
 
 
 def _on_the_host(flags: dict[str, Any], *, with_vault: bool) -> Source:

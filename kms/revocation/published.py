@@ -144,7 +144,7 @@ def in_force(entries: Sequence[Revocation]) -> list[Revocation]:
 
 def has_signing_key(snapshot: Snapshot) -> bool:
     """Whether the service has its signing key."""
-    return service_keys.material_of(snapshot, _NAME) is not None
+    return service_keys.has(snapshot, _NAME)
 
 
 def ensure_signing_key(change: Change, now: datetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from kms.vault.rows import AuditLog
+from kms.vault.rows import AuditLog, FoldedSpool
 from kms.vault.transaction import Snapshot
 
 ONLY = 1
@@ -17,3 +17,11 @@ NOT_BEGUN = AuditLog(ONLY, "", 0, sha256(b"").digest(), "", 0, 0, datetime(1970,
 def audit_log(snapshot: Snapshot) -> AuditLog:
     """The tree as the database has it. Raises IntegrityFailure where the row was altered."""
     return snapshot.find(AuditLog, ONLY) or NOT_BEGUN
+
+
+def folded_spools(snapshot: Snapshot) -> dict[str, int]:
+    """Up to which byte each spool is in the tree, by name. Raises IntegrityFailure.
+
+    Those of every node: a host has another id since it was restarted, and its spools are those of before.
+    """
+    return {each.spool: each.folded for each in snapshot.matching(FoldedSpool)}

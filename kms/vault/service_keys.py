@@ -23,6 +23,11 @@ class ServiceKey:
     created_at: datetime
 
 
+def has(snapshot: Snapshot, name: str) -> bool:
+    """Whether the service has a key of that name."""
+    return snapshot.find(ServiceKey, name) is not None
+
+
 def keep(change: Change, name: str, material: bytes, now: datetime) -> None:
     """Keep `material` as the service's key of that name, which must be new."""
     change.insert(ServiceKey(name, change.derived_keys.seal(material, sealed_columns.service_key(name)), now))

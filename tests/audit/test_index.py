@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from kms.audit import index as index_module
 from kms.audit import postings
-from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.entry import SUCCESS, AuditEntry, entry_of, timestamp
 from kms.audit.index import PART_ENTRIES, Index
 from kms.audit.index_check import check
 from kms.audit.index_file import FORMAT, IndexUnusable
@@ -95,7 +95,7 @@ class World:
             pass
 
     def scan(self, query: Query, begin: int = 0) -> list[int]:
-        read = ((number, postings.entry_in(line)) for number, line in enumerate(self.lines))
+        read = ((number, entry_of(line)) for number, line in enumerate(self.lines))
         return [number for number, each in read if number >= begin and each is not None and query.is_met(each)]
 
     def found(self, query: Query, limit: int = 10_000, most_bundles: int = 1000) -> list[int]:

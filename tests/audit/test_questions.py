@@ -12,7 +12,8 @@ import pytest
 
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.index import Index
-from kms.audit.questions import Log, asking, novelties, story_of, users_of
+from kms.audit.questions import Log, asking, novelties, users_of
+from kms.audit.search import Query
 from kms.audit.tiles import Tiles, grown
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class Story:
 
 
 def numbers_of_story(log: Log, session: str) -> list[int]:
-    return [each.number for each in story_of(log, session)]
+    return [each.number for each in log.oldest_first(Query(session=session))]
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 from kms.audit import keys
 from kms.audit.checkpoint import open_checkpoint
 from kms.audit.entry import AuditEntry, timestamp
+from kms.audit.log_files import CHECKPOINT
 from kms.audit.note import Ed25519Signer, Verifier
 from kms.audit.retention import DROPPED, Retention, dropped_up_to
-from kms.audit.sequencer import CHECKPOINT, Sequencer
+from kms.audit.sequencer import Sequencer
 from kms.audit.tiles import TILE_WIDTH, Tiles, bundle_path
 from kms.audit.tree import inclusion_proof, leaf_hash, verify_inclusion
 from kms.audit.verify import verify_log

@@ -17,9 +17,10 @@ from kms.audit import witnesses as module
 from kms.audit.checkpoint import open_checkpoint
 from kms.audit.cosignature import Cosigner
 from kms.audit.folding import FoldingProcess
+from kms.audit.log_files import COSIGNED
 from kms.audit.note import Note
 from kms.audit.witness_client import Witness, WitnessRefused
-from kms.audit.witnesses import COSIGNED, Witnesses, witnesses_of
+from kms.audit.witnesses import Witnesses, witnesses_of
 from kms.config import Settings, load
 from kms.errors import StartError
 from kms.outgoing import Unreachable

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from kms.access.policy import Permission
 from kms.audit import questions, reading
-from kms.audit.entry import AuditEntry, timestamp
+from kms.audit.entry import AuditEntry, entry_of, timestamp
 from kms.audit.index import Index
 from kms.audit.index_file import IndexUnusable
 from kms.audit.reading import LogRead
@@ -187,9 +187,10 @@ def newest_entries(service: Service, most: int) -> Iterator[AuditEntry]:
 def readable(lines: Iterable[bytes]) -> Iterator[AuditEntry]:
     """The audit entries in `lines`. One that cannot be read, as after a power cut, is logged and skipped."""
     for line in lines:
-        try:
-            yield _decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        entry = entry_of(line)
+        if entry is not None:
+            yield entry
+        else:
             structlog.get_logger().critical("a line of the audit log cannot be read", length=len(line))
 
 
@@ -236,6 +237,3 @@ def _number(cursor: str | None) -> int | None:
 
 def _time(entry: AuditEntry) -> str:
     return entry.time
-
-
-_decoder = msgspec.json.Decoder(AuditEntry)

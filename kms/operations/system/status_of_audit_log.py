@@ -9,8 +9,8 @@ from msgspec import UNSET, UnsetType
 
 from kms.audit.entry import timestamp
 from kms.audit.folding import fault_of_folding
+from kms.audit.log_files import CHECKPOINT, COSIGNED
 from kms.audit.log_state import log_state, newest
-from kms.audit.witnesses import CHECKPOINT, COSIGNED
 from kms.operations.system.status_sections import Look, Section
 
 _FOLDED_WITHIN = timedelta(minutes=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
-from kms.audit.sequencer import CHECKPOINT
+from kms.audit.log_files import CHECKPOINT
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileName
 from kms.errors import NotFound, Unavailable, ValidationFailed
 from kms.operations.core.declare import BytesAnswer, EmptyRequest, TextAnswer, operation
