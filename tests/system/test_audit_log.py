@@ -107,9 +107,13 @@ def test_a_service_that_is_killed_has_a_log_that_is_whole(start: Start, tmp_path
         witness.logs[key.name] = key
         token = service.user("alice")
         assert service.curl("POST", "/api/v1/keys", {"key_id": "k"}, token=token).status == 201
+        checkpoint = service.folder / "kms-data/audit-log/checkpoint"
+        wait_until(
+            checkpoint.exists, service.log.read_text, every=0.1
+        )  # the process that folds comes up after the workers
         leaves = use(service, token, 600)
         old = tmp_path / "old"
-        old.write_bytes((service.folder / "kms-data/audit-log/checkpoint").read_bytes())
+        old.write_bytes(checkpoint.read_bytes())
         service = start(*FLAGS, folder=service.folder, port=service.port, login=False, **settings)
         _every_leaf_comes(service, leaves)
         leaves += use(service, token, 300)
