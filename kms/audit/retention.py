@@ -95,8 +95,8 @@ def target_of(bundles: range) -> str:
 def dropped_up_to(tiles: Tiles, size: int) -> int:
     """Up to which entry, which is not among them, retention has dropped entries, as the log itself says.
 
-    For `verify_log`'s `bundles_from`: what it says is proven only once the log is verified. It is read from the end
-    of the log back, and only where its first bundle is missing. Raises OSError.
+    What it says is proven only once the log is verified. It is read from the end of the log back, and only where its
+    first bundle is missing. Raises OSError.
     """
     if size < TILE_WIDTH or _bundle(tiles, 0, size) is not None:
         return 0

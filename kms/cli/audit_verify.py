@@ -39,7 +39,11 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="KEY|FILE",
     help="The verifier key of a witness that must have cosigned.",
 )
-@click.option("--dropped-before", type=click.IntRange(min=0), default=0, help="Entries before that may be missing.")
+@click.option(
+    "--dropped-before",
+    type=click.IntRange(min=0),
+    help="Entries before that may be missing; by default those that the log says retention drops.",
+)
 @click.option("--receipt", type=_file, help="Check this proof of one entry, and nothing else.")
 @click.option("--entry", metavar="LINE|@FILE|LEAF", help="The entry that the receipt is about, or its leaf hash.")
 @of_a_log
@@ -50,7 +54,7 @@ def verify(
     key_text: str | None,
     older: tuple[Path, ...],
     witness: tuple[str, ...],
-    dropped_before: int,
+    dropped_before: int | None,
     receipt: Path | None,
     entry: str | None,
     **flags: Any,
@@ -87,7 +91,7 @@ def verify(
 
 
 def _verdict(
-    source: Source, key: Verifier, witnesses: Sequence[Verifier], older: Sequence[bytes], bundles_from: int
+    source: Source, key: Verifier, witnesses: Sequence[Verifier], older: Sequence[bytes], bundles_from: int | None
 ) -> Verdict:
     with ExitStack() as shown:
         done = 0

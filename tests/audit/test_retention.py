@@ -81,7 +81,7 @@ class Kept:
 
     def verdict(self) -> list[str]:
         """What is wrong with the log, where what retention dropped may be missing."""
-        found = verify_log(self.tiles, self.key, bundles_from=dropped_up_to(self.tiles, self.size))
+        found = verify_log(self.tiles, self.key)
         return [each.sentence for each in found.findings]
 
 

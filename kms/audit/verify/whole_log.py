@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.note import Verifier
+from kms.audit.retention import dropped_up_to
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified
 from kms.audit.verify.findings import Finding, Kind, Verdict, joined
@@ -27,15 +28,16 @@ def verify_log(
     witnesses: Iterable[Verifier] = (),
     older: Sequence[bytes] = (),
     hint: Hint | None = None,
-    bundles_from: int = 0,
+    bundles_from: int | None = None,
     checkpoint: bytes | None = None,
     progress: Progress = lambda done, size: None,
 ) -> Verdict:
     """Verify the log that `tiles` reads against its checkpoint (by default the file of that name).
 
     `older` are checkpoints from before, as their holders kept them. Bundles that hold no entry from number
-    `bundles_from` on may be missing. `hint` is asked only where the files do not tell which entry is wrong. What is
-    wrong is in the verdict; OSError is raised where a file cannot be read.
+    `bundles_from` on may be missing; by default those that an entry of the log says retention drops. `hint` is asked
+    only where the files do not tell which entry is wrong. What is wrong is in the verdict; OSError is raised where a
+    file cannot be read.
     """
     try:
         opened = open_checkpoint(tiles.fetch("checkpoint") if checkpoint is None else checkpoint, key, witnesses)
@@ -47,6 +49,8 @@ def verify_log(
         )
     now = opened.checkpoint
     before, findings = _opened(older, key, now)
+    if bundles_from is None:
+        bundles_from = dropped_up_to(tiles, now.size)  # said by a later entry, which is verified too
     reading = read(tiles, now.size, bundles_from, progress)
     judged = Judgement(tiles, now, reading, bundles_from).findings(before)
     if hint is not None and not all(each.is_exact for each in judged):
