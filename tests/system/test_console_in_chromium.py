@@ -80,6 +80,10 @@ def service(start: Start) -> Running:
         running.curl("POST", "/api/v1/keys/orders/encrypt", {"plaintext": "aGVsbG8="})
     for _ in range(4):
         running.curl("POST", "/api/v1/keys/webhooks/mac", {"message": "aGVsbG8="})
+    second = running.login(running.enrol("second", "admin"))
+    rule = {"name": "destroy", "operations": ["delete_key"], "approvers": ["role:admin"], "approvals": 1}
+    assert running.curl("POST", "/api/v1/approval-rules", rule).status == 201
+    assert running.curl("DELETE", "/api/v1/keys/tls-legacy", {}, token=second).status == 202
     assert shop["client_secret"]
     return running
 
@@ -95,6 +99,13 @@ def person(service: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield someone
     finally:
         driver.quit()
+
+
+@pytest.fixture(scope="module")
+def waiting(service: Running) -> str:
+    """The page of a call of another administrator that waits for approval."""
+    (found,) = service.curl("GET", "/api/v1/approvals?limit=1").json["items"]
+    return f"/approvals/{found['approval_id']}"
 
 
 @pytest.fixture(autouse=True)
@@ -200,24 +211,41 @@ def test_the_main_path_needs_no_javascript(person: Person) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(person: Person, scheme: str) -> None:
+def test_axe_finds_nothing_serious(person: Person, waiting: str, scheme: str) -> None:
     found = []
     with person.media(scheme):
-        for path in PAGES:
+        for path in (*PAGES, waiting, f"{waiting}/do/approve", f"{waiting}/do/reject"):
             person.go(path)
             found += [f"{path or '/'}: {each}" for each in person.breaches()]
     assert not found, "\n".join(found)
 
 
-def test_nothing_scrolls_sideways_on_a_telephone(person: Person) -> None:
+def test_nothing_scrolls_sideways_on_a_telephone(person: Person, waiting: str) -> None:
     wide = {}
-    with person.media(width=360, height=740):
-        for path in PAGES:
+    with person.media(width=320, height=640):
+        for path in (*PAGES, waiting, f"{waiting}/do/approve", f"{waiting}/do/reject"):
             person.go(path)
             width = person.driver.execute_script("return document.documentElement.scrollWidth")
-            if width > 360:
+            if width > 320:
                 wide[path] = width
     assert not wide
+
+
+def test_a_call_is_approved_and_another_one_waits_without_javascript(person: Person, waiting: str) -> None:
+    with person.without_javascript():
+        person.go("/keys/orders/do/delete")
+        person.press("Delete")
+        person.see("This is not done yet: it needs 1 approval of somebody else, and has 0.")
+        person.press("Withdraw")
+        person.press("Withdraw")
+        person.see("Withdrawn by who asked.")
+        person.go(waiting)
+        person.press("Approve")
+        person.see("exactly as it was asked")
+        person.press("Approve")
+        person.see("You have approved it, and it is carried out.")
+        person.go("/keys/tls-legacy")
+        person.see("It will be deleted on")
 
 
 def test_a_name_that_is_a_script_is_shown_as_it_is(person: Person) -> None:
