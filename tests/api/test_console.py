@@ -66,6 +66,8 @@ FOR_ADMINISTRATORS = (
     "/new-group",
     "/audit",
     "/audit?outcome=refused&client_id=ann&since=2026-01-01&until=2026-12-31",
+    "/keys/mine/blast-radius",
+    "/keys/mine/blast-radius?version=1&since=2026-01-01",
     "/audit/users",
     "/audit/users?key_id=mine&version=1&since=2026-01-01",
     "/audit/novelties?client_id=ann&since=",

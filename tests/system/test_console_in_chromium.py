@@ -24,6 +24,7 @@ PAGES = (
     "/keys/orders/edit",
     "/keys/orders/do/delete",
     "/keys/orders/do/trim",
+    "/keys/orders/blast-radius",
     "/clients",
     "/clients/shop",
     "/clients/shop/do/disable",

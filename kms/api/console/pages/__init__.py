@@ -5,6 +5,7 @@ import kms.api.console.pages.approval_rules
 import kms.api.console.pages.approvals
 import kms.api.console.pages.audit
 import kms.api.console.pages.audit_questions
+import kms.api.console.pages.blast_radius
 import kms.api.console.pages.client
 import kms.api.console.pages.client_acts
 import kms.api.console.pages.clients

@@ -109,7 +109,15 @@ def _reject(found: Any) -> list[str]:
 
 
 ACTS: dict[str, Act] = {
-    "approve": Act("approve_call", "Approve {name}", "Approve", _approve, _FOR_EVER, "", template="approve.html"),
+    "approve": Act(
+        "approve_call",
+        "Approve {name}",
+        "Approve",
+        _approve,
+        "While it still waits you can reject it. What is carried out is not undone.",
+        "",
+        template="approve.html",
+    ),
     "reject": Act(
         "reject_call",
         "Reject {name}",
