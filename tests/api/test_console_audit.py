@@ -18,11 +18,11 @@ XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 @pytest.fixture
 def used(world: World, clock: SteeredClock) -> World:
     """A key that alice made and used, and 100 days later rotated; then bob used it. Nobody uses `forgotten`."""
-    alice = world.user("alice")
+    alice, _ = world.user("alice"), world.enrol("bob")
     for key_id in ("orders", "forgotten"):
         assert alice.post("/api/v1/keys", {"key_id": key_id}).status_code == 201
-    alice.post("/api/v1/grants", {"subject": "client:bob", "permission": "keys:encrypt", "key_pattern": "orders"})
-    world.enrol("bob")
+    grant = {"subject": "client:bob", "permission": "keys:encrypt", "key_pattern": "orders"}
+    assert alice.post("/api/v1/grants", grant).status_code == 201
     alice.post("/api/v1/keys/orders/encrypt", {"plaintext": b64(b"x")})
     clock.advance(days=100)
     alice, bob = world.login("alice", Role.USER), world.login("bob", Role.USER)
