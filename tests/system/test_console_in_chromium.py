@@ -109,6 +109,16 @@ def waiting(service: Running) -> str:
     return f"/approvals/{found['approval_id']}"
 
 
+@pytest.fixture(scope="module")
+def every_page(person: Person, waiting: str) -> list[str]:
+    """Every page of the list, those of the call that waits, and the receipt of an entry."""
+    person.go("/audit?operation=create_key")
+    link = person.driver.find_element(By.CSS_SELECTOR, "a[href*='/receipt?leaf=']").get_attribute("href")
+    assert link is not None
+    receipt = link.removeprefix(f"{person.url}/console")
+    return [*PAGES, waiting, f"{waiting}/do/approve", f"{waiting}/do/reject", receipt]
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left(person: Person) -> Iterator[None]:
     """After each test nothing is in the browser's storage, and no page has broken a rule of its policy."""
@@ -212,19 +222,19 @@ def test_the_main_path_needs_no_javascript(person: Person) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(person: Person, waiting: str, scheme: str) -> None:
+def test_axe_finds_nothing_serious(person: Person, every_page: list[str], scheme: str) -> None:
     found = []
     with person.media(scheme):
-        for path in (*PAGES, waiting, f"{waiting}/do/approve", f"{waiting}/do/reject"):
+        for path in every_page:
             person.go(path)
             found += [f"{path or '/'}: {each}" for each in person.breaches()]
     assert not found, "\n".join(found)
 
 
-def test_nothing_scrolls_sideways_on_a_telephone(person: Person, waiting: str) -> None:
+def test_nothing_scrolls_sideways_on_a_telephone(person: Person, every_page: list[str]) -> None:
     wide = {}
     with person.media(width=320, height=640):
-        for path in (*PAGES, waiting, f"{waiting}/do/approve", f"{waiting}/do/reject"):
+        for path in every_page:
             person.go(path)
             width = person.driver.execute_script("return document.documentElement.scrollWidth")
             if width > 320:
