@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode
 
 import pytest
 
@@ -11,6 +12,8 @@ from helpers.console import Browser
 from helpers.people import Person
 from helpers.support import SteeredClock, World, b64
 from kms.access.model import Role
+from kms.audit.note import Ed25519Key
+from kms.audit.proof import TlogProof
 
 XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -163,7 +166,13 @@ def test_each_entry_has_a_receipt(used: World, auditor: Browser) -> None:
     assert "c2sp.org/tlog-proof@v1" in auditor.page.text
     number = re.search(r"Entry number (\d+) of the log", auditor.text)
     assert number is not None
-    assert f"index {number[1]}\n" in auditor.page.text
+    saved = auditor.get(f"/audit/receipt/file?leaf={leaf}")
+    assert saved.headers["Content-Disposition"] == 'attachment; filename="receipt.txt"'
+    assert saved.headers["Content-Type"] == "text/plain; charset=utf-8"
+    proof = TlogProof.parse(saved.data)
+    key = Ed25519Key.parse(used.http.get("/.well-known/audit-key").text.removesuffix("\n"))
+    assert proof.check(urlsafe_b64decode(f"{leaf}="), key).checkpoint.size > proof.index == int(number[1])
+    assert auditor.get("/audit/receipt/file").status_code == 422
     given = used.login("bob", Role.USER).post("/api/v1/keys/orders/encrypt", {"plaintext": b64(b"x")})
     bob = Browser.as_client(used, "bob", Role.USER)
     path = f"/audit/receipt?leaf={given.headers['Audit-Leaf'].replace('+', '%2B')}"
