@@ -184,14 +184,12 @@ def test_each_entry_has_a_receipt(used: World, auditor: Browser) -> None:
     assert bob.get("/audit/receipt?leaf=x").status_code == 422
 
 
-@pytest.mark.parametrize(
-    "path", ["/audit", "/audit/users?key_id=orders", "/audit/novelties?client_id=alice", "/approval-rules"]
-)
-def test_who_may_not_read_the_log_is_told_so(used: World, path: str) -> None:
+def test_who_may_not_read_the_log_is_told_so(used: World) -> None:
     bob = Browser.as_client(used, "bob", Role.USER)
-    assert bob.get(path).status_code == 403
-    assert "bob may not do this: it needs" in bob.text
-    assert rows(bob) == []
+    for path in ("/audit", "/audit/users?key_id=orders", "/audit/novelties?client_id=alice"):
+        assert bob.get(path).status_code == 403
+        assert "bob may not do this: it needs audit:read." in bob.text
+        assert rows(bob) == []
 
 
 def test_a_call_that_waits_is_linked_from_its_entries(used: World, auditor: Browser) -> None:
