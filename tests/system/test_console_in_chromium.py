@@ -129,12 +129,13 @@ def _nothing_is_left(person: Person) -> Iterator[None]:
     assert not [message for message in said if "Content Security Policy" in message or "TypeError" in message], said
 
 
-def test_screenshots(person: Person, request: pytest.FixtureRequest) -> None:
+def test_screenshots(person: Person, waiting: str, request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--screenshots"):
         pytest.skip("written with --screenshots")
     IMAGES.mkdir(exist_ok=True)
     shots = {"overview": "", "keys": "/keys", "key": "/keys/orders", "revoke": "/keys/orders/do/revoke",
-             "new-key": "/new-key", "audit": "/audit?outcome=refused"}  # fmt: skip
+             "new-key": "/new-key", "audit": "/audit?outcome=refused",
+             "approval": f"{waiting}/do/approve"}  # fmt: skip
     for scheme, width, height in (("light", 1180, 860), ("dark", 1180, 860), ("phone", 360, 740)):
         with person.media("dark" if scheme == "dark" else "light", width, height):
             for name, path in shots.items():
