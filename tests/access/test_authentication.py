@@ -333,7 +333,7 @@ DOORS: list[Callable[[World, str, str, str], int]] = [by_basic, by_console, by_u
 
 @pytest.mark.parametrize("door", DOORS)
 def test_no_other_spelling_of_a_name_is_that_client(world: World, clock: SteeredClock, door: Any) -> None:
-    """One that was let in would have a count of failures of its own, and so as many guesses as there are spellings."""
+    """One that was let in would have a count of failures of its own: more guesses with each spelling."""
     user = world.enrol("user1")
     for name, spelling in SPELLINGS.items():
         assert 400 <= door(world, spelling, user.client_secret, code(user, clock)) < 500, name

@@ -147,7 +147,7 @@ def test_no_door_makes_a_key_under_a_name_that_is_kept_for_another(world: World,
         kept = {"type": "aes-256-gcm", "key_id": name}
         refused = {
             "create": bob.post("/api/v1/keys", {"key_id": name}),
-            "external": bob.post("/api/v1/keys/external", {"key_id": name}),
+            "external": bob.post("/api/v1/keys/external", kept),
             "import": bob.post("/api/v1/keys/import", {**public, "key_id": name}),
             "wrapped": bob.post("/api/v1/keys/import", {**kept, **wrapped_for(bob, bytes(32))}),
             "derive": bob.post("/api/v1/keys/d/derive", {"context": "", "keep_as": kept}),

@@ -1,4 +1,4 @@
-"""Strangers at every route that there is: nothing is changed without a proof of who asks, and no other page is open."""
+"""Strangers at every route that there is: without a proof of who asks nothing is changed or told."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_every_route_of_the_application_refuses_a_stranger(world: World, ended: 
                 answer = world.http.open(path_of(rule.rule), method=method, headers=sent, **body)
                 answered.setdefault(rule.endpoint, set()).add(answer.status_code)
     pages = {each.endpoint for each in PAGES if each.method == "GET"} | {"console:nothing"}
-    assert pages <= set(answered) and set(OPERATIONS) <= set(answered) and OPEN <= set(answered)
+    assert pages <= set(answered) and set(OPERATIONS) <= set(answered) and set(answered) >= OPEN
     found = {name for name, statuses in answered.items() if min(statuses) < 400} - pages
     assert found <= OPEN
     for name in pages:

@@ -126,7 +126,7 @@ def test_shares_that_are_none(shares: dict[int, bytes]) -> None:
 
 
 def test_nothing_is_looked_up_by_a_secret() -> None:
-    """Tables of logarithms tell by the cache what is looked up. Here nothing is indexed, and no branch is by a value."""
+    """Tables of logarithms tell by the cache what was looked up. Here nothing is indexed, and no value decides."""
     tree = ast.parse(Path(shamir.__file__).read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     assert {each.name for each in functions} == {
