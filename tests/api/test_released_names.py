@@ -139,8 +139,9 @@ def test_no_door_makes_a_key_under_a_name_that_is_kept_for_another(world: World,
     bob = world.user("bob")
     vault = Vault.of(world, bob)
     assert bob.post("/api/v1/keys", {"key_id": "d", "type": "hmac-sha256", "usages": ["derive"]}).status_code == 201
-    assert bob.post("/api/v1/keys", {"key_id": "a", "type": "x25519"}).status_code == 201
-    peer = bob.get("/api/v1/keys/a/public-key").json["public_key"]
+    for key_id, kind in (("a", "x25519"), ("e", "ed25519")):
+        assert bob.post("/api/v1/keys", {"key_id": key_id, "type": kind}).status_code == 201
+    peer, signer = (bob.get(f"/api/v1/keys/{key_id}/public-key").json["public_key"] for key_id in "ae")
     public = {"type": "x25519", "public_key": peer}
     for suffix in ("symmetric", "rsa", "ecc", "dh", "session"):
         name = f"alice_{suffix}"
@@ -162,7 +163,7 @@ def test_no_door_makes_a_key_under_a_name_that_is_kept_for_another(world: World,
         assert [each["error"]["type"] for each in many] == ["/problems/validation-failed"]
         assert vault.write(f"transit/keys/{name}").status == 400
         assert vault.write(f"transit/encrypt/{name}", plaintext=MESSAGE["plaintext"]).status == 400
-        assert vault.write(f"transit/keys/{name}/import", type="ed25519", public_key=peer).status == 400
+        assert vault.write(f"transit/keys/{name}/import", type="ed25519", public_key=signer).status == 400
     with world.service.vault.read() as snapshot:
         assert not [each.key_id for each in snapshot.select(Key) if each.key_id.startswith("alice_")]
         assert not [each.alias for each in snapshot.select(Alias) if each.alias.startswith("alice_")]

@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from helpers.console import Browser
-from helpers.support import Api, World, b64
+from helpers.support import Api, Template, World, b64
 from helpers.wsgi import answer_of, signed
 from kms.access.model import Role
 from kms.api import openapi, requests
@@ -231,8 +231,10 @@ NAMES_A_KEY = {"KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId", "Alias
 
 
 def test_secrets_at_the_dialects_and_the_console_reach_none_of_them(
-    world: World, logged: pytest.CaptureFixture[str]
+    template: Template, settings: Settings, logged: pytest.CaptureFixture[str]
 ) -> None:
+    service = template.open(msgspec.structs.replace(settings, rate_limit="off"))
+    world = World.of(service)
     user = world.user("user1")
     user.post("/generate_symmetric_key")
     access = user.post("/api/v1/access-keys", {}).json
@@ -285,6 +287,7 @@ def test_secrets_at_the_dialects_and_the_console_reach_none_of_them(
         assert "encrypt" in place
         for secret in (CANARY, b64(CANARY.encode()), token, access["secret_access_key"]):
             assert secret not in place
+    service.close()
 
 
 @pytest.mark.parametrize(
