@@ -155,7 +155,8 @@ def test_another_reaches_no_key_by_any_action(world: World) -> None:
     for action, (key, name, given) in keys.items():
         member = {"CreateAlias": "TargetKeyId", "UpdateAlias": "TargetKeyId", "ReEncrypt": "DestinationKeyId"}
         named = member.get(action, "KeyId")
-        codes = [refusal(bob, name, **{**given, named: each}) for each in (key, UNKNOWN)]
+        before_it = f"arn:aws:kms:us-east-1:{ACCOUNT}:key/" if action == "RetireGrant" else ""  # it takes ARNs only
+        codes = [refusal(bob, name, **{**given, named: before_it + each}) for each in (key, UNKNOWN)]
         if codes[0] not in DENIED or codes[0] != codes[1]:
             reached[action] = codes
     reached |= {name: [code] for name, call in others.items() if (code := call()) not in DENIED}

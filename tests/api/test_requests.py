@@ -240,7 +240,6 @@ def test_secrets_at_the_dialects_and_the_console_reach_none_of_them(
     access = user.post("/api/v1/access-keys", {}).json
     token = user.headers["Authorization"].removeprefix("Bearer ")
     headers = {f"HTTP_{name}": CANARY for name in ("COOKIE", "REFERER", "USER_AGENT", "X_REQUEST_ID", "X_TOTP")}
-    headers |= {"QUERY_STRING": f"{CANARY}={CANARY}"}
     for action in ACTIONS.values():
         names = [field.encode_name for field in msgspec.structs.fields(action.input)]
         named = {"KeyId": "user1_symmetric"} if "KeyId" in names else {}
@@ -252,12 +251,15 @@ def test_secrets_at_the_dialects_and_the_console_reach_none_of_them(
             answer_of(world, headers | signed(access, world.service.clock, action.name, wrong), wrong)
         unsigned = signed(access, world.service.clock, action.name, b"") | {"HTTP_X_AMZ_SECURITY_TOKEN": CANARY}
         for proof in (f"AWS4-HMAC-SHA256 Credential={CANARY}", f"Bearer {CANARY}", CANARY):
-            answer_of(world, headers | unsigned | {"HTTP_AUTHORIZATION": proof}, CANARY.encode())
+            for query in ("", CANARY):
+                given_proof = {"HTTP_AUTHORIZATION": proof, "QUERY_STRING": query}
+                answer_of(world, headers | unsigned | given_proof, CANARY.encode())
     for route in ROUTES:
         path = route.pattern.pattern.replace("~", "transit").replace("/?", "")
         path = path.replace("(?P<name>[^/]+)", "user1_symmetric").replace("(?P<destination>[^/]+)", "user1_symmetric")
         path = re.sub(r"\(\?P<\w+>\[\^/\]\+\)", CANARY, path)
         environ = headers | {"REQUEST_METHOD": route.methods[0], "PATH_INFO": f"/v1/{path}"}
+        environ["QUERY_STRING"] = f"{CANARY}={CANARY}"
         for name in (*route.body.__struct_encode_fields__, CANARY):
             for value in (CANARY, b64(CANARY.encode()), {CANARY: CANARY}, [{name: CANARY}]):
                 body = json.dumps({name: value}).encode()
