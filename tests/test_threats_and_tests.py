@@ -39,7 +39,7 @@ def threats() -> tuple[list[str], list[str]]:
 
 
 @cache
-def tests_in(path: Path) -> frozenset[str]:
+def defined_in(path: Path) -> frozenset[str]:
     tree = ast.parse(path.read_text())
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
@@ -70,7 +70,7 @@ def test_what_is_defended_against_has_a_test() -> None:
 def test_each_test_that_is_named_is_there() -> None:
     named = NAMED.findall(PAGE.read_text())
     assert len(named) > 200
-    missing = [f"{file}::{test}" for file, test in named if test not in tests_in(ROOT / file)]
+    missing = [f"{file}::{test}" for file, test in named if test not in defined_in(ROOT / file)]
     assert missing == []
 
 
