@@ -244,7 +244,7 @@ def test_secrets_at_the_dialects_and_the_console_reach_none_of_them(
         names = [field.encode_name for field in msgspec.structs.fields(action.input)]
         named = {"KeyId": "user1_symmetric"} if "KeyId" in names else {}
         for name in {*names, CANARY} - NAMES_A_KEY:
-            for value in (CANARY, b64(CANARY.encode()), {CANARY: CANARY}, [CANARY], [{CANARY: CANARY}]):
+            for value in (CANARY, b64(CANARY.encode()), [{CANARY: CANARY}]):
                 body = json.dumps({**named, name: value}).encode()
                 answer_of(world, headers | signed(access, world.service.clock, action.name, body), body)
         for wrong in (CANARY.encode(), b"{" + CANARY.encode()):
@@ -261,12 +261,12 @@ def test_secrets_at_the_dialects_and_the_console_reach_none_of_them(
         environ = headers | {"REQUEST_METHOD": route.methods[0], "PATH_INFO": f"/v1/{path}"}
         environ["QUERY_STRING"] = f"{CANARY}={CANARY}"
         for name in (*route.body.__struct_encode_fields__, CANARY):
-            for value in (CANARY, b64(CANARY.encode()), {CANARY: CANARY}, [{name: CANARY}]):
-                body = json.dumps({name: value}).encode()
-                for given_token in (token, CANARY):
-                    if route.function.__name__ not in {"revoke_self", "delete"}:
-                        answer_of(world, environ | {"HTTP_X_VAULT_TOKEN": given_token}, body)
-        answer_of(world, environ | {"HTTP_X_VAULT_TOKEN": token}, b"{" + CANARY.encode())
+            for value in (CANARY, b64(CANARY.encode()), [{name: CANARY}]):
+                if route.function.__name__ not in {"revoke_self", "delete"}:
+                    body = json.dumps({name: value}).encode()
+                    answer_of(world, environ | {"HTTP_X_VAULT_TOKEN": token}, body)
+        for given_token in (token, CANARY):
+            answer_of(world, environ | {"HTTP_X_VAULT_TOKEN": given_token}, b"{" + CANARY.encode())
     for member in ("Action", "RoleArn", "WebIdentityToken", "TokenCode", "SerialNumber", CANARY):
         form = urlencode({"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", member: CANARY}).encode()
         sent = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_TYPE": "application/x-www-form-urlencoded"}
@@ -284,9 +284,12 @@ def test_secrets_at_the_dialects_and_the_console_reach_none_of_them(
     audit = b"".join(path.read_bytes() for path in world.service.settings.spool_dir.iterdir()).decode()
     entries = json.dumps(world.admin.get("/api/v1/audit/entries?limit=10000").json)
     exposed = world.admin.get("/metrics").get_data(as_text=True)
-    assert '"aws:' in written or "aws:" in exposed
+    for place, operation in (
+        (written, "console:save_key"), (audit, "aws:Encrypt"), (audit, "transit:encrypt"), (audit, "sts"),
+        (entries, "certificate_request"), (exposed, "kms_"),
+    ):  # fmt: skip
+        assert operation in place
     for place in (written, audit, entries, exposed):
-        assert "encrypt" in place
         for secret in (CANARY, b64(CANARY.encode()), token, access["secret_access_key"]):
             assert secret not in place
     service.close()
