@@ -26,7 +26,7 @@ import click
 
 from benchmarks import programs
 from benchmarks.cases import cases, warm_up
-from benchmarks.programs import Measured, Running, Target
+from benchmarks.programs import Measured, Running, Target, processor_seconds
 from kms.audit import keys
 from kms.audit.entry import AuditEntry, timestamp
 from kms.audit.folding import PROCESS_NAME
@@ -41,7 +41,6 @@ from kms.vault.opening import open_vault
 _SINGLE = "encrypt 32 B"
 _STEP_SECONDS = 0.01
 _QUIET_SECONDS = 3.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @click.command()
@@ -193,6 +192,7 @@ def beside(
     without: list[Measured] = []
     rates: list[float] = []
     shares: list[float] = []
+    worth: dict[bool, list[float]] = {True: [], False: []}  # uses for each second of the worker's processor time
     with feeder(settings, rate, core) as source:
         for number in range(rounds):
             arms = [with_it, without] if number % 2 else [without, with_it]
@@ -203,12 +203,15 @@ def beside(
                 try:
                     with source.feeding():
                         time.sleep(1.5)  # until the first of them are folded
-                        began, size, used = time.perf_counter(), _size(log), _processor_seconds(folding)
+                        began, size, used = time.perf_counter(), _size(log), processor_seconds(folding)
+                        spent = service.processor_seconds()
                         arm.append(target.load(seconds, connections, core))
+                        spent = service.processor_seconds() - spent
+                        worth[arm is with_it].append(arm[-1].per_second * seconds / spent)
                         wall = time.perf_counter() - began
                         if arm is with_it:
                             rates.append((_size(log) - size) / wall)
-                            shares.append((_processor_seconds(folding) - used) / wall)
+                            shares.append((processor_seconds(folding) - used) / wall)
                 finally:
                     os.kill(folding, signal.SIGCONT)
             click.echo(f"round {number + 1} of {rounds}", err=True)
@@ -226,6 +229,11 @@ def beside(
         f"({', '.join(f'{a.per_second / b.per_second:.2f}' for a, b in pairs)}), "
         f"p99 {statistics.median(a.p99_ms / b.p99_ms for a, b in pairs):.2f} "
         f"({', '.join(f'{a.p99_ms / b.p99_ms:.2f}' for a, b in pairs)})"
+    )
+    per_second = [a / b for a, b in zip(worth[True], worth[False], strict=True)]
+    click.echo(
+        f"uses for each second of the worker's processor time: {statistics.median(per_second):.2f} "
+        f"({', '.join(f'{each:.2f}' for each in per_second)})"
     )
     click.echo(
         f"folded beside: {statistics.median(rates):,.0f} entries/s, with {statistics.median(shares):.0%} of a core; "
@@ -246,11 +254,6 @@ def _until_folded(log: Path) -> None:
         now = _size(log)
         if now != size:
             size, since = now, time.monotonic()
-
-
-def _processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 if __name__ == "__main__":

@@ -119,11 +119,7 @@ class Running:
 
     def processor_seconds(self) -> float:
         """The processor time that the workers have used so far."""
-        ticks = 0
-        for pid in self._workers():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(map(processor_seconds, self._workers()))
 
     def resident_mebibytes(self) -> list[float]:
         """The resident memory of each worker."""
@@ -134,6 +130,12 @@ class Running:
         children = ["pgrep", "-P", str(self.process.pid)]
         found = subprocess.run(children, capture_output=True, text=True, check=True).stdout.split()
         return [each for each in found if Path(f"/proc/{each}/comm").read_text().strip() != PROCESS_NAME]
+
+
+def processor_seconds(pid: int | str) -> float:
+    """The processor time that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager

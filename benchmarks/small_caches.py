@@ -10,12 +10,16 @@ import sys
 from kms import key_cache, server
 from kms.access import authentication, ratelimit
 from kms.api import fast_path
+from kms.api.aws import proof
+from kms.revocation import published
 
 _BOUNDS = {
     key_cache: ("_KEYS_CACHED", "_VERSIONS_CACHED", "_AUTHORIZATIONS_CACHED"),
     authentication: ("_SESSIONS_CACHED",),
     ratelimit: ("_NAMES_CACHED",),
     fast_path: ("_ROUTES_CACHED",),
+    published: ("_ENTRIES_REMEMBERED",),
+    proof: ("_REMEMBERED",),
 }
 
 

@@ -60,6 +60,15 @@ def _trust_only_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def own_metric_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The library keeps the files that a process opened first, which is right for a worker and not for tests."""
+    from prometheus_client import values  # late: it looks when it is imported where its files are
+
+    monkeypatch.chdir(tmp_path)  # here is no certificate unless a test makes one
+    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
 def clock() -> SteeredClock:
     """A clock that this test steers."""
     return SteeredClock()

@@ -179,3 +179,105 @@ def test_files_stay_small() -> None:
     for path in SOURCES:
         if "migrations" not in path.parts:
             assert len(path.read_text().splitlines()) <= 350, path
+
+
+def calls_in(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+def texts_put_together(path: Path) -> list[str]:
+    """What a file writes as text that is not one literal: f-strings, `+` and `%` of texts, `format` and `join`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        is_sum = isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mod))
+        is_method = (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in {"format", "join", "replace"}
+        )
+        if isinstance(node, ast.JoinedStr) or is_sum or is_method:
+            found.append(ast.unparse(node))
+    return found
+
+
+SQL = re.compile(
+    r"\b(SELECT\b.*\bFROM|INSERT\b.*\bINTO|UPDATE\b.*\bSET|DELETE FROM|(CREATE|DROP|ALTER) (TABLE|INDEX|TRIGGER|VIEW)"
+    r"|PRAGMA|ATTACH|SAVEPOINT|SET (LOCAL|SESSION))\b",
+    re.DOTALL,
+)
+
+
+def test_no_sql_is_put_together() -> None:
+    """Texts of SQL are literals. What varies is bound; the two exceptions take their part from the source."""
+    assert SQL.search("f'SELECT x FROM {table}'") and SQL.search("'DROP TABLE ' + name")
+    made = {
+        (path.relative_to(ROOT / "kms").as_posix(), text)
+        for path in SOURCES
+        for text in texts_put_together(path)
+        if SQL.search(text)
+    }
+    assert made == {
+        ("audit/index_file.py", "f'PRAGMA user_version = {FORMAT}'"),  # a number of the source
+        ("vault/first_release.py", "f'DROP TABLE IF EXISTS {name}'"),  # of two names that stand above it
+    }
+
+
+STATEMENTS = {
+    "audit/index.py": {"of_part", "statement"},
+    "audit/index_check.py": {"statement"},
+    "audit/index_file.py": {"statement"},
+    "audit/places.py": {"statement"},
+    "operations/system/gauges.py": {"query"},
+    "operations/system/status_sections.py": {"query"},
+    "vault/checking.py": {"query"},
+    "vault/claims.py": {"query"},
+    "vault/root_keys.py": {"this"},
+    "vault/sealed_columns.py": {"query"},
+    "vault/statements.py": {"self._sql"},
+    "vault/transaction.py": {"query"},
+}
+"""Where a statement comes to the database by a name: of SQLAlchemy's making, or out of a tuple of literals nearby."""
+
+
+def test_what_a_database_carries_out_is_known() -> None:
+    """A text that somebody sent would come to it by a name, so each such name is counted here."""
+    by_name: dict[str, set[str]] = {}
+    for path in SOURCES:
+        place = path.relative_to(ROOT / "kms").as_posix()
+        text = path.read_text()
+        assert not re.search(r"\b(literal_column|TextClause|DDL|exec_driver_sql|executescript)\b", text), place
+        for call in calls_in(path):
+            is_text = isinstance(call.func, ast.Name) and call.func.id == "text" and "sqlalchemy" in text
+            if is_text and "kms.api.console.requested import" not in text:
+                assert isinstance(call.args[0], (ast.Constant, ast.JoinedStr)), ast.unparse(call)
+            is_run = isinstance(call.func, ast.Attribute) and call.func.attr in {"execute", "executemany"}
+            if is_run and isinstance(call.args[0], (ast.Name, ast.Attribute)):
+                by_name.setdefault(place, set()).add(ast.unparse(call.args[0]))
+    assert by_name == STATEMENTS
+
+
+LOADS = {
+    "allocator.py": {"import ctypes"},
+    "process_protection.py": {"import ctypes"},
+    "cli/commands.py": {"from importlib import import_module"},  # of places that stand in the source
+    "client/operations.py": {"from importlib.resources import files"},
+    "vault/seals/pkcs11_token.py": {"from importlib.util import find_spec"},  # whether a package is there
+}
+"""What loads code or libraries, none of it by a name that the interface takes."""
+
+
+def test_nothing_is_loaded_or_run_by_a_name_that_somebody_gives() -> None:
+    modules = re.compile(r"(subprocess|importlib|imp|runpy|code|pickle|marshal|shelve|ctypes|cffi|pty)(\.|$)")
+    runs = re.compile(r"(eval|exec|compile|__import__|os\.(system|popen|exec\w*|spawn\w*|posix_spawn\w*))$")
+    found: dict[str, set[str]] = {}
+    for path in SOURCES:
+        place = path.relative_to(ROOT / "kms").as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if any(map(modules.match, names)):
+                found.setdefault(place, set()).add(ast.unparse(node))
+            if isinstance(node, ast.Call):
+                assert not runs.match(ast.unparse(node.func)), f"{place}: {ast.unparse(node)}"
+    assert found == LOADS

@@ -18,7 +18,8 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     `time` is RFC 3339 in UTC with microseconds: for a change when it was made, for other requests when their body was
     read. `outcome` is `success` or the problem type of the refusal. `target` names an object that is not a key, such
-    as another client. For a batch `items` is the number of its items, and `refused` how many of them were refused.
+    as another client. For a batch `items` is the number of its items, `refused` how many of them were refused, and
+    `versions` are those that it used where they are several; `version` is the only one.
     `recovery` is true if a version that was revoked as compromised was used. For a log-in, and for a request signed
     with an access key, `credential` names the credential, and `subject` is the `sub` of a platform token. `session`
     is the public id of the session that asked; that of one that a log-in opens is the `target` of its entry.
@@ -45,6 +46,12 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     session: str | None = None
     approval: str | None = None
     associated_data: str | None = None
+    versions: tuple[int, ...] | None = None
+
+    @property
+    def used_versions(self) -> tuple[int, ...]:
+        """The versions of the key that it is about, as far as it says."""
+        return self.versions or (() if self.version is None else (self.version,))
 
     def line(self) -> bytes:
         """The entry as a line of JSON in UTF-8, without the newline at its end."""

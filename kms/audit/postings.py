@@ -78,7 +78,8 @@ def postings_of(entries: Iterable[bytes]) -> Postings:
         times.append(entry.time)
         clients[entry.client_id].append(place)
         keys[entry.key_id].append(place)
-        versions[entry.version].append(place)
+        for version in entry.used_versions:
+            versions[version].append(place)
         operations[entry.operation].append(place)
         if entry.outcome != SUCCESS:
             outcomes[entry.outcome].append(place)

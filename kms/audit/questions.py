@@ -48,7 +48,7 @@ class UserOf(NamedTuple):
 def users_of(log: Log, key_id: str, version: int | None, after: str = "") -> list[UserOf]:
     """Who used this version of the key after that time (any version: None), by name. Only what succeeded counts.
 
-    A batch counts as one use. Its entry names no version, so it is found only where any version is asked for.
+    A batch counts as one use of each version that it used. Those of releases from before name none.
     """
     found: dict[str, UserOf] = {}
     for each in log.oldest_first(Query(key_id=key_id, version=version, outcome=SUCCESS, after=after)):

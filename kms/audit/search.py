@@ -51,7 +51,7 @@ class Query:
             and (not self.before or entry.time < self.before)
             and (self.client_id is None or entry.client_id == self.client_id)
             and (self.key_id is None or entry.key_id == self.key_id)
-            and (self.version is None or entry.version == self.version)
+            and (self.version is None or self.version in entry.used_versions)
             and (self.operation is None or entry.operation == self.operation)
             and self._has_outcome(entry)
             and (self.target is None or entry.target == self.target)

@@ -12,7 +12,6 @@ a release from before has neither. Each line is a sequence of JSON values, for w
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from hmac import compare_digest
@@ -31,7 +30,7 @@ class _Named(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class SpoolDamaged(Exception):
+class SpoolDamaged:
     """A spool is not what its process wrote. `offset` is that of the first byte that is wrong."""
 
     spool: str
@@ -73,17 +72,24 @@ class Codes:
         code = blake2b(offset.to_bytes(8) + leaf, key=self._key, digest_size=CODE_BYTES).digest()
         return b2a_base64(code, newline=False)
 
-    def entries(self, content: bytes, offset: int) -> Iterator[bytes]:
-        """The entries in `content`, whole lines that stand at `offset` of the spool.
+    def entries(self, content: bytes, offset: int) -> tuple[list[bytes], SpoolDamaged | None]:
+        """The entries in `content`, whole lines that stand at `offset` of the spool, and what is wrong there.
 
-        Raises SpoolDamaged at the first that the service did not write there.
+        A line that the service did not write where it stands is left out. Those after it have codes of their own.
         """
+        found, wrong, left_out = list[bytes](), offset, 0
         for written in content.split(b"\n")[:-1]:
             line, tab, code = written.rpartition(_BEFORE_CODE)
-            if not tab or not compare_digest(code, self._code(leaf_hash(line), offset) + _AFTER_CODE):
-                raise SpoolDamaged(self.spool, offset, "the service did not write this line there")
-            yield line
+            if tab and compare_digest(code, self._code(leaf_hash(line), offset) + _AFTER_CODE):
+                found.append(line)
+            else:
+                wrong = offset if not left_out else wrong
+                left_out += 1
             offset += len(written) + 1
+        if not left_out:
+            return found, None
+        lines = "this line" if left_out == 1 else f"{left_out} lines from there on"
+        return found, SpoolDamaged(self.spool, wrong, f"the service did not write {lines}")
 
 
 def entry_in(written: bytes) -> bytes:

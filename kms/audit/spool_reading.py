@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from kms.audit.spool import PATTERN
 from kms.audit.spool_lines import Codes, SpoolDamaged, entry_in, name_in
-from kms.files import sync_directory
+from kms.files import appearing, sync_directory
 
 _FIRST_LINE_BYTES = 4096
 MOST_SHOWN_BYTES = 256 << 20
@@ -21,7 +21,7 @@ MOST_SHOWN_BYTES = 256 << 20
 class SpoolRead:
     """What was read of the spool `name`: its `entries` up to byte `end`.
 
-    `damage` says what is wrong behind that. Then `end` is the end of the file, so that it is said once.
+    `damage` says which are left out, and why. Without `has_codes` nothing that comes after those can be believed.
     """
 
     name: str
@@ -29,15 +29,22 @@ class SpoolRead:
     end: int
     entries: list[bytes] = field(default_factory=list)
     damage: SpoolDamaged | None = None
+    has_codes: bool = True
 
     def remove_if_over(self) -> None:
         """Remove the file if its process has ended and all of it was read. Raises OSError.
 
-        One that was altered is kept, under a name that is no spool's; its process goes on in another.
+        One that was altered is kept under a name that is no spool's: a copy, while its process may go on in it.
         """
         if self.damage is not None:
-            self.path.rename(self.path.with_name(f"damaged-{self.path.name}"))
-            return
+            aside = self.path.with_name(f"damaged-{self.path.name}")
+            if not self.has_codes:
+                self.path.rename(aside)
+                return
+            with suppress(FileNotFoundError):
+                content = self.path.read_bytes()
+                with appearing(aside, replace=True) as kept:
+                    kept.write(content)
         try:
             with self.path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,10 +72,15 @@ def read(
         except FileNotFoundError:
             continue
         known = found.get(each.name)
-        if known is None or known.end < each.end:  # two files of one name: a copy, and the longer one has all of it
+        if known is None or _worth(known) < _worth(each):
             found[each.name] = each
         most_bytes = max(0, most_bytes - (each.end - folded.get(each.name, 0)))
     return list(found.values())
+
+
+def _worth(read_: SpoolRead) -> tuple[bool, int]:
+    """Of two files of one name one is a copy: the longer one has all of it, unless it was altered."""
+    return read_.damage is None, read_.end
 
 
 def unchecked(
@@ -93,15 +105,18 @@ def _written_at(path: Path) -> float:
 
 def _content(path: Path, folded: Mapping[str, int], most_bytes: int) -> tuple[str | None, int, bytes]:
     """The name of a spool, where what is not folded of it begins, and whole lines from there."""
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         first = file.read(_FIRST_LINE_BYTES)
         name = name_in(first)
         begin = folded.get(name or path.stem, 0)
         if name is not None:
             begin = max(begin, first.index(b"\n") + 1)
         file.seek(begin)
-        content = file.read(most_bytes)
-    return name, begin, content[: content.rfind(b"\n") + 1]
+        length = file.read(most_bytes).rfind(b"\n") + 1
+        # Again: of what its process wrote meanwhile, the newline may have been read and the line before it not.
+        file.seek(begin)
+        content = file.read(length)
+    return name, begin, content
 
 
 def _read(
@@ -110,15 +125,12 @@ def _read(
     name, begin, content = _content(path, folded, most_bytes)
     read_ = SpoolRead(name or path.stem, path, begin + len(content))
     if name is None:
+        read_.has_codes = False
         if not takes_older and path.stem not in folded and content:
             read_.damage = SpoolDamaged(path.stem, 0, "it has no codes, and this release writes them")
         else:
             read_.entries = content.split(b"\n")[:-1]
         return read_
     assert key is not None  # who writes such a spool has it
-    try:
-        for entry in Codes(key, name).entries(content, begin):
-            read_.entries.append(entry)
-    except SpoolDamaged as damage:
-        read_.damage = damage
+    read_.entries, read_.damage = Codes(key, name).entries(content, begin)
     return read_

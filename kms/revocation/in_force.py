@@ -52,7 +52,7 @@ class _Known:
         for entry in new:
             self._put_in_force(entry)
         self.digest = digest
-        self.entries = self.entries + new
+        self.entries += new
         return True
 
     def _put_in_force(self, entry: Revocation) -> None:
@@ -76,7 +76,11 @@ class RevocationsInForce:
     @property
     def entries(self) -> list[Revocation]:
         """All entries, including those that are no longer in force."""
-        return self._known.entries
+        return self._known.entries[:]
+
+    def __len__(self) -> int:
+        """How many entries there are."""
+        return len(self._known.entries)
 
     def follow(self, snapshot: Snapshot, head: Head) -> None:
         """Read new entries of the list. Raises IntegrityFailure if its digest is not the one in the head."""

@@ -47,6 +47,7 @@ class KnownLeaves:
 
     def __init__(self, memory: Memory) -> None:
         self._known: dict[int, bytes] = {}
+        self._last = 0
         self._digest = TableDigest()
         memory.follow(tables.revocation_leaves, self.follow)
 
@@ -59,18 +60,19 @@ class KnownLeaves:
         wanted = head.digest(tables.revocation_leaves) or TableDigest()  # none before the first row
         if self._goes_on(snapshot, wanted):
             return
-        self._known, self._digest = {}, TableDigest()  # an operator may have accepted other rows
+        self._known, self._last, self._digest = {}, 0, TableDigest()  # an operator may have accepted other rows
         if not self._goes_on(snapshot, wanted):
             raise IntegrityFailure("The audit entries of revocations are not those that the service wrote.")
 
     def _goes_on(self, snapshot: Snapshot, wanted: TableDigest) -> bool:
         """Read rows after those that are known; return whether all have the digest `wanted`. Else nothing is kept."""
         table = tables.revocation_leaves
-        new = snapshot.select(RevocationLeaf, table.c.serial > max(self._known, default=0), order_by=table.c.serial)
+        new = snapshot.select(RevocationLeaf, table.c.serial > self._last, order_by=table.c.serial)
         part = digest_of(snapshot.derived_keys, table, ([*to_row(each).values(), None] for each in new))
         digest = self._digest.plus(part.count, part.total)
         if digest != wanted:
             return False
-        self._known = {**self._known, **{each.serial: each.leaf for each in new}}
+        self._known.update((each.serial, each.leaf) for each in new)
+        self._last = new[-1].serial if new else self._last
         self._digest = digest
         return True

@@ -99,11 +99,9 @@ class Publisher:
         self._memory.require()
         seconds = int(_PERIOD.total_seconds())
         hour = datetime.fromtimestamp(int(now.timestamp()) // seconds * seconds, UTC)
-        entries = self._revocations.entries
-        made_from = hour, len(entries)
         with self._making:
-            if self._made is None or self._made.made_from != made_from:
-                self._made = self._sign(hour, entries)
+            if self._made is None or self._made.made_from != (hour, len(self._revocations)):
+                self._made = self._sign(hour, self._revocations.entries)
             return self._made
 
     def jwks(self) -> dict[str, object]:

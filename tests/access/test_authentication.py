@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import statistics
 import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyotp
 import pytest
 from flask.testing import FlaskClient
 
-from helpers.support import SteeredClock, World, b64, basic
+from helpers.console import Browser
+from helpers.support import SteeredClock, World, b64, basic, settings_for
+from helpers.wsgi import answer_of
 from kms.access import lockout, totp
 from kms.access.model import Role
-from kms.operations import OPERATIONS
+from kms.keys.ids import is_client_id
+from kms.operations import OPERATIONS, Service
 
 TOKEN = "/auth/token"
 
@@ -270,3 +277,121 @@ def test_unknown_clients_take_as_long_as_wrong_secrets(world: World, clock: Stee
         clock.advance(hours=2)  # forgets the failures, so that no lock cuts an attempt short
     known, unknown = (statistics.median(taken) for taken in times.values())
     assert 0.67 < known / unknown < 1.5
+
+
+SPELLINGS = {
+    "capitals": "USER1",
+    "one capital": "User1",
+    "a space before": " user1",
+    "a space after": "user1 ",
+    "a tab": "user1\t",
+    "a line": "user1\n",
+    "a null": "user1\0",
+    "a null and more": "user1\0x",
+    "full width": "ｕｓｅｒ１",
+    "a superscript": "user¹",
+    "another digit": "user١",
+    "a letter of another alphabet": "us\u0435r1",
+    "an accent": "u\u0301ser1",
+    "nothing to be seen": "user\u200b1",
+    "a soft hyphen": "user\u00ad1",
+    "a mark of the byte order": "\ufeffuser1",
+    "from right to left": "\u202euser1",
+    "a long s": "u\u017fer1",
+    "percent": "user%31",
+    "percent twice": "user%2531",
+    "a plus": "user1+",
+    "a dot": "user1.",
+    "quotes": '"user1"',
+    "a wildcard": "user*",
+    "another of databases": "user_",
+    "a comment": "user1'--",
+}
+"""What a fold, a trim, a normal form, a decoder or a database could take for `user1`."""
+
+
+def by_basic(world: World, client_id: str, secret: str, totp_code: str) -> int:
+    return int(attempt(world, client_id, secret, **{"X-TOTP": totp_code}).status_code)
+
+
+def by_console(world: World, client_id: str, secret: str, totp_code: str) -> int:
+    browser = Browser.of(world)
+    browser.http.environ_base["REMOTE_ADDR"] = "10.0.0.1"
+    answer = browser.log_in(client_id, secret, code=totp_code)
+    return 200 if answer.status_code == 303 and browser.cookie else int(answer.status_code)
+
+
+def by_userpass(world: World, client_id: str, secret: str, totp_code: str) -> int:
+    path = f"auth/userpass/login/{client_id}".encode().decode("latin-1")  # as servers hand a decoded path on
+    body = json.dumps({"password": secret, "totp": totp_code}).encode()
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": f"/v1/{path}", "REMOTE_ADDR": "10.0.0.1"}
+    return answer_of(world, environ, body)[0]
+
+
+DOORS: list[Callable[[World, str, str, str], int]] = [by_basic, by_console, by_userpass]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_other_spelling_of_a_name_is_that_client(world: World, clock: SteeredClock, door: Any) -> None:
+    """One that was let in would have a count of failures of its own: more guesses with each spelling."""
+    user = world.enrol("user1")
+    for name, spelling in SPELLINGS.items():
+        assert 400 <= door(world, spelling, user.client_secret, code(user, clock)) < 500, name
+    assert door(world, "user1", user.client_secret, code(user, clock)) == 200  # and none of them spent the code
+
+
+def test_a_lock_holds_at_every_door_for_every_spelling(world: World, clock: SteeredClock) -> None:
+    """What fails at one door counts at the others."""
+    user = world.enrol("user1")
+    for door in DOORS:
+        for _ in range(2):
+            assert door(world, "user1", user.client_secret, "000000") in (401, 403)
+    for door in DOORS:
+        assert door(world, "user1", user.client_secret, code(user, clock)) == 429, door
+        for name, spelling in SPELLINGS.items():
+            assert 400 <= door(world, spelling, user.client_secret, code(user, clock)) < 500, (door, name)
+    clock.advance(seconds=2)
+    assert by_userpass(world, "user1", user.client_secret, code(user, clock)) == 200
+
+
+def test_no_client_is_made_that_only_looks_like_another(world: World) -> None:
+    world.enrol("user1")
+    for name, spelling in SPELLINGS.items():
+        answer = world.admin.post("/api/v1/clients", {"client_id": spelling})
+        assert answer.status_code == (201 if is_client_id(spelling) else 422), name
+        assert spelling.isascii() or answer.status_code == 422, name
+
+
+@pytest.fixture
+def two_nodes(database_url: str, tmp_path: Path, clock: SteeredClock) -> Iterator[tuple[World, World]]:
+    """Two hosts with a data directory each, and one database."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    first = Service.open(settings_for(here, database_url=database_url), clock)
+    there.mkdir(mode=0o700)
+    shutil.copy(here / "root.key", there)
+    second = Service.open(settings_for(there, database_url=database_url), clock)
+    yield World.of(first), World.of(second)
+    for service in (second, first):
+        service.close()
+
+
+def test_a_code_works_once_on_all_nodes_of_one_database(two_nodes: tuple[World, World], clock: SteeredClock) -> None:
+    user = two_nodes[0].enrol("user1")
+    headers = basic("user1", user.client_secret, **{"X-TOTP": code(user, clock)})
+    statuses: list[int] = []
+    start = threading.Barrier(8)
+
+    def go(node: World, source: str) -> None:
+        http = node.http.application.test_client()
+        start.wait()
+        answer = http.post(TOKEN, headers=headers, environ_overrides={"REMOTE_ADDR": source})
+        statuses.append(answer.status_code)
+
+    threads = [threading.Thread(target=go, args=(two_nodes[n % 2], f"10.0.1.{n}")) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] + [401] * 7
+    for node in two_nodes:
+        assert attempt(node, "user1", user.client_secret, **{"X-TOTP": code(user, clock)}).status_code == 401

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,9 +13,12 @@ from typing import Any
 import pytest
 
 from helpers.support import Api, SteeredClock, World, b64, kind_of
+from helpers.vault_client import Vault
 from helpers.wsgi import answer_of, signed
+from kms.api.transit.routes import ROUTES, Route
 from kms.audit.spool import Spool
 from kms.errors import Unavailable
+from kms.keys.model import Key, KeyVersion
 
 
 @pytest.fixture
@@ -224,3 +229,79 @@ def test_wrapped_answers_and_chosen_versions_are_refused(world: World, alice: Ap
     for call in calls:
         status, content = call()
         assert (status, b"plaintext" in content) == (400, False)
+
+
+KINDS = {"sign": "ed25519", "verify": "ed25519", "csr": "ed25519", "import_version": "ed25519"}
+"""Of what type a key must be for a route; others have one for encryption."""
+
+WORKS_FOR_ITS_OWNER = {
+    "encrypt", "decrypt", "rewrap", "datakey", "sign", "verify", "hmac", "csr", "read", "delete", "soft_delete",
+    "configure", "rotate", "backup", "byok_export", "create",
+}  # fmt: skip
+
+
+def key_routes() -> list[Route]:
+    return [
+        route for route in ROUTES if route.is_of_mount and {"name", "destination"} & set(route.pattern.groupindex)
+    ]
+
+
+def asked_of(vault: Vault, route: Route, parts: dict[str, str], body: dict[str, Any]) -> int:
+    """The status of a request by that route, whose parts are these."""
+    path = re.sub(r"\(\?P<(\w+)>\[\^/\]\+\)", lambda found: parts[found[1]], route.pattern.pattern)
+    path = path.replace("~", "transit").replace("/?", "")
+    method = route.methods[0]
+    return vault.send(method, path, b"" if method == "GET" else json.dumps(body).encode()).status
+
+
+def test_no_route_of_the_vault_dialect_reaches_another_s_key(unlimited_world: World) -> None:
+    """Each route is asked for a key of another, with what makes it work for its owner."""
+    world = unlimited_world
+    users = [world.user(name) for name in ("routes-alice", "routes-mallory")]
+    alice, mallory = (Vault.of(world, each) for each in users)
+    mallory.make("hers-not", "rsa-2048")
+    scene: dict[str, tuple[dict[str, str], dict[str, Any]]] = {}
+    for number, route in enumerate(key_routes()):
+        function = route.function.__name__
+        name = alice.make(
+            f"r{number}", KINDS.get(function, "aes256-gcm96"), exportable=True, allow_plaintext_backup=True
+        )
+        alice.write(f"transit/keys/{name}/config", deletion_allowed=True)
+        text = {"plaintext": b64(b"x"), "input": b64(b"x"), "deletion_allowed": True, "min_available_version": 1}
+        public = alice.read(f"transit/keys/{name}").data["keys"]["1"]
+        more = {"public_key": public["public_key"]} if isinstance(public, dict) else {}
+        sealed = alice.write(f"transit/encrypt/{name}", **text)
+        more |= {"ciphertext": sealed.data["ciphertext"]} if sealed.status == 200 else {}
+        signature = alice.write(f"transit/sign/{name}", **text) if function in KINDS else sealed
+        more |= {"signature": signature.data["signature"]} if function == "verify" else {}
+        more |= {"backup": alice.read(f"transit/backup/{name}").data["backup"]} if "backup" in route.shown else {}
+        parts = {
+            "name": name,
+            "destination": "hers-not",
+            "kind": "plaintext",
+            "hash_name": "sha2-256",
+            "version": "1",
+        }
+        parts["kind"] = "encryption-key" if function == "export" else "plaintext"
+        scene[name] = (parts, {**text, **more, "type": KINDS.get(function, "aes256-gcm96")})
+    before = everything_of(world, "routes-alice")
+    for route, (parts, body) in zip(key_routes(), scene.values(), strict=True):
+        assert 400 <= asked_of(mallory, route, parts, body) < 500, route.shown
+    turned = {"name": "hers-not", "version": "1"}  # a key of one's own, to be given out under another's
+    for route in key_routes():
+        if "destination" in route.pattern.groupindex:
+            assert 400 <= asked_of(mallory, route, {**turned, "destination": "r0"}, {}) < 500, route.shown
+    assert everything_of(world, "routes-alice") == before
+    alice.make("hers-not-either", "rsa-2048")
+    works = set()
+    for route, (parts, body) in zip(key_routes(), scene.values(), strict=True):
+        if asked_of(alice, route, {**parts, "destination": "hers-not-either"}, body) < 300:
+            works.add(route.function.__name__.rstrip("_"))
+    assert works >= WORKS_FOR_ITS_OWNER
+
+
+def everything_of(world: World, owner: str) -> list[object]:
+    with world.service.vault.read() as snapshot:
+        keys = snapshot.matching(Key, owner=owner)
+        uids = {each.uid for each in keys}
+        return [keys, [each for each in snapshot.select(KeyVersion) if each.key_uid in uids]]

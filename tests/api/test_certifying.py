@@ -68,6 +68,14 @@ def test_a_subject_that_no_certificate_can_carry_is_refused_with_the_reason(
     assert words in answer.json["detail"]
 
 
+@pytest.mark.parametrize("name", ["192.0.2.1", "127.1", "2130706433", "*.0.2.1", "a.0x7f", "[::1]", "::1", "a.1"])
+def test_an_address_is_no_name_of_a_host(alice: Api, name: str) -> None:
+    """Some programs take such a name for the address, which the request then would have vouched for."""
+    answer = alice.post(PATH, {"dns_names": ["shop.example.org", name]})
+    assert (answer.status_code, kind_of(answer)) == (422, "validation-failed")
+    assert requested(alice, dns_names=["1.example.org", "0x7f.example.org", "4.3.2.in-addr.arpa"])
+
+
 def test_the_longest_common_name(alice: Api) -> None:
     assert str(next(iter(requested(alice, subject=f"CN={'a' * 64}").subject)).value) == "a" * 64
 

@@ -6,9 +6,13 @@ import json
 from typing import Any
 
 from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from helpers.aws_in_process import client
 from helpers.support import World
+from kms.access.model import Grant
+from kms.api.aws.request import ACTIONS
+from kms.keys.model import Alias, Key, KeyVersion
 
 ACCOUNT = "000000000000"
 ALICE, BOB = (f"arn:aws:iam::{ACCOUNT}:user/{name}" for name in ("alice", "bob"))
@@ -100,6 +104,73 @@ def test_another_gets_each_action_by_its_name(world: World) -> None:
         if code in ("AccessDeniedException", "NotFoundException") or "Internal" in code:
             kept[action] = code
     assert kept == {}
+
+
+ABOUT_NO_KEY = {"CreateKey", "GenerateRandom", "ListAliases", "ListKeys", "ListRetirableGrants"}
+
+
+def test_another_reaches_no_key_by_any_action(world: World) -> None:
+    """And is told of one that is there what it is told of one that is not."""
+    api, of_bob = world.user("alice"), world.user("bob")
+    alice, bob = (client(world, "kms", each.post("/api/v1/access-keys", {}).json) for each in (api, of_bob))
+    for name, body in {"kem": {"type": "ml-kem-768"}, "agree": {"type": "ec-p256", "usages": ["agree"]}}.items():
+        assert api.post("/api/v1/keys", {"key_id": name, **body}).status_code == 201
+    peer = of_bob.post("/api/v1/keys", {"key_id": "peer", "type": "ec-p256", "usages": ["agree"]})
+    spki = load_pem_public_key(peer.json["versions"][0]["public_key"].encode())
+    public = spki.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    keys = {
+        action: (prepared(alice, action, made_as), name, given) for action, (made_as, name, given) in CALLS.items()
+    }
+    (hers, _, _), mine = keys["Encrypt"], str(bob.create_key()["KeyMetadata"]["KeyId"])
+    sealed, own = (
+        kms.encrypt(KeyId=key, Plaintext=b"x")["CiphertextBlob"] for kms, key in ((alice, hers), (bob, mine))
+    )
+    grant = alice.create_grant(KeyId=hers, GranteePrincipal=ALICE, Operations=["Encrypt"])["GrantId"]
+    alice.create_alias(AliasName="alias/hers", TargetKeyId=hers)
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING]})
+    kem, ecdh = {"EncapsulationAlgorithm": "ML_KEM"}, {"KeyAgreementAlgorithm": "ECDH", "PublicKey": public}
+    blob = {"ImportToken": b"x" * 64, "EncryptedKeyMaterial": b"x" * 64}
+    keys |= {
+        "Decapsulate": ("kem", "decapsulate", {**kem, "SharedSecretCiphertextBlob": b"x"}),
+        "DeriveSharedSecret": ("agree", "derive_shared_secret", ecdh),
+        "Encapsulate": ("kem", "encapsulate", kem),
+        "GetKeyLastUsage": (hers, "get_key_last_usage", {}),
+        "ImportKeyMaterial": (keys["GetParametersForImport"][0], "import_key_material", blob),
+        "PutKeyPolicy": (hers, "put_key_policy", {"PolicyName": "default", "Policy": policy}),
+        "ReEncrypt": (hers, "re_encrypt", {"CiphertextBlob": own, "DestinationKeyId": hers}),
+        "RetireGrant": (hers, "retire_grant", {"GrantId": grant}),
+        "RevokeGrant": (hers, "revoke_grant", {"GrantId": grant}),
+        "UpdateAlias": (hers, "update_alias", {"AliasName": "alias/hers"}),
+        "UpdatePrimaryRegion": (keys["ReplicateKey"][0], "update_primary_region", {"PrimaryRegion": "eu-west-1"}),
+    }  # fmt: skip
+    others = {
+        "Decrypt": lambda: refusal(bob, "decrypt", CiphertextBlob=sealed),
+        "ReEncrypt": lambda: refusal(bob, "re_encrypt", CiphertextBlob=sealed, DestinationKeyId=mine),
+        "DeleteAlias": lambda: refusal(bob, "delete_alias", AliasName="alias/hers"),
+        "UpdateAlias": lambda: refusal(bob, "update_alias", AliasName="alias/hers", TargetKeyId=mine),
+    }
+    assert set(keys) | set(others) | ABOUT_NO_KEY == set(ACTIONS)
+    before = everything_of_keys(world)
+    reached = {}
+    for action, (key, name, given) in keys.items():
+        member = {"CreateAlias": "TargetKeyId", "UpdateAlias": "TargetKeyId", "ReEncrypt": "DestinationKeyId"}
+        named = member.get(action, "KeyId")
+        before_it = f"arn:aws:kms:us-east-1:{ACCOUNT}:key/" if action == "RetireGrant" else ""  # it takes ARNs only
+        codes = [refusal(bob, name, **{**given, named: before_it + each}) for each in (key, UNKNOWN)]
+        if codes[0] not in DENIED or codes[0] != codes[1]:
+            reached[action] = codes
+    reached |= {name: [code] for name, call in others.items() if (code := call()) not in DENIED}
+    assert reached == {}
+    assert everything_of_keys(world) == before
+
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+DENIED = ("AccessDeniedException", "NotFoundException")
+
+
+def everything_of_keys(world: World) -> list[object]:
+    with world.service.vault.read() as snapshot:
+        return [snapshot.select(cls) for cls in (Key, KeyVersion, Alias, Grant)]
 
 
 def test_who_is_denied_it_neither_ends_nor_lists_grants(world: World) -> None:

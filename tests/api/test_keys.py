@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -112,6 +117,23 @@ def test_every_way_not_to_decrypt_gets_the_same_answer(user: Api, shared_world: 
     for each in (sealed[:-1], sealed + b"\0", sealed[:-1] + bytes([sealed[-1] ^ 1]), sealed[:21] + bytes(256)):
         refused = user.post(f"{rsa}/decrypt", {"ciphertext": b64(each)})
         answers.add((refused.status_code, refused.json["type"], refused.json["detail"]))
+    assert len(answers) == 1
+
+
+def test_what_pkcs1_v1_5_has_padded_is_told_from_nothing(user: Api) -> None:
+    """Whoever is told which padding was right decrypts without the key (D. Bleichenbacher, 1998)."""
+    path = "/api/v1/keys/user1_rsa"
+    public = load_pem_public_key(user.get(f"{path}/public-key").json["public_key"].encode())
+    assert isinstance(public, RSAPublicKey)
+    header = unb64(user.post(f"{path}/encrypt", {"plaintext": b64(b"text")}).json["ciphertext"])[:21]
+    padded = [public.encrypt(b"text", padding.PKCS1v15()) for _ in range(3)]
+    random = [bytes([0]) + os.urandom(255) for _ in range(3)]
+    answers = set()
+    for each in padded + random:
+        for body in ({"ciphertext": b64(header + each)}, {"ciphertext": b64(each), "format": "raw"}):
+            refused = user.post(f"{path}/decrypt", body)
+            answers.add((refused.status_code, refused.json["type"], refused.json["detail"]))
+    assert {kind for _, kind, _ in answers} == {"/problems/decryption-failed"}
     assert len(answers) == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 from helpers.support import Api, World, b64, kind_of, unb64
 from helpers.transfer import wrapped_for
 from helpers.vault_client import Vault
+from kms.keys.model import Alias, Key
 from kms.vault.checking import wrong_tables
 
 KEY = "/api/v1/keys/k"
@@ -132,3 +133,38 @@ def test_no_key_is_made_for_what_cannot_be_read(world: World, alice: Api) -> Non
 def test_what_is_no_json_is_refused(world: World, alice: Api, body: bytes) -> None:
     for vault, path in ((Vault.of(world, alice), "transit/keys/n"), (Vault(world), "auth/userpass/login/x")):
         assert vault.send("POST", path, body).status == 400
+
+
+def test_no_door_makes_a_key_under_a_name_that_is_kept_for_another(world: World, alice: Api) -> None:
+    bob = world.user("bob")
+    vault = Vault.of(world, bob)
+    assert bob.post("/api/v1/keys", {"key_id": "d", "type": "hmac-sha256", "usages": ["derive"]}).status_code == 201
+    for key_id, kind in (("a", "x25519"), ("e", "ed25519")):
+        assert bob.post("/api/v1/keys", {"key_id": key_id, "type": kind}).status_code == 201
+    peer, signer = (bob.get(f"/api/v1/keys/{key_id}/public-key").json["public_key"] for key_id in "ae")
+    public = {"type": "x25519", "public_key": peer}
+    for suffix in ("symmetric", "rsa", "ecc", "dh", "session"):
+        name = f"alice_{suffix}"
+        kept = {"type": "aes-256-gcm", "key_id": name}
+        refused = {
+            "create": bob.post("/api/v1/keys", {"key_id": name}),
+            "external": bob.post("/api/v1/keys/external", kept),
+            "import": bob.post("/api/v1/keys/import", {**public, "key_id": name}),
+            "wrapped": bob.post("/api/v1/keys/import", {**kept, **wrapped_for(bob, bytes(32))}),
+            "derive": bob.post("/api/v1/keys/d/derive", {"context": "", "keep_as": kept}),
+            "agree": bob.post("/api/v1/keys/a/agree", {"peer_public_key": peer, "keep_as": kept}),
+            "alias": bob.put(f"/api/v1/aliases/{name}", {"key_id": "a"}),
+            "for alice": bob.post("/generate_symmetric_key", {"client_id": "alice"}),
+        }
+        for door, answer in refused.items():
+            expected = "permission-denied" if door == "for alice" else "validation-failed"
+            assert kind_of(answer) == expected, (door, answer.json)
+        many = bob.post("/api/v1/keys", {"items": [{"key_id": name}]}).json["items"]
+        assert [each["error"]["type"] for each in many] == ["/problems/validation-failed"]
+        assert vault.write(f"transit/keys/{name}").status == 400
+        assert vault.write(f"transit/encrypt/{name}", plaintext=MESSAGE["plaintext"]).status == 400
+        assert vault.write(f"transit/keys/{name}/import", type="ed25519", public_key=signer).status == 400
+    with world.service.vault.read() as snapshot:
+        assert not [each.key_id for each in snapshot.select(Key) if each.key_id.startswith("alice_")]
+        assert not [each.alias for each in snapshot.select(Alias) if each.alias.startswith("alice_")]
+    assert alice.post("/generate_symmetric_key").json["key_id"] == "alice_symmetric"

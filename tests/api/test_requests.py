@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -15,9 +16,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from helpers.support import Api, World, b64
+from helpers.console import Browser
+from helpers.support import Api, Template, World, b64
+from helpers.wsgi import answer_of, signed
 from kms.access.model import Role
 from kms.api import openapi, requests
+from kms.api.aws.request import ACTIONS
+from kms.api.console.routes import ROUTES as PAGES
+from kms.api.transit.routes import ROUTES
 from kms.config import Settings
 from kms.errors import every_refusal
 from kms.keys.model import RevocationReason, ShownState, Usage
@@ -186,6 +192,7 @@ def logged(settings: Settings, capfd: pytest.CaptureFixture[str]) -> Iterator[py
     root.setLevel(level)
 
 
+@pytest.mark.usefixtures("own_metric_files")
 def test_secrets_reach_no_log_no_audit_and_no_metric(world: World, logged: pytest.CaptureFixture[str]) -> None:
     user = world.user("user1")
     user.post("/generate_symmetric_key")
@@ -215,9 +222,80 @@ def test_secrets_reach_no_log_no_audit_and_no_metric(world: World, logged: pytes
     exposed = world.admin.get("/metrics").get_data(as_text=True)
     assert "issue_token" in written
     assert "issue_token" in audit
+    assert 'kms_requests_total{operation="issue_token"' in exposed
     for place in (written, audit, exposed, entries):
         for secret in (CANARY, token, plaintext):
             assert secret not in place
+
+
+NAMES_A_KEY = {"KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId", "AliasName", "AccessKeyId"}
+"""What is no secret: the names by which the audit log tells what was asked for."""
+
+
+@pytest.mark.usefixtures("own_metric_files")
+def test_secrets_at_the_dialects_and_the_console_reach_none_of_them(
+    template: Template, settings: Settings, logged: pytest.CaptureFixture[str]
+) -> None:
+    service = template.open(msgspec.structs.replace(settings, rate_limit="off"))
+    world = World.of(service)
+    user = world.user("user1")
+    user.post("/generate_symmetric_key")
+    access = user.post("/api/v1/access-keys", {}).json
+    token = user.headers["Authorization"].removeprefix("Bearer ")
+    headers = {f"HTTP_{name}": CANARY for name in ("COOKIE", "REFERER", "USER_AGENT", "X_REQUEST_ID", "X_TOTP")}
+    for action in ACTIONS.values():
+        names = [field.encode_name for field in msgspec.structs.fields(action.input)]
+        named = {"KeyId": "user1_symmetric"} if "KeyId" in names else {}
+        for name in {*names, CANARY} - NAMES_A_KEY:
+            for value in (CANARY, b64(CANARY.encode()), [{CANARY: CANARY}]):
+                body = json.dumps({**named, name: value}).encode()
+                answer_of(world, headers | signed(access, world.service.clock, action.name, body), body)
+        for wrong in (CANARY.encode(), b"{" + CANARY.encode()):
+            answer_of(world, headers | signed(access, world.service.clock, action.name, wrong), wrong)
+        unsigned = signed(access, world.service.clock, action.name, b"") | {"HTTP_X_AMZ_SECURITY_TOKEN": CANARY}
+        for proof in (f"AWS4-HMAC-SHA256 Credential={CANARY}", f"Bearer {CANARY}", CANARY):
+            for query in ("", CANARY):
+                given_proof = {"HTTP_AUTHORIZATION": proof, "QUERY_STRING": query}
+                answer_of(world, headers | unsigned | given_proof, CANARY.encode())
+    for route in ROUTES:
+        path = route.pattern.pattern.replace("~", "transit").replace("/?", "")
+        path = path.replace("(?P<name>[^/]+)", "user1_symmetric").replace("(?P<destination>[^/]+)", "user1_symmetric")
+        path = re.sub(r"\(\?P<\w+>\[\^/\]\+\)", CANARY, path)
+        environ = headers | {"REQUEST_METHOD": route.methods[0], "PATH_INFO": f"/v1/{path}"}
+        environ["QUERY_STRING"] = f"{CANARY}={CANARY}"
+        for name in (*route.body.__struct_encode_fields__, CANARY):
+            for value in (CANARY, b64(CANARY.encode()), [{name: CANARY}]):
+                if route.function.__name__ not in {"revoke_self", "delete"}:
+                    body = json.dumps({name: value}).encode()
+                    answer_of(world, environ | {"HTTP_X_VAULT_TOKEN": token}, body)
+        for given_token in (token, CANARY):
+            answer_of(world, environ | {"HTTP_X_VAULT_TOKEN": given_token}, b"{" + CANARY.encode())
+    for member in ("Action", "RoleArn", "WebIdentityToken", "TokenCode", "SerialNumber", CANARY):
+        form = urlencode({"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", member: CANARY}).encode()
+        sent = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_TYPE": "application/x-www-form-urlencoded"}
+        answer_of(world, headers | sent, form)
+    fields = {"client_secret", "code", "recovery_code", "passkey", "passphrase", "public_key", "csrf", "description"}
+    for page in PAGES:
+        path = page.path.replace("<key_id>", "user1_symmetric").replace("<int:version>", "1")
+        path = re.sub("<[^>]+>", "user1", path)
+        if page.method == "POST" and "delete" not in path and "disable" not in path:
+            browser = Browser.as_client(world, "user1", Role.USER)  # some of them end the session
+            browser.post(path, dict.fromkeys(fields, CANARY), csrf=None)
+            browser.post(path, dict.fromkeys(fields - {"csrf"}, CANARY))
+    Browser.of(world).post("/login", {"client_id": "user1", **dict.fromkeys(fields, CANARY)}, csrf=None)
+    written = "".join(logged.readouterr())
+    audit = b"".join(path.read_bytes() for path in world.service.settings.spool_dir.iterdir()).decode()
+    entries = json.dumps(world.admin.get("/api/v1/audit/entries?limit=10000").json)
+    exposed = world.admin.get("/metrics").get_data(as_text=True)
+    for place, operation in (
+        (written, "console:save_key"), (audit, "aws:Encrypt"), (audit, "transit:encrypt"), (audit, "sts"),
+        (entries, "certificate_request"), (exposed, 'operation="aws:Encrypt"'),
+    ):  # fmt: skip
+        assert operation in place
+    for place in (written, audit, entries, exposed):
+        for secret in (CANARY, b64(CANARY.encode()), token, access["secret_access_key"]):
+            assert secret not in place
+    service.close()
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from helpers.support import World, b64, unb64
 from helpers.vault_client import Vault
@@ -248,3 +251,59 @@ def test_the_derived_key_for_codes_is_out_of_reach(vault: Vault) -> None:
     assert answer.status_code == 400
     vault.make("signing", "ed25519")
     assert api.post("/api/v1/keys/signing/mac", {"message": MESSAGE}).status_code == 400
+
+
+SUBJECT = x509.Name.from_rfc4514_string("CN=shop.example.org")
+OTHER_NAMES: dict[str, x509.GeneralName] = {
+    "an IP address": x509.IPAddress(ip_address("192.0.2.1")),
+    "an IPv6 address": x509.IPAddress(ip_address("2001:db8::1")),
+    "a network": x509.IPAddress(ip_network("10.0.0.0/8")),
+    "a mail address": x509.RFC822Name("root@example.org"),
+    "a URI": x509.UniformResourceIdentifier("urn:kms:client:admin"),
+    "a directory name": x509.DirectoryName(SUBJECT),
+    "another name": x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), b"\x0c\x05admin"),
+    "a registered id": x509.RegisteredID(x509.ObjectIdentifier("1.2.3")),
+    "an address as a name": x509.DNSName("192.0.2.1"),
+    "an empty name": x509.DNSName(""),
+    "a name with a null": x509.DNSName("shop.example.org\0.evil.example"),
+    "a name with a space": x509.DNSName("shop.example.org evil.example"),
+    "a wildcard within": x509.DNSName("a.*.example.org"),
+}
+EXTENSIONS: list[x509.ExtensionType] = [
+    x509.BasicConstraints(ca=True, path_length=None),
+    x509.KeyUsage(False, False, False, False, False, True, True, False, False),
+    x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),
+    x509.NameConstraints([x509.DNSName("example.org")], None),
+    x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\5\0"),
+]
+
+
+def template_with(*extensions: x509.ExtensionType) -> str:
+    """What somebody asks to be signed, by a key of their own."""
+    builder = x509.CertificateSigningRequestBuilder(SUBJECT)
+    for each in extensions:
+        builder = builder.add_extension(each, critical=False)
+    return builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES.values(), ids=OTHER_NAMES)
+def test_a_request_carries_dns_names_and_no_others(vault: Vault, name: x509.GeneralName) -> None:
+    """What is in a template is signed only where it is what the service could be asked for without one."""
+    key = vault.make("certified", "ecdsa-p256")
+    good = x509.DNSName("shop.example.org")
+    signed = vault.write(f"transit/keys/{key}/csr", csr=template_with(x509.SubjectAlternativeName([good]))).data[
+        "csr"
+    ]
+    assert [list(each.value) for each in x509.load_pem_x509_csr(signed.encode()).extensions] == [[good]]
+    for names in ([name], [good, name]):
+        answer = vault.write(f"transit/keys/{key}/csr", csr=template_with(x509.SubjectAlternativeName(names)))
+        assert (answer.status, b"BEGIN" in answer.content) == (400, False)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS, ids=lambda each: type(each).__name__)
+def test_a_request_carries_no_other_extension(vault: Vault, extension: x509.ExtensionType) -> None:
+    key = vault.make("constrained", "ecdsa-p256")
+    names = x509.SubjectAlternativeName([x509.DNSName("shop.example.org")])
+    for template in (template_with(extension), template_with(names, extension)):
+        answer = vault.write(f"transit/keys/{key}/csr", csr=template)
+        assert (answer.status, b"BEGIN" in answer.content) == (400, False)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -116,3 +123,58 @@ def test_shares_that_cannot_be(shares: int, threshold: int) -> None:
 def test_shares_that_are_none(shares: dict[int, bytes]) -> None:
     with pytest.raises(ValueError, match="shares"):
         shamir.combine(shares)
+
+
+def test_nothing_is_looked_up_by_a_secret() -> None:
+    """Tables of logarithms tell by the cache what was looked up. Here nothing is indexed, and no value decides."""
+    tree = ast.parse(Path(shamir.__file__).read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert {each.name for each in functions} == {
+        "split", "combine", "_at_zero", "_inverse", "__init__", "times", "at", "_doubled",
+    }  # fmt: skip
+    arithmetic = [each for each in functions if each.name not in {"split", "combine"}]
+    for function in arithmetic:
+        for node in ast.walk(ast.Module(function.body, [])):
+            assert not isinstance(node, (ast.Subscript, ast.If, ast.IfExp, ast.While, ast.BoolOp, ast.Compare)), (
+                function.name,
+                ast.unparse(node),
+            )
+    for function in functions:
+        for node in ast.walk(ast.Module(function.body, [])):  # the only tests are of lengths and of numbers of shares
+            if isinstance(node, ast.If):
+                assert ast.unparse(node.test) in {
+                    "not 1 <= threshold <= shares <= MOST_SHARES",
+                    "len(lengths) != 1 or not all((1 <= number <= MOST_SHARES for number in shares))",
+                }
+
+
+def steps_of(call: Callable[[], object]) -> list[tuple[str, int]]:
+    """Every line of the module that `call` goes through, in order."""
+    steps: list[tuple[str, int]] = []
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        if frame.f_code.co_filename != shamir.__file__:
+            return None
+        if event == "line":
+            steps.append((frame.f_code.co_name, frame.f_lineno))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return steps
+
+
+def test_every_secret_takes_the_same_steps() -> None:
+    secrets = [bytes(16), b"\xff" * 16, b"\x01" + bytes(15), bytes(15) + b"\x80", bytes(range(16))]
+    splitting, combining = set(), set()
+    for secret in secrets:
+        splitting.add(tuple(steps_of(partial(shamir.split, secret, shares=5, threshold=3))))
+        shares = shamir.split(secret, shares=5, threshold=3)
+        some = {number: shares[number] for number in (1, 3, 5)}
+        combining.add(tuple(steps_of(partial(shamir.combine, some))))
+    assert (len(splitting), len(combining)) == (1, 1)
+    assert min(len(steps) for steps in splitting | combining) > 100

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import values
 
 from helpers.certificates import write_pair
 from helpers.webhook_receiver import Receiver, receiving
@@ -25,10 +24,3 @@ def receiver(pair: Path) -> Iterator[Receiver]:
     """A receiver that takes everything."""
     with receiving(pair) as running:
         yield running
-
-
-@pytest.fixture
-def own_metric_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The library keeps the files that a process opened first, which is right for a worker and not for tests."""
-    monkeypatch.chdir(tmp_path)  # here is no certificate unless a test makes one
-    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]

@@ -69,13 +69,22 @@ def test_who_used_which_version_since_when(world: World, alice: Api, bob: Api, c
     assert datetime.fromisoformat(answer["read_since"]) == began
 
 
-def test_a_batch_may_have_used_any_version(world: World, alice: Api, bob: Api) -> None:
+def test_a_batch_names_the_versions_that_it_used(world: World, alice: Api, bob: Api) -> None:
     items = [{"plaintext": ""}, {"plaintext": 5}, {"plaintext": ""}]
-    bob.post(f"{KEY}/encrypt", {"items": items})
+    first = bob.post(f"{KEY}/encrypt", {"items": items}).json["items"][0]
     bob.post(f"{KEY}/encrypt", {"items": [{"plaintext": 5}]})
-    assert uses(world) == {("bob", None): (2, {"encrypt": 1})}
+    assert uses(world) == {("bob", 1): (2, {"encrypt": 1})}
     alice.post(f"{KEY}/rotate")
-    assert uses(world, "?version=2") == uses(world), "nobody can say that it was not"
+    second = alice.post(f"{KEY}/encrypt", {"items": [{"plaintext": ""}]}).json["items"][0]
+    assert uses(world, "?version=2") == {("alice", 2): (1, {"encrypt": 1})}
+    sealed = [{"ciphertext": each["ciphertext"]} for each in (first, second, first)]
+    alice.post(f"{KEY}/decrypt", {"items": sealed})
+    of_both = {("alice", None): (3, {"decrypt": 1})}
+    assert uses(world, "?version=1") == {("bob", 1): (2, {"encrypt": 1})} | of_both
+    assert uses(world, "?version=2") == {("alice", 2): (1, {"encrypt": 1})} | of_both
+    for version in (1, 2):
+        found = world.admin.get(f"/api/v1/audit/entries?key_id=orders&version={version}").json["items"]
+        assert [each.get("versions") for each in found if each["operation"] == "decrypt"] == [[1, 2]]
 
 
 def test_who_has_the_material(world: World, alice: Api, bob: Api) -> None:

@@ -28,6 +28,7 @@ from helpers.shell import ROOT, blocks
 from helpers.support import free_port
 from kms.access.certificates import client_of, read_roots, thumbprint
 
+pytestmark = pytest.mark.slow
 PAGE = "docs/how-to/behind-a-proxy.md"
 SHOWING = ROOT / "tests" / "helpers" / "showing_origin.py"
 AUTHORITY = issue("Clients", is_ca=True)

@@ -24,6 +24,7 @@ from helpers.aws_calls import ACCOUNT, CASES, KEY_ARN, REGION, Kms, Outcome
 from helpers.running import Start
 from helpers.support import free_port
 
+pytestmark = pytest.mark.slow
 PAGE = Path(__file__).parents[2] / "docs/reference/aws.md"
 ANSWERS = "answers"
 

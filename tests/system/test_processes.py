@@ -62,7 +62,7 @@ class Maker(threading.Thread):
                 time.sleep(0.01)
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("victim", ["worker", "service"])
 def test_kill_9_loses_no_acknowledged_key_and_leaves_none_half_made(
     start: Start, request: pytest.FixtureRequest, database: str, victim: str

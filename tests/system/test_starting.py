@@ -34,6 +34,7 @@ def _refused(folder: Path, *flags: str, **env: str) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_starts_that_must_fail_say_why(start: Start, tmp_path: Path) -> None:
     write_pair(tmp_path)
     good_key, good_certificate = (tmp_path / "server.key").read_bytes(), (tmp_path / "server.crt").read_bytes()

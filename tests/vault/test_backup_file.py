@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +28,12 @@ from helpers.backups import (
     sealed_bytes,
 )
 from helpers.support import Api, SteeredClock, Template, World, make_key, new_database, settings_for
+from kms.access.model import Client
 from kms.clock import utc_now
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import IntegrityFailure, StartError
+from kms.keys.model import Key
 from kms.operations import Service
 from kms.vault import tables
 from kms.vault.backup.container import BackupRefused, Header, Rows, read_header
@@ -173,6 +176,21 @@ def reader(original: Original, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("reader") / "data"
     another_host(original.folder, folder)
     return folder
+
+
+def test_nothing_of_it_can_be_read_but_how_it_is_unsealed(original: Original) -> None:
+    backup, begins = original.backup, body_at(original.backup)
+    header = read_header(io.BytesIO(backup))
+    assert {each.table for each in header.unsealing_rows()} <= {str(each.name) for each in unsealing_tables()}
+    with original.world.service.vault.read() as snapshot:
+        clients, keys = snapshot.select(Client), snapshot.select(Key)
+        hidden = [each.client_id for each in clients if len(each.client_id) > 4]
+        hidden += [each.secret_hash for each in clients] + [each.key_id for each in keys if len(each.key_id) > 5]
+    secrets = [each.reveal() for each in original.keys.keyset.root_keys.values()]
+    assert len(hidden) > 4
+    for each in [*(name.encode() for name in hidden), *secrets, b"PRIVATE KEY", b"certificateHold", b"superseded"]:
+        assert each not in backup
+    assert len(zlib.compress(backup[begins:], 9)) > 0.999 * (len(backup) - begins)  # as random bytes are
 
 
 def test_a_file_altered_anywhere_is_refused(original: Original, reader: Path) -> None:

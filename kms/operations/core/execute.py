@@ -6,7 +6,7 @@ approval of others is stopped before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from kms.access import policy
@@ -78,7 +78,8 @@ def _tell_of_revoked(service: Service, operation: Operation, call: Call) -> None
     """Somebody wanted to use a key that was revoked: perhaps for compromise, of which its owner may want to know."""
     if call.key_id is not None and operation.permission in policy.USES:
         client_id = call.known_caller.client_id
-        service.happenings.refused_as_revoked(call.key_id, call.version, client_id, operation.name)
+        version = call.version if call.items is None else None  # of a batch those that were used, not those refused
+        service.happenings.refused_as_revoked(call.key_id, version, client_id, operation.name)
 
 
 def _each(
@@ -89,13 +90,16 @@ def _each(
         who = identity(call.known_caller, call.source)
         service.rate_limits.hit(operation.rate_class, who, cost=len(request.items) - 1)
     results: list[Any] = []
+    used: set[int | None] = set()
     if operation.batch_function is not None:
         for begin in range(0, len(request.items), operation.at_once):
             _look_again(service, call)
             results += operation.batch_function(
                 service, call, request.items[begin : begin + operation.at_once], **path
             )
-        return _counted(call, results)
+        if "key_id" in path:
+            used = {each.version for each in results if not isinstance(each, Refusal)}
+        return _counted(call, results, used)
     if "key_id" in path and operation.permission is not None:  # also where no item can be read
         authorized_key_cached(service, call, operation.permission, path["key_id"], request.items)
     for item in request.items:
@@ -106,11 +110,12 @@ def _each(
         _look_again(service, call)
         try:
             results.append(operation.function(service, call, item, **path))
+            used.add(call.version)
         except Refusal as refusal:
             if not refusal.item_scoped:
                 raise
             results.append(refusal)
-    return _counted(call, results)
+    return _counted(call, results, used)
 
 
 def _look_again(service: Service, call: Call) -> None:
@@ -119,7 +124,11 @@ def _look_again(service: Service, call: Call) -> None:
     call.caller = service.authenticator.revalidate(call.known_caller, call.at)
 
 
-def _counted(call: Call, results: list[Any]) -> BatchResults:
-    call.items, call.version, call.recorded = len(results), None, False
+def _counted(call: Call, results: list[Any], used: Set[int | None]) -> BatchResults:
+    """The answer of a batch. How many items it had, and the versions that they `used`, are noted in `call`."""
+    versions = sorted(each for each in used if each is not None)
+    call.version = versions[0] if len(versions) == 1 else None
+    call.versions = tuple(versions) if len(versions) > 1 else None
+    call.items, call.recorded = len(results), False
     call.refused = sum(isinstance(result, Refusal) for result in results)
     return BatchResults(results)

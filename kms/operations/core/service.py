@@ -67,11 +67,11 @@ class Call(msgspec.Struct):
     `key_id` and `target` are set only when the key or other object was found, so that invented names stay out of
     the log. `at` is the time at which the operation began, after its body was read. `action` is the AWS name of the
     operation in requests of the AWS dialect, else empty. `items` is the number of items of a batch, `refused` how
-    many of them were refused. `credential` and `subject` say what authenticated the caller, where that is to be
-    logged, and `associated_data` is the hash that is to be logged. `recorded` says that the audit entry is written,
-    and `leaf` is its leaf hash; `abandoned` that nothing had to be changed. `dialect` is that of the request: `rest`,
-    `aws`, `vault` or `console`. `approval` is the id of the approval that it is about, and `carrying_out` is there
-    where the last approval has the call carried out.
+    many of them were refused, `versions` which they used where that are several. `credential` and `subject` say what
+    authenticated the caller, where that is to be logged, and `associated_data` is the hash that is to be logged.
+    `recorded` says that the audit entry is written, and `leaf` is its leaf hash; `abandoned` that nothing had to be
+    changed. `dialect` is that of the request: `rest`, `aws`, `vault` or `console`. `approval` is the id of the
+    approval that it is about, and `carrying_out` is there where the last approval has the call carried out.
     """
 
     operation: str
@@ -82,6 +82,7 @@ class Call(msgspec.Struct):
     action: str = ""
     key_id: str | None = None
     version: int | None = None
+    versions: tuple[int, ...] | None = None
     target: str | None = None
     items: int | None = None
     refused: int | None = None
@@ -329,6 +330,7 @@ class Service:
             caller.token.session_id if caller is not None and caller.token is not None else None,
             call.approval,
             call.associated_data,
+            call.versions,
         ).line()
 
 

@@ -38,7 +38,8 @@ class BlastRadiusRequest(Request):
 class VersionUse(Answer):
     """What a client did with a version: when first and last, how many messages in all, and how often each operation.
 
-    `version` is null for batches, of which the audit log does not record it; any version may have been used.
+    `version` is null for batches that used several, and for those of which the audit log does not say it: of releases
+    from before, and where no item was carried out.
     """
 
     client_id: str
@@ -124,7 +125,7 @@ def get_blast_radius(service: Service, call: Call, request: BlastRadiusRequest, 
 def _is_asked_for(request: BlastRadiusRequest, entry: AuditEntry) -> bool:
     if request.since is not None and datetime.fromisoformat(entry.time) < request.since:
         return False
-    return request.version is None or entry.version in (None, request.version)
+    return request.version is None or not entry.used_versions or request.version in entry.used_versions
 
 
 def _sort(entry: AuditEntry, used: _Tallies, outside: _Tallies) -> None:

@@ -20,7 +20,7 @@ from kms.operations.core.service import Call, Service
 
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 DnsName = Annotated[str, msgspec.Meta(max_length=253, pattern=rf"^(\*\.)?{_LABEL}(\.{_LABEL})*\Z")]
-
+_ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)")  # what programs take for an IPv4 address
 
 _LONGEST = {
     NameOID.ORGANIZATION_NAME: 64,
@@ -68,6 +68,10 @@ def certificate_request(
     """Make a certificate signing request (CSR) for the latest version of a key, to give to a CA."""
     if not request.subject and not request.dns_names:
         raise ValidationFailed("subject, dns_names: give at least one of them.")
+    if any(map(_ENDS_IN_A_NUMBER.fullmatch, request.dns_names)):
+        raise ValidationFailed(
+            "dns_names: the last part of the name of a host is no number; addresses are not taken."
+        )
     key, number, signer = key_to_protect(service, call, key_id, Usage.SIGN, Signer)
     builder = x509.CertificateSigningRequestBuilder(_subject(request.subject))
     if request.dns_names:
