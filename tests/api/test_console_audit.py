@@ -122,6 +122,7 @@ def test_which_keys_were_not_used_for_some_days(used: World, auditor: Browser) -
 def test_the_log_is_searched_by_all_that_rest_takes(used: World, auditor: Browser) -> None:
     auditor.get("/audit?key_id=orders&version=2&operation=encrypt&outcome=success")
     assert len(rows(auditor)) == 3
+    assert {row[4] for row in rows(auditor)} == {"orders v2"}
     request_id = re.search(r"[0-9a-f]{16,}", rows(auditor)[0][6])
     assert request_id is not None
     auditor.get(f"/audit?request_id={request_id[0]}")
