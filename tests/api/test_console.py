@@ -49,6 +49,10 @@ FOR_ALL = (
     "/clients/ann/add-key",
     "/clients/ann/do/rotate-secret",
     "/clients/ann/do/end-sessions",
+    "/approvals",
+    "/approvals?state=",
+    "/audit/receipt",
+    "/keys?unused_days=90",
 )
 FOR_ADMINISTRATORS = (
     "/clients",
@@ -62,6 +66,14 @@ FOR_ADMINISTRATORS = (
     "/new-group",
     "/audit",
     "/audit?outcome=refused&client_id=ann&since=2026-01-01&until=2026-12-31",
+    "/keys/mine/blast-radius",
+    "/keys/mine/blast-radius?version=1&since=2026-01-01",
+    "/audit/users",
+    "/audit/users?key_id=mine&version=1&since=2026-01-01",
+    "/audit/novelties?client_id=ann&since=",
+    "/approval-rules",
+    "/new-approval-rule",
+    "/approval-rules/none/remove",
     "/health",
 )
 
@@ -197,7 +209,7 @@ _EXAMPLES = {
     "kid": "k",
     "passkey_id": "p",
 }
-_EXAMPLES |= {"grant_id": "0" * 32, "group": "g"}
+_EXAMPLES |= {"grant_id": "0" * 32, "group": "g", "approval_id": "0" * 32, "rule": "r"}
 POSTS = [re.sub(r"<(?:int:)?(\w+)>", lambda found: _EXAMPLES[found[1]], each.path) for each in ROUTES]
 POSTS = sorted({path for path, each in zip(POSTS, ROUTES, strict=True) if each.method == "POST"})
 
@@ -252,9 +264,11 @@ def test_a_page_changes_nothing_and_tells_no_secret(people: World, path: str) ->
 @pytest.mark.parametrize(
     ("name", "role", "paths"),
     [
-        ("bob", Role.USER, ["", "/keys", "/keys/mine", "/grants", "/account", "/revocations"]),
+        ("bob", Role.USER, ["", "/keys", "/keys/mine", "/grants", "/account", "/revocations",
+                               "/approvals", "/audit/receipt"]),
         ("inspector", Role.AUDITOR, ["", "/keys", "/keys/mine", "/clients", "/clients/ann", "/groups", "/audit",
-                                     "/health", "/account", "/revocations"]),
+                                     "/audit/users", "/audit/novelties", "/health", "/account", "/revocations",
+                                     "/approvals", "/approval-rules"]),
         ("admin", Role.ADMIN, ["", "/keys", "/keys/mine", "/clients/ann", "/audit", "/health", "/account"]),
     ],
 )  # fmt: skip

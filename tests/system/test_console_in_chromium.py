@@ -24,6 +24,7 @@ PAGES = (
     "/keys/orders/edit",
     "/keys/orders/do/delete",
     "/keys/orders/do/trim",
+    "/keys/orders/blast-radius",
     "/clients",
     "/clients/shop",
     "/clients/shop/do/disable",
@@ -35,6 +36,13 @@ PAGES = (
     "/new-grant",
     "/explain?permission=keys:encrypt&key_id=orders&client_id=shop",
     "/audit",
+    "/audit?session=none",
+    "/audit/users?key_id=orders",
+    "/audit/novelties?client_id=admin",
+    "/audit/receipt",
+    "/approvals",
+    "/approval-rules",
+    "/new-approval-rule",
     "/health",
     "/account/passkeys/new",
     "/nowhere",
@@ -73,6 +81,10 @@ def service(start: Start) -> Running:
         running.curl("POST", "/api/v1/keys/orders/encrypt", {"plaintext": "aGVsbG8="})
     for _ in range(4):
         running.curl("POST", "/api/v1/keys/webhooks/mac", {"message": "aGVsbG8="})
+    second = running.login(running.enrol("second", "admin"))
+    rule = {"name": "destroy", "operations": ["delete_key"], "approvers": ["role:admin"], "approvals": 1}
+    assert running.curl("POST", "/api/v1/approval-rules", rule).status == 201
+    assert running.curl("DELETE", "/api/v1/keys/tls-legacy", {}, token=second).status == 202
     assert shop["client_secret"]
     return running
 
@@ -90,6 +102,23 @@ def person(service: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         driver.quit()
 
 
+@pytest.fixture(scope="module")
+def waiting(service: Running) -> str:
+    """The page of a call of another administrator that waits for approval."""
+    (found,) = service.curl("GET", "/api/v1/approvals?limit=1").json["items"]
+    return f"/approvals/{found['approval_id']}"
+
+
+@pytest.fixture(scope="module")
+def every_page(person: Person, waiting: str) -> list[str]:
+    """Every page of the list, those of the call that waits, and the receipt of an entry."""
+    person.go("/audit?operation=create_key")
+    link = person.driver.find_element(By.CSS_SELECTOR, "a[href*='/receipt?leaf=']").get_attribute("href")
+    assert link is not None
+    receipt = link.removeprefix(f"{person.url}/console")
+    return [*PAGES, waiting, f"{waiting}/do/approve", f"{waiting}/do/reject", receipt]
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left(person: Person) -> Iterator[None]:
     """After each test nothing is in the browser's storage, and no page has broken a rule of its policy."""
@@ -100,12 +129,13 @@ def _nothing_is_left(person: Person) -> Iterator[None]:
     assert not [message for message in said if "Content Security Policy" in message or "TypeError" in message], said
 
 
-def test_screenshots(person: Person, request: pytest.FixtureRequest) -> None:
+def test_screenshots(person: Person, waiting: str, request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--screenshots"):
         pytest.skip("written with --screenshots")
     IMAGES.mkdir(exist_ok=True)
     shots = {"overview": "", "keys": "/keys", "key": "/keys/orders", "revoke": "/keys/orders/do/revoke",
-             "new-key": "/new-key", "audit": "/audit?outcome=refused"}  # fmt: skip
+             "new-key": "/new-key", "audit": "/audit?outcome=refused",
+             "approval": f"{waiting}/do/approve"}  # fmt: skip
     for scheme, width, height in (("light", 1180, 860), ("dark", 1180, 860), ("phone", 360, 740)):
         with person.media("dark" if scheme == "dark" else "light", width, height):
             for name, path in shots.items():
@@ -193,24 +223,41 @@ def test_the_main_path_needs_no_javascript(person: Person) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(person: Person, scheme: str) -> None:
+def test_axe_finds_nothing_serious(person: Person, every_page: list[str], scheme: str) -> None:
     found = []
     with person.media(scheme):
-        for path in PAGES:
+        for path in every_page:
             person.go(path)
             found += [f"{path or '/'}: {each}" for each in person.breaches()]
     assert not found, "\n".join(found)
 
 
-def test_nothing_scrolls_sideways_on_a_telephone(person: Person) -> None:
+def test_nothing_scrolls_sideways_on_a_telephone(person: Person, every_page: list[str]) -> None:
     wide = {}
-    with person.media(width=360, height=740):
-        for path in PAGES:
+    with person.media(width=320, height=640):
+        for path in every_page:
             person.go(path)
             width = person.driver.execute_script("return document.documentElement.scrollWidth")
-            if width > 360:
+            if width > 320:
                 wide[path] = width
     assert not wide
+
+
+def test_a_call_is_approved_and_another_one_waits_without_javascript(person: Person, waiting: str) -> None:
+    with person.without_javascript():
+        person.go("/keys/orders/do/delete")
+        person.press("Delete")
+        person.see("This is not done yet: it needs 1 approval of somebody else, and has 0.")
+        person.press("Withdraw")
+        person.press("Withdraw")
+        person.see("Withdrawn by who asked.")
+        person.go(waiting)
+        person.press("Approve")
+        person.see("exactly as it was asked")
+        person.press("Approve")
+        person.see("You have approved it, and it is carried out.")
+        person.go("/keys/tls-legacy")
+        person.see("It will be deleted on")
 
 
 def test_a_name_that_is_a_script_is_shown_as_it_is(person: Person) -> None:

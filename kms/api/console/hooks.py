@@ -14,6 +14,7 @@ from kms.access.ratelimit import RateClass, identity
 from kms.api import problems, token_endpoint
 from kms.api.admission import Admission
 from kms.api.console import pages, session
+from kms.api.console.pages.approvals import to_waiting_call
 from kms.api.console.render import CONTENT_SECURITY_POLICY, MEDIA_TYPES, Renderer
 from kms.api.console.requested import Form, form_of, require_csrf_token, require_own_origin, text
 from kms.api.console.routes import ROUTES, Route
@@ -175,7 +176,10 @@ class ConsoleHooks:
         return serve
 
     def _served(self, route: Route, visit: Visit, path: dict[str, str]) -> Response:
-        """The answer of a page; a form that was refused is shown again with what was sent and the refusal."""
+        """The answer of a page; a form that was refused is shown again with what was sent and the refusal.
+
+        Where a rule covers what was to be done, the browser is sent to the call that waits for approval.
+        """
         if route.again is None:
             return route.function(visit, **path)
         self._read_form(visit)
@@ -183,6 +187,9 @@ class ConsoleHooks:
             return route.function(visit, **path)
         except errors.AuthenticationFailed:
             raise
+        except errors.ApprovalPending as pending:
+            g.outcome = pending.problem
+            return to_waiting_call(visit, pending)
         except errors.Refusal as refusal:
             g.outcome = refusal.problem
             return route.again(visit, refusal=refusal, **path)

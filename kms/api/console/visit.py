@@ -172,7 +172,8 @@ def _placed(refusal: Refusal | None, fields: tuple[str, ...]) -> tuple[str, str]
     """The field that a refusal is about, where it names one of `fields`, and its sentence."""
     if refusal is None:
         return "", ""
-    member, colon, sentence = refusal.detail.partition(": ")
+    path, colon, sentence = refusal.detail.partition(": ")
+    member = path.partition("[")[0]  # of a list, whose items have no fields of their own
     if colon and member in {*fields, "code"}:
         plain = _plain(sentence)
         return member, plain[:1].upper() + plain[1:]
