@@ -28,7 +28,7 @@ from kms.audit.log_files import CHECKPOINT, KEY, STAGING, content_of, exclusive,
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_reading import SpoolRead
-from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, outdated
+from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, leaves_between, outdated
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
@@ -79,7 +79,10 @@ class Sequencer:
         Raises Unavailable or IntegrityFailure, WrongDirectory, OSError.
         """
         with exclusive(self.directory, wait=False) as is_mine:  # two would only do the same work twice
-            return self._fold() if is_mine else 0
+            try:
+                return self._fold() if is_mine else 0
+            except Unverified as unverified:
+                raise WrongDirectory(f"{_WRONG.format(self.directory)} {unverified}") from unverified
 
     @property
     def size(self) -> int:
@@ -141,11 +144,9 @@ class Sequencer:
         there = open_checkpoint(published, signer.key).checkpoint
         if there.size <= log.size:
             return log, frozenset()
-        if self._root(there.size) != there.root or self._root(log.size) != log.root:
-            raise WrongDirectory(_WRONG.format(self.directory))
+        known = leaves_between(self._tiles, (log.size, log.root), (there.size, there.root))
         _LOG.critical("THE DATABASE IS OLDER THAN ITS AUDIT LOG", database=log.size, log=there.size)
-        known = frozenset(map(leaf_hash, self._tiles.entries(log.size, there.size, there.size)))
-        return replace(log, origin=there.origin, size=there.size, root=there.root), known
+        return replace(log, origin=there.origin, size=there.size, root=there.root), frozenset(known)
 
     def _report(self, operation: str, target: str) -> bytes:
         """An entry of the log about what was done to it."""
@@ -157,7 +158,8 @@ class Sequencer:
 
     def _staged(self, log: AuditLog, entries: list[OutboxEntry], lines: list[bytes]) -> AuditLog:
         """Write `lines` down, and return what the database is to say then."""
-        growth = grown(self._tiles, log.size, lines)
+        # What is read is checked again, each time: it is signed, and others may have written in the directory since.
+        growth = grown(self._tiles, log.size, lines, log.root)
         staged = f"{log.size}-{growth.size}-{growth.root.hex()}"
         put(self.directory / STAGING, staged, bundle_of(lines))
         self._growth = staged, growth
@@ -226,7 +228,7 @@ class Sequencer:
 
     def _write_tiles(self, staged: Path, log: AuditLog) -> None:
         size = int(log.staged.split("-")[0])
-        files = self._files_of(staged, size)
+        files = self._files_of(staged, size, log.root)
         directories = {self.directory / path.rpartition("/")[0] for path in files}
         for each in directories:
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -236,13 +238,19 @@ class Sequencer:
         for path in outdated(0 if self._applied is None else size, size):
             rmtree(self.directory / path, ignore_errors=True)
 
-    def _files_of(self, staged: Path, size: int) -> dict[str, bytes]:
-        """The tiles and bundles that follow from what is staged: made anew, unless this process just made them."""
+    def _files_of(self, staged: Path, size: int, root: bytes) -> dict[str, bytes]:
+        """The tiles and bundles that follow from what is staged: made anew, unless this process just made them.
+
+        Raises Unverified where they do not give `root`.
+        """
         mine, self._growth = self._growth, None
         if mine is not None and mine[0] == staged.name:
             return mine[1].files
         lines, _ = entries_of(staged.read_bytes())
-        return grown(self._tiles, size, lines).files
+        growth = grown(self._tiles, size, lines)
+        if growth.root != root:
+            raise Unverified(f"{STAGING}/{staged.name} does not give the root of the tree.")
+        return growth.files
 
     def _write(self, path: str, content: bytes) -> None:
         put(self.directory, path, content)

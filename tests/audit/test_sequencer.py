@@ -25,8 +25,8 @@ from kms.audit.log_files import CHECKPOINT
 from kms.audit.note import Ed25519Signer
 from kms.audit.sequencer import Sequencer, WrongDirectory
 from kms.audit.spool import Spool
-from kms.audit.tiles import Tiles
-from kms.audit.tree import leaf_hash
+from kms.audit.tiles import Tiles, bundle_of, bundle_path, entries_of, tile_path
+from kms.audit.tree import complete_root, leaf_hash, leaf_hashes
 from kms.config import Settings
 from kms.errors import Conflict
 from kms.vault.checking import wrong_tables
@@ -276,6 +276,60 @@ def test_a_directory_of_another_log_is_refused(log: Log) -> None:
     rmtree(log.sequencer.directory, ignore_errors=True)
     copytree(log.settings.data_dir / "kept", log.sequencer.directory)
     assert log.sequencer.fold() == 1
+
+
+def _rewrite(log: Log, size: int, number: int, *, tiles: bool) -> None:
+    """Alter an entry of the first bundle as somebody does who has no key, and its hashes. `before` is kept."""
+    before = log.sequencer.directory.with_name("before")
+    copytree(log.sequencer.directory, before)
+    width = min(size, 256)
+    path = log.sequencer.directory / bundle_path(0, width)
+    lines, _ = entries_of(path.read_bytes())
+    lines[number] = lines[number].replace(b'"operation":"x"', b'"operation":"y"')
+    path.write_bytes(bundle_of(lines))
+    row = b"".join(leaf_hashes(lines))
+    if tiles:
+        (log.sequencer.directory / tile_path(0, 0, width)).write_bytes(row)
+    if size > width:
+        above = log.sequencer.directory / tile_path(1, 0, size // 256)
+        above.write_bytes(complete_root(row) + above.read_bytes()[32:])
+
+
+@pytest.mark.parametrize(("size", "number", "tiles"), [(600, 10, True), (2, 0, True), (2, 0, False)])
+def test_nothing_is_signed_on_top_of_an_altered_history(log: Log, size: int, number: int, tiles: bool) -> None:
+    """Also by a process that has seen the tree when it was right."""
+    spool = log.spool()
+    written = [log.use(spool) for _ in range(size)]
+    log.sequencer.fold()
+    _rewrite(log, size, number, tiles=tiles)
+    checkpoint = (log.sequencer.directory / CHECKPOINT).read_bytes()
+    written.append(log.use(spool))
+    for each in (log, Log(log.vault, log.settings, log.number)):
+        with pytest.raises(WrongDirectory):
+            each.sequencer.fold()
+    assert (log.sequencer.directory / CHECKPOINT).read_bytes() == checkpoint
+    rmtree(log.sequencer.directory)
+    copytree(log.sequencer.directory.with_name("before"), log.sequencer.directory)
+    assert log.sequencer.fold() == 1
+    assert log.entries == written
+
+
+def test_a_staged_file_that_was_altered_is_not_folded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = [log.change()]
+    log.sequencer.fold()
+    written.append(log.change())
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        _crash_at("committed", patched)
+        log.sequencer.fold()
+    (staged,) = (log.sequencer.directory / "staging").glob("*-*")
+    genuine = staged.read_bytes()
+    staged.write_bytes(genuine.replace(b'"operation":"x"', b'"operation":"y"'))
+    log = Log(log.vault, log.settings, log.number)
+    with pytest.raises(WrongDirectory, match="staging"):
+        log.sequencer.fold()
+    staged.write_bytes(genuine)
+    log.sequencer.fold()
+    assert log.entries == written
 
 
 def test_a_log_goes_on_where_it_is_when_its_database_was_put_back(tmp_path: Path) -> None:
