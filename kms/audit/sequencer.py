@@ -141,12 +141,20 @@ class Sequencer:
         """
         if published is None:
             return log, frozenset()
-        there = open_checkpoint(published, signer.key).checkpoint
+        there = self._opened(published, signer)
         if there.size <= log.size:
             return log, frozenset()
         known = leaves_between(self._tiles, (log.size, log.root), (there.size, there.root))
         _LOG.critical("THE DATABASE IS OLDER THAN ITS AUDIT LOG", database=log.size, log=there.size)
         return replace(log, origin=there.origin, size=there.size, root=there.root), frozenset(known)
+
+    @staticmethod
+    def _opened(published: bytes, signer: Ed25519Signer) -> Checkpoint:
+        """The checkpoint that is published. Raises Unverified, which names the file, where it is not of this log."""
+        try:
+            return open_checkpoint(published, signer.key).checkpoint
+        except Unverified as unverified:
+            raise Unverified(f"Its file `{CHECKPOINT}`: {unverified}") from unverified
 
     def _report(self, operation: str, target: str) -> bytes:
         """An entry of the log about what was done to it."""
@@ -258,7 +266,7 @@ class Sequencer:
     def _publish(self, log: AuditLog, signer: Ed25519Signer) -> None:
         """Sign the checkpoint of `log`, unless that or a later one is there."""
         published = content_of(self.directory, CHECKPOINT)
-        if published is not None and open_checkpoint(published, signer.key).checkpoint.size >= log.size:
+        if published is not None and self._opened(published, signer).size >= log.size:
             return
         key = f"{signer.key}\n".encode()
         if published is None or content_of(self.directory, KEY) != key:
