@@ -32,9 +32,8 @@ from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, leaves_
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
-from kms.vault import tables
 from kms.vault.change import Change
-from kms.vault.folded import audit_log
+from kms.vault.folded import audit_log, waiting_entries
 from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
 from kms.vault.store import Vault
 
@@ -97,7 +96,7 @@ class Sequencer:
             if any(each.revision < FIRST_REVISION for each in self.vault.nodes.all(snapshot)):
                 return 0
             before = audit_log(snapshot)
-            entries = snapshot.select(OutboxEntry, order_by=tables.audit_outbox.c.sequence, limit=MOST_AT_ONCE)
+            entries = waiting_entries(snapshot, before, MOST_AT_ONCE)
             rows = snapshot.matching(FoldedSpool)
             key, signer = keys.spool_key(snapshot), keys.log_signer(snapshot, self.origin)
         self._apply(before, signer)

@@ -63,6 +63,15 @@ class Head:
     switches: tuple[Switch, ...] = ()
     history_from: int | None = None
 
+    def numbered_beyond(self) -> Head:
+        """This head where the next audit entry gets a number that no entry had, also none that is lost.
+
+        The code of an entry is good for its number for ever: another entry with it could take the place of one.
+        """
+        return replace(
+            self, last_entry=self.last_entry + ACCEPTED_BEYOND, lost_entries=self.lost_entries + ACCEPTED_BEYOND
+        )
+
     @property
     def seen(self) -> Seen:
         """What whoever has seen this head remembers of it."""

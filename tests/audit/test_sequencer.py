@@ -28,7 +28,8 @@ from kms.audit.spool import Spool
 from kms.audit.tiles import Tiles, bundle_of, bundle_path, entries_of, tile_path
 from kms.audit.tree import complete_root, leaf_hash, leaf_hashes
 from kms.config import Settings
-from kms.errors import Conflict
+from kms.errors import Conflict, IntegrityFailure
+from kms.vault.accepting import accept
 from kms.vault.checking import wrong_tables
 from kms.vault.folded import audit_log
 from kms.vault.opening import open_vault
@@ -330,6 +331,103 @@ def test_a_staged_file_that_was_altered_is_not_folded(log: Log, monkeypatch: pyt
     staged.write_bytes(genuine)
     log.sequencer.fold()
     assert log.entries == written
+
+
+def _sql(log: Log, statement: str) -> None:
+    """As somebody does who can write to the database and has no key."""
+    with log.vault.engine.execution_options(kms_writes=True).connect() as connection, connection.begin():
+        connection.execute(text(statement))
+
+
+def _is_found(log: Log) -> None:
+    with pytest.raises(IntegrityFailure, match="before they were in the audit log"):
+        log.sequencer.fold()
+    assert wrong_tables(log.vault) == ["audit_outbox"]
+
+
+NEWEST = "WHERE sequence = (SELECT max(sequence) FROM audit_outbox)"
+ACCEPTED = b'{"v":1,"operation":"accepted"}'
+
+
+def _accept(log: Log) -> bytes:
+    accept(log.vault, ACCEPTED.decode())
+    assert wrong_tables(log.vault) == []
+    return ACCEPTED
+
+
+@pytest.mark.parametrize("how", ["another in its place", "removed", "removed, and others come"])
+def test_the_entry_of_a_change_cannot_be_taken_out_before_it_is_folded(log: Log, how: str) -> None:
+    written = [log.change()]
+    _sql(log, f"CREATE TABLE kept AS SELECT * FROM audit_outbox {NEWEST}")
+    log.sequencer.fold()
+    log.change()
+    _sql(log, f"CREATE TABLE taken AS SELECT * FROM audit_outbox {NEWEST}")
+    _sql(log, f"DELETE FROM audit_outbox {NEWEST}")
+    if how == "another in its place":
+        _sql(log, "INSERT INTO audit_outbox SELECT * FROM kept")
+    elif how == "removed, and others come":
+        written += [log.change(), log.change()]
+    _is_found(log)
+    written += [_accept(log), log.change()]
+    assert log.sequencer.fold() == len(written) - 1
+    assert log.entries == written
+    _sql(log, "INSERT INTO audit_outbox SELECT * FROM taken UNION SELECT * FROM kept")
+    written.append(log.change())
+    assert log.sequencer.fold() == 1
+    assert log.entries == written
+    assert wrong_tables(log.vault) == []
+
+
+@pytest.mark.parametrize("log", ["sqlite"], indirect=True)
+def test_a_trigger_that_hides_the_entries_of_somebody_is_found(log: Log) -> None:
+    log.change()
+    _sql(log, "CREATE TABLE kept AS SELECT * FROM audit_outbox")
+    log.sequencer.fold()
+    _sql(
+        log,
+        "CREATE TRIGGER hide AFTER INSERT ON audit_outbox WHEN new.entry LIKE '%0000003%' BEGIN "
+        "DELETE FROM audit_outbox WHERE sequence = new.sequence; "
+        "INSERT OR IGNORE INTO audit_outbox SELECT * FROM kept; END",
+    )
+    _sql(
+        log,
+        "CREATE TRIGGER tidy AFTER UPDATE ON audit_log BEGIN "
+        "DELETE FROM audit_outbox WHERE sequence = (SELECT sequence FROM kept); END",
+    )
+    log.change()
+    assert log.sequencer.fold() == 1
+    log.change()
+    _is_found(log)
+
+
+def test_an_entry_that_was_lost_does_not_stand_in_for_another(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequencer, "MOST_AT_ONCE", 2)
+    written = [log.change() for _ in range(7)]
+    _sql(log, "CREATE TABLE lost AS SELECT * FROM audit_outbox WHERE entry LIKE '%0000002%'")
+    _sql(log, "DELETE FROM audit_outbox WHERE entry LIKE '%0000002%'")
+    del written[1]
+    written += [_accept(log), log.change(), log.change()]
+    while log.sequencer.fold():
+        pass
+    assert log.entries == written
+    assert wrong_tables(log.vault) == []
+    log.change()
+    _sql(log, f"DELETE FROM audit_outbox {NEWEST}")
+    _sql(log, "INSERT INTO audit_outbox SELECT * FROM lost")
+    _is_found(log)
+
+
+def test_a_number_is_never_given_to_another_entry(log: Log) -> None:
+    """Not where its entry was lost and the database accepted: its row has a code that is good for that number."""
+    log.change()
+    _sql(log, f"CREATE TABLE lost AS SELECT * FROM audit_outbox {NEWEST}")
+    _sql(log, f"DELETE FROM audit_outbox {NEWEST}")
+    _accept(log)
+    for _ in range(3):
+        log.change()
+    _sql(log, "DELETE FROM audit_outbox WHERE sequence IN (SELECT sequence FROM lost)")
+    assert wrong_tables(log.vault) == []
+    assert log.sequencer.fold() == 4
 
 
 def test_a_log_goes_on_where_it_is_when_its_database_was_put_back(tmp_path: Path) -> None:
