@@ -112,7 +112,7 @@ class Sequencer:
             lines = [line for line in lines if leaf_hash(line) not in known]
             lines.append(self._report("audit_log_continued", f"the database was put back to entry {before.size}"))
         lines += [self._report("audit_spool_damaged", str(each.damage)) for each in spools if each.damage is not None]
-        dropping = self._retention.due(log.size, self.clock())
+        dropping = self._retention.due(log.size, log.root, self.clock())
         if dropping:
             lines.append(self._about_itself(DROPPED, target_of(dropping)))
         if not lines:

@@ -13,7 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from kms.audit.tree import HASH_BYTES, Subtree, Unverified, complete_root, joined, leaf_hashes, peaks_of, root_at
+from kms.audit.tree import (
+    HASH_BYTES,
+    Subtree,
+    Unverified,
+    complete_root,
+    inclusion_proof,
+    joined,
+    leaf_hashes,
+    peaks_of,
+    root_at,
+    verify_inclusion,
+)
 
 TILE_WIDTH = 256
 TILE_BYTES = TILE_WIDTH * HASH_BYTES
@@ -172,6 +183,26 @@ class Tiles:
         if stored is None or not is_whole or len(entries) != stored.width:
             raise TileMalformed(path, f"it does not hold {stored.width if stored else width} entries")
         return entries[:width]
+
+    def checked_bundle(self, index: int, size: int, root: bytes) -> list[bytes]:
+        """The entries in a bundle, after they were found to be those of the tree of this `size` and `root`.
+
+        Raises Unverified.
+        """
+        entries = self.bundle(index, size)
+        leaves = b"".join(leaf_hashes(entries))
+        above = self.at(size)
+
+        def subtree(level: int, place: int) -> bytes:
+            at = ((place << level) - index * TILE_WIDTH) * HASH_BYTES
+            is_inside = level <= 8 and place >> (8 - level) == index
+            return complete_root(leaves[at : at + (HASH_BYTES << level)]) if is_inside else above(level, place)
+
+        first = index * TILE_WIDTH  # its proof goes over all others of its bundle
+        path = inclusion_proof(first, size, subtree)
+        if not verify_inclusion(leaves[:HASH_BYTES], first, size, path, root):
+            raise TileMalformed(bundle_path(index, width_in(ENTRIES, index, size)), "its entries are not the tree's")
+        return entries
 
     def entries(self, begin: int, end: int, size: int) -> Iterator[bytes]:
         """The entries from `begin` up to `end` of the tree of `size` entries, unchecked.

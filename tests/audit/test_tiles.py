@@ -224,6 +224,24 @@ def test_what_is_missing_or_malformed_is_named(tmp_path: Path) -> None:
         grown(log.tiles, 256, [bytes(65_536)])
 
 
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 300, 511, 512, 600, 70_000])
+def test_a_bundle_is_compared_with_the_root(size: int) -> None:
+    kept = Kept()
+    lines = [b"%d" % number for number in range(size)]
+    growth = grown(Tiles(kept.fetch), 0, lines)
+    kept.update(growth.files)
+    tiles = Tiles(kept.fetch)
+    last = (size - 1) // 256
+    for index in {0, last // 2, last}:
+        mine = lines[index * 256 : index * 256 + 256]
+        assert tiles.checked_bundle(index, size, growth.root) == mine
+        path = bundle_path(index, len(mine))
+        for number in {0, len(mine) // 2, len(mine) - 1}:
+            altered = bundle_of([*mine[:number], b"other", *mine[number + 1 :]])
+            with pytest.raises(TileMalformed):
+                Tiles(Kept(kept | {path: altered}).fetch).checked_bundle(index, size, growth.root)
+
+
 @pytest.mark.parametrize("size", [1, 255, 256, 300, 600])
 def test_a_tree_only_grows_from_its_own_root(size: int) -> None:
     kept = Kept()
