@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from secrets import token_hex
 from shutil import rmtree
 
 import structlog
@@ -167,7 +168,8 @@ class Sequencer:
         """Write `lines` down, and return what the database is to say then."""
         # What is read is checked again, each time: it is signed, and others may have written in the directory since.
         growth = grown(self._tiles, log.size, lines, log.root)
-        staged = f"{log.size}-{growth.size}-{growth.root.hex()}"
+        # Nobody else's name: two may stage the same where locks do not reach, and one of them takes its file back.
+        staged = f"{log.size}-{growth.size}-{growth.root.hex()}-{token_hex(8)}"
         put(self.directory / STAGING, staged, bundle_of(lines))
         self._growth = staged, growth
         return replace(
@@ -231,7 +233,15 @@ class Sequencer:
             raise WrongDirectory(_WRONG.format(self.directory))
         self._publish(log, signer)
         staged.unlink(missing_ok=True)
+        self._forget_staged(log.size)
         self._applied = log.size, log.root
+
+    def _forget_staged(self, size: int) -> None:
+        """Remove what was staged upon a smaller tree, by a process that died before its commit: nobody commits it."""
+        for path in (self.directory / STAGING).glob("[0-9]*-*"):
+            begin = path.name.split("-")[0]
+            if begin.isdecimal() and int(begin) < size:
+                path.unlink(missing_ok=True)
 
     def _write_tiles(self, staged: Path, log: AuditLog) -> None:
         size = int(log.staged.split("-")[0])

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree, rmtree
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -184,6 +186,51 @@ def test_a_crash_loses_nothing_and_doubles_nothing(log: Log, monkeypatch: pytest
     assert log.sequencer.fold() == 1
     assert sorted(log.entries) == sorted(written)
     assert list(log.settings.spool_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_two_that_fold_at_once_do_not_take_each_others_files(
+    log: Log, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """As on a file system whose locks do not reach other hosts."""
+    written = [log.change()]
+    log.sequencer.fold()
+    other = Log(log.vault, log.settings)
+    written.append(log.change())
+    monkeypatch.setattr(sequencer, "exclusive", lambda *_, **__: nullcontext(True))
+    commit = Sequencer._commit
+
+    def behind_the_other(self: Sequencer, *given: Any) -> None:
+        if self is log.sequencer:
+            with suppress(Crash):
+                other.sequencer.fold()
+        commit(self, *given)
+        if self is other.sequencer and dies:
+            raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sequencer, "_commit", behind_the_other)
+        assert log.sequencer.fold() == 0
+    written.append(log.change())
+    for each in (log, Log(log.vault, log.settings, log.number)):
+        each.sequencer.fold()
+    assert log.entries == written
+    assert not list((log.sequencer.directory / "staging").glob("*-*"))
+
+
+def test_what_a_process_staged_that_died_before_its_commit_is_removed(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = [log.change()]
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(Crash):
+            _crash_at("staged", patched)
+            log.sequencer.fold()
+    staging = log.sequencer.directory / "staging"
+    assert len(list(staging.glob("*-*"))) == 2
+    log.sequencer.fold()
+    assert log.entries == written
+    assert not list(staging.glob("*-*"))
 
 
 @pytest.mark.parametrize("how", ["edited", "dropped", "inserted", "swapped", "from another"])
