@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
@@ -29,7 +30,7 @@ from kms.audit.log_files import CHECKPOINT, KEY, STAGING, content_of, exclusive,
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_reading import SpoolRead
-from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, leaves_between, outdated
+from kms.audit.tiles import MAX_ENTRY_BYTES, Growth, Tiles, bundle_of, entries_of, grown, leaves_between, outdated
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
@@ -41,6 +42,7 @@ from kms.vault.store import Vault
 FIRST_REVISION = "0013"  # nodes of older releases take a shorter outbox for one that was altered
 MOST_AT_ONCE = 20_000
 _MOST_SPOOL_BYTES = 8 << 20
+_BEGINNING_BYTES = 4096  # who did what to which key: that comes first
 _LOG = structlog.get_logger()
 
 
@@ -161,11 +163,17 @@ class Sequencer:
         _LOG.critical("THE AUDIT LOG IS NOT AS THE SERVICE LEFT IT", operation=operation, reason=target)
         return self._about_itself(operation, target)
 
+    def _instead_of(self, line: bytes) -> bytes:
+        """What is folded for an entry that is too long for the log, which would stop it for ever: its beginning."""
+        begin = line[:_BEGINNING_BYTES].decode(errors="replace")
+        return self._report("audit_entry_cut", f"{len(line)} bytes, SHA-256 {sha256(line).hexdigest()}: {begin}")
+
     def _about_itself(self, operation: str, target: str) -> bytes:
         return AuditEntry(1, timestamp(self.clock()), OF_FOLDING, operation, SUCCESS, "local", target=target).line()
 
     def _staged(self, log: AuditLog, entries: list[OutboxEntry], lines: list[bytes]) -> AuditLog:
         """Write `lines` down, and return what the database is to say then."""
+        lines = [line if len(line) <= MAX_ENTRY_BYTES else self._instead_of(line) for line in lines]
         # What is read is checked again, each time: it is signed, and others may have written in the directory since.
         growth = grown(self._tiles, log.size, lines, log.root)
         # Nobody else's name: two may stage the same where locks do not reach, and one of them takes its file back.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
@@ -30,7 +31,7 @@ from kms.audit.spool import Spool
 from kms.audit.tiles import Tiles, bundle_of, bundle_path, entries_of, tile_path
 from kms.audit.tree import complete_root, leaf_hash, leaf_hashes
 from kms.config import Settings
-from kms.errors import Conflict, IntegrityFailure
+from kms.errors import Conflict, IntegrityFailure, TooLarge
 from kms.vault.accepting import accept
 from kms.vault.checking import wrong_tables
 from kms.vault.folded import audit_log
@@ -306,6 +307,35 @@ def test_a_host_that_was_restarted_folds_nothing_twice(log: Log) -> None:
     with log.vault.read() as snapshot:
         assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 0
     assert wrong_tables(log.vault) == []
+
+
+def test_an_entry_that_is_too_long_does_not_stop_the_others(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = [log.change()]
+    monkeypatch.setattr("kms.vault.change.MOST_ENTRY_BYTES", 1 << 20)
+    too_long = b'{"v":1,"request_id":"0123456789abcdef","names":"' + 70_000 * b"x" + b'"}'
+    with log.vault.change() as change:
+        change.record(too_long.decode())
+    written.append(log.change())
+    assert log.sequencer.fold() == 3
+    first, cut, last = log.entries
+    assert [first, last] == written
+    assert b"audit_entry_cut" in cut
+    assert b"0123456789abcdef" in cut
+    assert sha256(too_long).hexdigest().encode() in cut
+    assert wrong_tables(log.vault) == []
+    assert log.sequencer.fold() == 0
+
+
+def test_a_change_whose_entry_is_too_long_is_refused(log: Log) -> None:
+    for length in (65_536, 32_768):
+        entry = ("x" if length > 65_535 else "é") * length
+        with pytest.raises(TooLarge), log.vault.change() as change:
+            change.record(entry)
+    longest = "x" * 65_535
+    with log.vault.change() as change:
+        change.record(longest)
+    assert log.sequencer.fold() == 1
+    assert log.entries == [longest.encode()]
 
 
 def test_a_directory_of_another_log_is_refused(log: Log) -> None:
