@@ -34,6 +34,7 @@ from kms.audit.tiles import MAX_ENTRY_BYTES, Growth, Tiles, bundle_of, entries_o
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
+from kms.files import durable_directory
 from kms.vault.change import Change
 from kms.vault.folded import audit_log, waiting_entries
 from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
@@ -256,7 +257,7 @@ class Sequencer:
         files = self._files_of(staged, size, log.root)
         directories = {self.directory / path.rpartition("/")[0] for path in files}
         for each in directories:
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable_directory(each)
         with ThreadPoolExecutor(8) as pool:  # each waits for the disk
             for done in [pool.submit(self._write, path, content) for path, content in files.items()]:
                 done.result()

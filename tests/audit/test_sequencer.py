@@ -309,6 +309,27 @@ def test_a_host_that_was_restarted_folds_nothing_twice(log: Log) -> None:
     assert wrong_tables(log.vault) == []
 
 
+@pytest.mark.parametrize("log", ["sqlite"], indirect=True)
+def test_directories_are_on_disk_before_anything_rests_on_them(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[Path] = set()
+    fsync, publish = os.fsync, Sequencer._publish
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    def when_published(self: Sequencer, *given: Any) -> None:
+        made = [path for path in self.directory.rglob("*") if path.is_dir()]
+        assert {path.parent for path in (self.directory, *made)} <= synced
+        assert len(made) > 4
+        publish(self, *given)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Sequencer, "_publish", when_published)
+    log.change()
+    assert log.sequencer.fold() == 1
+
+
 def test_an_entry_that_is_too_long_does_not_stop_the_others(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     written = [log.change()]
     monkeypatch.setattr("kms.vault.change.MOST_ENTRY_BYTES", 1 << 20)
