@@ -48,10 +48,10 @@ class Head:
     """The head. `counter` is the number of commits, `epoch` the number of those that outdated something.
 
     `last_entry` is the number of the newest audit entry in the outbox. The numbers up to it have no gaps, except for
-    the `lost_entries` that were missing, or passed over, when an operator accepted the database or restored it. No row
-    is under a root key before `oldest_root_key`. `switches` are the newest failovers of the database that changes have
-    found, oldest first; a database that always was on the first timeline, or tells none, has none. They are all that
-    there were since the change `history_from`; it is None where the next change is to begin a history.
+    the `lost_entries` that were missing, or passed over, when an operator accepted the database or restored it. No
+    row is under a root key before `oldest_root_key`. `switches` are the newest failovers of the database that changes
+    have found, oldest first; a database that always was on the first timeline, or tells none, has none. They are all
+    that there were since the change `history_from`; it is None where the next change is to begin a history.
     """
 
     counter: int
