@@ -35,6 +35,7 @@ from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, Unavailable
 from kms.files import durable_directory
+from kms.vault import sentences
 from kms.vault.change import Change
 from kms.vault.folded import audit_log, waiting_entries
 from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
@@ -128,6 +129,10 @@ class Sequencer:
         except Conflict:  # another node was first; what was staged is nobody's
             (self.directory / STAGING / after.staged).unlink(missing_ok=True)
             return 0
+        except Unavailable as refused:
+            if refused.detail in {sentences.FULL, sentences.READ_ONLY}:  # until it is not, each second; and not done
+                (self.directory / STAGING / after.staged).unlink(missing_ok=True)
+            raise
         self._apply(after, signer)
         if dropping:
             _LOG.info("old entries of the audit log are dropped", entries=target_of(dropping))

@@ -31,7 +31,7 @@ from kms.audit.spool import Spool
 from kms.audit.tiles import Tiles, bundle_of, bundle_path, entries_of, tile_path
 from kms.audit.tree import complete_root, leaf_hash, leaf_hashes
 from kms.config import Settings
-from kms.errors import Conflict, IntegrityFailure, TooLarge
+from kms.errors import Conflict, IntegrityFailure, TooLarge, Unavailable
 from kms.vault.accepting import accept
 from kms.vault.checking import wrong_tables
 from kms.vault.folded import audit_log
@@ -232,6 +232,22 @@ def test_what_a_process_staged_that_died_before_its_commit_is_removed(
     log.sequencer.fold()
     assert log.entries == written
     assert not list(staging.glob("*-*"))
+
+
+@pytest.mark.parametrize("log", ["postgresql"], indirect=True)
+def test_nothing_stays_staged_for_a_database_that_takes_no_changes(log: Log) -> None:
+    written = [log.change()]
+    log.sequencer.fold()
+    written.append(log.change())
+    name = log.vault.engine.url.database
+    for value in ("on", "off"):
+        _sql(log, f"SET TRANSACTION READ WRITE; ALTER DATABASE {name} SET default_transaction_read_only = {value}")
+        log.vault.engine.dispose()
+        for _ in range(2):
+            with nullcontext() if value == "off" else pytest.raises(Unavailable, match="read-only"):
+                log.sequencer.fold()
+            assert not list((log.sequencer.directory / "staging").glob("*-*"))
+    assert log.entries == written
 
 
 @pytest.mark.parametrize("how", ["edited", "dropped", "inserted", "swapped", "from another"])
