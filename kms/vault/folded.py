@@ -1,11 +1,13 @@
-"""How far the audit log's tree has come, as the vault's own row says it."""
+"""How far the audit log's tree has come, as the vault's own row says it, and which entries of changes come next."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from kms.vault.rows import AuditLog, FoldedSpool
+from kms.errors import IntegrityFailure
+from kms.vault import tables
+from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
 from kms.vault.transaction import Snapshot
 
 ONLY = 1
@@ -25,3 +27,23 @@ def folded_spools(snapshot: Snapshot) -> dict[str, int]:
     Those of every node: a host has another id since it was restarted, and its spools are those of before.
     """
     return {each.spool: each.folded for each in snapshot.matching(FoldedSpool)}
+
+
+def waiting_entries(snapshot: Snapshot, log: AuditLog, most: int) -> list[OutboxEntry]:
+    """The entries of changes that follow those in the tree of `log`, the oldest first, at most `most`.
+
+    None of them is missing, and none was in the tree before: their numbers go on without a gap, except for what was
+    missing when an operator accepted the database. Raises IntegrityFailure where that is not so.
+    """
+    number = tables.audit_outbox.c.sequence
+    found = snapshot.select(OutboxEntry, number > log.last_folded, order_by=number, limit=most)
+    head = snapshot.head()
+    last = found[-1].sequence if found else log.last_folded
+    missing = last - log.last_folded - len(found)
+    lost = head.lost_entries - (log.last_folded - log.entries_folded)  # and not in the tree's part already
+    is_whole = missing == lost and last == head.last_entry
+    if not is_whole and (len(found) < most or missing > lost):
+        raise IntegrityFailure(
+            "Entries of changes were removed or put back outside the service, before they were in the audit log."
+        )
+    return found
