@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -127,17 +127,22 @@ class Publisher:
 
 def in_force(entries: Sequence[Revocation]) -> list[Revocation]:
     """`entries` in order, without holds that were lifted and those that a later revocation replaced."""
-    later: set[bytes] = set()
+    newest: dict[bytes, Revocation] = {}
     found = []
     for entry in reversed(entries):
+        last = newest.setdefault(entry.key_uid, entry)
         passing = {
-            RevocationReason.CERTIFICATE_HOLD: entry.key_uid in later,
+            RevocationReason.CERTIFICATE_HOLD: last is not entry and not _is_copy(last, entry),
             RevocationReason.REMOVE_FROM_CRL: True,
         }
         if not passing.get(entry.reason, False):
             found.append(entry)
-        later.add(entry.key_uid)
     return found[::-1]
+
+
+def _is_copy(entry: Revocation, of: Revocation) -> bool:
+    """Whether two entries of a key are one revocation, listed under two ids."""
+    return entry.key_id != of.key_id and replace(entry, serial=of.serial, key_id=of.key_id) == of
 
 
 def has_signing_key(snapshot: Snapshot) -> bool:

@@ -42,6 +42,8 @@ def revoke(
         compromised_at=compromised_at,
     )
     enter(change, made)
+    if key.former_id:  # what it has signed goes by that id, and so does whoever asks the list about it
+        enter(change, replace(made, serial=next_serial(change, revocations.c.serial), key_id=key.former_id))
     outbox.emit(change, events.key_revoked(key, made))
     if reason.leads_to in {KeyState.COMPROMISED, KeyState.DEACTIVATED} and key.next_rotation_at is not None:
         key = change.replace(key, replace(key, next_rotation_at=None))
