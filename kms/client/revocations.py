@@ -131,12 +131,17 @@ class RevocationList:
                 f"The list was made before that time, at {self.issued_at:%Y-%m-%dT%H:%M:%SZ}. Take a newer one."
             )
         self._require_complete()
+        ahead = next((each for each in self._on(key_id, version) if each.revoked_at > self.issued_at), None)
+        if ahead is not None:
+            raise Undecided(
+                f"Entry {ahead.serial} of the list revokes the key at {ahead.revoked_at:%Y-%m-%dT%H:%M:%SZ}, after "
+                "the list was made. A clock of the service was wrong, so nothing tells since when."
+            )
         return None
 
     def _covering(self, key_id: str, at: datetime, version: int | None) -> Iterator[Revocation]:
         """The entries by which the key was revoked at `at`, the newest first."""
-        on_it = [each for each in (*self.revoked_keys, *(self.no_longer_in_force or ())) if each.key_id == key_id]
-        on_it.sort(key=lambda each: each.serial)
+        on_it = self._on(key_id)
         in_force = {each.serial for each in self.revoked_keys}
         ends: datetime | None = None
         for entry in reversed(on_it):
@@ -145,6 +150,12 @@ class RevocationList:
             if entry.revoked_at <= at and entry.reason != _LIFTED and is_on_version and not is_over:
                 yield entry
             ends = entry.revoked_at
+
+    def _on(self, key_id: str, version: int | None = None) -> list[Revocation]:
+        """All entries on the key, and on that version of it if one is named, in their order."""
+        every = (*self.revoked_keys, *(self.no_longer_in_force or ()))
+        found = [each for each in every if each.key_id == key_id and (version or 0) <= each.up_to_version]
+        return sorted(found, key=lambda each: each.serial)
 
     def _require_complete(self) -> None:
         """Raise Undecided unless every entry up to the newest is in the list."""

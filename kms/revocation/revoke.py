@@ -12,6 +12,7 @@ from kms.notices import events, outbox
 from kms.revocation.leaves import enter, enter_copy
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
+from kms.revocation.times import begins_at
 from kms.vault.change import Change, next_serial
 from kms.vault.tables import revocations
 
@@ -38,7 +39,7 @@ def revoke(
         key_id=key.key_id,
         up_to_version=key.latest_version,
         reason=reason,
-        revoked_at=now,
+        revoked_at=begins_at(change, now),
         compromised_at=compromised_at,
     )
     enter(change, made)
