@@ -15,9 +15,9 @@ _IN_PART = (
     "SELECT bundle, 'span', earliest, latest, requests FROM spans WHERE bundle BETWEEN ?1 * 256 AND ?1 * 256 + 255",
 )
 _BEYOND = (
-    "SELECT count(*) FROM leaves WHERE part NOT BETWEEN ? AND ?",
-    "SELECT count(*) FROM postings WHERE part NOT BETWEEN ? AND ?",
-    "SELECT count(*) FROM spans WHERE bundle / 256 NOT BETWEEN ? AND ? OR bundle < 0",
+    "SELECT EXISTS (SELECT 1 FROM leaves WHERE part < ? OR part >= ?)",
+    "SELECT EXISTS (SELECT 1 FROM postings WHERE part < ? OR part >= ?)",
+    "SELECT EXISTS (SELECT 1 FROM spans WHERE bundle < ? * 256 OR bundle >= ? * 256)",
 )
 
 _Row = tuple[object, ...]
@@ -31,23 +31,41 @@ def check(index: Index, size: int) -> str | None:
     the tiles cannot be read.
     """
     with index.reading() as database:
-        state = state_in(database)
-        size = max(size, state.size)  # it may have gone on since
-        if not _is_of_this_log(index, state, size):
-            return f"The index has {state.size} entries that are not those of this log."
-        if _is_kept(index, state.begin, size):
-            return f"The index has forgotten entries before {state.begin} that the log still has."
-        first, end = state.begin // TILE_WIDTH, -(-state.size // TILE_WIDTH)
-        parts = range(first // PART_BUNDLES, -(-end // PART_BUNDLES))
-        for part in parts:
-            bundles = range(max(part * PART_BUNDLES, first), min((part + 1) * PART_BUNDLES, end))
-            wrong = _wanted(index, bundles, state, size) ^ _found(database, part)
-            if wrong:
-                return _sentence(min(row[0] if isinstance(row[0], int) else bundles.start for row in wrong))
-        for statement in _BEYOND:
-            if database.execute(statement, (parts.start, parts.stop - 1)).fetchone() != (0,):
-                return "The index says something of entries that the log does not have."
-    return None
+        wrong, part = _check_part(index, database, size, 0)
+        while wrong is None and part is not None:
+            wrong, part = _check_part(index, database, size, part)
+    return wrong
+
+
+def check_part(index: Index, size: int, part: int) -> tuple[str | None, int | None]:
+    """The same for part `part` of the index, or the next that it has: what is wrong, and which part comes next.
+
+    No part comes next after the last one.
+    """
+    with index.reading() as database:
+        return _check_part(index, database, size, part)
+
+
+def _check_part(index: Index, database: sqlite3.Connection, size: int, part: int) -> tuple[str | None, int | None]:
+    state = state_in(database)
+    size = max(size, state.size)  # it may have gone on since
+    if not _is_of_this_log(index, state, size):
+        return f"The index has {state.size} entries that are not those of this log.", None
+    if _is_kept(index, state.begin, size):
+        return f"The index has forgotten entries before {state.begin} that the log still has.", None
+    first, end = state.begin // TILE_WIDTH, -(-state.size // TILE_WIDTH)
+    parts = range(first // PART_BUNDLES, -(-end // PART_BUNDLES))
+    part = max(part, parts.start)
+    if part < parts.stop:
+        bundles = range(max(part * PART_BUNDLES, first), min((part + 1) * PART_BUNDLES, end))
+        wrong = _wanted(index, bundles, state, size) ^ _found(database, part)
+        if wrong:
+            return _sentence(min(row[0] if isinstance(row[0], int) else bundles.start for row in wrong)), None
+        return None, part + 1
+    for statement in _BEYOND:
+        if database.execute(statement, (parts.start, parts.stop)).fetchone() != (0,):
+            return "The index says something of entries that the log does not have.", None
+    return None, None
 
 
 def _sentence(bundle: int) -> str:
