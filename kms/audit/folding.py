@@ -74,6 +74,7 @@ class Folder:
         self._fault = settings.run_dir / _FAULT
         self._held: BinaryIO | None = None
         self._failing = ""
+        self._not_indexed = ""
 
     def fold(self) -> None:
         """Fold everything that is there. What keeps it from that is logged when it begins, and when it is over."""
@@ -94,10 +95,16 @@ class Folder:
 
     def _catch_up(self) -> None:
         """Index what was folded. A search does without, up to a point, so nothing waits for it."""
-        with suppress(IndexUnusable, Unverified):
+        reason = ""
+        try:
             while self._index.catch_up(self._sequencer.size):
                 pass
             self._index.forget_dropped(self._sequencer.size)
+        except (IndexUnusable, Unverified) as unusable:
+            reason = str(unusable)
+        if reason and not self._not_indexed:
+            _LOG.warning("the audit log is not indexed: searches take longer, or cannot be answered", reason=reason)
+        self._not_indexed = reason
 
     def _tell_of_index(self, reason: str) -> None:
         with self._vault.change() as change:

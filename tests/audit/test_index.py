@@ -368,6 +368,30 @@ def test_a_damaged_index_is_never_wrong_and_is_made_anew(world: World, damage: C
     assert check(world.index, world.size) is None
 
 
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from kms.audit.index import Index
+from kms.audit.index_file import IndexUnusable
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    Index(Path(sys.argv[1])).state()
+except IndexUnusable as unusable:
+    print(unusable, unusable.__cause__.sqlite_errorname)
+"""
+
+
+def test_a_disk_without_room_is_no_damage(world: World) -> None:
+    world.index.close()
+    before = world.file.read_bytes()
+    command = [sys.executable, "-c", FULL_DISK, str(world.directory)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "cannot be used now" in told and "SQLITE_IOERR" in told
+    assert world.file.read_bytes() == before
+    world.require_right()
+
+
 def test_what_a_check_finds_names_the_entries(world: World) -> None:
     altered("DELETE FROM postings WHERE bundle = 4 AND length(places) = 32")(world.file)
     assert check(world.index, world.size) == "The index does not say what the tiles say of the entries 1024 to 1279."
