@@ -103,6 +103,34 @@ def test_answers_of_every_kind_have_a_leaf_that_is_proven(world: World, alice: A
     assert verify_log(Tiles.in_directory(world.service.settings.audit_log_dir), key_of(world)).holds
 
 
+def test_much_that_waits_is_looked_through_once_in_a_while(
+    world: World, alice: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.service.folder.fold()
+    with world.service.vault.change() as change:
+        for number in range(300):
+            change.record(f'{{"v":1,"request_id":"{number}"}}')
+    read = []
+    unchecked = receipts.spool_reading.unchecked
+    monkeypatch.setattr(receipts.spool_reading, "unchecked", lambda *given: read.append(1) or unchecked(*given))
+    monkeypatch.setattr(receipts, "_MUCH_SECONDS", 1000.0)
+    unknown = [leaf_hash(b"%d" % number) for number in range(10)]
+    answers = [alice.get(path_of(leaf)).status_code for leaf in unknown]
+    assert answers == [404] + [503] * 9  # which waits to be looked through again
+    assert len(read) == 1
+    assert alice.get(path_of(leaf_hash(b'{"v":1,"request_id":"7"}'))).status_code == 503
+    used = leaf_of(alice.post(f"{KEY}/encrypt", {"plaintext": ""}).headers)
+    assert alice.get(path_of(used)).status_code == 503
+    assert len(read) == 1
+    monkeypatch.setattr(receipts, "_MUCH_SECONDS", -1.0)
+    assert alice.get(path_of(used)).status_code == 503
+    monkeypatch.setattr(receipts, "_MUCH_SECONDS", 1000.0)
+    assert [alice.get(path_of(leaf)).status_code for leaf in unknown] == [404] * 10
+    assert len(read) == 2
+    world.service.folder.fold()
+    assert proven(world, alice, used)["operation"] == "encrypt"
+
+
 def test_a_receipt_is_given_once_the_entry_is_in_the_tree(world: World, alice: Api) -> None:
     changed = leaf_of(alice.post(f"{KEY}/rotate").headers)
     used = leaf_of(alice.post(f"{KEY}/encrypt", {"plaintext": ""}).headers)
