@@ -193,6 +193,14 @@ MEMBERS = {
 }
 
 
+def test_where_the_index_does_not_help_a_page_reads_less(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kms.audit.search.MOST_BUNDLES_UNINDEXED", 2)
+    elsewhere = frozenset({"10.9.9.9"})
+    page = search(made.index, Query(sources=elsewhere), made.size)
+    assert (page.entries, page.next_cursor) == ([], 1024)
+    assert search(made.index, Query(sources=elsewhere, client_id="alice"), made.size).next_cursor is None
+
+
 @given(st.fixed_dictionaries({}, optional=MEMBERS))
 @settings(max_examples=60, deadline=None)
 def test_any_combination_of_filters_finds_what_a_scan_finds(made: World, filters: dict[str, object]) -> None:

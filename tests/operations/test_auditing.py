@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from helpers.support import SteeredClock, Template, World, b64, settings_for
+from helpers.support import SteeredClock, Template, World, b64, kind_of, settings_for
 from kms.access.model import Role
-from kms.audit import index_watch
+from kms.audit import index_watch, questions
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.index import Index
 from kms.audit.index_check import check
 from kms.audit.tiles import bundle_path
 from kms.clock import steady_seconds
+from kms.operations import OPERATIONS
 
 
 @pytest.fixture
@@ -109,6 +110,17 @@ def test_an_index_that_is_damaged_does_not_hide_anything(used: World) -> None:
     used.user("dora")
     used.service.folder.fold()
     assert len(entries(used, key_id="orders", operation="encrypt")) == 4
+
+
+def test_questions_that_may_take_long_are_bounded(used: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = {name for name, each in OPERATIONS.items() if each.slow}
+    assert {"audit_entries", "get_users_of_key", "get_novelties"} <= slow
+    used.service.folder.fold()
+    path = "/api/v1/audit/novelties?client_id=alice&after=2020-01-01T00:00:00Z"
+    assert used.admin.get(path).json["items"]
+    monkeypatch.setattr(questions, "MOST_BUNDLES", 0)
+    answer = used.admin.get(path)
+    assert (answer.status_code, kind_of(answer)) == (422, "validation-failed") and "from later on" in answer.text
 
 
 def record_old(world: World, count: int) -> None:
