@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 from base64 import b64decode, urlsafe_b64encode
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +17,7 @@ from helpers.aws_in_process import client
 from helpers.support import Api, Template, World, b64, kind_of, settings_for
 from helpers.vault_client import Vault
 from kms.access.model import Role
+from kms.api.faults import long_request_id
 from kms.audit import looking_up, receipts
 from kms.audit.looking_up import number_in
 from kms.audit.note import Ed25519Key
@@ -21,6 +25,7 @@ from kms.audit.proof import TlogProof
 from kms.audit.tiles import Tiles
 from kms.audit.tree import leaf_hash
 from kms.audit.verify import verify_log
+from kms.operations import new_request_id
 from kms.operations.system import transparency
 
 KEY = "/api/v1/keys/k"
@@ -254,3 +259,22 @@ def test_a_log_that_has_not_begun(world: World) -> None:
     world.service.folder.fold()
     assert world.admin.get("/audit/checkpoint").text.startswith("localhost:8443/audit\n")
     assert key_of(world) == key
+
+
+def test_ids_of_requests_do_not_follow_from_others() -> None:
+    """Or whoever knows some of their own could guess leaf hashes of others."""
+    given = []
+    for _ in range(2):
+        random.seed(7)
+        given += [each() for _ in range(700) for each in (new_request_id, long_request_id)]
+    assert len(set(given)) == len(given) == 2800
+    assert all(re.fullmatch("[0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", each) for each in given)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:  # forked with ids that are made already, as workers are
+        os.write(write, new_request_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 16).decode() not in {new_request_id() for _ in range(600)}
+    os.close(read)
+    os.close(write)
