@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import TypeVar
 
 from kms import errors
 from kms.api import problems
-from kms.operations import Call, Service
+from kms.operations import Call, Service, new_request_id
 
 
 class DialectFault(Exception):
@@ -48,5 +47,5 @@ def recorded_fault(
 
 def long_request_id() -> str:
     """A request id of the form that a UUID has, as clients of the dialects expect it."""
-    digits = random.getrandbits(128).to_bytes(16).hex()  # as `new_request_id`
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    one, two = new_request_id(), new_request_id()
+    return f"{one[:8]}-{one[8:12]}-{one[12:]}-{two[:4]}-{two[4:]}"

@@ -18,8 +18,11 @@ from typing import BinaryIO
 
 import structlog
 
+from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.index import Index
 from kms.audit.index_file import IndexUnusable
+from kms.audit.index_watch import WRONG, IndexWatch
+from kms.audit.retention import OF_FOLDING
 from kms.audit.sequencer import MOST_AT_ONCE, Sequencer
 from kms.audit.tree import Unverified
 from kms.audit.witnesses import Witnesses, witnesses_of
@@ -63,12 +66,15 @@ class Folder:
             clock,
             keep=settings.audit_keep,
         )
+        self._vault, self._clock = vault, clock
         self._index = Index(settings.audit_log_dir, settings.audit_index)
+        self._watch = IndexWatch(self._index, settings.integrity_interval.total_seconds(), self._tell_of_index)
         self._witnesses = Witnesses(settings.audit_log_dir, witnesses_of(settings))
         self._lock = settings.run_dir / "folding"
         self._fault = settings.run_dir / _FAULT
         self._held: BinaryIO | None = None
         self._failing = ""
+        self._not_indexed = ""
 
     def fold(self) -> None:
         """Fold everything that is there. What keeps it from that is logged when it begins, and when it is over."""
@@ -79,6 +85,7 @@ class Folder:
             while is_more:
                 is_more = self._sequencer.fold() >= MOST_AT_ONCE
                 self._catch_up()
+            self._watch.look(self._sequencer.size)
         except Refusal as refusal:
             self._note(refusal.detail)
         except (StartError, OSError) as error:
@@ -88,9 +95,21 @@ class Folder:
 
     def _catch_up(self) -> None:
         """Index what was folded. A search does without, up to a point, so nothing waits for it."""
-        with suppress(IndexUnusable, Unverified):
+        reason = ""
+        try:
             while self._index.catch_up(self._sequencer.size):
                 pass
+            self._index.forget_dropped(self._sequencer.size)
+        except (IndexUnusable, Unverified) as unusable:
+            reason = str(unusable)
+        if reason and not self._not_indexed:
+            _LOG.warning("the audit log is not indexed: searches take longer, or cannot be answered", reason=reason)
+        self._not_indexed = reason
+
+    def _tell_of_index(self, reason: str) -> None:
+        with self._vault.change() as change:
+            at = timestamp(self._clock())
+            change.record(AuditEntry(1, at, OF_FOLDING, WRONG, SUCCESS, "local", target=reason).line().decode())
 
     def close(self) -> None:
         """Ask no witness any more."""

@@ -69,15 +69,30 @@ class Index:
                 return state
         raise damaged(f"it has {state.size} entries of another log")
 
+    def forget_dropped(self, size: int) -> None:
+        """Drop what is known of the bundles that retention has dropped from the beginning of the tree of that size.
+
+        Raises IndexUnusable, OSError.
+        """
+        begin = self.state().begin
+        if begin < size and not self._is_there(begin // TILE_WIDTH, size):
+            self.forget_before(self._first_kept(begin, size))
+
+    def _is_there(self, bundle: int, size: int) -> bool:
+        try:
+            self.tiles.content(ENTRIES, bundle, size)
+        except TileMissing:
+            return False
+        return True
+
     def _first_kept(self, begin: int, size: int) -> int:
         """The number of the first entry whose bundle retention has kept, which drops those before it."""
         low, high = begin // TILE_WIDTH, (size - 1) // TILE_WIDTH
         middle = low
         while low < high:
-            try:
-                self.tiles.content(ENTRIES, middle, size)
+            if self._is_there(middle, size):
                 high = middle
-            except TileMissing:
+            else:
                 low = middle + 1
             middle = (low + high) // 2
         return low * TILE_WIDTH

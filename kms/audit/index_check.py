@@ -10,14 +10,19 @@ from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, width_in
 from kms.audit.tree import Unverified, root_at
 
 _IN_PART = (
-    "SELECT part * 256 + place / 256, 'leaf', prefix, place FROM leaves WHERE part = ?1",
-    "SELECT part * 256 + bundle, 'places', term, places FROM postings WHERE part = ?1",
-    "SELECT bundle, 'span', earliest, latest, requests FROM spans WHERE bundle BETWEEN ?1 * 256 AND ?1 * 256 + 255",
+    "SELECT ?1 * 256 + place / 256, 'leaf', prefix, place FROM leaves"
+    " WHERE part = ?1 AND NOT place < ?2 * 256 AND (place < ?3 * 256 OR ?3 IS NULL)",
+    "SELECT ?1 * 256 + bundle, 'places', term, places FROM postings"
+    " WHERE part = ?1 AND NOT bundle < ?2 AND (bundle < ?3 OR ?3 IS NULL)",
+    "SELECT bundle, 'span', earliest, latest, requests FROM spans"
+    " WHERE NOT bundle < ?1 * 256 + max(?2, 0) AND bundle < ?1 * 256 + coalesce(?3, 256)",
 )
+_AT_ONCE = 64  # bundles: what is read of them is held in memory
+_LEAST = -(1 << 40)
 _BEYOND = (
-    "SELECT count(*) FROM leaves WHERE part NOT BETWEEN ? AND ?",
-    "SELECT count(*) FROM postings WHERE part NOT BETWEEN ? AND ?",
-    "SELECT count(*) FROM spans WHERE bundle / 256 NOT BETWEEN ? AND ? OR bundle < 0",
+    "SELECT EXISTS (SELECT 1 FROM leaves WHERE part < ? OR part >= ?)",
+    "SELECT EXISTS (SELECT 1 FROM postings WHERE part < ? OR part >= ?)",
+    "SELECT EXISTS (SELECT 1 FROM spans WHERE bundle < ? * 256 OR bundle >= ? * 256)",
 )
 
 _Row = tuple[object, ...]
@@ -31,23 +36,39 @@ def check(index: Index, size: int) -> str | None:
     the tiles cannot be read.
     """
     with index.reading() as database:
-        state = state_in(database)
-        size = max(size, state.size)  # it may have gone on since
-        if not _is_of_this_log(index, state, size):
-            return f"The index has {state.size} entries that are not those of this log."
-        if _is_kept(index, state.begin, size):
-            return f"The index has forgotten entries before {state.begin} that the log still has."
-        first, end = state.begin // TILE_WIDTH, -(-state.size // TILE_WIDTH)
-        parts = range(first // PART_BUNDLES, -(-end // PART_BUNDLES))
-        for part in parts:
-            bundles = range(max(part * PART_BUNDLES, first), min((part + 1) * PART_BUNDLES, end))
-            wrong = _wanted(index, bundles, state, size) ^ _found(database, part)
-            if wrong:
-                return _sentence(min(row[0] if isinstance(row[0], int) else bundles.start for row in wrong))
-        for statement in _BEYOND:
-            if database.execute(statement, (parts.start, parts.stop - 1)).fetchone() != (0,):
-                return "The index says something of entries that the log does not have."
-    return None
+        wrong, part = _check_part(index, database, size, 0)
+        while wrong is None and part is not None:
+            wrong, part = _check_part(index, database, size, part)
+    return wrong
+
+
+def check_part(index: Index, size: int, part: int) -> tuple[str | None, int | None]:
+    """The same for part `part` of the index, or the next that it has: what is wrong, and which part comes next.
+
+    No part comes next after the last one.
+    """
+    with index.reading() as database:
+        return _check_part(index, database, size, part)
+
+
+def _check_part(index: Index, database: sqlite3.Connection, size: int, part: int) -> tuple[str | None, int | None]:
+    state = state_in(database)
+    size = max(size, state.size)  # it may have gone on since
+    if not _is_of_this_log(index, state, size):
+        return f"The index has {state.size} entries that are not those of this log.", None
+    if _is_kept(index, state.begin, size):
+        return f"The index has forgotten entries before {state.begin} that the log still has.", None
+    first, end = state.begin // TILE_WIDTH, -(-state.size // TILE_WIDTH)
+    parts = range(first // PART_BUNDLES, -(-end // PART_BUNDLES))
+    part = max(part, parts.start)
+    if part < parts.stop:
+        bundles = range(max(part * PART_BUNDLES, first), min((part + 1) * PART_BUNDLES, end))
+        wrong = _first_wrong(index, database, bundles, state, size)
+        return (None, part + 1) if wrong is None else (_sentence(wrong), None)
+    for statement in _BEYOND:
+        if database.execute(statement, (parts.start, parts.stop)).fetchone() != (0,):
+            return "The index says something of entries that the log does not have.", None
+    return None, None
 
 
 def _sentence(bundle: int) -> str:
@@ -73,6 +94,32 @@ def _is_kept(index: Index, begin: int, size: int) -> bool:
     return True
 
 
+def _first_wrong(
+    index: Index, database: sqlite3.Connection, bundles: range, state: IndexState, size: int
+) -> int | None:
+    """The first of these bundles, which are of one part, of which the index does not say what the tiles say."""
+    part, place = divmod(bundles.start, PART_BUNDLES)
+    for low in range(place - place % _AT_ONCE, PART_BUNDLES, _AT_ONCE):
+        first = part * PART_BUNDLES + low
+        some = range(max(first, bundles.start), min(first + _AT_ONCE, bundles.stop))
+        wanted = _wanted(index, some, state, size)
+        wrong = set()
+        is_last = some.stop == bundles.stop
+        edges = _LEAST if some.start == bundles.start else low, None if is_last else low + _AT_ONCE
+        for statement in _IN_PART:
+            for row in database.execute(statement, (part, *edges)):
+                if row in wanted:
+                    wanted.remove(row)
+                else:
+                    wrong.add(row[0] if isinstance(row[0], int) else bundles.start)
+        wrong.update(row[0] for row in wanted if isinstance(row[0], int))
+        if wrong:
+            return min(wrong)
+        if is_last:
+            break
+    return None
+
+
 def _wanted(index: Index, bundles: range, state: IndexState, size: int) -> set[_Row]:
     rows: set[_Row] = set()
     for bundle in bundles:
@@ -82,7 +129,3 @@ def _wanted(index: Index, bundles: range, state: IndexState, size: int) -> set[_
         rows.update((bundle, "places", term, places) for _, term, _, places in postings)
         rows.add((bundle, "span", *span[1:]))
     return rows
-
-
-def _found(database: sqlite3.Connection, part: int) -> set[_Row]:
-    return {row for statement in _IN_PART for row in database.execute(statement, (part,))}

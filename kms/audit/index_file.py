@@ -27,6 +27,9 @@ _NOT_DAMAGE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,  # such as a full disk, where no file could be made anew
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_PROTOCOL,  # a lock of the write-ahead log that others held for too long
 }
 _LOG = structlog.get_logger()
 
@@ -217,7 +220,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _is_no_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_DAMAGE
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in _NOT_DAMAGE and code != sqlite3.SQLITE_IOERR_SHORT_READ  # a file that was cut
 
 
 def _unusable(error: sqlite3.DatabaseError) -> IndexUnusable:

@@ -12,6 +12,20 @@ from kms.audit.index import Index
 from kms.audit.places import Places, looking
 from kms.audit.search import FoundEntry, Query, Span, Walk
 
+MOST_BUNDLES = 1 << 12
+"""A million entries: some seconds."""
+
+
+class TooMuch(Exception):
+    """A question would have to read more of the log than it may."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many bundles a question may read yet."""
+
+    left: int
+
 
 @dataclass(frozen=True, slots=True)
 class Log:
@@ -27,6 +41,16 @@ class Log:
     def newest_first(self, query: Query) -> Iterator[FoundEntry]:
         """All entries that meet `query`, the newest first. Raises as `oldest_first`."""
         return iter(Walk(self.places, query, self.size, Span(0, self.size, oldest_first=False)))
+
+    def within(self, budget: Budget, query: Query, *, oldest_first: bool) -> Iterator[FoundEntry]:
+        """The same in either order, as long as the budget lasts. Raises TooMuch as well."""
+        walk = Walk(self.places, query, self.size, Span(0, self.size, oldest_first=oldest_first), budget.left)
+        try:
+            yield from walk
+        finally:
+            budget.left = walk.left or 0
+        if walk.stopped_at is not None:
+            raise TooMuch
 
 
 @contextmanager
@@ -68,23 +92,27 @@ class Novelty(NamedTuple):
     first: FoundEntry
 
 
-def novelties(log: Log, client_id: str, after: str) -> list[Novelty]:
+def novelties(log: Log, client_id: str, after: str, most_bundles: int) -> list[Novelty]:
     """What the client did after that time that it had never done before, as far back as the log goes, in order.
 
-    What was refused counts only as having been tried: it is no deed, neither before nor after.
+    What was refused counts only as having been tried: it is no deed, neither before nor after. Raises TooMuch where
+    more than `most_bundles` would have to be read.
     """
+    budget = Budget(most_bundles)
     first: dict[tuple[str, str | None], FoundEntry] = {}
-    for each in log.oldest_first(Query(client_id=client_id, outcome=SUCCESS, after=after)):
+    for each in log.within(budget, Query(client_id=client_id, outcome=SUCCESS, after=after), oldest_first=True):
         first.setdefault(_deed(each.entry), each)
-    return [Novelty(*deed, found) for deed, found in first.items() if not _was_done(log, client_id, deed, after)]
+    return [
+        Novelty(*deed, found) for deed, found in first.items() if not _was_done(log, budget, client_id, deed, after)
+    ]
 
 
 def _deed(entry: AuditEntry) -> tuple[str, str | None]:
     return entry.operation, entry.key_id
 
 
-def _was_done(log: Log, client_id: str, deed: tuple[str, str | None], until: str) -> bool:
+def _was_done(log: Log, budget: Budget, client_id: str, deed: tuple[str, str | None], until: str) -> bool:
     operation, key_id = deed
     next_time = f"{until}\0"  # the first text after that time
     query = Query(client_id=client_id, key_id=key_id, operation=operation, outcome=SUCCESS, before=next_time)
-    return any(_deed(each.entry) == deed for each in log.newest_first(query))
+    return any(_deed(each.entry) == deed for each in log.within(budget, query, oldest_first=False))

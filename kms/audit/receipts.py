@@ -6,9 +6,13 @@ time, so nobody who has not seen it can guess it, and a proof tells nothing else
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from time import monotonic
+
+from sqlalchemy import select
 
 from kms.audit import spool_reading
 from kms.audit.checkpoint import Checkpoint
@@ -26,8 +30,10 @@ from kms.vault.folded import audit_log, folded_spools
 from kms.vault.rows import OutboxEntry
 from kms.vault.store import Vault
 
-_MOST_WAITING_ROWS = 20_000
-_MOST_WAITING_BYTES = 16 << 20
+_MOST_WAITING_ROWS = 4096
+_MOST_WAITING_BYTES = 4 << 20
+_MUCH = 256  # entries: to look through fewer costs as much as the rest of an answer
+_MUCH_SECONDS = 1.0
 _ON_OTHER_HOSTS_SECONDS = 30.0
 _MOST_REMEMBERED = 4096
 _WAITING = "The entry is not in the log yet, or may be about to come. Ask again."
@@ -44,6 +50,9 @@ class Receipts:
     spools: Path
     index: Path
     _asked: dict[bytes, float] = field(default_factory=dict, init=False)
+    _asked_here: dict[bytes, float] = field(default_factory=dict, init=False)
+    _reading: Lock = field(default_factory=Lock, init=False)
+    _waiting: tuple[float, frozenset[bytes]] = field(default=(0.0, frozenset()), init=False)
 
     def proof(self, leaf: bytes) -> TlogProof:
         """The proof for the entry with this leaf hash.
@@ -83,23 +92,47 @@ class Receipts:
 
     def _may_wait(self, leaf: bytes, size: int) -> bool:
         """Whether the entry waits, or so much does that looking through it would cost too much."""
+        asked = monotonic()
         with self.vault.read() as snapshot:
             log = audit_log(snapshot)
+            if log.size > size:
+                return True
             column = tables.audit_outbox.c.sequence
-            rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING_ROWS)
+            newest = snapshot.connection.execute(select(column).order_by(column.desc()).limit(_MOST_WAITING_ROWS))
+            rows = len(newest.all())
             positions = folded_spools(snapshot)
             nodes = len(self.vault.nodes.all(snapshot))
         here = {path.stem for path in self.spools.glob(PATTERN)}
         folded = {spool: end for spool, end in positions.items() if spool in here}
         written = sum(max(0, size - ALLOCATED_AT_ONCE) for size in sizes(self.spools))
-        behind = written - sum(folded.values())
-        if log.size > size or len(rows) == _MOST_WAITING_ROWS or behind > _MOST_WAITING_BYTES:
+        if rows == _MOST_WAITING_ROWS or written - sum(folded.values()) > _MOST_WAITING_BYTES:
             return True
-        if any(leaf_hash(row.entry.encode()) == leaf for row in rows):
-            return True
-        if any(leaf_hash(line) == leaf for line in spool_reading.unchecked(self.spools, folded, _MOST_WAITING_BYTES)):
-            return True
-        return nodes > 1 and self._may_wait_elsewhere(leaf)
+        return self._waits_here(leaf, size, asked, folded) or (nodes > 1 and self._may_wait_elsewhere(leaf))
+
+    def _waits_here(self, leaf: bytes, size: int, asked: float, folded: Mapping[str, int]) -> bool:
+        """Whether the entry waits on this host, or may do so: much is looked through only once in a while.
+
+        Then only what was read after somebody asked for this leaf first, at `asked` or before, says that it does not.
+        """
+        with self._reading:
+            first = self._asked_here.setdefault(leaf, asked)
+            while len(self._asked_here) > _MOST_REMEMBERED:
+                self._asked_here.pop(next(iter(self._asked_here)), None)
+            read_at, hashes = self._waiting
+            if read_at < first and (len(hashes) < _MUCH or read_at + _MUCH_SECONDS < monotonic()):
+                read_at = monotonic()
+                column = tables.audit_outbox.c.sequence
+                with self.vault.read() as snapshot:
+                    is_behind = audit_log(snapshot).size > size
+                    rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING_ROWS)
+                lines = [row.entry.encode() for row in rows]
+                most = _MOST_WAITING_BYTES + ALLOCATED_AT_ONCE * len(sizes(self.spools))
+                lines += spool_reading.unchecked(self.spools, folded, most)
+                hashes = frozenset(map(leaf_hash, lines))
+                self._waiting = read_at, hashes
+                if is_behind or len(rows) == _MOST_WAITING_ROWS:  # of what was folded meanwhile, nothing is read
+                    return True
+        return leaf in hashes or read_at < first
 
     def _may_wait_elsewhere(self, leaf: bytes) -> bool:
         """Whether this was asked for the first time a moment ago: what waits on another host cannot be read here."""

@@ -21,6 +21,8 @@ from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMalformed, entries_of
 REFUSED = "refused"
 MOST_UNINDEXED = 1 << 18
 MOST_BUNDLES = 1 << 13
+MOST_BUNDLES_UNINDEXED = 1 << 9
+"""Of a query of which the index knows nothing but the times: each bundle is read, and most are read for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +134,17 @@ def search(
     *,
     oldest_first: bool = False,
     cursor: int | None = None,
-    most_bundles: int = MOST_BUNDLES,
+    most_bundles: int | None = None,
 ) -> Found:
     """Find the newest `limit` entries that meet `query` in the tree of `size` entries, or the oldest.
 
-    `cursor` is the `next_cursor` of an earlier answer: it goes on there. At most `most_bundles` bundles are read.
-    Raises IndexUnusable, and Unverified where a bundle cannot be read.
+    `cursor` is the `next_cursor` of an earlier answer: it goes on there. At most `most_bundles` bundles are read,
+    by default fewer where the index does not help. Raises IndexUnusable, and Unverified where a bundle cannot be
+    read.
     """
     entries: list[FoundEntry] = []
+    if most_bundles is None:
+        most_bundles = MOST_BUNDLES if query.terms or query.request_id else MOST_BUNDLES_UNINDEXED
     span = Span(cursor or 0, size, True) if oldest_first else Span(0, size if cursor is None else cursor, False)
     with looking(index) as places:
         walk = Walk(places, query, size, span, most_bundles)
@@ -153,7 +158,8 @@ def search(
 class Walk:
     """Goes through the entries that meet a query, and says afterwards where it stopped, if that was not at the end.
 
-    `size` is that of a tree whose tiles are there. Raises as `search`.
+    `size` is that of a tree whose tiles are there. `left` is how many more bundles it may read, None if any number.
+    Raises as `search`.
     """
 
     def __init__(
@@ -162,15 +168,15 @@ class Walk:
         self.stopped_at: int | None = None
         self._places, self._query, self._size = places, query, size
         self._span = span or Span(0, size, False)
-        self._left = most_bundles
+        self.left = most_bundles
 
     def __iter__(self) -> Iterator[FoundEntry]:
         for bundle, bits in self._bundles():
-            if self._left is not None:
-                if not self._left:
+            if self.left is not None:
+                if not self.left:
                     self.stopped_at = bundle * TILE_WIDTH + (0 if self._span.oldest_first else TILE_WIDTH)
                     return
-                self._left -= 1
+                self.left -= 1
             yield from self._read(bundle, bits)
 
     def _read(self, bundle: int, bits: int) -> Iterator[FoundEntry]:
@@ -199,7 +205,8 @@ class Walk:
             look = _Part(self._places, self._query, part)
             is_indexed = state.size >= of_part.stop * TILE_WIDTH
             for bundle in look.among(of_part, span) if is_indexed else span.in_order(of_part):
-                unknown = EVERY_PLACE >> (known := max(state.size - bundle * TILE_WIDTH, 0)) << known
+                known = max(state.size - bundle * TILE_WIDTH, 0)
+                unknown = EVERY_PLACE >> known << known if state.size < self._size else 0
                 bits = unknown | (look.bits(bundle) if known else 0)
                 if bits:
                     yield bundle, bits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kms.audit.tree import Unverified
 from kms.cli import remote
 from kms.cli.on_host import of_the_service, opened, require_own_database, settings_of
 from kms.client.errors import NotFound
+from kms.config import Settings
 from kms.errors import StartError
 
 _KEY_PATH = "/.well-known/audit-key"
@@ -25,12 +27,14 @@ class Source:
     """A log that can be read: its `tiles`, what to call it, its own idea of its key, and older states of it.
 
     `key` gives a verifier key as text, and raises KmsError, click.ClickException or FileNotFoundError.
+    `index` says what is wrong with the service's index of the log with that many entries, where it can be read.
     """
 
     tiles: Tiles
     name: str
     key: Callable[[], str]
     older: list[bytes] = field(default_factory=list)
+    index: Callable[[int], str | None] = lambda _: None
 
 
 def of_a_log(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,7 +93,20 @@ def _on_the_host(flags: dict[str, Any], *, with_vault: bool) -> Source:
     from kms.audit.log_state import key_and_state  # here: the other ways do without a database
 
     key, state = key_and_state(opened(flags), settings.audit_log_dir, settings.audit_origin)
-    return Source(files.tiles, files.name, lambda: str(key), state)
+    return Source(files.tiles, files.name, lambda: str(key), state, partial(_wrong_in_index, settings))
+
+
+def _wrong_in_index(settings: Settings, size: int) -> str | None:
+    from kms.audit.index import Index  # here: the other ways do without what it needs
+    from kms.audit.index_check import check
+    from kms.audit.index_file import IndexUnusable
+
+    try:
+        wrong = check(Index(settings.audit_log_dir, settings.audit_index), size)
+    except (IndexUnusable, Unverified) as unusable:
+        click.echo(f"The index was not checked. {unusable}", err=True)
+        return None
+    return None if wrong is None else f"{wrong} Remove {settings.audit_index}: the service makes it anew."
 
 
 def text_of(given: str) -> str:

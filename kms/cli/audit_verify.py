@@ -63,7 +63,8 @@ def verify(
 
     It reads the service at URL as you are logged in there, a copy of the files with --from, or else the log on this
     host with the settings of the service. Everything is computed again, down to the root that the log's key has
-    signed, and the first wrong entry is named. The exit code is 8 if something is wrong.
+    signed, and the first wrong entry is named. The exit code is 8 if something is wrong. On the host the index that
+    the service searches is compared with the log, too.
 
     A key from the same place as the log proves nothing to somebody who trusts nobody there: keep the key and a
     checkpoint elsewhere, and give both.
@@ -88,6 +89,8 @@ def verify(
     except OSError as error:
         raise click.ClickException(f"The log cannot be read: {fault_of(error)}.") from None
     _tell(verdict, source, witnesses, len(checkpoints))
+    if verdict.checkpoint is not None and (wrong := source.index(verdict.checkpoint.size)) is not None:
+        raise Failure(f"The log is right, but not its index: searches may miss entries. {wrong}", NOT_AUTHENTIC)
 
 
 def _verdict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import msgspec
 from kms.cli import remote, show
 from kms.cli.failing import REVOKED, Failure
 from kms.cli.revocation_proof import Receipts
+from kms.client.errors import KmsError
 from kms.client.revocations import Revocation, RevocationList, Undecided
 from kms.errors import StartError
 from kms.files import write_private
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_ALIASES = "A list knows key ids only: it does not follow aliases."
 _PATH = click.Path(path_type=Path, exists=True)
 
 
@@ -99,11 +102,15 @@ def check(
 ) -> None:
     """Say whether KEY_ID is revoked, or was --at a time. The exit code is 9 if so.
 
+    The list names keys by their ids, and a key that has given its name free by both. Aliases and ARNs are refused
+    where they can be told from an id; without the service an alias that looks like an id cannot.
+
     With --offline the service is not called, and the list in FILE must have a valid signature of the service. If a
     key is not in it, it was not revoked at the time when the list was made.
 
     For a time in the past the list must have been made later, and have all entries up to its newest. The exit code is
-    7 if it does not tell. With --receipts the revocation must also be in the audit log, or the exit code is 8.
+    7 if it does not tell, or KEY_ID is no id of a key. With --receipts the revocation must also be in the audit log,
+    or the exit code is 8.
 
     \b
     For example:
@@ -114,30 +121,42 @@ def check(
     """
     proofs = _receipts(receipts, log_key, witness, checkpoint)
     found = _list_of(offline, jwks)
-    if at is None:
-        entry = found.revocation_of(key_id, version)
-    else:
-        try:
-            entry = found.revocation_at(key_id, at, version)
-        except Undecided as undecided:
-            raise Failure(f"Whether {key_id} was revoked then cannot be told. {undecided}", 7) from None
+    try:
+        entry = found.revocation_of(key_id, version) if at is None else found.revocation_at(key_id, at, version)
+    except Undecided as undecided:
+        asked = f"{key_id} is revoked" if at is None else f"{key_id} was revoked then"
+        raise Failure(f"Whether {show.plain(asked)} cannot be told. {show.plain(str(undecided))}", 7) from None
     if entry is not None:
         if proofs is not None:
             proofs.tell(entry)
         raise Failure(_revoked(key_id, entry, at), REVOKED)
+    for spelling in {each.key_id for each in found.revoked_keys if each.key_id.lower() == key_id.lower()} - {key_id}:
+        click.echo(f"{spelling} is revoked, which is another key: upper and lower case differ.", err=True)
+    if offline is None:
+        _require_no_alias(key_id)
     if proofs is not None:
         click.echo("The receipts were not looked at: they prove what is in the audit log, not what is not.", err=True)
     if at is not None:
         newest = max((each.serial for each in (*found.revoked_keys, *(found.no_longer_in_force or ()))), default=0)
         click.echo(
-            f"{key_id} was not revoked at {_shown(at)}, by the list of {_shown(found.issued_at)}, which has "
-            f"every entry up to number {newest}."
+            f"The key id {key_id} was not revoked at {_shown(at)}, by the list of {_shown(found.issued_at)}, which "
+            f"has every entry up to number {newest}. {_ALIASES}"
         )
         return
     if not (allow_old or found.is_current(datetime.now(UTC))):
         since = f"{found.next_update:%Y-%m-%dT%H:%MZ}"
-        raise Failure(f"{key_id} is not in this list, but there is a newer one since {since}; see --allow-old.", 7)
-    click.echo(f"{key_id} is not revoked, as of {_shown(found.issued_at)}.")
+        raise Failure(
+            f"The key id {key_id} is not in this list, but there is a newer one since {since}; see --allow-old.", 7
+        )
+    click.echo(f"The key id {key_id} is not revoked, as of {_shown(found.issued_at)}. {_ALIASES}")
+
+
+def _require_no_alias(name: str) -> None:
+    """Raise Failure where the service says that this is another name of a key."""
+    with suppress(KmsError):  # it does not show the key to everybody who may read the list
+        key_id = remote.client().key(name).key_id
+        if key_id != name:
+            raise Failure(f"{name} is not the id of a key, but another name of {key_id}. Ask for that.", 7)
 
 
 def _receipts(

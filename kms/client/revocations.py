@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,13 +21,12 @@ _ALGORITHMS = ["Ed25519"]
 _LEAF_BYTES = 32
 _MOST_BYTES = 1 << 30  # joserfc's own limit of 128,000 is that of some hundred entries
 _LEAVE_IT_PROCESSING = {"superseded", "cessationOfOperation", "affiliationChanged", "privilegeWithdrawn"}
-
-
+_KEY_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _HOLD, _LIFTED = "certificateHold", "removeFromCRL"
 
 
 class Undecided(KmsError):
-    """The list does not tell whether the key was revoked at that time; the message says why."""
+    """The list does not tell whether the key is revoked, or was at that time; the message says why."""
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +108,11 @@ class RevocationList:
         return cls(signed.issued_at, signed.next_update, tuple(signed.revoked_keys), ended)
 
     def revocation_of(self, key_id: str, version: int | None = None) -> Revocation | None:
-        """The newest entry on the key, and on that version of it if one is named; None where it is not revoked."""
+        """The newest entry on the key, and on that version of it if one is named; None where it is not revoked.
+
+        The list knows key ids, as they are written, and no aliases. Raises Undecided for what can be no key id.
+        """
+        _require_key_id(key_id)
         on_it = (each for each in reversed(self.revoked_keys) if each.key_id == key_id)
         return next((each for each in on_it if version is None or version <= each.up_to_version), None)
 
@@ -116,8 +120,9 @@ class RevocationList:
         """The entry by which the key, or that version of it, was revoked at the time `at`; None where it was not.
 
         A hold lasts until the next entry on the same key id, or if there is none for as long as the list can tell.
-        Raises Undecided where the list does not tell.
+        Raises Undecided where the list does not tell, and for what can be no key id.
         """
+        _require_key_id(key_id)
         found = next(self._covering(key_id, at, version), None)
         if found is not None and (found.reason != _HOLD or at <= self.issued_at):
             return found
@@ -126,12 +131,17 @@ class RevocationList:
                 f"The list was made before that time, at {self.issued_at:%Y-%m-%dT%H:%M:%SZ}. Take a newer one."
             )
         self._require_complete()
+        ahead = next((each for each in self._on(key_id, version) if each.revoked_at > self.issued_at), None)
+        if ahead is not None:
+            raise Undecided(
+                f"Entry {ahead.serial} of the list revokes the key at {ahead.revoked_at:%Y-%m-%dT%H:%M:%SZ}, after "
+                "the list was made. A clock of the service was wrong, so nothing tells since when."
+            )
         return None
 
     def _covering(self, key_id: str, at: datetime, version: int | None) -> Iterator[Revocation]:
         """The entries by which the key was revoked at `at`, the newest first."""
-        on_it = [each for each in (*self.revoked_keys, *(self.no_longer_in_force or ())) if each.key_id == key_id]
-        on_it.sort(key=lambda each: each.serial)
+        on_it = self._on(key_id)
         in_force = {each.serial for each in self.revoked_keys}
         ends: datetime | None = None
         for entry in reversed(on_it):
@@ -140,6 +150,12 @@ class RevocationList:
             if entry.revoked_at <= at and entry.reason != _LIFTED and is_on_version and not is_over:
                 yield entry
             ends = entry.revoked_at
+
+    def _on(self, key_id: str, version: int | None = None) -> list[Revocation]:
+        """All entries on the key, and on that version of it if one is named, in their order."""
+        every = (*self.revoked_keys, *(self.no_longer_in_force or ()))
+        found = [each for each in every if each.key_id == key_id and (version or 0) <= each.up_to_version]
+        return sorted(found, key=lambda each: each.serial)
 
     def _require_complete(self) -> None:
         """Raise Undecided unless every entry up to the newest is in the list."""
@@ -156,6 +172,11 @@ class RevocationList:
     def is_current(self, now: datetime) -> bool:
         """Whether there is no newer list yet, as far as can be known offline."""
         return now < self.next_update
+
+
+def _require_key_id(name: str) -> None:
+    if not _KEY_ID.fullmatch(name):
+        raise Undecided(f"{name!r} is not a key id. The list names keys by their ids only: no alias, no ARN.")
 
 
 def _registry() -> JWSRegistry:

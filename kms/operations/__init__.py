@@ -54,7 +54,8 @@ from kms.operations.core.declare import (
     TextAnswer,
 )
 from kms.operations.core.execute import execute_operation
-from kms.operations.core.service import Call, Service, new_request_id
+from kms.operations.core.request_ids import new_request_id
+from kms.operations.core.service import Call, Service
 from kms.operations.system.schedule import Schedule
 
 __all__ = [

@@ -165,16 +165,19 @@ def _with_lost_versions(change: Change, key: Key, up_to: int, entry: Revocation,
     return change.replace(key, replace(key, latest_version=up_to))
 
 
-_Form = tuple[bytes | str, int, str, str]
-"""By what an entry is known again in whatever form it comes; published ones have seconds only."""
+_Form = tuple[bytes, str, int, str, str]
+"""By what an entry is known again in whatever form it comes; published ones have seconds only.
+
+The key id is a part of it: a revocation that is listed under two ids must be found under both again.
+"""
 
 
 def _forms(entry: Revocation) -> set[_Form]:
-    return {_form(entry, entry.key_uid), _form(entry, entry.key_id)}
+    return {_form(entry, entry.key_uid), _form(entry)}
 
 
-def _form(entry: Revocation, key: bytes | str) -> _Form:
-    return key, entry.up_to_version, str(entry.reason), rfc3339(entry.revoked_at)
+def _form(entry: Revocation, key_uid: bytes = b"") -> _Form:
+    return key_uid, entry.key_id, entry.up_to_version, str(entry.reason), rfc3339(entry.revoked_at)
 
 
 def _is_among(known: set[_Form], entry: Revocation, *, is_uid_known: bool) -> bool:
@@ -183,5 +186,5 @@ def _is_among(known: set[_Form], entry: Revocation, *, is_uid_known: bool) -> bo
     An earlier restore may have stored a stand-in for it.
     """
     if not is_uid_known:
-        return _form(entry, entry.key_id) in known
+        return _form(entry) in known
     return not known.isdisjoint({_form(entry, entry.key_uid), _form(entry, stand_in_uid(entry.key_id))})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from kms.errors import IntegrityFailure
 from kms.keys.model import KeyState, KeyVersion, RevocationReason
 from kms.revocation.model import Revocation
+from kms.revocation.times import NEWEST
 from kms.vault import tables
 from kms.vault.head import Head, TableDigest, digest_of
 from kms.vault.memory import Memory
@@ -77,6 +78,11 @@ class RevocationsInForce:
     def entries(self) -> list[Revocation]:
         """All entries, including those that are no longer in force."""
         return self._known.entries[:]
+
+    @property
+    def newest(self) -> list[Revocation]:
+        """The last `times.NEWEST` entries."""
+        return self._known.entries[-NEWEST:]
 
     def __len__(self) -> int:
         """How many entries there are."""

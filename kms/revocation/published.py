@@ -2,7 +2,8 @@
 
 The signing key is an Ed25519 key of the service, sealed in the vault, its public half at
 `/.well-known/jwks.json`. All workers and nodes give the same bytes: the times in the list depend on the hour
-and the newest entry only, and Ed25519 signatures are deterministic.
+and the newest entries only, and Ed25519 signatures are deterministic. Where the clocks of nodes differ, they do so
+except while the hour has changed for some of them only (see `times`, also for clocks that are wrong by more).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import threading
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import lru_cache, partial
 from hashlib import sha256
 
@@ -24,6 +25,7 @@ from kms.clock import rfc3339
 from kms.crypto.pkcs8 import load_private, private_der
 from kms.errors import IntegrityFailure
 from kms.keys.model import RevocationReason
+from kms.revocation import times
 from kms.revocation.in_force import RevocationsInForce
 from kms.revocation.leaves import KnownLeaves
 from kms.revocation.model import Revocation
@@ -35,7 +37,6 @@ from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
 _NAME = "revocation list"
-_PERIOD = timedelta(hours=1)
 _MEDIA_TYPE = "kms-revocation-list+jws"
 _ALGORITHM = "Ed25519"
 _ENTRIES_REMEMBERED = 50_000  # a list that grows is made anew for each entry
@@ -79,7 +80,7 @@ class PublishedList:
 
     body: bytes
     etag: str
-    made_from: tuple[datetime, int] = field(repr=False, compare=False)
+    made_from: tuple[datetime, datetime, int] = field(repr=False, compare=False)
 
 
 class Publisher:
@@ -97,24 +98,23 @@ class Publisher:
     def current(self, now: datetime) -> PublishedList:
         """The list as it is now. Raises Unavailable without a lease."""
         self._memory.require()
-        seconds = int(_PERIOD.total_seconds())
-        hour = datetime.fromtimestamp(int(now.timestamp()) // seconds * seconds, UTC)
         with self._making:
-            if self._made is None or self._made.made_from != (hour, len(self._revocations)):
-                self._made = self._sign(hour, self._revocations.entries)
+            of_now = times.last_hour(now), times.issued_at(self._revocations.newest, now), len(self._revocations)
+            if self._made is None or self._made.made_from != of_now:
+                self._made = self._sign(now, self._revocations.entries)
             return self._made
 
     def jwks(self) -> dict[str, object]:
         """The public key as a JWK set (RFC 7517, section 5)."""
         return jwks_of(self._key)
 
-    def _sign(self, hour: datetime, entries: list[Revocation]) -> PublishedList:
+    def _sign(self, now: datetime, entries: list[Revocation]) -> PublishedList:
         shown = in_force(entries)
         serials = {each.serial for each in shown}
-        issued_at = max([hour, *(entry.revoked_at for entry in entries[-1:])])
+        hour, issued_at = times.last_hour(now), times.issued_at(entries[-times.NEWEST :], now)
         signed = _Signed(
             issued_at=rfc3339(issued_at),
-            next_update=rfc3339(hour + 2 * _PERIOD),
+            next_update=rfc3339(hour + 2 * times.PERIOD),
             revoked_keys=[self._shown(entry) for entry in shown],
             no_longer_in_force=[self._shown(entry) for entry in entries if entry.serial not in serials],
         )
@@ -122,22 +122,27 @@ class Publisher:
         signature = jws.serialize_compact(header, msgspec.json.encode(signed), self._key, algorithms=[_ALGORITHM])
         content = RevocationList(**msgspec.structs.asdict(signed), jws=signature)
         etag = sha256(signature.encode()).hexdigest()[:32]
-        return PublishedList(msgspec.json.encode(content) + b"\n", etag, (hour, len(entries)))
+        return PublishedList(msgspec.json.encode(content) + b"\n", etag, (hour, issued_at, len(entries)))
 
 
 def in_force(entries: Sequence[Revocation]) -> list[Revocation]:
     """`entries` in order, without holds that were lifted and those that a later revocation replaced."""
-    later: set[bytes] = set()
+    newest: dict[bytes, Revocation] = {}
     found = []
     for entry in reversed(entries):
+        last = newest.setdefault(entry.key_uid, entry)
         passing = {
-            RevocationReason.CERTIFICATE_HOLD: entry.key_uid in later,
+            RevocationReason.CERTIFICATE_HOLD: last is not entry and not _is_copy(last, entry),
             RevocationReason.REMOVE_FROM_CRL: True,
         }
         if not passing.get(entry.reason, False):
             found.append(entry)
-        later.add(entry.key_uid)
     return found[::-1]
+
+
+def _is_copy(entry: Revocation, of: Revocation) -> bool:
+    """Whether two entries of a key are one revocation, listed under two ids."""
+    return entry.key_id != of.key_id and replace(entry, serial=of.serial, key_id=of.key_id) == of
 
 
 def has_signing_key(snapshot: Snapshot) -> bool:

@@ -4,7 +4,8 @@ A key that gives its name back when it is deleted gets another id, and a vault t
 has it under the former one. So each published entry also names the uid of its key, encrypted with AES-SIV (RFC 5297),
 which makes the same bytes on every node. The uid itself is at the beginning of ciphertexts: published in clear, or as
 one hash for each key, it would tell every reader of the list which ciphertexts are of a deleted key and which ids it
-has had. The serial number of the entry is the associated data, so no two entries can be told to be of one key.
+has had. The serial number of the entry is the associated data, so the references of two entries do not tell that they
+are of one key. (Times and audit leaf tell it where one revocation is listed under both ids of a key.)
 
 The key of it is derived from the one that signs the list. Whatever can check the signature in a backup, can read it.
 """

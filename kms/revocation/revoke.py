@@ -12,6 +12,7 @@ from kms.notices import events, outbox
 from kms.revocation.leaves import enter, enter_copy
 from kms.revocation.model import Revocation
 from kms.revocation.published import in_force
+from kms.revocation.times import begins_at
 from kms.vault.change import Change, next_serial
 from kms.vault.tables import revocations
 
@@ -38,10 +39,12 @@ def revoke(
         key_id=key.key_id,
         up_to_version=key.latest_version,
         reason=reason,
-        revoked_at=now,
+        revoked_at=begins_at(change, now),
         compromised_at=compromised_at,
     )
     enter(change, made)
+    if key.former_id:  # what it has signed goes by that id, and so does whoever asks the list about it
+        enter(change, replace(made, serial=next_serial(change, revocations.c.serial), key_id=key.former_id))
     outbox.emit(change, events.key_revoked(key, made))
     if reason.leads_to in {KeyState.COMPROMISED, KeyState.DEACTIVATED} and key.next_rotation_at is not None:
         key = change.replace(key, replace(key, next_rotation_at=None))

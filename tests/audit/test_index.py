@@ -193,6 +193,14 @@ MEMBERS = {
 }
 
 
+def test_where_the_index_does_not_help_a_page_reads_less(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kms.audit.search.MOST_BUNDLES_UNINDEXED", 2)
+    elsewhere = frozenset({"10.9.9.9"})
+    page = search(made.index, Query(sources=elsewhere), made.size)
+    assert (page.entries, page.next_cursor) == ([], 1024)
+    assert search(made.index, Query(sources=elsewhere, client_id="alice"), made.size).next_cursor is None
+
+
 @given(st.fixed_dictionaries({}, optional=MEMBERS))
 @settings(max_examples=60, deadline=None)
 def test_any_combination_of_filters_finds_what_a_scan_finds(made: World, filters: dict[str, object]) -> None:
@@ -366,6 +374,30 @@ def test_a_damaged_index_is_never_wrong_and_is_made_anew(world: World, damage: C
         world.catch_up()
     world.require_right()
     assert check(world.index, world.size) is None
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from kms.audit.index import Index
+from kms.audit.index_file import IndexUnusable
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    Index(Path(sys.argv[1])).state()
+except IndexUnusable as unusable:
+    print(unusable, unusable.__cause__.sqlite_errorname)
+"""
+
+
+def test_a_disk_without_room_is_no_damage(world: World) -> None:
+    world.index.close()
+    before = world.file.read_bytes()
+    command = [sys.executable, "-c", FULL_DISK, str(world.directory)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "cannot be used now" in told and "SQLITE_IOERR" in told
+    assert world.file.read_bytes() == before
+    world.require_right()
 
 
 def test_what_a_check_finds_names_the_entries(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.index import Index
-from kms.audit.questions import Log, asking, novelties, users_of
+from kms.audit.questions import Log, TooMuch, asking, novelties, users_of
 from kms.audit.search import Query
 from kms.audit.tiles import Tiles, grown
 
@@ -106,11 +106,24 @@ def test_what_a_client_did_for_the_first_time(story: Story) -> None:
     story.tell(14, "alice", "list_keys")
     aliases = story.tell(15, "alice", "list_aliases")
     story.tell(16, "alice", "destroy_key", "mail", outcome="permission-denied")
-    found = story.ask(novelties, "alice", day(10))
+    found = story.ask(novelties, "alice", day(10), 99)
     assert [(each.operation, each.key_id, each.first.number) for each in found] == [
         ("decrypt", "orders", new),
         ("export_key", "mail", mail),
         ("list_aliases", None, aliases),
     ]
-    assert story.ask(novelties, "alice", day(20)) == []
-    assert len(story.ask(novelties, "alice", "")) == 5
+    assert story.ask(novelties, "alice", day(20), 99) == []
+    assert len(story.ask(novelties, "alice", "", 99)) == 5
+
+
+def test_what_would_take_too_long_is_refused(story: Story) -> None:
+    for number in range(3):
+        story.tell(11, "alice", "encrypt", f"orders-{number}")
+        story.filler(11, 256)
+    with pytest.raises(TooMuch):
+        story.ask(novelties, "alice", day(10), 2)
+    assert len(story.ask(novelties, "alice", day(10), 3)) == 3
+    story.tell(12, "alice", "encrypt", "orders-1")
+    assert len(story.ask(novelties, "alice", day(11.5), 3)) == 0
+    with pytest.raises(TooMuch):  # what came before is looked through within the same limit
+        story.ask(novelties, "alice", day(11.5), 1)

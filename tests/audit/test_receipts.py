@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 from base64 import b64decode, urlsafe_b64encode
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +17,7 @@ from helpers.aws_in_process import client
 from helpers.support import Api, Template, World, b64, kind_of, settings_for
 from helpers.vault_client import Vault
 from kms.access.model import Role
+from kms.api.faults import long_request_id
 from kms.audit import looking_up, receipts
 from kms.audit.looking_up import number_in
 from kms.audit.note import Ed25519Key
@@ -21,6 +25,7 @@ from kms.audit.proof import TlogProof
 from kms.audit.tiles import Tiles
 from kms.audit.tree import leaf_hash
 from kms.audit.verify import verify_log
+from kms.operations import new_request_id
 from kms.operations.system import transparency
 
 KEY = "/api/v1/keys/k"
@@ -101,6 +106,34 @@ def test_answers_of_every_kind_have_a_leaf_that_is_proven(world: World, alice: A
         entry = proven(world, alice, leaf_of(headers))
         assert (entry["operation"], entry["outcome"]) == (operation or entry["operation"], outcome), name
     assert verify_log(Tiles.in_directory(world.service.settings.audit_log_dir), key_of(world)).holds
+
+
+def test_much_that_waits_is_looked_through_once_in_a_while(
+    world: World, alice: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.service.folder.fold()
+    with world.service.vault.change() as change:
+        for number in range(300):
+            change.record(f'{{"v":1,"request_id":"{number}"}}')
+    read = []
+    unchecked = receipts.spool_reading.unchecked
+    monkeypatch.setattr(receipts.spool_reading, "unchecked", lambda *given: read.append(1) or unchecked(*given))
+    monkeypatch.setattr(receipts, "_MUCH_SECONDS", 1000.0)
+    unknown = [leaf_hash(b"%d" % number) for number in range(10)]
+    answers = [alice.get(path_of(leaf)).status_code for leaf in unknown]
+    assert answers == [404] + [503] * 9  # which waits to be looked through again
+    assert len(read) == 1
+    assert alice.get(path_of(leaf_hash(b'{"v":1,"request_id":"7"}'))).status_code == 503
+    used = leaf_of(alice.post(f"{KEY}/encrypt", {"plaintext": ""}).headers)
+    assert alice.get(path_of(used)).status_code == 503
+    assert len(read) == 1
+    monkeypatch.setattr(receipts, "_MUCH_SECONDS", -1.0)
+    assert alice.get(path_of(used)).status_code == 503
+    monkeypatch.setattr(receipts, "_MUCH_SECONDS", 1000.0)
+    assert [alice.get(path_of(leaf)).status_code for leaf in unknown] == [404] * 10
+    assert len(read) == 2
+    world.service.folder.fold()
+    assert proven(world, alice, used)["operation"] == "encrypt"
 
 
 def test_a_receipt_is_given_once_the_entry_is_in_the_tree(world: World, alice: Api) -> None:
@@ -226,3 +259,22 @@ def test_a_log_that_has_not_begun(world: World) -> None:
     world.service.folder.fold()
     assert world.admin.get("/audit/checkpoint").text.startswith("localhost:8443/audit\n")
     assert key_of(world) == key
+
+
+def test_ids_of_requests_do_not_follow_from_others() -> None:
+    """Or whoever knows some of their own could guess leaf hashes of others."""
+    given = []
+    for _ in range(2):
+        random.seed(7)
+        given += [each() for _ in range(700) for each in (new_request_id, long_request_id)]
+    assert len(set(given)) == len(given) == 2800
+    assert all(re.fullmatch("[0-9a-f]{16}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", each) for each in given)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:  # forked with ids that are made already, as workers are
+        os.write(write, new_request_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 16).decode() not in {new_request_id() for _ in range(600)}
+    os.close(read)
+    os.close(write)

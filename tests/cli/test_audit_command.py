@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from base64 import b64decode, b64encode
@@ -181,6 +182,21 @@ def test_the_log_of_the_host_is_compared_with_the_database(
         '"number":0,"entry":{"v":1'
         in CliRunner().invoke(main, ["audit", "export", "--data-dir", str(tmp_path / "data"), "--last", "0"]).stdout
     )
+
+
+def test_an_index_without_some_rows_is_found_on_the_host(
+    kms: Kms, folded: bytes, shared_world: World, tmp_path: Path
+) -> None:
+    copytree(shared_world.service.settings.data_dir, tmp_path / "data", ignore=lambda *_: ["run"])
+    given = ["audit", "verify", "--data-dir", str(tmp_path / "data")]
+    kms(*given)
+    with sqlite3.connect(tmp_path / "data" / "audit-index.db") as index:
+        index.execute("DELETE FROM postings")
+    index.close()
+    (told,) = kms(*given, code=8)
+    assert "not its index" in told and "of the entries 0 to 255" in told and "audit-index.db" in told
+    (tmp_path / "data" / "audit-index.db").unlink()
+    assert "are as its checkpoint says" in kms(*given)[0]
 
 
 def test_it_needs_no_packages_of_the_service(log: WrittenLog) -> None:

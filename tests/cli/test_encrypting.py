@@ -139,6 +139,10 @@ def test_revocations_also_offline(kms: Kms) -> None:
     assert "lost is revoked" in kms(*offline, code=9)[0]
     assert "still" not in kms(*offline, "--version", "1", code=9)[0]
     assert "is not revoked" in kms("revocations", "check", "found", "--offline", "lists/revocations.json")[0]
+    kms("call", "set_alias", "prod", "--key-id", "lost")
+    assert "another name of lost" in kms("revocations", "check", "prod", code=7)[0]
+    assert "does not follow aliases" in kms("revocations", "check", "prod", *offline[3:])[0]
+    assert "not a key id" in kms("revocations", "check", "alias/prod", code=7)[0]
     document = Path("lists/revocations.json").read_text()
     Path("lists/revocations.json").write_text(re.sub(r'"jws":"([^.]*\.)(....)', r'"jws":"\1AAAA', document))
     assert "not signed" in kms(*offline, code=8)[0]

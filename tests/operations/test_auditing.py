@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from helpers.support import SteeredClock, World, b64
+from helpers.support import SteeredClock, Template, World, b64, kind_of, settings_for
 from kms.access.model import Role
+from kms.audit import index_watch, questions
+from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.index import Index
+from kms.audit.index_check import check
+from kms.audit.tiles import bundle_path
+from kms.clock import steady_seconds
+from kms.operations import OPERATIONS
 
 
 @pytest.fixture
@@ -99,3 +110,61 @@ def test_an_index_that_is_damaged_does_not_hide_anything(used: World) -> None:
     used.user("dora")
     used.service.folder.fold()
     assert len(entries(used, key_id="orders", operation="encrypt")) == 4
+
+
+def test_questions_that_may_take_long_are_bounded(used: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = {name for name, each in OPERATIONS.items() if each.slow}
+    assert {"audit_entries", "get_users_of_key", "get_novelties"} <= slow
+    used.service.folder.fold()
+    path = "/api/v1/audit/novelties?client_id=alice&after=2020-01-01T00:00:00Z"
+    assert used.admin.get(path).json["items"]
+    monkeypatch.setattr(questions, "MOST_BUNDLES", 0)
+    answer = used.admin.get(path)
+    assert (answer.status_code, kind_of(answer)) == (422, "validation-failed") and "from later on" in answer.text
+
+
+def record_old(world: World, count: int) -> None:
+    at = timestamp(world.service.clock())
+    with world.service.vault.change() as change:
+        for number in range(count):
+            change.record(AuditEntry(1, at, str(number), "old", SUCCESS, "local").line().decode())
+
+
+def test_an_index_without_some_rows_is_found_and_made_anew(used: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    used.service.folder.fold()
+    record_old(used, 300)  # more than the bundle that is indexed again when the log grows
+    used.service.folder.fold()
+    index = used.service.settings.audit_index
+    with sqlite3.connect(index) as database:
+        database.execute("DELETE FROM postings")
+    database.close()
+    assert entries(used, key_id="orders") == []
+    later = steady_seconds() + used.service.settings.integrity_interval.total_seconds()
+    monkeypatch.setattr(index_watch, "steady_seconds", lambda: later)
+    with capture_logs() as logs:
+        used.service.folder.fold()
+    assert [each["event"] for each in logs if each["log_level"] == "critical"] == [
+        "THE INDEX OF THE AUDIT LOG WAS WRONG, and is made anew"
+    ]
+    assert not index.exists()
+    used.service.folder.fold()
+    assert len(entries(used, key_id="orders", operation="encrypt")) == 4
+    (told,) = entries(used, operation="audit_index_wrong")
+    assert told["request_id"] == "fold" and "of the entries 0 to 255" in told["target"]
+
+
+def test_what_retention_dropped_does_not_stop_searches(
+    template: Template, tmp_path: Path, clock: SteeredClock
+) -> None:
+    settings = settings_for(tmp_path / "data", audit_keep=timedelta(days=1))
+    with closing(template.open(settings, clock)) as service:
+        world = World.of(service)
+        record_old(world, 600)
+        service.folder.fold()
+        clock.advance(days=2)
+        service.folder.fold()
+        service.folder.fold()
+        assert not (settings.audit_log_dir / bundle_path(0)).exists()
+        assert 0 < len(entries(world, operation="old", limit=1000)) < 600
+        wrong = check(Index(settings.audit_log_dir, settings.audit_index), 0)
+        assert wrong is None

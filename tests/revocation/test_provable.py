@@ -46,6 +46,11 @@ def list_of(api: Api) -> list[dict[str, Any]]:
     return sorted(answer["revoked_keys"] + answer["no_longer_in_force"], key=lambda each: int(each["serial"]))
 
 
+def checked_list(world: World, api: Api) -> RevocationList:
+    """The published list as a client checks it."""
+    return RevocationList.checked(api.get("/revocation_list").data, world.http.get("/.well-known/jwks.json").data)
+
+
 @pytest.fixture
 def alice(world: World) -> Api:
     api = world.user("alice")
@@ -86,6 +91,43 @@ def test_a_copy_under_another_id_names_the_entry_that_revoked(world: World, alic
     assert one["audit_leaf"] == two["audit_leaf"]
 
 
+def test_a_key_that_gave_its_name_free_is_listed_under_both_ids(
+    world: World, alice: Api, clock: SteeredClock
+) -> None:
+    for key_id, then in (("a", "revoke"), ("b", "suspend")):
+        released = alice.delete(f"/api/v1/keys/{key_id}", {"release_name": True}).json["key_id"]
+        clock.advance(seconds=1)
+        assert alice.post(f"/api/v1/keys/{released}/{then}").status_code == 200
+        found = checked_list(world, alice)
+        assert [found.revocation_of(name) is not None for name in (key_id, released)] == [True, True]
+        assert found.revocation_at(key_id, found.issued_at) is not None
+        one, two = list_of(alice)[-2:]
+        assert one["audit_leaf"] == two["audit_leaf"] and one["key_reference"] != two["key_reference"]
+    assert alice.post(f"/api/v1/keys/{released}/resume").status_code == 200
+    clock.advance(hours=1)
+    found = checked_list(world, world.login("alice"))
+    assert found.revocation_of("b") is found.revocation_of(released) is None
+    assert wrong_tables(world.service.vault) == []
+
+
+def test_a_revoked_key_that_gives_its_name_free_is_listed_under_its_new_id(world: World, alice: Api) -> None:
+    alice.post("/api/v1/keys/a/revoke")
+    released = alice.delete("/api/v1/keys/a", {"release_name": True}).json["key_id"]
+    found = checked_list(world, alice)
+    assert [found.revocation_of(name) is not None for name in ("a", released)] == [True, True]
+    alice.post(f"/api/v1/keys/{released}/cancel-deletion")
+    assert len(list_of(alice)) == 2
+
+
+def test_only_a_key_id_can_be_asked_for() -> None:
+    found = the_list(one(1, "signing", "superseded", 5))
+    for name in ("alias/prod", "arn:aws:kms:us-east-1:000000000000:key/signing", " signing", "signing\n", "", "Å"):
+        with pytest.raises(Undecided, match="not a key id"):
+            found.revocation_of(name)
+        with pytest.raises(Undecided, match="not a key id"):
+            found.revocation_at(name, at(6))
+
+
 def test_what_is_undone_leaves_no_leaf(world: World, alice: Api, clock: SteeredClock) -> None:
     service = world.service
 
@@ -117,9 +159,7 @@ def test_a_revocation_of_an_older_release_has_no_leaf(world: World, alice: Api, 
     alice.post("/api/v1/keys/b/revoke")
     before, after = list_of(alice)
     assert "audit_leaf" not in before and made_by(world.service, after)["key_id"] == "b"
-    checked = RevocationList.checked(
-        alice.get("/revocation_list").data, world.http.get("/.well-known/jwks.json").data
-    )
+    checked = checked_list(world, alice)
     assert [each.leaf is None for each in checked.revoked_keys] == [True, False]
 
 

@@ -20,9 +20,11 @@ from kms.audit.tree import leaf_hash
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import StartError
+from kms.keys.model import RevocationReason
 from kms.operations import Service
-from kms.revocation.again import Evidence
+from kms.revocation.again import Evidence, apply_again, missing
 from kms.revocation.evidence import of_database, of_signed_list
+from kms.revocation.model import Revocation
 from kms.revocation.rollback import RollbackRefused, Source
 from kms.vault import tables
 from kms.vault.change import Change
@@ -201,6 +203,18 @@ def test_what_can_be_proven_is_revoked_again(
         assert any("rollback" in entry.get("target", "") for entry in audited)
     finally:
         service.close()
+
+
+def test_a_revocation_that_is_listed_under_two_ids_is_again(service: Service) -> None:
+    reason, now = RevocationReason.KEY_COMPROMISE, service.clock()
+    by = [
+        Revocation(serial, b"u" * 16, key_id, 1, reason, now, None) for serial, key_id in ((7, "deleted-1"), (8, "a"))
+    ]
+    evidence = Evidence("a list", tuple(by))
+    with service.vault.change() as change:
+        applied = apply_again(change, missing(change, [evidence]), now, lambda _: change.record("{}"))
+        assert [each.entry.key_id for each in applied] == ["deleted-1", "a"]
+        assert missing(change, [evidence]) == []
 
 
 def decrypt(caller: Api, key_id: str, ciphertext: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -332,8 +331,3 @@ class Service:
             call.associated_data,
             call.versions,
         ).line()
-
-
-def new_request_id() -> str:
-    """A new id for one request, 16 hexadecimal digits; it appears in the answer, the log and the audit log."""
-    return random.getrandbits(64).to_bytes(8).hex()  # it need not be hard to guess, only new

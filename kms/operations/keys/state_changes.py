@@ -176,7 +176,9 @@ def delete_key(service: Service, call: Call, request: DeleteKeyRequest, key_id: 
             call.target = after.key_id
             if key_id != key.key_id and (alias := change.find(Alias, key_id)) is not None:
                 change.delete(alias)
-        return shown(service, change, change.replace(key, after))
+        change.replace(key, after)
+        revocation.publish_under_its_id(change, after)
+        return shown(service, change, after)
 
 
 @operation("POST", "/api/v1/keys/<key_id>/cancel-deletion", permission=Permission.KEYS_DELETE, example={})

@@ -66,7 +66,12 @@ class AuditEntries(Answer):
 
 
 @operation(
-    "GET", "/api/v1/audit/entries", permission=Permission.AUDIT_READ, request=AuditRequest, checked_upfront=True
+    "GET",
+    "/api/v1/audit/entries",
+    permission=Permission.AUDIT_READ,
+    request=AuditRequest,
+    checked_upfront=True,
+    slow=True,
 )
 def audit_entries(service: Service, call: Call, request: AuditRequest) -> AuditEntries:
     """Show the newest audit entries: of the log, and those of this host that are about to be folded into it."""
@@ -155,9 +160,17 @@ class Novelties(Answer):
     slow=True,
 )
 def get_novelties(service: Service, call: Call, request: NoveltiesRequest) -> Novelties:
-    """Show what a client did since a time that it had never done before, as far back as entries are kept."""
-    with _asking(service) as log:
-        found = questions.novelties(log, request.client_id, request.after)
+    """Show what a client did since a time that it had never done before, as far back as entries are kept.
+
+    Refused where the client did so much since then that finding out would take too long.
+    """
+    try:
+        with _asking(service) as log:
+            found = questions.novelties(log, request.client_id, request.after, questions.MOST_BUNDLES)
+    except questions.TooMuch:
+        raise ValidationFailed(
+            "after: the client did too much since then to look through. Ask from later on."
+        ) from None
     return Novelties(
         items=[
             NoveltyView(each.operation, each.first.entry.time, UNSET if each.key_id is None else each.key_id)

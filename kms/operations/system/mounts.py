@@ -16,6 +16,7 @@ from kms.keys.model import Alias, Key
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.keys.state_changes import released
+from kms.revocation.revoke import publish_under_its_id
 from kms.vault import tables
 from kms.vault.rows import Mount
 
@@ -99,6 +100,8 @@ def delete_mount(service: Service, call: Call, request: EmptyRequest, mount: str
             deletion_at = key.deletion_at or service.clock() + _WAIT
             going.append((key, released(replace(key, deletion_at=deletion_at))))
         change.replace_all(going)
+        for _, after in going:
+            publish_under_its_id(change, after)
         column = tables.aliases.c
         change.delete(*change.select(Alias, column.alias.startswith(f"{found.mount}.", autoescape=True)), found)
     return _view(found)

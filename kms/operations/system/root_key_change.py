@@ -7,7 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
-from kms.operations.core.service import Service, new_request_id
+from kms.operations.core.request_ids import new_request_id
+from kms.operations.core.service import Service
 from kms.pacing import Pace
 from kms.vault import root_keys
 

@@ -29,7 +29,8 @@ from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.notices import outbox
 from kms.operations.core.carrying_out import RESULT_KEPT
-from kms.operations.core.service import Call, Service, new_request_id
+from kms.operations.core.request_ids import new_request_id
+from kms.operations.core.service import Call, Service
 from kms.operations.keys import key_factory
 from kms.operations.keys.state_changes import remove
 from kms.operations.system.checking import check_integrity
