@@ -17,7 +17,7 @@ from kms.audit.log_files import CHECKPOINT, COSIGNED, note_of
 from kms.audit.looking_up import number_of
 from kms.audit.note import Note
 from kms.audit.proof import TlogProof, proof_of
-from kms.audit.spool import ALLOCATED_AT_ONCE, PATTERN, sizes
+from kms.audit.spool_files import processes_in
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified, leaf_hash
 from kms.errors import NotFound, Unavailable
@@ -87,12 +87,9 @@ class Receipts:
             log = audit_log(snapshot)
             column = tables.audit_outbox.c.sequence
             rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING_ROWS)
-            positions = folded_spools(snapshot)
+            folded = folded_spools(snapshot, processes_in(self.spools))
             nodes = len(self.vault.nodes.all(snapshot))
-        here = {path.stem for path in self.spools.glob(PATTERN)}
-        folded = {spool: end for spool, end in positions.items() if spool in here}
-        written = sum(max(0, size - ALLOCATED_AT_ONCE) for size in sizes(self.spools))
-        behind = written - sum(folded.values())
+        behind = spool_reading.bytes_waiting(self.spools, folded)
         if log.size > size or len(rows) == _MOST_WAITING_ROWS or behind > _MOST_WAITING_BYTES:
             return True
         if any(leaf_hash(row.entry.encode()) == leaf for row in rows):

@@ -18,7 +18,8 @@ from structlog.testing import capture_logs
 from helpers.running import wait_until
 from helpers.support import World, b64
 from kms import log
-from kms.audit.spool import Spool, tidy
+from kms.audit.spool import Spool
+from kms.audit.spool_files import tidy
 from kms.audit.spool_reading import unchecked
 from kms.errors import Unavailable
 

@@ -113,7 +113,7 @@ def test_changes_and_uses_are_folded_once(log: Log) -> None:
     assert list(log.settings.spool_dir.iterdir()) == []
     log.sequencer.fold()
     with log.vault.read() as snapshot:
-        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 0
+        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 1
 
 
 def test_many_entries_fill_many_tiles(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,9 +238,11 @@ def test_a_line_that_is_written_while_it_is_read_is_whole(log: Log, monkeypatch:
                 return content
             return content.replace(whole[begin:end], bytes(end - begin))
 
-    monkeypatch.setattr(Path, "open", lambda path, *_, **__: ReadMeanwhile(path))
-    found = spool_reading.read(path.parent, {}, log.spool_key(), 1 << 20, takes_older=False)
-    assert (found[0].entries, found[0].damage) == (written, None)
+    monkeypatch.setattr(os, "fdopen", lambda file, *_: ReadMeanwhile(file))
+    key = log.spool_key()
+    assert key is not None
+    found = spool_reading.read(path.parent, {}, key, 1 << 20)
+    assert (found[0].entries, found[0].damage) == (written, [])
 
 
 def test_a_host_that_was_restarted_folds_nothing_twice(log: Log) -> None:
@@ -256,7 +258,7 @@ def test_a_host_that_was_restarted_folds_nothing_twice(log: Log) -> None:
         log.sequencer.fold()
     assert log.entries == written
     with log.vault.read() as snapshot:
-        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 0
+        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 1
     assert wrong_tables(log.vault) == []
 
 
