@@ -23,7 +23,8 @@ PATTERN = "spool-*.jsonl"
 ALLOCATED_AT_ONCE = 1 << 18
 FIRST_LINE_BYTES = 4096
 _NAME = re.compile(r"(spool-[0-9]{1,20}-[0-9]{1,10})(?:-([1-9][0-9]{0,17}))?")
-_MOST_COPIED_BYTES = 64 << 20  # a spool is a quarter of that; others may make a file as long as they like
+MOST_BYTES = 64 << 20
+"""How much of a file is copied or searched, four times what a spool has: others may make it as long as they like."""
 _MOST_NAME_BYTES = 200
 
 
@@ -88,7 +89,7 @@ def copy_aside(path: Path) -> None:
         if file is None:
             return
         with file, appearing(path.with_name(_name_aside(path)), replace=True) as kept:
-            most = _MOST_COPIED_BYTES
+            most = MOST_BYTES
             while most and (content := file.read(min(most, 1 << 20))):
                 kept.write(content)
                 most -= len(content)
@@ -122,8 +123,10 @@ def _tidy(path: Path, file: BinaryIO) -> None:
 
 def _length(file: BinaryIO) -> int:
     """How long the entries in a spool are: what follows are zeros, and perhaps a line that was not finished."""
-    end = file.seek(0, os.SEEK_END)
+    end = size = file.seek(0, os.SEEK_END)
     while end:
+        if size - end > MOST_BYTES:
+            return size  # this was not allocated ahead
         begin = max(0, end - ALLOCATED_AT_ONCE)
         file.seek(begin)
         newline = file.read(end - begin).rfind(b"\n")

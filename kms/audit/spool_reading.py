@@ -6,6 +6,7 @@ it, or into a copy of it, what its process writes later is found where the proce
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import BinaryIO
 from kms.audit.spool_files import (
     ALLOCATED_AT_ONCE,
     FIRST_LINE_BYTES,
+    MOST_BYTES,
     Place,
     copy_aside,
     is_over,
@@ -27,7 +29,6 @@ from kms.audit.spool_lines import CheckedLines, Codes, SpoolDamaged, entry_in, n
 
 MOST_SHOWN_BYTES = 256 << 20
 _LONGEST_LINE_BYTES = 1 << 17
-_MOST_WRONG_BYTES = 64 << 20
 _NOT_FOLDED: Mapping[str, int] = MappingProxyType({})
 
 
@@ -68,11 +69,11 @@ class SpoolRead:
             file = opened(self.path)
             if file is not None:
                 with file:
+                    rest = file.seek(0, os.SEEK_END) - self.read_to
                     file.seek(self.read_to)
-                    while content := file.read(1 << 20):
-                        if content.strip(b"\0"):
-                            return False
-                return True
+                    while 0 < rest <= MOST_BYTES and not (content := file.read(1 << 20)).strip(b"\0"):
+                        rest -= len(content) or rest
+                    return rest <= 0
         return False
 
 
@@ -190,7 +191,7 @@ def _lines(file: BinaryIO, begin: int, codes: Codes, most_bytes: int, found: Spo
     """The lines from `begin`, on to the next that is right where there are only wrong ones."""
     lines = CheckedLines([], begin)
     found.read_to = begin
-    while found.read_to - begin < _MOST_WRONG_BYTES:
+    while found.read_to - begin < MOST_BYTES:
         content, is_more = _whole_lines(file, found.read_to, most_bytes)
         lines.add(codes.entries(content, found.read_to))
         if not content and is_more and most_bytes > _LONGEST_LINE_BYTES:

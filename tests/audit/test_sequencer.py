@@ -25,6 +25,7 @@ from kms.audit.log_files import CHECKPOINT
 from kms.audit.note import Ed25519Signer
 from kms.audit.sequencer import Sequencer, WrongDirectory
 from kms.audit.spool import Spool
+from kms.audit.spool_reading import SpoolRead
 from kms.audit.tiles import Tiles
 from kms.audit.tree import leaf_hash
 from kms.config import Settings
@@ -160,8 +161,7 @@ def _crash_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
         case "checkpoint":
             monkeypatch.setattr(Sequencer, "_publish", after(Sequencer._publish))
         case "spool removed":
-            monkeypatch.setattr(os, "fsync", after(os.fsync))
-            monkeypatch.setattr(Sequencer, "_staged", die)
+            monkeypatch.setattr(SpoolRead, "settle", after(SpoolRead.settle))
 
 
 @pytest.mark.parametrize("step", _STEPS)

@@ -45,9 +45,10 @@ def _begun(log: Log) -> Log:
 
 
 def _fold(log: Log) -> None:
-    while log.sequencer.fold():
-        pass
-    log.sequencer.fold()
+    for _ in range(50):
+        if not log.sequencer.fold():
+            break
+    assert log.sequencer.fold() == 0
 
 
 def _files(log: Log) -> list[Path]:
@@ -168,12 +169,16 @@ def _far_behind(path: Path, genuine: bytes) -> None:
         file.write(b"x\n")
 
 
+def _without_end(path: Path, genuine: bytes) -> None:
+    os.truncate(path, 1 << 40)
+
+
 def _replaced(path: Path, genuine: bytes) -> None:
     path.unlink()
     path.write_bytes(genuine + b"x" * (1 << 20) + b"\n")
 
 
-@pytest.mark.parametrize("attack", [_another, _of_the_same_process, _behind, _far_behind, _replaced])
+@pytest.mark.parametrize("attack", [_another, _of_the_same_process, _behind, _far_behind, _without_end, _replaced])
 def test_nothing_of_later_is_lost_by_what_is_written_around_a_spool(
     log: Log, attack: Callable[[Path, bytes], None]
 ) -> None:
