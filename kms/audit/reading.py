@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kms.audit import keys, spool_reading
 from kms.audit.log_files import STAGING
-from kms.audit.spool_files import processes_in
+from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.tiles import TILE_WIDTH, Tiles
 from kms.audit.tree import Unverified
 from kms.vault import tables
@@ -45,7 +45,7 @@ def read(vault: Vault, directory: Path, spools: Path) -> LogRead:
     with vault.read() as snapshot:
         column = tables.audit_outbox.c.sequence
         rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING)[::-1]
-        folded_up_to = folded_spools(snapshot, processes_in(spools))
+        folded_up_to = folded_spools(snapshot, processes_of(spools_in(spools)))
         key = keys.spool_key(snapshot)
     waiting = [row.entry.encode() for row in rows]
     if key is not None and before.origin:

@@ -17,7 +17,7 @@ from kms.audit.log_files import CHECKPOINT, COSIGNED, note_of
 from kms.audit.looking_up import number_of
 from kms.audit.note import Note
 from kms.audit.proof import TlogProof, proof_of
-from kms.audit.spool_files import processes_in
+from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified, leaf_hash
 from kms.errors import NotFound, Unavailable
@@ -87,7 +87,7 @@ class Receipts:
             log = audit_log(snapshot)
             column = tables.audit_outbox.c.sequence
             rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING_ROWS)
-            folded = folded_spools(snapshot, processes_in(self.spools))
+            folded = folded_spools(snapshot, processes_of(spools_in(self.spools)))
             nodes = len(self.vault.nodes.all(snapshot))
         behind = spool_reading.bytes_waiting(self.spools, folded)
         if log.size > size or len(rows) == _MOST_WAITING_ROWS or behind > _MOST_WAITING_BYTES:

@@ -27,7 +27,7 @@ from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.log_files import CHECKPOINT, KEY, STAGING, content_of, exclusive, put
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
-from kms.audit.spool_files import processes_in
+from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.spool_reading import SpoolRead
 from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, outdated
 from kms.audit.tree import Unverified, leaf_hash
@@ -259,14 +259,15 @@ class Sequencer:
 
     def _read_spools(self, before: AuditLog, published: bytes | None) -> list[SpoolRead]:
         """What this host's processes have written, and nothing twice: where a process is folded to stays for ever."""
+        files = spools_in(self.spools)  # once: what is put back after it was asked for must not be taken for new
         with self.vault.read() as snapshot:
             key = keys.spool_key(snapshot)
-            folded = folded_spools(snapshot, processes_in(self.spools))
+            folded = folded_spools(snapshot, processes_of(files))
         if key is None:  # who has made the key that signs has made this one, too
             raise IntegrityFailure("The key for the spools of the audit log was removed from the vault.")
         if not before.size and not before.origin and published is None:
             older_spools.adopt(self.spools, key)
-        return spool_reading.read(self.spools, folded, key, _MOST_SPOOL_BYTES)
+        return spool_reading.read(files, folded, key, _MOST_SPOOL_BYTES)
 
     def _settle(self, spools: Iterable[SpoolRead], damaged: set[str]) -> None:
         """Remove files of processes that have ended, once folded, and keep those that are damaged aside."""

@@ -74,7 +74,7 @@ class Spool:
         path = directory / f"{Place(self._process, position)}.jsonl"
         if os.path.lexists(path):
             move_aside(path)  # no process of the service has made it
-        file = self._locked(path, os.O_EXCL)
+        file = self._locked(path)
         try:
             if self._key is not None:
                 os.pwrite(file, first_line(path.stem), 0)
@@ -87,9 +87,9 @@ class Spool:
         return path, file
 
     @staticmethod
-    def _locked(path: Path, flag: int) -> int:
-        """A file that is this process's until it ends. Raises OSError."""
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flag, 0o600)
+    def _locked(path: Path) -> int:
+        """A new file that is this process's until it ends. Raises OSError."""
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
@@ -193,7 +193,8 @@ class Spool:
         end = self._begin + self._at
         directory = private_directory(self._directory)
         unfinished = directory / f".{self._path.name}"
-        file = self._locked(unfinished, os.O_TRUNC)
+        unfinished.unlink(missing_ok=True)
+        file = self._locked(unfinished)
         try:
             _copy(self._file, file, min(end, size))
             if self._fsync:

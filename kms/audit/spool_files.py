@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +46,18 @@ class Place:
         return f"{self.process}-{self.begin}" if self.begin else self.process
 
 
-def spools_in(directory: Path) -> list[tuple[Place | None, Path]]:
+SpoolFile = tuple[Place | None, Path]
+
+
+def spools_in(directory: Path) -> list[SpoolFile]:
     """Every file that is named like a spool, those of a process in the order in which it wrote them."""
     found = [(Place.of(path), path) for path in directory.glob(PATTERN)]
     return sorted(found, key=lambda each: (each[0] or Place(""), each[1]))
 
 
-def processes_in(directory: Path) -> set[str]:
-    """The processes whose spools are there."""
-    return {place.process for place, _ in spools_in(directory) if place is not None}
+def processes_of(files: Iterable[SpoolFile]) -> set[str]:
+    """The processes of these spools."""
+    return {place.process for place, _ in files if place is not None}
 
 
 def opened(path: Path, flags: int = os.O_RDONLY) -> BinaryIO | None:

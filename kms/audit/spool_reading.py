@@ -19,6 +19,7 @@ from kms.audit.spool_files import (
     FIRST_LINE_BYTES,
     MOST_BYTES,
     Place,
+    SpoolFile,
     copy_aside,
     is_over,
     move_aside,
@@ -51,16 +52,16 @@ class SpoolRead:
     is_over: bool = True
 
     def settle(self, *, keeps: bool) -> None:
-        """Remove the file if its process has ended and all of it was read; it `keeps` a copy. Raises OSError.
+        """Remove the file if its process has ended and all of it was read. Raises OSError.
 
-        What is no spool gets another name.
+        What is damaged gets another name then, that of no spool. Before, it `keeps` a copy under that name.
         """
-        if not self.process and self.is_over:
+        if not (self.is_over and self.is_all):
+            if keeps:
+                copy_aside(self.path)
+        elif self.damage:
             move_aside(self.path)
-            return
-        if keeps:
-            copy_aside(self.path)
-        if self.process and self.is_over and self.is_all and self._ends_here():
+        elif self._ends_here():
             self.path.unlink(missing_ok=True)
 
     def _ends_here(self) -> bool:
@@ -77,20 +78,28 @@ class SpoolRead:
         return False
 
 
-def read(directory: Path, folded: Mapping[str, int], key: bytes, most_bytes: int) -> list[SpoolRead]:
-    """Read every spool on from where its process is `folded`, all together about `most_bytes`. Raises OSError."""
+def read(files: list[SpoolFile], folded: Mapping[str, int], key: bytes, most_bytes: int) -> list[SpoolRead]:
+    """Read `files`, in the order of `spools_in`, on from where their processes are `folded`. Raises OSError.
+
+    `folded` was asked for the processes of these files, and of no others. The entries of all take about `most_bytes`;
+    what is wrong does not count, so that it keeps nothing else waiting.
+    """
     found: list[SpoolRead] = []
-    reached = dict(folded)
-    for place, path in spools_in(directory):
+    reached, unfinished = dict(folded), set[str]()
+    for place, path in files:
         if most_bytes <= 0:
-            break  # what a process wrote later is read later
+            break
+        if place is not None and place.process in unfinished:
+            continue  # what a process wrote later is read later
         with suppress(FileNotFoundError):
             each = _read(place, path, reached, key, most_bytes)
             if each is not None:
                 found.append(each)
+                if not each.is_all:
+                    unfinished.add(each.process)
                 if each.entries:
                     reached[each.process] = each.end
-                most_bytes = most_bytes - (each.read_to - each.begin) if each.is_all else 0
+                    most_bytes -= each.read_to - each.begin
     return found
 
 
@@ -136,7 +145,7 @@ def bytes_waiting(directory: Path, folded: Mapping[str, int]) -> int:
     return behind
 
 
-def _last_written_first(directory: Path) -> list[tuple[Place | None, Path]]:
+def _last_written_first(directory: Path) -> list[SpoolFile]:
     return sorted(spools_in(directory), key=lambda each: _written_at(each[1]), reverse=True)
 
 

@@ -25,6 +25,7 @@ from kms.audit.log_files import CHECKPOINT
 from kms.audit.note import Ed25519Signer
 from kms.audit.sequencer import Sequencer, WrongDirectory
 from kms.audit.spool import Spool
+from kms.audit.spool_files import spools_in
 from kms.audit.spool_reading import SpoolRead
 from kms.audit.tiles import Tiles
 from kms.audit.tree import leaf_hash
@@ -241,7 +242,7 @@ def test_a_line_that_is_written_while_it_is_read_is_whole(log: Log, monkeypatch:
     monkeypatch.setattr(os, "fdopen", lambda file, *_: ReadMeanwhile(file))
     key = log.spool_key()
     assert key is not None
-    found = spool_reading.read(path.parent, {}, key, 1 << 20)
+    found = spool_reading.read(spools_in(path.parent), {}, key, 1 << 20)
     assert (found[0].entries, found[0].damage) == (written, [])
 
 

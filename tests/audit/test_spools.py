@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit.test_sequencer import NOW, Log
@@ -21,6 +23,7 @@ from kms.audit.spool_reading import waiting
 from kms.audit.tree import leaf_hash
 from kms.config import Settings
 from kms.vault.checking import wrong_tables
+from kms.vault.folded import folded_spools
 from kms.vault.opening import open_vault
 
 _FORGED = AuditEntry(1, timestamp(NOW), "0" * 16, "export_key", SUCCESS, "local", client_id="alice").line()
@@ -133,6 +136,44 @@ def test_a_spool_that_was_folded_is_not_folded_again(log: Log, monkeypatch: pyte
     assert _told(log) == []
     assert len(_files(log)) == 1
     later.close()
+
+
+def test_a_spool_that_is_put_back_while_others_are_read_is_not_folded_again(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = log.spool(), log.spool()
+    written = [log.use(one), log.use(two)]
+    path = _files(log)[0]
+    kept = path.read_bytes()
+    one.close()
+    _fold(log)
+    assert not path.exists()
+
+    def asked_for(*given: Any) -> dict[str, int]:
+        path.write_bytes(kept)
+        return folded_spools(*given)
+
+    monkeypatch.setattr(sequencer, "folded_spools", asked_for)
+    written += [log.use(two)]
+    _fold(log)
+    assert _counts(log, written) == [1] * 3
+    two.close()
+
+
+def test_what_is_wrong_keeps_nothing_else_waiting(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequencer, "_MOST_SPOOL_BYTES", 1 << 18)
+    name = b"spool-00000000000000000001-1"
+    path = _plant(log, f"{name.decode()}.jsonl", b'{"spool":"%s"}\n' % name + b"x\n" * (1 << 19))
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        spool = log.spool()
+        written = [log.use(spool)]
+        _fold(log)
+        assert _counts(log, written) == [1]
+        assert len(_told(log)) == 1
+    _fold(log)
+    assert len(_files(log)) == 1
+    spool.close()
 
 
 def test_what_a_process_writes_is_folded_in_its_order(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
