@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -108,6 +108,20 @@ def appearing(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
     finally:
         Path(temporary).unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def durable_directory(path: Path) -> None:
+    """Make `path` with mode 0700, and all above it that is missing, so that a power cut leaves it. Raises OSError."""
+    if path.is_dir():
+        return
+    durable_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        with suppress(OSError):
+            path.rmdir()  # or it would be taken for durable next time
+        raise
 
 
 def sync_directory(path: Path) -> None:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from kms.config import Settings
 from kms.errors import StartError
-from kms.files import private_bytes, private_directory
+from kms.files import durable_directory, private_bytes, private_directory
 from kms.mounted import is_out_of_reach
 from kms.vault.opening import open_vault
 
@@ -35,6 +35,21 @@ def _directory(path: Path, mode: int) -> Path:
 
 def test_a_directory_is_tightened(tmp_path: Path) -> None:
     assert private_directory(_directory(tmp_path / "data", 0o777)).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_would_not_outlast_a_power_cut_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(os, "fsync", refuse)
+        durable_directory(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    for _ in range(2):
+        durable_directory(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_volume_of_another_owner_is_taken_with_a_warning(tmp_path: Path, request: pytest.FixtureRequest) -> None:

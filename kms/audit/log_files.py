@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from kms.audit.note import Note
-from kms.files import appearing, private_directory
+from kms.files import appearing, durable_directory, faults_of_start, private_directory
 
 CHECKPOINT = "checkpoint"
 COSIGNED = "checkpoint-cosigned"
@@ -44,6 +44,8 @@ def exclusive(directory: Path, *, wait: bool) -> Iterator[bool]:
 
     With `wait` it is waited for. Threads of this process always wait for each other. Raises OSError.
     """
+    with faults_of_start(directory):
+        durable_directory(directory / STAGING)
     private_directory(directory / STAGING)
     with _of_threads, open(directory / STAGING / "lock", "wb") as lock:
         try:

@@ -25,31 +25,54 @@ _TARGET = re.compile(r"(0|[1-9][0-9]{0,18})-([1-9][0-9]{0,18})")
 
 
 class Retention:
-    """Finds and drops the bundles in `directory` whose entries are older than `keep`; None keeps them for ever."""
+    """Finds and drops the bundles in `directory` whose entries are older than `keep`; None keeps them for ever.
+
+    It goes on after what the log says is dropped, and believes no file: what was altered, or taken away by somebody
+    else, is neither dropped nor said to be, so that it can be seen.
+    """
 
     def __init__(self, directory: Path, keep: timedelta | None) -> None:
         self._directory, self._keep = directory, keep
         self._tiles = Tiles.in_directory(directory)
-        self._first: int | None = None  # the first bundle that was there when it was looked for
+        self._first = 0  # the first bundle that is not dropped, as the log says in the bundles before `_read_up_to`
+        self._read_up_to = 0
         self._newest_in_first = ""  # the time of its newest entry, once it was read
+        self._told_of = -1
 
-    def due(self, size: int, now: datetime) -> range:
+    def due(self, size: int, root: bytes, now: datetime) -> range:
         """The bundles of the tree of `size` entries that are to be dropped now, a few at a time. Raises OSError."""
         if self._keep is None:
             return range(0)
         older_than = timestamp(now - self._keep)
         if self._newest_in_first >= older_than:
             return range(0)
-        first = self._first_there(size // TILE_WIDTH)
-        end = first
-        while end < min(first + MOST_AT_ONCE, size // TILE_WIDTH):
-            newest = self._newest(end, size)
-            if newest is None or newest >= older_than:
-                break
-            end += 1
-        if end == first < size // TILE_WIDTH:
-            self._newest_in_first = self._newest(first, size) or ""
-        return range(first, end)
+        full = size // TILE_WIDTH
+        if full < self._read_up_to:  # another log was begun
+            self._first = self._read_up_to = 0
+        if self._first >= full:
+            return range(0)
+        with suppress(Unverified):  # most often nothing is due, and then nothing more is read
+            self._newest_in_first = self._newest(self._first, size, root)
+            if self._newest_in_first >= older_than:
+                return range(0)
+        self._go_on(size, root, older_than)
+        end = self._first
+        try:
+            while end < min(self._first + MOST_AT_ONCE, full) and self._newest(end, size, root) < older_than:
+                end += 1
+        except Unverified as unverified:
+            self._tell(end, unverified)
+        return range(self._first, end)
+
+    def _tell(self, index: int, unverified: Unverified) -> None:
+        if index == self._told_of:
+            return
+        import structlog  # here: whoever verifies a copy of a log does without it
+
+        structlog.get_logger().critical(
+            "OLD ENTRIES OF THE AUDIT LOG ARE KEPT: they are not as written", reason=str(unverified)
+        )
+        self._told_of = index
 
     def drop(self, bundles: range) -> None:
         """Remove them, the oldest first. Raises OSError."""
@@ -61,30 +84,33 @@ class Retention:
                     path.parent.rmdir()
         self._first, self._newest_in_first = bundles.stop, ""
 
-    def _first_there(self, bundles: int) -> int:
-        """The first bundle that is not dropped, as the files say: so a crash between two of them does no harm."""
-        if self._first is not None and self._is_there(self._first):
-            return self._first
-        low, high = 0, bundles
-        while low < high:
-            middle = (low + high) // 2
-            if self._is_there(middle):
-                high = middle
-            else:
-                low = middle + 1
-        self._first = low
-        return low
+    def _go_on(self, size: int, root: bytes, older_than: str) -> None:
+        """Read in the log what is dropped by now, also by another node, and drop what a crash has left of that."""
+        last = (size - 1) // TILE_WIDTH
+        for index in range(last, self._read_up_to - 1, -1):
+            said = self._said_in(index, size, root)
+            if said is not None:
+                for each in said if said.stop > self._first else ():
+                    with suppress(Unverified):
+                        if self._newest(each, size, root) < older_than:
+                            self.drop(range(each, each + 1))
+                self._first = max(self._first, said.stop)
+                break
+        self._read_up_to = size // TILE_WIDTH
 
-    def _is_there(self, index: int) -> bool:
-        return (self._directory / bundle_path(index)).exists()
-
-    def _newest(self, index: int, size: int) -> str | None:
-        """The time of the newest entry in a bundle; None where it is missing, or malformed and kept to be seen."""
+    def _said_in(self, index: int, size: int, root: bytes) -> range | None:
+        """The bundles that are dropped as the newest entry of a bundle about that says."""
         try:
-            entries = self._tiles.bundle(index, size)
+            if DROPPED.encode() not in self._tiles.content(ENTRIES, index, size)[0]:
+                return None
+            entries = self._tiles.checked_bundle(index, size, root)
         except Unverified:
             return None
-        return max(map(time_of, entries), default="")
+        return next((said for line in reversed(entries) if (said := _said(line)) and said.stop <= index), None)
+
+    def _newest(self, index: int, size: int, root: bytes) -> str:
+        """The time of the newest entry in a bundle. Raises Unverified where it is missing or was altered."""
+        return max(map(time_of, self._tiles.checked_bundle(index, size, root)), default="")
 
 
 def target_of(bundles: range) -> str:
@@ -107,9 +133,9 @@ def dropped_up_to(tiles: Tiles, size: int) -> int:
         if missing == _MOST_MISSING:  # not a hole that somebody made: here retention, or somebody, has begun
             break
         for place, line in reversed([*enumerate(entries or ())]):
-            end = _end_said(line)
-            if end is not None and end <= index * TILE_WIDTH + place:
-                return end
+            said = _said(line)
+            if said is not None and said.stop * TILE_WIDTH <= index * TILE_WIDTH + place:
+                return said.stop * TILE_WIDTH
     return 0
 
 
@@ -124,8 +150,8 @@ def _bundle(tiles: Tiles, index: int, size: int) -> list[bytes] | None:
         return []
 
 
-def _end_said(line: bytes) -> int | None:
-    """The number after the last entry that is dropped, where this is the service's own entry about that."""
+def _said(line: bytes) -> range | None:
+    """The bundles that are dropped, where this is the service's own entry about that."""
     if DROPPED.encode() not in line:
         return None
     entry = entry_of(line)
@@ -134,4 +160,5 @@ def _end_said(line: bytes) -> int | None:
     found = _TARGET.fullmatch(entry.target or "")
     if (entry.operation, entry.request_id, entry.client_id) != (DROPPED, OF_FOLDING, None) or found is None:
         return None
-    return int(found[2]) + 1
+    bundles = range(int(found[1]) // TILE_WIDTH, (int(found[2]) + 1) // TILE_WIDTH)
+    return bundles if bundles and target_of(bundles) == found[0] else None

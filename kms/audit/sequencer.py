@@ -16,7 +16,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from shutil import rmtree
 
 import structlog
@@ -29,19 +31,21 @@ from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.spool_reading import SpoolRead
-from kms.audit.tiles import Growth, Tiles, bundle_of, entries_of, grown, outdated
+from kms.audit.tiles import MAX_ENTRY_BYTES, Growth, Tiles, bundle_of, entries_of, grown, leaves_between, outdated
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, IntegrityFailure, Unavailable
-from kms.vault import tables
+from kms.files import durable_directory
+from kms.vault import sentences
 from kms.vault.change import Change
-from kms.vault.folded import audit_log, folded_rows, folded_spools
+from kms.vault.folded import audit_log, folded_rows, folded_spools, waiting_entries
 from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
 from kms.vault.store import Vault
 
 FIRST_REVISION = "0013"  # nodes of older releases take a shorter outbox for one that was altered
 MOST_AT_ONCE = 20_000
 _MOST_SPOOL_BYTES = 8 << 20
+_BEGINNING_BYTES = 4096  # who did what to which key: that comes first
 _LOG = structlog.get_logger()
 
 
@@ -81,7 +85,10 @@ class Sequencer:
         Raises Unavailable or IntegrityFailure, WrongDirectory, OSError.
         """
         with exclusive(self.directory, wait=False) as is_mine:  # two would only do the same work twice
-            return self._fold() if is_mine else 0
+            try:
+                return self._fold() if is_mine else 0
+            except Unverified as unverified:
+                raise WrongDirectory(f"{_WRONG.format(self.directory)} {unverified}") from unverified
 
     @property
     def size(self) -> int:
@@ -96,7 +103,7 @@ class Sequencer:
             if any(each.revision < FIRST_REVISION for each in self.vault.nodes.all(snapshot)):
                 return 0
             before = audit_log(snapshot)
-            entries = snapshot.select(OutboxEntry, order_by=tables.audit_outbox.c.sequence, limit=MOST_AT_ONCE)
+            entries = waiting_entries(snapshot, before, MOST_AT_ONCE)
             signer = keys.log_signer(snapshot, self.origin)
         self._apply(before, signer)
         log, known = self._continued(before, published, signer)
@@ -109,7 +116,7 @@ class Sequencer:
             lines.append(self._report("audit_log_continued", f"the database was put back to entry {before.size}"))
         damaged = {str(damage) for each in spools for damage in each.damage}
         lines += [self._report("audit_spool_damaged", each) for each in sorted(damaged - self._told)]
-        dropping = self._retention.due(log.size, self.clock())
+        dropping = self._retention.due(log.size, log.root, self.clock())
         if dropping:
             lines.append(self._about_itself(DROPPED, target_of(dropping)))
         if not lines:
@@ -121,6 +128,10 @@ class Sequencer:
         except Conflict:  # another node was first; what was staged is nobody's
             (self.directory / STAGING / after.staged).unlink(missing_ok=True)
             return 0
+        except Unavailable as refused:
+            if refused.detail in {sentences.FULL, sentences.READ_ONLY}:  # until it is not, each second; and not done
+                (self.directory / STAGING / after.staged).unlink(missing_ok=True)
+            raise
         self._apply(after, signer)
         if dropping:
             _LOG.info("old entries of the audit log are dropped", entries=target_of(dropping))
@@ -137,27 +148,41 @@ class Sequencer:
         """
         if published is None:
             return log, frozenset()
-        there = open_checkpoint(published, signer.key).checkpoint
+        there = self._opened(published, signer)
         if there.size <= log.size:
             return log, frozenset()
-        if self._root(there.size) != there.root or self._root(log.size) != log.root:
-            raise WrongDirectory(_WRONG.format(self.directory))
+        known = leaves_between(self._tiles, (log.size, log.root), (there.size, there.root))
         _LOG.critical("THE DATABASE IS OLDER THAN ITS AUDIT LOG", database=log.size, log=there.size)
-        known = frozenset(map(leaf_hash, self._tiles.entries(log.size, there.size, there.size)))
-        return replace(log, origin=there.origin, size=there.size, root=there.root), known
+        return replace(log, origin=there.origin, size=there.size, root=there.root), frozenset(known)
+
+    @staticmethod
+    def _opened(published: bytes, signer: Ed25519Signer) -> Checkpoint:
+        """The checkpoint that is published. Raises Unverified, which names the file, where it is not of this log."""
+        try:
+            return open_checkpoint(published, signer.key).checkpoint
+        except Unverified as unverified:
+            raise Unverified(f"Its file `{CHECKPOINT}`: {unverified}") from unverified
 
     def _report(self, operation: str, target: str) -> bytes:
         """An entry of the log about what was done to it."""
         _LOG.critical("THE AUDIT LOG IS NOT AS THE SERVICE LEFT IT", operation=operation, reason=target)
         return self._about_itself(operation, target)
 
+    def _instead_of(self, line: bytes) -> bytes:
+        """What is folded for an entry that is too long for the log, which would stop it for ever: its beginning."""
+        begin = line[:_BEGINNING_BYTES].decode(errors="replace")
+        return self._report("audit_entry_cut", f"{len(line)} bytes, SHA-256 {sha256(line).hexdigest()}: {begin}")
+
     def _about_itself(self, operation: str, target: str) -> bytes:
         return AuditEntry(1, timestamp(self.clock()), OF_FOLDING, operation, SUCCESS, "local", target=target).line()
 
     def _staged(self, log: AuditLog, entries: list[OutboxEntry], lines: list[bytes]) -> AuditLog:
         """Write `lines` down, and return what the database is to say then."""
-        growth = grown(self._tiles, log.size, lines)
-        staged = f"{log.size}-{growth.size}-{growth.root.hex()}"
+        lines = [line if len(line) <= MAX_ENTRY_BYTES else self._instead_of(line) for line in lines]
+        # What is read is checked again, each time: it is signed, and others may have written in the directory since.
+        growth = grown(self._tiles, log.size, lines, log.root)
+        # Nobody else's name: two may stage the same where locks do not reach, and one of them takes its file back.
+        staged = f"{log.size}-{growth.size}-{growth.root.hex()}-{token_hex(8)}"
         put(self.directory / STAGING, staged, bundle_of(lines))
         self._growth = staged, growth
         return replace(
@@ -221,27 +246,41 @@ class Sequencer:
             raise WrongDirectory(_WRONG.format(self.directory))
         self._publish(log, signer)
         staged.unlink(missing_ok=True)
+        self._forget_staged(log.size)
         self._applied = log.size, log.root
+
+    def _forget_staged(self, size: int) -> None:
+        """Remove what was staged upon a smaller tree, by a process that died before its commit: nobody commits it."""
+        for path in (self.directory / STAGING).glob("[0-9]*-*"):
+            begin = path.name.split("-")[0]
+            if begin.isdecimal() and int(begin) < size:
+                path.unlink(missing_ok=True)
 
     def _write_tiles(self, staged: Path, log: AuditLog) -> None:
         size = int(log.staged.split("-")[0])
-        files = self._files_of(staged, size)
+        files = self._files_of(staged, size, log.root)
         directories = {self.directory / path.rpartition("/")[0] for path in files}
         for each in directories:
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable_directory(each)
         with ThreadPoolExecutor(8) as pool:  # each waits for the disk
             for done in [pool.submit(self._write, path, content) for path, content in files.items()]:
                 done.result()
         for path in outdated(0 if self._applied is None else size, size):
             rmtree(self.directory / path, ignore_errors=True)
 
-    def _files_of(self, staged: Path, size: int) -> dict[str, bytes]:
-        """The tiles and bundles that follow from what is staged: made anew, unless this process just made them."""
+    def _files_of(self, staged: Path, size: int, root: bytes) -> dict[str, bytes]:
+        """The tiles and bundles that follow from what is staged: made anew, unless this process just made them.
+
+        Raises Unverified where they do not give `root`.
+        """
         mine, self._growth = self._growth, None
         if mine is not None and mine[0] == staged.name:
             return mine[1].files
         lines, _ = entries_of(staged.read_bytes())
-        return grown(self._tiles, size, lines).files
+        growth = grown(self._tiles, size, lines)
+        if growth.root != root:
+            raise Unverified(f"{STAGING}/{staged.name} does not give the root of the tree.")
+        return growth.files
 
     def _write(self, path: str, content: bytes) -> None:
         put(self.directory, path, content)
@@ -249,7 +288,7 @@ class Sequencer:
     def _publish(self, log: AuditLog, signer: Ed25519Signer) -> None:
         """Sign the checkpoint of `log`, unless that or a later one is there."""
         published = content_of(self.directory, CHECKPOINT)
-        if published is not None and open_checkpoint(published, signer.key).checkpoint.size >= log.size:
+        if published is not None and self._opened(published, signer).size >= log.size:
             return
         key = f"{signer.key}\n".encode()
         if published is None or content_of(self.directory, KEY) != key:

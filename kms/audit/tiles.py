@@ -13,7 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from kms.audit.tree import HASH_BYTES, Subtree, Unverified, complete_root, joined, leaf_hashes, peaks_of, root_at
+from kms.audit.tree import (
+    HASH_BYTES,
+    Subtree,
+    Unverified,
+    complete_root,
+    inclusion_proof,
+    joined,
+    leaf_hashes,
+    peaks_of,
+    root_at,
+    verify_inclusion,
+)
 
 TILE_WIDTH = 256
 TILE_BYTES = TILE_WIDTH * HASH_BYTES
@@ -173,6 +184,26 @@ class Tiles:
             raise TileMalformed(path, f"it does not hold {stored.width if stored else width} entries")
         return entries[:width]
 
+    def checked_bundle(self, index: int, size: int, root: bytes) -> list[bytes]:
+        """The entries in a bundle, after they were found to be those of the tree of this `size` and `root`.
+
+        Raises Unverified.
+        """
+        entries = self.bundle(index, size)
+        leaves = b"".join(leaf_hashes(entries))
+        above = self.at(size)
+
+        def subtree(level: int, place: int) -> bytes:
+            at = ((place << level) - index * TILE_WIDTH) * HASH_BYTES
+            is_inside = level <= 8 and place >> (8 - level) == index
+            return complete_root(leaves[at : at + (HASH_BYTES << level)]) if is_inside else above(level, place)
+
+        first = index * TILE_WIDTH  # its proof goes over all others of its bundle
+        path = inclusion_proof(first, size, subtree)
+        if not verify_inclusion(leaves[:HASH_BYTES], first, size, path, root):
+            raise TileMalformed(bundle_path(index, width_in(ENTRIES, index, size)), "its entries are not the tree's")
+        return entries
+
     def entries(self, begin: int, end: int, size: int) -> Iterator[bytes]:
         """The entries from `begin` up to `end` of the tree of `size` entries, unchecked.
 
@@ -215,42 +246,83 @@ class Growth(NamedTuple):
     files: dict[str, bytes]
 
 
-def grown(tiles: Tiles, size: int, lines: Sequence[bytes]) -> Growth:
+def grown(tiles: Tiles, size: int, lines: Sequence[bytes], root: bytes | None = None) -> Growth:
     """Append `lines` to the tree of `size` entries that `tiles` holds; what is new or wider is returned.
 
-    Nothing is written. Only the right edge of the old tree is read. It is not checked: whoever knows the old root
-    compares it with `tiles.root(size)`. Raises TileMissing or TileMalformed, OverflowError for a line above 65,535
-    bytes.
+    Nothing is written. Only the right edge of the old tree is read, each file once. Where its `root` is given, these
+    very bytes must give it; otherwise whoever knows the new root compares that. Raises Unverified, as where a bundle
+    does not hold the entries that its tile says; OverflowError for a line above 65,535 bytes.
     """
-    new_size = size + len(lines)
-    if not lines:
-        return Growth(size, tiles.root(size), {})
-    files = _bundles(tiles, size, lines)
-    peaks: list[list[bytes]] = []
-    added = b"".join(leaf_hashes(lines))
-    level = 0
-    while new_size >> (8 * level):
-        first, width = divmod(size >> (8 * level), TILE_WIDTH)
-        hashes = (tiles.hashes(level, first, size) if width else b"") + added
+    edge = _edge(tiles, size)
+    _require(root, edge)
+    files = _bundles(tiles, size, lines, edge[0] if edge else b"")
+    grown_edge = _append(edge, size, b"".join(leaf_hashes(lines)), files)
+    return Growth(size + len(lines), _root_of(grown_edge), files)
+
+
+def leaves_between(tiles: Tiles, old: tuple[int, bytes], new: tuple[int, bytes]) -> list[bytes]:
+    """The hashes of the entries that the tree `new` (its size and root) has and the tree `old` does not.
+
+    Raises Unverified unless the tiles hold both, and the one continues the other with these hashes.
+    """
+    (size, root), (new_size, new_root) = old, new
+    edge = _edge(tiles, size)
+    _require(root, edge)
+    begin = size // TILE_WIDTH
+    rows = [tiles.hashes(0, index, new_size) for index in range(begin, -(-new_size // TILE_WIDTH))]
+    added = b"".join(rows)[(size - begin * TILE_WIDTH) * HASH_BYTES :]
+    _require(new_root, _append(edge, size, added, {}))
+    return [added[at : at + HASH_BYTES] for at in range(0, len(added), HASH_BYTES)]
+
+
+def _edge(tiles: Tiles, size: int) -> list[bytes]:
+    """The hashes in the partial tile of each level, from level 0 up; all of the tree follows from them."""
+    found: list[bytes] = []
+    while hashes := size >> (8 * len(found)):
+        index, width = divmod(hashes, TILE_WIDTH)
+        found.append(tiles.hashes(len(found), index, size) if width else b"")
+    return found
+
+
+def _root_of(edge: list[bytes]) -> bytes:
+    return joined([peak for hashes in reversed(edge) for peak in peaks_of(hashes)])
+
+
+def _require(root: bytes | None, edge: list[bytes]) -> None:
+    if root is not None and _root_of(edge) != root:
+        raise Unverified("The newest tiles of the log do not give the root of its tree.")
+
+
+def _append(edge: list[bytes], size: int, added: bytes, files: dict[str, bytes]) -> list[bytes]:
+    """Append hashes to level 0 of a tree with that edge. The tiles go into `files`; the new edge is returned."""
+    found: list[bytes] = []
+    new_size = size + len(added) // HASH_BYTES
+    while new_size >> (8 * len(found)):
+        level = len(found)
+        hashes = (edge[level] if level < len(edge) else b"") + added
         is_wider, added = bool(added), b""
-        index = first
-        for at in range(0, len(hashes) - TILE_BYTES + 1, TILE_BYTES):
+        index = size >> (8 * (level + 1))
+        end = len(hashes) - len(hashes) % TILE_BYTES
+        for at in range(0, end, TILE_BYTES):
             tile = hashes[at : at + TILE_BYTES]
             files[tile_path(level, index)] = tile
             added += complete_root(tile)
             index += 1
-        partial = hashes[(index - first) * TILE_BYTES :]
+        partial = hashes[end:]
         if partial and is_wider:
             files[tile_path(level, index, len(partial) // HASH_BYTES)] = partial
-        peaks.insert(0, peaks_of(partial))
-        level += 1
-    return Growth(new_size, joined([peak for each in peaks for peak in each]), files)
+        found.append(partial)
+    return found
 
 
-def _bundles(tiles: Tiles, size: int, lines: Sequence[bytes]) -> dict[str, bytes]:
+def _bundles(tiles: Tiles, size: int, lines: Sequence[bytes], leaves: bytes) -> dict[str, bytes]:
+    """The bundles that hold `lines`; `leaves` are the hashes of those before them that share the first one."""
     files = {}
     index, width = divmod(size, TILE_WIDTH)
-    before = bundle_of(tiles.bundle(index, size)) if width else b""
+    entries = tiles.bundle(index, size) if width else []
+    if b"".join(leaf_hashes(entries)) != leaves:
+        raise TileMalformed(bundle_path(index, width), "its entries are not those of the tree")
+    before = bundle_of(entries)
     at = 0
     while at < len(lines):
         taken = lines[at : at + TILE_WIDTH - width]

@@ -23,10 +23,11 @@ def accept(vault: Vault, entry: str) -> None:
 
     The counter of the new head tells other nodes that the database was accepted. It keeps no switches of its history:
     the next change notes the timeline, beyond everything that was seen. Rows with a wrong authentication
-    code are still refused. Raises Unavailable.
+    code are still refused; audit entries that are in the tree of the log already, and were put back, are removed.
+    Raises Unavailable.
     """
     with vault.untrusted() as change:
-        head = _head_of_rows(vault, change)
+        head = _head_of_rows(vault, change).numbered_beyond()
         remembered = vault.host.remembered
         change.write_entries([entry], head.last_entry)
         after = replace(head, last_entry=head.last_entry + 1)
@@ -61,8 +62,9 @@ def _head_of_rows(vault: Vault, change: Change) -> Head:
         before = Head(0, 0, 0)
     rows = ((table, change.connection.execute(select(table))) for table in tables.digested_tables())
     number = tables.audit_outbox.c.sequence
-    count, last = change.connection.execute(select(func.count(), func.coalesce(func.max(number), 0))).one()
     log = _readable_log(change)
+    change.delete_entries(log.last_folded)
+    count, last = change.connection.execute(select(func.count(), func.coalesce(func.max(number), 0))).one()
     count, last = count + log.entries_folded, max(last, log.last_folded)
     named = change.connection.execute(select(func.coalesce(func.max(tables.changes.c.epoch), 0))).scalar_one()
     counter = max(before.counter, _plausible(vault.host.counter))

@@ -12,7 +12,7 @@ import msgspec
 from psycopg import Connection as PostgresConnection
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, insert, select, update
 
-from kms.errors import Unavailable
+from kms.errors import TooLarge, Unavailable
 from kms.keys.model import Key
 from kms.vault import names, tables
 from kms.vault.history import NOT_KNOWN, timeline_column
@@ -25,6 +25,8 @@ from kms.vault.transaction import MOST_CHANGES_NAMED, Snapshot, change_content, 
 
 T = TypeVar("T")
 
+MOST_ENTRY_BYTES = (1 << 16) - 1
+"""How long an audit entry may be: in the log two bytes say so (c2sp.org/tlog-tiles)."""
 _CHANGES_FORGOTTEN_AT_ONCE = 256
 
 
@@ -128,7 +130,12 @@ class Change(Snapshot):
         return self.derived_keys.seal(material, material_binding(key, version, key_type))
 
     def record(self, entry: str) -> None:
-        """Put an audit entry into the outbox; it is committed together with the change."""
+        """Put an audit entry into the outbox; it is committed together with the change.
+
+        Raises TooLarge for one above `MOST_ENTRY_BYTES`, and then the change must not be made.
+        """
+        if len(entry.encode()) > MOST_ENTRY_BYTES:
+            raise TooLarge("What this changes cannot be recorded: the names in it are too long together.")
         self.entries.append(entry)
         waiting, self._at_next_entry = self._at_next_entry, []
         for act in waiting:

@@ -48,10 +48,10 @@ class Head:
     """The head. `counter` is the number of commits, `epoch` the number of those that outdated something.
 
     `last_entry` is the number of the newest audit entry in the outbox. The numbers up to it have no gaps, except for
-    the `lost_entries` that were missing when an operator accepted the database. No row is under a root key before
-    `oldest_root_key`. `switches` are the newest failovers of the database that changes have found, oldest first; a
-    database that always was on the first timeline, or tells none, has none. They are all that there were since the
-    change `history_from`; it is None where the next change is to begin a history.
+    the `lost_entries` that were missing, or passed over, when an operator accepted the database or restored it. No
+    row is under a root key before `oldest_root_key`. `switches` are the newest failovers of the database that changes
+    have found, oldest first; a database that always was on the first timeline, or tells none, has none. They are all
+    that there were since the change `history_from`; it is None where the next change is to begin a history.
     """
 
     counter: int
@@ -62,6 +62,15 @@ class Head:
     oldest_root_key: int = FIRST
     switches: tuple[Switch, ...] = ()
     history_from: int | None = None
+
+    def numbered_beyond(self) -> Head:
+        """This head where the next audit entry gets a number that no entry had, also none that is lost.
+
+        The code of an entry is good for its number for ever: another entry with it could take the place of one.
+        """
+        return replace(
+            self, last_entry=self.last_entry + ACCEPTED_BEYOND, lost_entries=self.lost_entries + ACCEPTED_BEYOND
+        )
 
     @property
     def seen(self) -> Seen:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from kms.audit import keys
 from kms.audit.checkpoint import open_checkpoint
@@ -16,8 +17,8 @@ from kms.audit.log_files import CHECKPOINT
 from kms.audit.note import Ed25519Signer, Verifier
 from kms.audit.retention import DROPPED, Retention, dropped_up_to
 from kms.audit.sequencer import Sequencer
-from kms.audit.tiles import TILE_WIDTH, Tiles, bundle_path
-from kms.audit.tree import inclusion_proof, leaf_hash, verify_inclusion
+from kms.audit.tiles import TILE_WIDTH, Tiles, bundle_path, entries_of, tile_path
+from kms.audit.tree import inclusion_proof, leaf_hash, leaf_hashes, verify_inclusion
 from kms.audit.verify import verify_log
 from kms.config import Settings, load
 from kms.errors import StartError
@@ -225,6 +226,69 @@ def test_an_entry_that_only_looks_like_the_one_of_retention_is_not_believed(kept
     (kept.directory / bundle_path(1)).unlink()
     assert dropped_up_to(kept.tiles, kept.size) == 0
     assert kept.verdict()
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_entries_that_were_made_older_are_not_dropped(kept: Kept, tiles: bool) -> None:
+    """Otherwise the log itself would say that the service has dropped what was altered."""
+    kept.write(5 * TILE_WIDTH + 10)
+    for index in range(5):
+        path = kept.directory / bundle_path(index)
+        path.write_bytes(path.read_bytes().replace(b'"time":"2026', b'"time":"2020'))
+        if tiles:
+            lines, _ = entries_of(path.read_bytes())
+            (kept.directory / tile_path(0, index)).write_bytes(b"".join(leaf_hashes(lines)))
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert kept.fold() == 0
+    assert len([each for each in logs if each["log_level"] == "critical"]) == 1
+    kept.now += 2 * KEEP
+    kept.sequencer = kept.another()
+    assert kept.fold() == 0
+    assert kept.dropped == []
+    assert kept.verdict()
+
+
+def test_what_somebody_else_dropped_is_not_said_to_be_dropped_later(kept: Kept) -> None:
+    kept.write(5 * TILE_WIDTH)
+    kept.now = BEGAN + KEEP + timedelta(minutes=TILE_WIDTH + 1)
+    assert kept.fold() == 1
+    (kept.directory / bundle_path(1)).unlink()
+    kept.now += KEEP
+    for _ in range(2):
+        assert kept.fold() == 0
+        assert dropped_up_to(kept.tiles, kept.size) == TILE_WIDTH
+        (sentence,) = kept.verdict()
+        assert str(TILE_WIDTH) in sentence
+        kept.sequencer = kept.another()
+    assert kept.dropped == [0, 1]
+
+
+def test_nodes_drop_in_turns(kept: Kept) -> None:
+    kept.write(5 * TILE_WIDTH)
+    nodes = [kept.sequencer, kept.another()]
+    for number in range(1, 5):
+        kept.now = BEGAN + KEEP + timedelta(minutes=number * TILE_WIDTH + 1)
+        kept.sequencer = nodes[number % 2]
+        assert kept.fold() == 1
+        assert kept.dropped == [*range(number)]
+        assert dropped_up_to(kept.tiles, kept.size) == number * TILE_WIDTH
+    assert kept.verdict() == []
+
+
+def test_bundles_that_were_put_back_do_not_stop_it(kept: Kept) -> None:
+    kept.write(5 * TILE_WIDTH)
+    dropped = {index: (kept.directory / bundle_path(index)).read_bytes() for index in range(2)}
+    kept.now = BEGAN + KEEP + timedelta(minutes=2 * TILE_WIDTH + 1)
+    assert kept.fold() == 1
+    for index, content in dropped.items():
+        (kept.directory / bundle_path(index)).write_bytes(content)
+    kept.sequencer = kept.another()
+    assert kept.fold() == 0
+    kept.now += timedelta(minutes=TILE_WIDTH)
+    assert kept.fold() == 1
+    assert kept.dropped == [0, 1, 2]
+    assert kept.verdict() == []
 
 
 def test_a_malformed_bundle_is_kept_to_be_seen(kept: Kept) -> None:

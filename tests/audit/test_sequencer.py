@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from shutil import copytree, rmtree
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -27,10 +30,11 @@ from kms.audit.sequencer import Sequencer, WrongDirectory
 from kms.audit.spool import Spool
 from kms.audit.spool_files import spools_in
 from kms.audit.spool_reading import SpoolRead
-from kms.audit.tiles import Tiles
-from kms.audit.tree import leaf_hash
+from kms.audit.tiles import Tiles, bundle_of, bundle_path, entries_of, tile_path
+from kms.audit.tree import complete_root, leaf_hash, leaf_hashes
 from kms.config import Settings
-from kms.errors import Conflict
+from kms.errors import Conflict, IntegrityFailure, TooLarge, Unavailable
+from kms.vault.accepting import accept
 from kms.vault.checking import wrong_tables
 from kms.vault.folded import audit_log
 from kms.vault.opening import open_vault
@@ -186,6 +190,67 @@ def test_a_crash_loses_nothing_and_doubles_nothing(log: Log, monkeypatch: pytest
     assert list(log.settings.spool_dir.iterdir()) == []
 
 
+@pytest.mark.parametrize("dies", [False, True])
+def test_two_that_fold_at_once_do_not_take_each_others_files(
+    log: Log, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """As on a file system whose locks do not reach other hosts."""
+    written = [log.change()]
+    log.sequencer.fold()
+    other = Log(log.vault, log.settings)
+    written.append(log.change())
+    monkeypatch.setattr(sequencer, "exclusive", lambda *_, **__: nullcontext(True))
+    commit = Sequencer._commit
+
+    def behind_the_other(self: Sequencer, *given: Any) -> None:
+        if self is log.sequencer:
+            with suppress(Crash):
+                other.sequencer.fold()
+        commit(self, *given)
+        if self is other.sequencer and dies:
+            raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sequencer, "_commit", behind_the_other)
+        assert log.sequencer.fold() == 0
+    written.append(log.change())
+    for each in (log, Log(log.vault, log.settings, log.number)):
+        each.sequencer.fold()
+    assert log.entries == written
+    assert not list((log.sequencer.directory / "staging").glob("*-*"))
+
+
+def test_what_a_process_staged_that_died_before_its_commit_is_removed(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = [log.change()]
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(Crash):
+            _crash_at("staged", patched)
+            log.sequencer.fold()
+    staging = log.sequencer.directory / "staging"
+    assert len(list(staging.glob("*-*"))) == 2
+    log.sequencer.fold()
+    assert log.entries == written
+    assert not list(staging.glob("*-*"))
+
+
+@pytest.mark.parametrize("log", ["postgresql"], indirect=True)
+def test_nothing_stays_staged_for_a_database_that_takes_no_changes(log: Log) -> None:
+    written = [log.change()]
+    log.sequencer.fold()
+    written.append(log.change())
+    name = log.vault.engine.url.database
+    for value in ("on", "off"):
+        _sql(log, f"SET TRANSACTION READ WRITE; ALTER DATABASE {name} SET default_transaction_read_only = {value}")
+        log.vault.engine.dispose()
+        for _ in range(2):
+            with nullcontext() if value == "off" else pytest.raises(Unavailable, match="read-only"):
+                log.sequencer.fold()
+            assert not list((log.sequencer.directory / "staging").glob("*-*"))
+    assert log.entries == written
+
+
 @pytest.mark.parametrize("how", ["edited", "dropped", "inserted", "swapped", "from another"])
 def test_a_spool_that_was_altered_is_named_and_kept(log: Log, how: str) -> None:
     spool, other = log.spool(), log.spool()
@@ -263,6 +328,56 @@ def test_a_host_that_was_restarted_folds_nothing_twice(log: Log) -> None:
     assert wrong_tables(log.vault) == []
 
 
+@pytest.mark.parametrize("log", ["sqlite"], indirect=True)
+def test_directories_are_on_disk_before_anything_rests_on_them(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[Path] = set()
+    fsync, publish = os.fsync, Sequencer._publish
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    def when_published(self: Sequencer, *given: Any) -> None:
+        made = [path for path in self.directory.rglob("*") if path.is_dir()]
+        assert {path.parent for path in (self.directory, *made)} <= synced
+        assert len(made) > 4
+        publish(self, *given)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Sequencer, "_publish", when_published)
+    log.change()
+    assert log.sequencer.fold() == 1
+
+
+def test_an_entry_that_is_too_long_does_not_stop_the_others(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = [log.change()]
+    monkeypatch.setattr("kms.vault.change.MOST_ENTRY_BYTES", 1 << 20)
+    too_long = b'{"v":1,"request_id":"0123456789abcdef","names":"' + 70_000 * b"x" + b'"}'
+    with log.vault.change() as change:
+        change.record(too_long.decode())
+    written.append(log.change())
+    assert log.sequencer.fold() == 3
+    first, cut, last = log.entries
+    assert [first, last] == written
+    assert b"audit_entry_cut" in cut
+    assert b"0123456789abcdef" in cut
+    assert sha256(too_long).hexdigest().encode() in cut
+    assert wrong_tables(log.vault) == []
+    assert log.sequencer.fold() == 0
+
+
+def test_a_change_whose_entry_is_too_long_is_refused(log: Log) -> None:
+    for length in (65_536, 32_768):
+        entry = ("x" if length > 65_535 else "é") * length
+        with pytest.raises(TooLarge), log.vault.change() as change:
+            change.record(entry)
+    longest = "x" * 65_535
+    with log.vault.change() as change:
+        change.record(longest)
+    assert log.sequencer.fold() == 1
+    assert log.entries == [longest.encode()]
+
+
 def test_a_directory_of_another_log_is_refused(log: Log) -> None:
     log.change()
     log.sequencer.fold()
@@ -279,6 +394,157 @@ def test_a_directory_of_another_log_is_refused(log: Log) -> None:
     rmtree(log.sequencer.directory, ignore_errors=True)
     copytree(log.settings.data_dir / "kept", log.sequencer.directory)
     assert log.sequencer.fold() == 1
+
+
+def _rewrite(log: Log, size: int, number: int, *, tiles: bool) -> None:
+    """Alter an entry of the first bundle as somebody does who has no key, and its hashes. `before` is kept."""
+    before = log.sequencer.directory.with_name("before")
+    copytree(log.sequencer.directory, before)
+    width = min(size, 256)
+    path = log.sequencer.directory / bundle_path(0, width)
+    lines, _ = entries_of(path.read_bytes())
+    lines[number] = lines[number].replace(b'"operation":"x"', b'"operation":"y"')
+    path.write_bytes(bundle_of(lines))
+    row = b"".join(leaf_hashes(lines))
+    if tiles:
+        (log.sequencer.directory / tile_path(0, 0, width)).write_bytes(row)
+    if size > width:
+        above = log.sequencer.directory / tile_path(1, 0, size // 256)
+        above.write_bytes(complete_root(row) + above.read_bytes()[32:])
+
+
+@pytest.mark.parametrize(("size", "number", "tiles"), [(600, 10, True), (2, 0, True), (2, 0, False)])
+def test_nothing_is_signed_on_top_of_an_altered_history(log: Log, size: int, number: int, tiles: bool) -> None:
+    """Also by a process that has seen the tree when it was right."""
+    spool = log.spool()
+    written = [log.use(spool) for _ in range(size)]
+    log.sequencer.fold()
+    _rewrite(log, size, number, tiles=tiles)
+    checkpoint = (log.sequencer.directory / CHECKPOINT).read_bytes()
+    written.append(log.use(spool))
+    for each in (log, Log(log.vault, log.settings, log.number)):
+        with pytest.raises(WrongDirectory):
+            each.sequencer.fold()
+    assert (log.sequencer.directory / CHECKPOINT).read_bytes() == checkpoint
+    rmtree(log.sequencer.directory)
+    copytree(log.sequencer.directory.with_name("before"), log.sequencer.directory)
+    assert log.sequencer.fold() == 1
+    assert log.entries == written
+
+
+def test_a_staged_file_that_was_altered_is_not_folded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = [log.change()]
+    log.sequencer.fold()
+    written.append(log.change())
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        _crash_at("committed", patched)
+        log.sequencer.fold()
+    (staged,) = (log.sequencer.directory / "staging").glob("*-*")
+    genuine = staged.read_bytes()
+    staged.write_bytes(genuine.replace(b'"operation":"x"', b'"operation":"y"'))
+    log = Log(log.vault, log.settings, log.number)
+    with pytest.raises(WrongDirectory, match="staging"):
+        log.sequencer.fold()
+    staged.write_bytes(genuine)
+    log.sequencer.fold()
+    assert log.entries == written
+
+
+def _sql(log: Log, statement: str) -> None:
+    """As somebody does who can write to the database and has no key."""
+    with log.vault.engine.execution_options(kms_writes=True).connect() as connection, connection.begin():
+        connection.execute(text(statement))
+
+
+def _is_found(log: Log) -> None:
+    with pytest.raises(IntegrityFailure, match="before they were in the audit log"):
+        log.sequencer.fold()
+    assert wrong_tables(log.vault) == ["audit_outbox"]
+
+
+NEWEST = "WHERE sequence = (SELECT max(sequence) FROM audit_outbox)"
+ACCEPTED = b'{"v":1,"operation":"accepted"}'
+
+
+def _accept(log: Log) -> bytes:
+    accept(log.vault, ACCEPTED.decode())
+    assert wrong_tables(log.vault) == []
+    return ACCEPTED
+
+
+@pytest.mark.parametrize("how", ["another in its place", "removed", "removed, and others come"])
+def test_the_entry_of_a_change_cannot_be_taken_out_before_it_is_folded(log: Log, how: str) -> None:
+    written = [log.change()]
+    _sql(log, f"CREATE TABLE kept AS SELECT * FROM audit_outbox {NEWEST}")
+    log.sequencer.fold()
+    log.change()
+    _sql(log, f"CREATE TABLE taken AS SELECT * FROM audit_outbox {NEWEST}")
+    _sql(log, f"DELETE FROM audit_outbox {NEWEST}")
+    if how == "another in its place":
+        _sql(log, "INSERT INTO audit_outbox SELECT * FROM kept")
+    elif how == "removed, and others come":
+        written += [log.change(), log.change()]
+    _is_found(log)
+    written += [_accept(log), log.change()]
+    assert log.sequencer.fold() == len(written) - 1
+    assert log.entries == written
+    _sql(log, "INSERT INTO audit_outbox SELECT * FROM taken UNION SELECT * FROM kept")
+    written.append(log.change())
+    assert log.sequencer.fold() == 1
+    assert log.entries == written
+    assert wrong_tables(log.vault) == []
+
+
+@pytest.mark.parametrize("log", ["sqlite"], indirect=True)
+def test_a_trigger_that_hides_the_entries_of_somebody_is_found(log: Log) -> None:
+    log.change()
+    _sql(log, "CREATE TABLE kept AS SELECT * FROM audit_outbox")
+    log.sequencer.fold()
+    _sql(
+        log,
+        "CREATE TRIGGER hide AFTER INSERT ON audit_outbox WHEN new.entry LIKE '%0000003%' BEGIN "
+        "DELETE FROM audit_outbox WHERE sequence = new.sequence; "
+        "INSERT OR IGNORE INTO audit_outbox SELECT * FROM kept; END",
+    )
+    _sql(
+        log,
+        "CREATE TRIGGER tidy AFTER UPDATE ON audit_log BEGIN "
+        "DELETE FROM audit_outbox WHERE sequence = (SELECT sequence FROM kept); END",
+    )
+    log.change()
+    assert log.sequencer.fold() == 1
+    log.change()
+    _is_found(log)
+
+
+def test_an_entry_that_was_lost_does_not_stand_in_for_another(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequencer, "MOST_AT_ONCE", 2)
+    written = [log.change() for _ in range(7)]
+    _sql(log, "CREATE TABLE lost AS SELECT * FROM audit_outbox WHERE entry LIKE '%0000002%'")
+    _sql(log, "DELETE FROM audit_outbox WHERE entry LIKE '%0000002%'")
+    del written[1]
+    written += [_accept(log), log.change(), log.change()]
+    while log.sequencer.fold():
+        pass
+    assert log.entries == written
+    assert wrong_tables(log.vault) == []
+    log.change()
+    _sql(log, f"DELETE FROM audit_outbox {NEWEST}")
+    _sql(log, "INSERT INTO audit_outbox SELECT * FROM lost")
+    _is_found(log)
+
+
+def test_a_number_is_never_given_to_another_entry(log: Log) -> None:
+    """Not where its entry was lost and the database accepted: its row has a code that is good for that number."""
+    log.change()
+    _sql(log, f"CREATE TABLE lost AS SELECT * FROM audit_outbox {NEWEST}")
+    _sql(log, f"DELETE FROM audit_outbox {NEWEST}")
+    _accept(log)
+    for _ in range(3):
+        log.change()
+    _sql(log, "DELETE FROM audit_outbox WHERE sequence IN (SELECT sequence FROM lost)")
+    assert wrong_tables(log.vault) == []
+    assert log.sequencer.fold() == 4
 
 
 def test_a_log_goes_on_where_it_is_when_its_database_was_put_back(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from kms.audit.tiles import (
     bundle_path,
     entries_of,
     grown,
+    leaves_between,
     outdated,
     tile_path,
 )
-from kms.audit.tree import HASH_BYTES, consistency_proof, inclusion_proof
+from kms.audit.tree import HASH_BYTES, Unverified, consistency_proof, inclusion_proof
 
 
 class Kept(dict[str, bytes]):
@@ -126,12 +127,16 @@ def test_a_log_grows_as_the_definition_says(steps: list[int]) -> None:
     for step in steps:
         lines = [b"%d" % (len(entries) + number) for number in range(step)]
         growth = grown(tiles, len(entries), lines)
-        assert growth == grown(tiles, len(entries), lines)
+        assert growth == grown(tiles, len(entries), lines, mth(entries))
         for name, content in growth.files.items():
             assert kept.setdefault(name, content) == content
         entries += lines
         assert (growth.size, growth.root) == (len(entries), mth(entries))
         assert tiles.root(growth.size) == growth.root
+        if lines:
+            there, before = (growth.size, growth.root), len(entries) - len(lines)
+            leaves = leaves_between(tiles, (before, mth(entries[:before])), there)
+            assert leaves == [mth([each]) for each in lines]
     hashes = [mth([each]) for each in entries]
     for index in range(-(-len(entries) // 256)):
         part = slice(index * 256, index * 256 + 256)
@@ -217,6 +222,39 @@ def test_what_is_missing_or_malformed_is_named(tmp_path: Path) -> None:
         log.tiles.hashes(0, 2, 300)
     with pytest.raises(OverflowError):
         grown(log.tiles, 256, [bytes(65_536)])
+
+
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 300, 511, 512, 600, 70_000])
+def test_a_bundle_is_compared_with_the_root(size: int) -> None:
+    kept = Kept()
+    lines = [b"%d" % number for number in range(size)]
+    growth = grown(Tiles(kept.fetch), 0, lines)
+    kept.update(growth.files)
+    tiles = Tiles(kept.fetch)
+    last = (size - 1) // 256
+    for index in {0, last // 2, last}:
+        mine = lines[index * 256 : index * 256 + 256]
+        assert tiles.checked_bundle(index, size, growth.root) == mine
+        path = bundle_path(index, len(mine))
+        for number in {0, len(mine) // 2, len(mine) - 1}:
+            altered = bundle_of([*mine[:number], b"other", *mine[number + 1 :]])
+            with pytest.raises(TileMalformed):
+                Tiles(Kept(kept | {path: altered}).fetch).checked_bundle(index, size, growth.root)
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 300, 600])
+def test_a_tree_only_grows_from_its_own_root(size: int) -> None:
+    kept = Kept()
+    lines = [b"%d" % number for number in range(size)]
+    kept.update(grown(Tiles(kept.fetch), 0, lines).files)
+    old, other = mth(lines), mth([*lines[:-1], b"another"])
+    growth = grown(Tiles(kept.fetch), size, [b"more"], old)
+    with pytest.raises(Unverified):
+        grown(Tiles(kept.fetch), size, [b"more"], other)
+    kept.update(growth.files)
+    for before, after in ((other, growth.root), (old, other)):
+        with pytest.raises(Unverified):
+            leaves_between(Tiles(kept.fetch), (size, before), (size + 1, after))
 
 
 def test_the_longest_entry_fits() -> None:

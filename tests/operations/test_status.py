@@ -18,7 +18,10 @@ from helpers.certificates import write_pair
 from helpers.support import SteeredClock, Template, World, kind_of, new_database, settings_for
 from kms import __version__
 from kms.access.model import Role
+from kms.audit.checkpoint import Checkpoint
 from kms.audit.cosignature import Cosigner
+from kms.audit.log_files import CHECKPOINT
+from kms.audit.note import Ed25519Signer, signed
 from kms.operations import Service
 from kms.operations.system.checking import check_integrity
 from kms.operations.system.schedule import rotate_due_keys
@@ -189,6 +192,31 @@ def test_it_says_so_where_the_directory_of_the_audit_log_is_wrong(world: World) 
     assert "KMS_AUDIT_DIR" in told
     rmtree(directory)
     directory.with_name("elsewhere").rename(directory)
+    with capture_logs():
+        world.service.folder.fold()
+    assert not any("audit log" in sentence for sentence in status(world)["attention"])
+
+
+@pytest.mark.parametrize("how", ["altered", "of another log", "empty", "no text"])
+def test_it_says_so_where_the_checkpoint_of_the_audit_log_is_wrong(world: World, how: str) -> None:
+    world.service.folder.fold()
+    path = world.service.settings.audit_log_dir / CHECKPOINT
+    genuine = path.read_bytes()
+    other = Ed25519Signer("other.example/audit", Ed25519PrivateKey.generate())
+    wrong = {
+        "altered": genuine.replace(b"\n", b"\n1", 1),
+        "of another log": bytes(signed(Checkpoint(other.key.name, 1, bytes(32)).text, other)),
+        "empty": b"",
+        "no text": b"\xff\xfe",
+    }
+    path.write_bytes(wrong[how])
+    for _ in range(2):
+        with capture_logs():
+            world.service.folder.fold()
+        (told,) = [sentence for sentence in status(world)["attention"] if "audit log" in sentence]
+        assert "`checkpoint`" in told
+        world.service.folder._sequencer._applied = None  # as another process has it
+    path.write_bytes(genuine)
     with capture_logs():
         world.service.folder.fold()
     assert not any("audit log" in sentence for sentence in status(world)["attention"])

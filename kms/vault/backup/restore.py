@@ -112,6 +112,8 @@ def restore(
             change = Change(connection, keys)
             change.epoch = head.epoch
             verdict = judge(change, loaded)
+            if change.entries:  # entries that are not in the backup may have had the numbers that are next
+                head = head.numbered_beyond()
             group = Group(transaction, change, head, others_alive=False, held=ExitStack())
             group.keep(change)
             after = _moved(group.next_head(), verdict, seen, epoch_seen)
