@@ -21,7 +21,7 @@ from kms.access import certificates
 from kms.access.ratelimit import RateLimits
 from kms.answering import shown_address, wait_until_it_answers
 from kms.audit.folding import FoldingProcess
-from kms.audit.spool import tidy
+from kms.audit.spool_files import tidy
 from kms.audit.witnesses import witnesses_of
 from kms.config import Settings, load
 from kms.errors import Refusal, StartError

@@ -17,6 +17,7 @@ from kms.audit.entry import time_of
 from kms.audit.log_files import note_of
 from kms.audit.note import Ed25519Key, signed
 from kms.audit.reading import settled
+from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.tree import Unverified
 from kms.vault import tables
 from kms.vault.folded import audit_log, folded_spools
@@ -57,7 +58,7 @@ def log_state(vault: Vault, spools: Path) -> LogState:
         log = audit_log(snapshot)
         changes = snapshot.connection.execute(select(func.count()).select_from(tables.audit_outbox)).scalar_one()
         first = snapshot.select(OutboxEntry, order_by=tables.audit_outbox.c.sequence, limit=1)
-        folded = folded_spools(snapshot)
+        folded = folded_spools(snapshot, processes_of(spools_in(spools)))
     uses = spool_reading.unchecked(spools, folded, _MOST_COUNTED_BYTES)
     times = [time_of(line) for line in (*(row.entry.encode() for row in first), *uses)]
     return LogState(log.size, log.folded_at, changes + len(uses), min(filter(None, times), default=""))

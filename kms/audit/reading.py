@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kms.audit import spool_reading
+from kms.audit import keys, spool_reading
 from kms.audit.log_files import STAGING
+from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.tiles import TILE_WIDTH, Tiles
 from kms.audit.tree import Unverified
 from kms.vault import tables
@@ -44,9 +45,13 @@ def read(vault: Vault, directory: Path, spools: Path) -> LogRead:
     with vault.read() as snapshot:
         column = tables.audit_outbox.c.sequence
         rows = snapshot.select(OutboxEntry, order_by=column.desc(), limit=_MOST_WAITING)[::-1]
-        folded_up_to = folded_spools(snapshot)
+        folded_up_to = folded_spools(snapshot, processes_of(spools_in(spools)))
+        key = keys.spool_key(snapshot)
     waiting = [row.entry.encode() for row in rows]
-    waiting += spool_reading.unchecked(spools, folded_up_to)
+    if key is not None and before.origin:
+        waiting += spool_reading.waiting(spools, folded_up_to, key)
+    else:  # there may be spools of an older release, which have no codes
+        waiting += spool_reading.unchecked(spools, folded_up_to)
     after = settled(vault, directory)
     if after.size != before.size:
         tiles = Tiles.in_directory(directory)

@@ -21,7 +21,7 @@ from kms.audit.log_files import CHECKPOINT, COSIGNED, note_of
 from kms.audit.looking_up import number_of
 from kms.audit.note import Note
 from kms.audit.proof import TlogProof, proof_of
-from kms.audit.spool import ALLOCATED_AT_ONCE, PATTERN, sizes
+from kms.audit.spool_files import ALLOCATED_AT_ONCE, processes_of, sizes, spools_in
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified, leaf_hash
 from kms.errors import NotFound, Unavailable
@@ -100,12 +100,9 @@ class Receipts:
             column = tables.audit_outbox.c.sequence
             newest = snapshot.connection.execute(select(column).order_by(column.desc()).limit(_MOST_WAITING_ROWS))
             rows = len(newest.all())
-            positions = folded_spools(snapshot)
+            folded = folded_spools(snapshot, processes_of(spools_in(self.spools)))
             nodes = len(self.vault.nodes.all(snapshot))
-        here = {path.stem for path in self.spools.glob(PATTERN)}
-        folded = {spool: end for spool, end in positions.items() if spool in here}
-        written = sum(max(0, size - ALLOCATED_AT_ONCE) for size in sizes(self.spools))
-        if rows == _MOST_WAITING_ROWS or written - sum(folded.values()) > _MOST_WAITING_BYTES:
+        if rows == _MOST_WAITING_ROWS or spool_reading.bytes_waiting(self.spools, folded) > _MOST_WAITING_BYTES:
             return True
         return self._waits_here(leaf, size, asked, folded) or (nodes > 1 and self._may_wait_elsewhere(leaf))
 

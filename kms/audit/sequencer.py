@@ -23,21 +23,22 @@ from shutil import rmtree
 
 import structlog
 
-from kms.audit import keys, spool_reading
+from kms.audit import keys, older_spools, spool_reading
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.log_files import CHECKPOINT, KEY, STAGING, content_of, exclusive, put
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
+from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.spool_reading import SpoolRead
 from kms.audit.tiles import MAX_ENTRY_BYTES, Growth, Tiles, bundle_of, entries_of, grown, leaves_between, outdated
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
-from kms.errors import Conflict, Unavailable
+from kms.errors import Conflict, IntegrityFailure, Unavailable
 from kms.files import durable_directory
 from kms.vault import sentences
 from kms.vault.change import Change
-from kms.vault.folded import audit_log, waiting_entries
+from kms.vault.folded import audit_log, folded_rows, folded_spools, waiting_entries
 from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
 from kms.vault.store import Vault
 
@@ -72,6 +73,7 @@ class Sequencer:
     clock: Clock
     keep: timedelta | None = None
     _applied: tuple[int, bytes] | None = field(default=None, init=False)  # the tree that this process has seen whole
+    _told: set[str] = field(default_factory=set, init=False)  # what was wrong with spools at the last fold
     _growth: tuple[str, Growth] | None = field(default=None, init=False)  # of what this process has just staged
 
     def __post_init__(self) -> None:
@@ -102,26 +104,23 @@ class Sequencer:
                 return 0
             before = audit_log(snapshot)
             entries = waiting_entries(snapshot, before, MOST_AT_ONCE)
-            rows = snapshot.matching(FoldedSpool)
-            key, signer = keys.spool_key(snapshot), keys.log_signer(snapshot, self.origin)
+            signer = keys.log_signer(snapshot, self.origin)
         self._apply(before, signer)
         log, known = self._continued(before, published, signer)
-        # Of every node: the host has another id since it was restarted, and its spools are those of before.
-        folded = {each.spool: each.folded for each in rows}
-        mine = [each.spool for each in rows if each.node_id == self.vault.host.node_id]
-        spools = spool_reading.read(self.spools, folded, key, _MOST_SPOOL_BYTES, takes_older=not mine)
+        spools = self._read_spools(before, published)
         lines = [entry.entry.encode() for entry in entries]
         for each in spools:
             lines += each.entries
         if known:
             lines = [line for line in lines if leaf_hash(line) not in known]
             lines.append(self._report("audit_log_continued", f"the database was put back to entry {before.size}"))
-        lines += [self._report("audit_spool_damaged", str(each.damage)) for each in spools if each.damage is not None]
+        damaged = {str(damage) for each in spools for damage in each.damage}
+        lines += [self._report("audit_spool_damaged", each) for each in sorted(damaged - self._told)]
         dropping = self._retention.due(log.size, log.root, self.clock())
         if dropping:
             lines.append(self._about_itself(DROPPED, target_of(dropping)))
         if not lines:
-            self._forget_spools(spools, mine)
+            self._settle(spools, damaged)
             return 0
         after = self._staged(log, entries, lines)
         try:
@@ -137,7 +136,7 @@ class Sequencer:
         if dropping:
             _LOG.info("old entries of the audit log are dropped", entries=target_of(dropping))
             self._retention.drop(dropping)
-        self._forget_spools(spools, ())
+        self._settle(spools, damaged)
         return len(lines)
 
     def _continued(
@@ -203,14 +202,14 @@ class Sequencer:
         with self.vault.change() as change:
             if audit_log(change) != before:
                 raise Conflict("Another process has folded meanwhile.")
-            rows = {each.spool: each for each in change.matching(FoldedSpool)}
-            for each in spools:
-                row = FoldedSpool(node_id, each.name, each.end)
-                known = rows.get(each.name)
-                if known is None:
+            reached = {each.process: each.end for each in spools if each.entries}
+            rows = {each.spool: each for each in folded_rows(change, reached)}
+            for process, end in reached.items():
+                row = FoldedSpool(node_id, process, end)
+                if process in rows:
+                    change.replace(rows[process], row)
+                else:
                     change.insert(row)
-                elif known != row:
-                    change.replace(known, row)
             self._put(change, before, after)
             if after.last_folded > before.last_folded:
                 change.delete_entries(after.last_folded)
@@ -297,12 +296,20 @@ class Sequencer:
         note = signed(Checkpoint(log.origin, log.size, log.root).text, signer)
         put(self.directory, CHECKPOINT, bytes(note))
 
-    def _forget_spools(self, spools: Iterable[SpoolRead], mine: Iterable[str]) -> None:
-        """Remove files of processes that have ended, once folded, and rows of this node whose file is gone."""
+    def _read_spools(self, before: AuditLog, published: bytes | None) -> list[SpoolRead]:
+        """What this host's processes have written, and nothing twice: where a process is folded to stays for ever."""
+        files = spools_in(self.spools)  # once: what is put back after it was asked for must not be taken for new
+        with self.vault.read() as snapshot:
+            key = keys.spool_key(snapshot)
+            folded = folded_spools(snapshot, processes_of(files))
+        if key is None:  # who has made the key that signs has made this one, too
+            raise IntegrityFailure("The key for the spools of the audit log was removed from the vault.")
+        if not before.size and not before.origin and published is None:
+            older_spools.adopt(self.spools, key)
+        return spool_reading.read(files, folded, key, _MOST_SPOOL_BYTES)
+
+    def _settle(self, spools: Iterable[SpoolRead], damaged: set[str]) -> None:
+        """Remove files of processes that have ended, once folded, and keep those that are damaged aside."""
+        new, self._told = damaged - self._told, damaged
         for each in spools:
-            each.remove_if_over()
-        gone = [name for name in mine if name not in {each.name for each in spools}]
-        if gone:
-            with self.vault.change() as change:
-                rows = change.matching(FoldedSpool, node_id=self.vault.host.node_id)
-                change.delete(*(row for row in rows if row.spool in gone))
+            each.settle(keeps=any(str(damage) in new for damage in each.damage))

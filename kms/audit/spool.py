@@ -14,19 +14,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import structlog
 
-from kms.audit.spool_lines import Codes, first_line, name_in
+from kms.audit.spool_files import ALLOCATED_AT_ONCE, Place, move_aside
+from kms.audit.spool_lines import CODED_BYTES, Codes, first_line
 from kms.clock import steady_seconds
 from kms.errors import StartError, Unavailable
-from kms.files import fault_of, private_directory
+from kms.files import fault_of, private_directory, sync_directory
 
-PATTERN = "spool-*.jsonl"
-ALLOCATED_AT_ONCE = 1 << 18
 _LONG_ENTRY_BYTES = 4096
 _LOOK_SECONDS = 1.0
 _MOVES_ON_AT_BYTES = 16 << 20
@@ -38,11 +35,11 @@ _LOG = structlog.get_logger()
 class Spool:
     """One append-only file, named by the moment and the process it belongs to.
 
-    While the process lives, the rest of the file is zero bytes, which no entry contains. If somebody moves or removes
-    the file, the process goes on in a new one within a second, copies the entries that would be lost, and calls
-    `lost`. It also goes on in a new one after 16 MiB or an hour, so that what is folded can be removed.
-    `key` is the service's for the codes of the lines (see `spool_lines`); None where the vault has none yet.
-    `stalled` is told why nothing can be written, once it begins.
+    While the process lives, the rest of the file is zero bytes, which no entry contains. If somebody moves, removes
+    or replaces the file, the process puts it back within a second, with all that it has written, and calls `lost`. If
+    somebody cuts it, the process goes on in a new one. It also does so after 16 MiB or an hour, so that what is
+    folded can be removed. `key` is the service's for the codes of the lines (see `spool_lines`); None where the vault
+    has none yet. `stalled` is told why nothing can be written, once it begins.
     """
 
     def __init__(
@@ -64,25 +61,44 @@ class Spool:
         self._begin = self._at = self._room = 0  # where the window begins in the file; in it: next entry, and end
         self._look_at = 0.0
         self._is_failing = False
-        self._path, self._file = self._create()
-        self._begin_with_name()
+        self._process = self._new_process()
+        self._go_on_in(0, *self._create(0))
 
-    def _begin_with_name(self) -> None:
-        """Write the line that names a new spool. Raises OSError."""
-        self._codes = Codes(self._key, self._path.stem) if self._key is not None else None
-        first = first_line(self._path.stem) if self._codes is not None else b""
-        os.pwrite(self._file, first, 0)
-        self._named = self._begin = len(first)
+    @staticmethod
+    def _new_process() -> str:
+        return f"spool-{time.time_ns():020d}-{os.getpid()}"
+
+    def _create(self, position: int) -> tuple[Path, int]:
+        """A new file for what follows after `position`, with the line that names it. Raises StartError or OSError."""
+        directory = private_directory(self._directory)
+        path = directory / f"{Place(self._process, position)}.jsonl"
+        if os.path.lexists(path):
+            move_aside(path)  # no process of the service has made it
+        file = self._locked(path)
+        try:
+            if self._key is not None:
+                os.pwrite(file, first_line(path.stem), 0)
+            if self._fsync:
+                sync_directory(directory)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            os.close(file)
+            raise
+        return path, file
+
+    @staticmethod
+    def _locked(path: Path) -> int:
+        """A new file that is this process's until it ends. Raises OSError."""
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
+
+    def _go_on_in(self, position: int, path: Path, file: int) -> None:
+        self._path, self._file, self._position = path, file, position
+        self._codes = Codes(self._key, path.stem) if self._key is not None else None
+        self._named = self._begin = len(first_line(path.stem)) if self._codes is not None else 0
         self._at = self._room = 0
         self._moves_on_at = steady_seconds() + _MOVES_ON_AFTER_SECONDS
-
-    def _create(self) -> tuple[Path, int]:
-        """A new file. Raises StartError or OSError."""
-        name = PATTERN.replace("*", f"{time.time_ns():020d}-{os.getpid()}")
-        path = private_directory(self._directory) / name
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(file, fcntl.LOCK_EX)  # until this process ends
-        return path, file
 
     def append(self, line: bytes, leaf: bytes) -> None:
         """Append an entry with the leaf hash `leaf`. It survives the death of the process, with `fsync` a power cut.
@@ -94,7 +110,7 @@ class Spool:
                 if steady_seconds() > self._look_at:
                     self._look()
                 # Never with the last bytes, also for a shorter entry: `require` cannot know how long the next is.
-                if self._at + max(len(line), _LONG_ENTRY_BYTES) >= self._room:
+                if self._at + max(len(line) + CODED_BYTES, _LONG_ENTRY_BYTES) >= self._room:
                     self._allocate(len(line) + _LONG_ENTRY_BYTES)
                 begin = self._at
                 if self._codes is not None:
@@ -134,16 +150,20 @@ class Spool:
         return Unavailable(f"The audit log cannot be written ({reason}), so nothing is done.", retry_after=5)
 
     def _look(self) -> None:
-        """Check that the file is still there under its name, else start a new one. Raises StartError or OSError."""
+        """Check that the file is still there under its name, else put it back. Raises StartError or OSError."""
         status = os.fstat(self._file)
         try:
             named = self._path.stat(follow_symlinks=False)
             is_there = (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)
         except FileNotFoundError:
             is_there = False
-        if not is_there or status.st_size < self._begin + self._room:  # writing beyond its end kills the process
-            self._replace(status)
-        elif self._is_to_move_on():
+        is_cut = status.st_size < self._begin + self._room  # writing beyond its end kills the process
+        if not is_there:
+            self._put_back(status.st_size)
+        if not is_there or is_cut:
+            _LOG.error("A FILE OF THE AUDIT LOG WAS TAKEN AWAY OR CUT: it is written anew", file=self._path.name)
+            self._lost()
+        if is_cut or self._is_to_move_on():
             self._move_on()
         self._look_at = steady_seconds() + _LOOK_SECONDS
 
@@ -153,46 +173,54 @@ class Spool:
 
     def _move_on(self) -> None:
         """Leave this file to whoever folds it, and go on in another. Raises StartError or OSError."""
-        path, file = self._create()
+        end = self._begin + self._at
+        position = self._position + end
+        if self._key is None:  # what has no codes gets other lengths, so nothing can stand behind it
+            self._process, position = self._new_process(), 0
+        path, file = self._create(position)
         with self._syncing:
-            os.ftruncate(self._file, self._begin + self._at)
+            if os.fstat(self._file).st_size > end:
+                os.ftruncate(self._file, end)
             if self._fsync:
                 os.fsync(self._file)
             self._synced = self._written
             os.close(self._file)
-            self._path, self._file = path, file
+            self._close_window()
+            self._go_on_in(position, path, file)
+
+    def _put_back(self, size: int) -> None:
+        """Write a file that was taken away, of which `size` bytes are left, anew under its name, and go on in it."""
+        end = self._begin + self._at
+        directory = private_directory(self._directory)
+        unfinished = directory / f".{self._path.name}"
+        unfinished.unlink(missing_ok=True)
+        file = self._locked(unfinished)
+        try:
+            _copy(self._file, file, min(end, size))
+            if self._fsync:
+                os.fsync(file)
+            if os.path.lexists(self._path):
+                move_aside(self._path)
+            unfinished.rename(self._path)  # in one step: whoever folds must not find what follows without it
+            if self._fsync:
+                sync_directory(directory)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            os.close(file)
+            raise
+        with self._syncing:
+            if size > end:
+                os.ftruncate(self._file, end)  # for whoever has moved it
+            self._synced = self._written
+            os.close(self._file)
+            self._file = file
+        self._close_window()
+        self._begin, self._at, self._room = end, 0, 0
+
+    def _close_window(self) -> None:
         if self._window is not None:
             self._window.close()
             self._window = None
-        self._begin_with_name()
-
-    def _replace(self, status: os.stat_result) -> None:
-        """Go on in a new file. What stood in one that was removed is written there first."""
-        end = self._begin + self._at
-        kept = end if status.st_nlink == 0 else 0
-        path, file = self._create()
-        try:
-            _copy(self._file, file, min(kept, status.st_size))
-            if self._fsync:
-                os.fsync(file)
-                os.fsync(self._file)
-            if not kept and status.st_size >= end:
-                os.ftruncate(self._file, end)  # for whoever has moved it
-        except BaseException:
-            path.unlink(missing_ok=True)
-            os.close(file)
-            raise
-        _LOG.error("A FILE OF THE AUDIT LOG WAS TAKEN AWAY: another is written", was=self._path.name, kept=kept)
-        self._lost()
-        with self._syncing:
-            self._synced = self._written
-            os.close(self._file)
-            self._path, self._file = path, file
-        if self._window is not None:
-            self._window.close()
-        self._window, self._begin, self._at, self._room = None, kept, 0, 0
-        if not kept:
-            self._begin_with_name()
 
     def _allocate(self, needed: int) -> None:
         """Move the window on to where there is room for `needed` bytes more. Raises OSError."""
@@ -201,8 +229,7 @@ class Spool:
         room = end - begin + max(needed, ALLOCATED_AT_ONCE)
         os.posix_fallocate(self._file, begin, room)
         window = mmap.mmap(self._file, room, offset=begin)
-        if self._window is not None:
-            self._window.close()
+        self._close_window()
         self._window, self._begin, self._at, self._room = window, begin, end - begin, room
         if self._is_failing:
             self._is_failing = False
@@ -223,56 +250,12 @@ class Spool:
             os.ftruncate(self._file, length)
             if length == self._named:
                 self._path.unlink(missing_ok=True)
-            if self._window is not None:
-                self._window.close()
+            self._close_window()
             os.close(self._file)
-            self._window, self._room, self._file = None, 0, -1  # what comes too late is refused
+            self._room, self._file = 0, -1  # what comes too late is refused
 
 
 def _copy(source: int, target: int, length: int) -> None:
     at = 0
     while at < length and (copied := os.sendfile(target, source, at, length - at)):
         at += copied
-
-
-def tidy(directory: Path) -> None:
-    """Tidy up the spools of processes that have ended: cut off their trailing zeros, and remove empty ones."""
-    for path in directory.glob(PATTERN):
-        with suppress(FileNotFoundError), path.open("r+b") as file:  # another worker may have removed it
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # somebody writes it
-            length = _length(file)
-            if length > _length_of_name(file):
-                file.truncate(length)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _length(file: BinaryIO) -> int:
-    """How long the entries in a spool are: what follows are zeros, and perhaps a line that was not finished."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        begin = max(0, end - ALLOCATED_AT_ONCE)
-        file.seek(begin)
-        newline = file.read(end - begin).rfind(b"\n")
-        if newline >= 0:
-            return begin + newline + 1
-        end = begin
-    return 0
-
-
-def _length_of_name(file: BinaryIO) -> int:
-    file.seek(0)
-    first = file.read(_LONG_ENTRY_BYTES).partition(b"\n")[0] + b"\n"
-    return len(first) if name_in(first) is not None else 0
-
-
-def sizes(directory: Path) -> list[int]:
-    """The size of every spool in bytes, with what is allocated ahead."""
-    found = []
-    for path in directory.glob(PATTERN):
-        with suppress(FileNotFoundError):  # an empty one is removed
-            found.append(path.stat().st_size)
-    return found

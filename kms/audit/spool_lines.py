@@ -5,8 +5,9 @@
 
 CODE is the keyed BLAKE2b (RFC 7693) of nine bytes, in base64, over the offset of the line in the file (eight bytes,
 big endian) and the leaf hash of the entry. Its key is made from a key of the service and the ID, so that whoever can
-only write files cannot alter a line, move it, leave one out in between, or bring one from another spool. A spool of
-a release from before has neither. Each line is a sequence of JSON values, for whoever reads it with other tools.
+only write files cannot alter a line, move it, leave one out in between, or bring one from another spool. The ID is
+the name of the file. A spool of a release from before has neither. Each line is a sequence of JSON values, for
+whoever reads it with other tools.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from kms.audit.tree import leaf_hash
 CODE_BYTES = 9
 _FIRST = b'{"spool":"'
 _BEFORE_CODE, _AFTER_CODE = b'\t"', b'"'
+CODED_BYTES = len(_BEFORE_CODE) + CODE_BYTES * 4 // 3 + len(_AFTER_CODE)
+"""By how much the code makes a line longer."""
 
 
 class _Named(msgspec.Struct):
@@ -31,7 +34,7 @@ class _Named(msgspec.Struct):
 
 @dataclass(frozen=True)
 class SpoolDamaged:
-    """A spool is not what its process wrote. `offset` is that of the first byte that is wrong."""
+    """The file `spool` is not what its process wrote. `offset` is that of the first byte that is wrong."""
 
     spool: str
     offset: int
@@ -39,6 +42,41 @@ class SpoolDamaged:
 
     def __str__(self) -> str:
         return f"The spool {self.spool} of the audit log is wrong at byte {self.offset}: {self.reason}."
+
+
+@dataclass
+class CheckedLines:
+    """The `entries` of a part of a spool, the last of which ends at byte `end`.
+
+    `left_out` lines, the first of them at `wrong`, were not written by the service where they stand.
+    """
+
+    entries: list[bytes]
+    end: int
+    left_out: int = 0
+    wrong: int = 0
+
+    def leave_out(self, offset: int) -> None:
+        """Count a line that is wrong."""
+        if not self.left_out:
+            self.wrong = offset
+        self.left_out += 1
+
+    def add(self, following: CheckedLines) -> None:
+        """Add what stands behind these lines."""
+        if following.entries:
+            self.entries += following.entries
+            self.end = following.end
+        if following.left_out:
+            self.leave_out(following.wrong)
+            self.left_out += following.left_out - 1
+
+    def damage(self, spool: str) -> SpoolDamaged | None:
+        """What to say of the lines that are left out of `spool`."""
+        if not self.left_out:
+            return None
+        lines = "this line" if self.left_out == 1 else f"{self.left_out} lines from there on"
+        return SpoolDamaged(spool, self.wrong, f"the service did not write {lines}")
 
 
 def first_line(spool: str) -> bytes:
@@ -53,7 +91,7 @@ def name_in(content: bytes) -> str | None:
         return None
     try:
         return msgspec.json.decode(line, type=_Named).spool
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
@@ -72,24 +110,21 @@ class Codes:
         code = blake2b(offset.to_bytes(8) + leaf, key=self._key, digest_size=CODE_BYTES).digest()
         return b2a_base64(code, newline=False)
 
-    def entries(self, content: bytes, offset: int) -> tuple[list[bytes], SpoolDamaged | None]:
-        """The entries in `content`, whole lines that stand at `offset` of the spool, and what is wrong there.
+    def entries(self, content: bytes, offset: int) -> CheckedLines:
+        """What is in `content`, whole lines that stand at `offset` of the spool.
 
         A line that the service did not write where it stands is left out. Those after it have codes of their own.
         """
-        found, wrong, left_out = list[bytes](), offset, 0
+        found = CheckedLines([], offset)
         for written in content.split(b"\n")[:-1]:
             line, tab, code = written.rpartition(_BEFORE_CODE)
-            if tab and compare_digest(code, self._code(leaf_hash(line), offset) + _AFTER_CODE):
-                found.append(line)
+            begin, offset = offset, offset + len(written) + 1
+            if tab and compare_digest(code, self._code(leaf_hash(line), begin) + _AFTER_CODE):
+                found.entries.append(line)
+                found.end = offset
             else:
-                wrong = offset if not left_out else wrong
-                left_out += 1
-            offset += len(written) + 1
-        if not left_out:
-            return found, None
-        lines = "this line" if left_out == 1 else f"{left_out} lines from there on"
-        return found, SpoolDamaged(self.spool, wrong, f"the service did not write {lines}")
+                found.leave_out(begin)
+        return found
 
 
 def entry_in(written: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -12,6 +13,7 @@ from kms.vault.transaction import Snapshot
 
 ONLY = 1
 """The primary key of the row."""
+_ASKED_AT_ONCE = 500  # databases limit how many values a statement has
 NOT_BEGUN = AuditLog(ONLY, "", 0, sha256(b"").digest(), "", 0, 0, datetime(1970, 1, 1, tzinfo=UTC))
 """The tree before its first entry, which has the hash of nothing for its root (RFC 6962, section 2.1)."""
 
@@ -21,12 +23,20 @@ def audit_log(snapshot: Snapshot) -> AuditLog:
     return snapshot.find(AuditLog, ONLY) or NOT_BEGUN
 
 
-def folded_spools(snapshot: Snapshot) -> dict[str, int]:
-    """Up to which byte each spool is in the tree, by name. Raises IntegrityFailure.
+def folded_spools(snapshot: Snapshot, processes: Iterable[str]) -> dict[str, int]:
+    """Up to which byte of what each process has written is in the tree. Raises IntegrityFailure.
 
     Those of every node: a host has another id since it was restarted, and its spools are those of before.
     """
-    return {each.spool: each.folded for each in snapshot.matching(FoldedSpool)}
+    return {each.spool: each.folded for each in folded_rows(snapshot, processes)}
+
+
+def folded_rows(snapshot: Snapshot, processes: Iterable[str]) -> list[FoldedSpool]:
+    """The rows of these processes. Raises IntegrityFailure."""
+    named, found = list(processes), list[FoldedSpool]()  # a row stays for ever, so that no spool is folded again
+    for at in range(0, len(named), _ASKED_AT_ONCE):
+        found += snapshot.select(FoldedSpool, tables.audit_spools.c.spool.in_(named[at : at + _ASKED_AT_ONCE]))
+    return found
 
 
 def waiting_entries(snapshot: Snapshot, log: AuditLog, most: int) -> list[OutboxEntry]:

@@ -40,7 +40,7 @@ class AuditLog:
 @stored_in(tables.audit_spools)
 @dataclass(frozen=True, slots=True)
 class FoldedSpool:
-    """Up to which byte the spool `spool` of a node is in the tree."""
+    """Up to which byte the spools of a process, the first of which is named `spool`, are in the tree."""
 
     node_id: str
     spool: str

@@ -28,6 +28,8 @@ from kms.audit.log_files import CHECKPOINT
 from kms.audit.note import Ed25519Signer
 from kms.audit.sequencer import Sequencer, WrongDirectory
 from kms.audit.spool import Spool
+from kms.audit.spool_files import spools_in
+from kms.audit.spool_reading import SpoolRead
 from kms.audit.tiles import Tiles, bundle_of, bundle_path, entries_of, tile_path
 from kms.audit.tree import complete_root, leaf_hash, leaf_hashes
 from kms.config import Settings
@@ -117,7 +119,7 @@ def test_changes_and_uses_are_folded_once(log: Log) -> None:
     assert list(log.settings.spool_dir.iterdir()) == []
     log.sequencer.fold()
     with log.vault.read() as snapshot:
-        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 0
+        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 1
 
 
 def test_many_entries_fill_many_tiles(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,8 +166,7 @@ def _crash_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
         case "checkpoint":
             monkeypatch.setattr(Sequencer, "_publish", after(Sequencer._publish))
         case "spool removed":
-            monkeypatch.setattr(os, "fsync", after(os.fsync))
-            monkeypatch.setattr(Sequencer, "_staged", die)
+            monkeypatch.setattr(SpoolRead, "settle", after(SpoolRead.settle))
 
 
 @pytest.mark.parametrize("step", _STEPS)
@@ -303,9 +304,11 @@ def test_a_line_that_is_written_while_it_is_read_is_whole(log: Log, monkeypatch:
                 return content
             return content.replace(whole[begin:end], bytes(end - begin))
 
-    monkeypatch.setattr(Path, "open", lambda path, *_, **__: ReadMeanwhile(path))
-    found = spool_reading.read(path.parent, {}, log.spool_key(), 1 << 20, takes_older=False)
-    assert (found[0].entries, found[0].damage) == (written, None)
+    monkeypatch.setattr(os, "fdopen", lambda file, *_: ReadMeanwhile(file))
+    key = log.spool_key()
+    assert key is not None
+    found = spool_reading.read(spools_in(path.parent), {}, key, 1 << 20)
+    assert (found[0].entries, found[0].damage) == (written, [])
 
 
 def test_a_host_that_was_restarted_folds_nothing_twice(log: Log) -> None:
@@ -321,7 +324,7 @@ def test_a_host_that_was_restarted_folds_nothing_twice(log: Log) -> None:
         log.sequencer.fold()
     assert log.entries == written
     with log.vault.read() as snapshot:
-        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 0
+        assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 1
     assert wrong_tables(log.vault) == []
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Table, and_, func, select
 
 from kms.access.lockout import locked_at
 from kms.audit.log_state import log_state
-from kms.audit.spool import sizes
+from kms.audit.spool_files import sizes
 from kms.crypto.registry import KEY_TYPES
 from kms.keys.model import KeyState, ShownState
 from kms.metrics import Gauge, WorkerState

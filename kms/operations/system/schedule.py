@@ -21,7 +21,7 @@ from kms.access.access_keys import AccessKey
 from kms.access.issuers import Issuer
 from kms.access.model import Token, UsedAssertion
 from kms.approvals import retention
-from kms.audit.spool import tidy
+from kms.audit.spool_files import tidy
 from kms.crypto.keytype import KeyMaterial
 from kms.crypto.registry import key_type
 from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
