@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from kms.access import callers
 from kms.access.model import Caller, Client, ClientStatus
 from kms.approvals.model import OPEN, Approval, ApprovalRule, ApprovalState
+from kms.approvals.retention import without_secrets
 from kms.clock import rfc3339
 from kms.errors import Conflict, IntegrityFailure, PermissionDenied
 from kms.vault import sealed_columns
@@ -108,14 +109,14 @@ def settle(
     failure: dict[str, str] | None = None,
     result: bytes | None = None,
 ) -> Approval:
-    """Note how the call ended; `result` is its answer as JSON, which is sealed."""
+    """Note how the call ended; `result` is its answer as JSON, which is sealed. What was asked goes."""
     if result is not None:
         context = sealed_columns.approval(approval.approval_id, approval.requester, "result")
         result = change.derived_keys.seal(result, context)
     after = replace(
         approval, state=state, decided_at=now, decided_by=by, failure=failure or {}, result=result or approval.result
     )
-    return change.replace(approval, after)
+    return change.replace(approval, without_secrets(change, after))
 
 
 def result_of(snapshot: Snapshot, approval: Approval) -> bytes | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
 from helpers.people import Person
 from helpers.support import SteeredClock, World, b64, kind_of, settings_for, unb64
+from helpers.tokens import new_key, public_jwk
 from kms.access.model import Role
 from kms.approvals.model import Approval
 from kms.config import Settings
@@ -175,6 +180,59 @@ def test_what_is_secret_is_sealed_and_not_shown(world: World, people: dict[str, 
         content = path.read_bytes()
         assert secret not in content, path
         assert b64(secret).encode() not in content, path
+
+
+@pytest.mark.parametrize("member", ["jwk", "jwks", "public_key"])
+def test_a_private_key_that_is_sent_by_mistake_is_not_kept(
+    world: World, people: dict[str, Person], member: str
+) -> None:
+    rule(world, operations=["add_public_key", "add_issuer"])
+    jwk = dict(new_key().as_dict(private=True))
+    pem = new_key().as_pem(private=True).decode()
+    body = {"jwk": {"jwk": jwk}, "public_key": {"public_key": pem}, "jwks": {"jwks": {"keys": [jwk]}}}[member]
+    if member == "jwks":
+        refused = people["ann"].api.post(
+            "/api/v1/issuers", {"issuer": "https://i.example", "audience": "kms", **body}
+        )
+    else:
+        refused = people["usr"].api.post("/api/v1/clients/usr/public-keys", body)
+    assert kind_of(refused) == "validation-failed"
+    assert people["ann"].api.get(APPROVALS).json["items"] == []
+
+
+def test_of_a_public_key_only_public_members_are_shown(world: World, people: dict[str, Person]) -> None:
+    rule(world, operations=["add_public_key"])
+    add, usr = "/api/v1/clients/usr/public-keys", people["usr"].api
+    public = public_jwk(new_key())
+    with_more = pending(usr.post(add, {"jwk": {**public, "x-note": "canary"}}))
+    assert shown(people["ann"], with_more)["request"]["body"]["jwk"] == {**public, "x-note": {"redacted": True}}
+    pem = "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n"
+    private = pem.format(b64(new_key().private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())))
+    disguised = pending(usr.post(add, {"public_key": private}))
+    assert shown(people["ann"], disguised)["request"]["body"]["public_key"] == {"redacted": True}
+
+
+def test_the_canonical_form_is_the_same_in_every_process() -> None:
+    """Sets have another order in each, and the same call must wait once whatever process takes it."""
+    code = (
+        "import msgspec; import kms.operations; from kms.approvals import canonical\n"
+        "from kms.operations.accounts.grants import CreateGrantRequest\n"
+        "given = {'subject': 'client:bob', 'key_pattern': 'x', 'permissions': "
+        "['keys:encrypt', 'keys:decrypt', 'keys:sign', 'keys:mac']}\n"
+        "request = msgspec.convert(given, CreateGrantRequest)\n"
+        "print(canonical.canonical('create_grant', {}, request, 'rest', '').sha256.hex())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
 
 
 def test_the_result_is_there_for_a_day_and_for_sessions_of_the_same_scope(

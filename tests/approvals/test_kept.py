@@ -14,7 +14,7 @@ from helpers.support import SteeredClock, World, b64, kind_of
 from kms.approvals import filing
 from kms.approvals.model import Approval
 from kms.operations.system.schedule import remove_old_rows
-from kms.vault import tables
+from kms.vault import sealed_columns, tables
 
 
 @pytest.fixture
@@ -56,6 +56,27 @@ def test_results_go_after_a_day_and_calls_after_a_month(
     remove_old_rows(world.service, clock())
     with world.service.vault.read() as snapshot:
         assert snapshot.connection.execute(select(func.count()).select_from(tables.approvals)).scalar_one() == 0
+
+
+def test_what_was_asked_goes_when_the_call_is_settled(
+    world: World, people: dict[str, Person], clock: SteeredClock
+) -> None:
+    usr = people["usr"]
+    done, withdrawn, left = (pending(encrypt(usr, b"canary " + bytes([number]))) for number in range(3))
+    hashes = {each.approval_id: each.request_hash for each in rows(world)}
+    assert "salt" in shown(usr, done)
+    assert approve(people["ann"], done).json["state"] == "done"
+    assert usr.api.post(f"{APPROVALS}/{withdrawn}/reject", {}).json["state"] == "rejected"
+    clock.advance(hours=2)
+    remove_old_rows(world.service, clock())
+    for each in rows(world):
+        bound_to = sealed_columns.approval(each.approval_id, each.requester, "request")
+        assert world.service.vault.derived_keys.open(each.request, bound_to) == b""
+        assert (each.same_as, each.request_hash) == (b"", hashes[each.approval_id])
+    usr.api = world.login("usr")
+    for approval_id in (done, withdrawn, left):
+        seen = shown(usr, approval_id)
+        assert (seen["request"]["body"]["plaintext"], "salt" in seen) == ({"redacted": True}, False)
 
 
 def test_a_client_has_only_so_many_calls_that_wait(

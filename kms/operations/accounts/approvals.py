@@ -64,7 +64,8 @@ class ApprovalView(Answer):
     `request` is what was asked, with `{"redacted": true}` in the place of what may be secret; `request_sha256` is the
     SHA-256 of its canonical form (docs/how-to/approvals.md). `needed` and `given` count approvals, of the rule that
     has the most left to give; `rules` has all of them. `failure` says why it was not carried out. The `salt` of the
-    canonical form and the `result` of the call are shown to who asked alone; the result for a day.
+    canonical form and the `result` of the call are shown to who asked alone: the salt until the call is settled, as
+    what it protects is removed then, and the result for a day.
     """
 
     approval_id: str
@@ -214,8 +215,10 @@ def _is_requester(caller: Caller, approval: Approval) -> bool:
 
 
 def _add_what_is_for_the_requester(snapshot: Snapshot, view: ApprovalView, approval: Approval, now: datetime) -> None:
-    view.salt = canonical.salt_of(filing.content_of(snapshot, approval)) or UNSET
-    if approval.decided_at is None or not now < approval.decided_at + RESULT_KEPT:
+    if approval.decided_at is None:
+        view.salt = canonical.salt_of(filing.content_of(snapshot, approval)) or UNSET
+        return
+    if not now < approval.decided_at + RESULT_KEPT:
         return
     result = deciding.result_of(snapshot, approval)
     if result is not None:
