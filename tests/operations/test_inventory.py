@@ -254,6 +254,18 @@ def test_who_uses_what_is_not_post_quantum_safe(world: World, clock: SteeredCloc
     assert list(material(pages(world.admin, not_post_quantum_safe="true")[0]["bom"])) == ["key/signer/1"]
 
 
+def test_an_owner_is_not_told_who_is_in_a_group(world: World) -> None:
+    alice = world.user("alice")
+    world.enrol("bob")
+    world.admin.put("/api/v1/groups/team", {"members": ["bob"]})
+    assert alice.get("/api/v1/groups/team").status_code == 403
+    alice.post("/api/v1/keys", {"key_id": "orders"})
+    alice.post("/api/v1/grants", {"subject": "group:team", "permission": "keys:encrypt", "key_pattern": "orders"})
+    user = {"subject": "group:team", "permissions": ["keys:encrypt"]}
+    assert listed(alice)[0]["users"] == [user]
+    assert [each["users"] for each in listed(world.admin)] == [[{**user, "members": ["bob"]}]]
+
+
 def test_a_key_is_as_weak_as_where_it_came_from(world: World) -> None:
     alice = world.user("alice")
     agreer = {"key_id": "agreer", "type": "x25519"}

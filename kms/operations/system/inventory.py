@@ -177,7 +177,7 @@ def _page(service: Service, call: Call, request: InventoryRequest) -> _Page:
         held, position = _held(service, snapshot, call, request)
         keys = list({key.uid: key for key, _ in held}.values())
         told = [key for key in keys if _may_see_users(caller, key)]
-        users = dict(users_of(snapshot, told, call.began))
+        users = dict(users_of(snapshot, caller, told, call.began))
         last_used = _last_used(service, snapshot, keys)
     return _Page(held, position, last_used, users)
 
