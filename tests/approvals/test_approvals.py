@@ -321,6 +321,19 @@ def test_an_alias_and_a_pattern_of_a_grant_are_the_keys_they_stand_for(
     assert other.status_code == 201
 
 
+def test_a_key_that_gave_up_its_name_is_still_the_key_of_the_rule(world: World, people: dict[str, Person]) -> None:
+    rule(world, operations=["create_grant"], permissions=["keys:recover"], key_pattern="payroll*")
+    usr, bob = people["usr"].api, people["bob"].api
+    assert usr.post("/api/v1/keys", {"key_id": "payroll-1"}).status_code == 201
+    renamed = bob.delete("/api/v1/keys/payroll-1", {"release_name": True}).json["key_id"]
+    assert usr.post("/api/v1/keys", {"key_id": "payroll-1"}).status_code == 201
+    assert bob.post(f"/api/v1/keys/{renamed}/cancel-deletion", {}).json["key_id"] == renamed
+    grant = {"subject": "client:bob", "permission": "keys:recover", "owner": "usr"}
+    for pattern in (renamed, f"{renamed[:12]}*", "del*"):
+        pending(bob.post("/api/v1/grants", {**grant, "key_pattern": pattern}))
+    assert bob.post("/api/v1/grants", {**grant, "key_pattern": "dev-*"}).status_code == 201
+
+
 def test_giving_what_only_administrators_give_counts_as_asking_for_it(
     world: World, people: dict[str, Person]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from kms.access.model import Effect
 from kms.access.policy import GRANTED_BY_ADMINISTRATORS, Permission
 from kms.approvals.rules import Asking
+from kms.crypto.rsa import RSA_OAEP
 from kms.operations.core.declare import OPERATIONS, Operation
 
 _NOT_COVERED = frozenset(
@@ -41,7 +43,10 @@ _ALSO: dict[Permission, tuple[tuple[str, _Asks], ...]] = {
         ("delete_mount", lambda _: True),  # its keys go with it
         ("restore_key", lambda _: True),  # the key may be here, and awaits its deletion
     ),
-    Permission.KEYS_DECRYPT: (("rewrap", lambda request: _goes_elsewhere(request)),),
+    Permission.KEYS_DECRYPT: (
+        ("rewrap", lambda request: _goes_elsewhere(request)),
+        ("unwrap", lambda request: request.algorithm == RSA_OAEP),  # RSA decrypts so
+    ),
     Permission.KEYS_ENCRYPT: (("rewrap", lambda request: _goes_elsewhere(request)),),
     Permission.KEYS_UNWRAP: (  # RSA decrypts as it unwraps
         ("decrypt", lambda request: request.format != "kms"),
@@ -50,6 +55,15 @@ _ALSO: dict[Permission, tuple[tuple[str, _Asks], ...]] = {
     Permission.KEYS_CREATE: (
         ("agree", lambda request: request.keep_as is not None),
         ("derive", lambda request: request.keep_as is not None),
+    ),
+    Permission.KEYS_ROTATE: (("update_key", lambda request: isinstance(request.rotation_period, timedelta)),),
+    Permission.GRANTS_MANAGE: (  # an AWS key policy lets others use the key, as grants do
+        ("update_key", lambda request: request.policy is not msgspec.UNSET),
+        ("create_key", lambda request: bool(request.policy)),
+        ("create_external_key", lambda request: bool(request.policy)),
+        ("import_key", lambda request: bool(request.policy)),
+        ("agree", lambda request: request.keep_as is not None and bool(request.keep_as.policy)),
+        ("derive", lambda request: request.keep_as is not None and bool(request.keep_as.policy)),
     ),
 }
 """What operations ask for beside what they declare, and which requests do."""

@@ -8,7 +8,7 @@ from typing import Any
 from kms.access import scope
 from kms.approvals.model import ApprovalRule
 from kms.approvals.rules import OF_RULES, covers
-from kms.keys.ids import flat_key_id
+from kms.keys.ids import RELEASED, flat_key_id
 from kms.operations.core.asking import asked_for
 from kms.operations.core.declare import Operation, Request
 from kms.operations.core.service import Call, Service
@@ -62,9 +62,13 @@ def _patterns_in(
     """The ids of the keys that a call names, or patterns of ids; None where it names none."""
     named: set[str] = {f"{path['mount']}.*"} if "mount" in path else set()
     if pattern := getattr(request, "key_pattern", None):
-        named.add(str(pattern))
+        if pattern.endswith("*") and _overlap(pattern, f"{RELEASED}*"):
+            return None  # any key may get such an id later, and keep it
+        named |= {str(pattern), *_ids(service, pattern)}
     for name in key_names(request, path):
         named |= {name, *_ids(service, name)}
+    if kept := getattr(request, "keep_as", None):
+        named.add(kept.key_id or "")
     if suffix := _FLAT_KEYS.get(operation.name):
         named.add(flat_key_id(request.client_id or call.known_caller.client_id, suffix))
     if not named and "key_id" in operation.request.__struct_fields__:
