@@ -119,14 +119,22 @@ class CanonicalCall:
 
 
 def canonical(
-    operation: str, path: Mapping[str, Any], request: msgspec.Struct, dialect: str, action: str
+    operation: str,
+    path: Mapping[str, Any],
+    request: msgspec.Struct,
+    dialect: str,
+    action: str,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> CanonicalCall:
     """The canonical form of a call, with a new salt where something in it is not shown.
 
+    `about` has for members that are not shown what is known of them and shown in their place.
     Raises ValidationFailed where a private key was sent in the place of a public one: it is not even kept.
     """
     body = msgspec.json.decode(msgspec.json.encode(request, order="deterministic"))  # sets have no order of their own
     shown = {name: _shown(name, value) for name, value in body.items()}
+    for name, known in (about or {}).items():
+        shown[name] = {**REDACTED, **known}
     document: dict[str, Any] = {"operation": operation, "path": dict(path), "body": body, "dialect": dialect}
     if action:
         document["action"] = action

@@ -20,6 +20,7 @@ from helpers.support import SteeredClock, World, b64, kind_of, settings_for, unb
 from helpers.tokens import new_key, public_jwk
 from kms.access.model import Role
 from kms.approvals.model import Approval
+from kms.clock import rfc3339
 from kms.config import Settings
 from kms.notices.model import Delivery
 
@@ -210,6 +211,37 @@ def test_of_a_public_key_only_public_members_are_shown(world: World, people: dic
     private = pem.format(b64(new_key().private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())))
     disguised = pending(usr.post(add, {"public_key": private}))
     assert shown(people["ann"], disguised)["request"]["body"]["public_key"] == {"redacted": True}
+
+
+def test_approvers_of_a_restoration_see_what_comes_back(
+    world: World, people: dict[str, Person], orders: str, clock: SteeredClock
+) -> None:
+    rule(world, operations=["restore_key"], approvals=1)
+    usr = people["usr"].api
+    backup = usr.post(f"{orders}/backup", {}).json["backup"]
+    assert kind_of(usr.post("/api/v1/keys/restore", {"backup": b64(b"nonsense")})) == "decryption-failed"
+    assert world.user("stranger").post("/api/v1/keys/restore", {"backup": backup}).status_code == 403
+    assert people["ann"].api.get(APPROVALS).json["items"] == []
+    usr.delete(orders, {"release_name": True, "waiting_period": "P7D"})
+    approval_id = pending(usr.post("/api/v1/keys/restore", {"backup": backup}))
+    seen = shown(people["ann"], approval_id)
+    assert seen["key_id"] == "orders"
+    assert seen["request"]["body"]["backup"] == {
+        "redacted": True,
+        "key_id": "orders",
+        "owner": "usr",
+        "type": "xaes-256-gcm",
+        "versions": 1,
+        "latest_version": 1,
+        "created_at": rfc3339(clock()),
+        "exportable": True,
+        "has_key_policy": False,
+        "sealed_by": "this installation",
+        "sha256": sha256(unb64(backup)).hexdigest(),
+    }
+    done = approve(people["bob"], approval_id)
+    assert done.json["state"] == "done", done.json
+    assert usr.get(orders).json["state"] == "active"
 
 
 def test_the_canonical_form_is_the_same_in_every_process() -> None:
