@@ -17,7 +17,7 @@ from kms.vault.change import Change
 from kms.vault.records import moment_of
 from kms.vault.transaction import Snapshot
 
-ANOTHER_KEY = "A key id or alias in this call does not name the key that it named when the call was made."
+ANOTHER_KEY = "A key id or alias in this call does not name what it named when the call was made."
 
 
 def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Caller:

@@ -106,9 +106,9 @@ def _require_few(snapshot: Snapshot, client_id: str, size: int, is_open: ColumnE
 
 
 def keys_named(snapshot: Snapshot, key_ids: Iterable[str]) -> dict[str, str]:
-    """The uids (hexadecimal) of the keys that have these ids or aliases now, by those."""
+    """The uids (hexadecimal) of the keys that have these ids or aliases now, by those; empty where no key has one."""
     found = ((name, snapshot.key_named(name)) for name in key_ids)
-    return {name: key.uid.hex() for name, key in found if key is not None}
+    return {name: "" if key is None else key.uid.hex() for name, key in found}
 
 
 def content_of(snapshot: Snapshot, approval: Approval) -> bytes:

@@ -337,6 +337,16 @@ def test_a_batch_that_is_covered_is_refused_whole(world: World, people: dict[str
         pending(usr.post(path, {"key_id": "orders"}))
 
 
+def test_a_stranger_learns_of_no_alias_from_a_batch(world: World, people: dict[str, Person], orders: str) -> None:
+    rule(world, permissions=["keys:encrypt"], key_pattern="orders")
+    assert people["usr"].api.put("/api/v1/aliases/nice", {"key_id": "orders"}).status_code == 200
+    stranger = world.user("stranger")
+    answers = [
+        stranger.post(f"/api/v1/keys/{name}/encrypt", {"items": [{"plaintext": ""}]}) for name in ("nice", "absent")
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
+
+
 def test_an_alias_and_a_pattern_of_a_grant_are_the_keys_they_stand_for(
     world: World, people: dict[str, Person], orders: str
 ) -> None:

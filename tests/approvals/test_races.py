@@ -172,6 +172,17 @@ def test_an_alias_that_is_moved_meanwhile_does_not_lead_to_another_key(
     assert [usr.get(f"/api/v1/keys/{key}").json["latest_version"] for key in ("orders", "other")] == [1, 1]
 
 
+def test_an_alias_that_is_made_meanwhile_is_not_moved(world: World, people: dict[str, Person], orders: str) -> None:
+    usr = people["usr"].api
+    assert usr.post("/api/v1/keys", {"key_id": "other"}).status_code == 201
+    rule(world, operations=["set_alias"], approvals=1)
+    waiting = [pending(usr.put("/api/v1/aliases/prod", {"key_id": each})) for each in ("orders", "other")]
+    assert approve(people["ann"], waiting[0]).json["state"] == "done"
+    answer = approve(people["ann"], waiting[1])
+    assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "conflict")
+    assert usr.get("/api/v1/keys/prod").json["key_id"] == "orders"
+
+
 @pytest.mark.parametrize("path", ["sessions", pytest.param("credentials", marks=pytest.mark.slow)])
 def test_every_session_of_the_requester_is_ended_meanwhile(
     world: World, people: dict[str, Person], orders: str, path: str

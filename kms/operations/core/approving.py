@@ -60,6 +60,7 @@ def require_approval(
     if isinstance(request, BatchItems):
         for item in request.items:
             if isinstance(item, Request) and (rules := covering(service, operation, call, item, path)):
+                _require_may(service, operation, call, item, path)
                 raise Conflict(
                     f"The approval rule {rules[0].name} covers a request of this batch. Send its requests one by one."
                 )
