@@ -9,6 +9,7 @@ from kms.access import callers, scope
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
 from kms.access.model import Caller, Client
+from kms.access.public_keys import KEY, PublicKey
 from kms.approvals.deciding import counted, rules_of, settle
 from kms.approvals.filing import keys_named, secret_digest
 from kms.approvals.model import Approval, ApprovalState
@@ -36,6 +37,10 @@ def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Calle
         role = snapshot.find(IssuerRole, asked["issuer_role"])
         if role is None or role.client_id != client.client_id:
             raise AuthenticationFailed("The issuer role of who asked for this is gone.")
+    if asked["credential"].startswith(KEY):
+        key = snapshot.find(PublicKey, client.client_id, asked["credential"].removeprefix(KEY))
+        if key is not None and key.expires_at is not None and now >= key.expires_at:
+            raise AuthenticationFailed("The public key with which this was asked has expired.")
     by_access_key = "access_key_id" in asked and now < moment_of(
         asked["expires_at"]
     )  # later it may be gone by itself

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
-from helpers.people import Person
+from helpers.people import Person, child_of
 from helpers.support import SteeredClock, World, b64, kind_of, settings_for, unb64
 from helpers.tokens import new_key, public_jwk
 from kms.access.model import Role
@@ -101,6 +101,17 @@ def test_nobody_approves_what_they_asked_for_or_without_a_fresh_second_factor(
     assert (made["client_id"], len(made["recovery_codes"])) == ("new", 10)
     assert "result" not in shown(bob, approval_id)
     assert kind_of(approve(bob, approval_id)) == "conflict"
+
+
+def test_a_session_that_another_one_made_approves_nothing(
+    world: World, people: dict[str, Person], orders: str
+) -> None:
+    rule(world, operations=["delete_key"], approvals=1)
+    approval_id = pending(people["usr"].api.delete(orders))
+    child = child_of(world, people["ann"].api, scope="approvals:use")
+    for decision in ("approve", "reject"):
+        assert kind_of(child.post(f"{APPROVALS}/{approval_id}/{decision}", {})) == "permission-denied"
+    assert approve(people["ann"], approval_id).json["state"] == "done"
 
 
 def test_a_client_that_was_made_after_the_call_approves_nothing(

@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError
 from helpers import aws_in_process
 from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
 from helpers.people import Person
-from helpers.support import SteeredClock, World, b64, kind_of
+from helpers.support import Api, SteeredClock, World, b64, kind_of
+from helpers.tokens import ASSERTION_TYPE, assertion, new_key, public_jwk
 from kms.approvals import deciding, execution
 from kms.approvals.model import Approval, ApprovalRule
 from kms.errors import Unavailable
@@ -204,6 +205,26 @@ def test_the_access_key_of_the_requester_is_deleted_meanwhile(world: World, peop
     (waiting,) = people["usr"].api.get(APPROVALS).json["items"]
     assert people["usr"].api.delete(f"/api/v1/access-keys/{access['access_key_id']}").status_code == 200
     answer = approve(people["ann"], waiting["approval_id"])
+    assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "authentication-failed")
+
+
+def test_the_public_key_of_the_requester_expires_meanwhile(
+    world: World, people: dict[str, Person], orders: str, clock: SteeredClock
+) -> None:
+    usr, key = people["usr"].api, new_key()
+    body = {"jwk": public_jwk(key), "expires_at": (clock() + timedelta(minutes=3)).isoformat()}
+    assert usr.post("/api/v1/clients/usr/public-keys", body).status_code == 201
+    rule(world, permissions=["keys:rotate"], approvals=1)
+    form = {
+        "client_id": "usr",
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": assertion(key, "usr", clock().timestamp()),
+    }
+    token = world.http.post("/auth/token", data=form).json["access_token"]
+    program = Api(world.http, {"Authorization": f"Bearer {token}"}, "usr")
+    approval_id = pending(program.post(f"{orders}/rotate", {}))
+    clock.advance(minutes=4)
+    answer = approve(people["ann"], approval_id)
     assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "authentication-failed")
 
 

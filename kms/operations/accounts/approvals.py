@@ -153,12 +153,13 @@ def get_approval(service: Service, call: Call, request: EmptyRequest, approval_i
 def approve_call(service: Service, call: Call, request: EmptyRequest, approval_id: str) -> ApprovalView:
     """Approve a call of somebody else; the last approval that it needs carries it out, as who asked.
 
-    Needs a second factor that was given at most five minutes ago. Approving twice counts once.
+    Needs a second factor that was given at most five minutes ago, and a session that a person began and no other
+    session made. Approving twice counts once.
     """
-    step_up.require(call.known_caller, _FRESH, service.clock())
+    _require_person(service, call)
     with service.change(call) as change:
         found = _visible(change, call, approval_id)
-        step_up.require(call.known_caller, _FRESH, service.clock())
+        _require_person(service, call)
         found = deciding.approve(change, found, call.known_caller, service.clock())
     if found.state is ApprovalState.APPROVED:
         found = carry_out(service, found, call)
@@ -176,14 +177,23 @@ def approve_call(service: Service, call: Call, request: EmptyRequest, approval_i
 def reject_call(service: Service, call: Call, request: RejectCallRequest, approval_id: str) -> ApprovalView:
     """Reject a call of somebody else, or withdraw one of your own; it is then never carried out.
 
-    To reject needs a second factor that was given at most five minutes ago.
+    To reject needs what approving does.
     """
     with service.change(call) as change:
         found = _visible(change, call, approval_id)
         if found.requester != call.known_caller.client_id:
-            step_up.require(call.known_caller, _FRESH, service.clock())
+            _require_person(service, call)
         found = deciding.reject(change, found, call.known_caller, request.reason, service.clock())
         return _view(change, _rules(change), found, service.clock())
+
+
+def _require_person(service: Service, call: Call) -> None:
+    """Return for the session of a person who gave a second factor just now; not for one that was handed to a program.
+
+    Raises PermissionDenied, InsufficientUserAuthentication.
+    """
+    step_up.session_of_person(call.known_caller)
+    step_up.require(call.known_caller, _FRESH, service.clock())
 
 
 _Place = tuple[int, str]
