@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 
 from kms.access.policy import Permission
 from kms.approvals.model import ApprovalRule
-from kms.vault import names
+from kms.errors import IntegrityFailure
+from kms.vault import names, tables
+from kms.vault.checking import fits_in
 from kms.vault.memory import Memory, Standing
 from kms.vault.store import Vault
 
@@ -42,7 +44,12 @@ class RulesInForce:
         """What `may_cover` looks up, read now and kept until a change names the rules."""
         epoch = self._memory.epoch
         with self._vault.read() as snapshot:
+            # Without this a row that is taken away, and put back later, would be a rule that nobody misses.
+            is_whole = fits_in(snapshot, tables.approval_rules)
             rules = snapshot.matching(ApprovalRule, order_by="name")
+        if not is_whole:
+            self._vault.stop_trusting("The rows of approval_rules are not those that the service wrote.")
+            raise IntegrityFailure("The approval rules were altered outside the service.")
         found = {
             name: tuple(rule for rule in rules if covers(rule, name, asks)) for name, asks in self._asking().items()
         }
