@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from kms.access import callers
 from kms.access.model import Caller, Client, ClientStatus
+from kms.access.public_keys import CERTIFICATE
 from kms.approvals.model import OPEN, Approval, ApprovalRule, ApprovalState
 from kms.clock import rfc3339
 from kms.errors import Conflict, IntegrityFailure, PermissionDenied
@@ -92,11 +93,36 @@ def reject(change: Change, approval: Approval, caller: Caller, reason: str, now:
 
 
 def end_calls_of(change: Change, client_id: str, by: str, now: datetime) -> None:
-    """End every call of a client that waits, because its sessions are ended: one of them may have been stolen."""
-    failure = {"type": "conflict", "detail": "Every session of who asked was ended. Make the call again."}
-    for each in change.matching(Approval, requester=client_id, state=ApprovalState.PENDING):
-        if now < each.expires_at:
-            settle(change, each, ApprovalState.FAILED, now, by, failure)
+    """End every open call of a client, because its sessions are ended: one of them may have been stolen."""
+    _end(change, open_calls_of(change, client_id, now), "Every session of who asked was ended.", by, now)
+
+
+def end_calls_made_with(change: Change, credential: str, client_id: str, by: str, now: datetime) -> None:
+    """End every open call of a client that rests on `credential`, because that is ended: it may have been stolen.
+
+    One certificate may have many thumbprints, so where one is ended the calls of all end.
+    """
+    resting = [each for each in open_calls_of(change, client_id, now) if _rests_on(each, credential)]
+    _end(change, resting, "What proved who asked was ended.", by, now)
+
+
+def open_calls_of(snapshot: Snapshot, client_id: str, now: datetime) -> list[Approval]:
+    """The calls of a client that may still be carried out."""
+    found = [each for state in OPEN for each in snapshot.matching(Approval, requester=client_id, state=state)]
+    return [each for each in found if each.state_at(now) in OPEN]
+
+
+def _rests_on(approval: Approval, credential: str) -> bool:
+    rests_on = [approval.asked["credential"], *approval.asked.get("rests_on", ())]
+    if credential.startswith(CERTIFICATE):
+        return any(each.startswith(CERTIFICATE) for each in rests_on)
+    return credential in rests_on
+
+
+def _end(change: Change, calls: Iterable[Approval], why: str, by: str, now: datetime) -> None:
+    failure = {"type": "conflict", "detail": f"{why} Make the call again."}
+    for each in calls:
+        settle(change, each, ApprovalState.FAILED, now, by, failure)
 
 
 def settle(
