@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from helpers.approvals import people_of, rule
+from helpers.approvals import pending, people_of, rule
 from helpers.people import Person
 from helpers.support import World, kind_of
+from helpers.tokens import new_key, public_jwk
 from kms.approvals.rules import RulesInForce
 from kms.operations.core.asking import asking
 
@@ -48,3 +49,15 @@ def test_a_rule_that_is_taken_out_of_the_database_for_a_moment_is_missed(
     read_anew(world)
     assert usr.delete("/api/v1/keys/orders").status_code == 503  # until an operator accepts the database
     assert "approval_rules" in str(world.service.vault.host.distrust)
+
+
+def test_a_rule_about_clients_covers_whatever_is_done_for_another_client(
+    world: World, people: dict[str, Person]
+) -> None:
+    rule(world, permissions=["clients:manage"])
+    ann, usr = people["ann"].api, people["usr"].api
+    added = {"jwk": public_jwk(new_key())}
+    for path, body in (("public-keys", added), ("rotate-secret", {})):
+        pending(ann.post(f"/api/v1/clients/usr/{path}", body))
+    assert usr.post("/api/v1/clients/usr/public-keys", added).status_code == 201
+    assert usr.post("/api/v1/clients/usr/rotate-secret", {}).status_code == 200

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from kms.access.model import Effect
+from kms.access.model import Caller, Effect
 from kms.access.policy import GRANTED_BY_ADMINISTRATORS, Permission
 from kms.approvals.rules import Asking
 from kms.operations.core.declare import OPERATIONS, Operation
@@ -34,6 +34,7 @@ def can_be_covered(operation: Operation) -> bool:
     return is_closed and operation.method != "GET" and operation.name not in _NOT_COVERED
 
 
+_OF_CLIENT = "/<client_id>"
 _Asks = Callable[[Any], bool]
 _ALSO: dict[Permission, tuple[tuple[str, _Asks], ...]] = {
     Permission.KEYS_EXPORT_PLAINTEXT: (("export_key", lambda request: request.plaintext),),
@@ -64,12 +65,17 @@ def asking() -> Asking:
             asks.add(Permission.KEYS_RECOVER)
         if each.name == "create_grant":
             asks |= GRANTED_BY_ADMINISTRATORS
+        if _OF_CLIENT in each.path:
+            asks.add(Permission.CLIENTS_MANAGE)
         found[each.name] = frozenset(asks)
     return found
 
 
-def asked_for(operation: Operation, request: Any) -> frozenset[Permission]:
-    """The permissions that this call asks for. Giving away what only administrators give counts as asking for it."""
+def asked_for(operation: Operation, request: Any, path: Mapping[str, Any], caller: Caller) -> frozenset[Permission]:
+    """The permissions that this call asks for. Giving away what only administrators give counts as asking for it.
+
+    Whoever acts for another client than their own asks for `clients:manage`.
+    """
     asks = _declared(operation)
     for wanted, some in _ALSO.items():
         if any(name == operation.name and asks_for_it(request) for name, asks_for_it in some):
@@ -78,6 +84,8 @@ def asked_for(operation: Operation, request: Any) -> frozenset[Permission]:
         asks.add(Permission.KEYS_RECOVER)
     if operation.name == "create_grant" and request.effect is Effect.ALLOW:
         asks |= GRANTED_BY_ADMINISTRATORS & (request.permissions | {request.permission})
+    if _OF_CLIENT in operation.path and path["client_id"] != caller.client_id:
+        asks.add(Permission.CLIENTS_MANAGE)
     return frozenset(asks)
 
 

@@ -26,7 +26,7 @@ def covering(
     service: Service, operation: Operation, call: Call, request: Request, path: Mapping[str, Any]
 ) -> list[ApprovalRule]:
     """The rules in force that cover this call. Raises Unavailable, IntegrityFailure."""
-    asks = asked_for(operation, request)
+    asks = asked_for(operation, request, path, call.known_caller)
     own = path.get("rule") if operation.name in OF_RULES else None
     found = [
         rule
