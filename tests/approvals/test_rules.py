@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from helpers.approvals import pending, people_of, rule
+from helpers.approvals import APPROVALS, RULES, pending, people_of, rule
 from helpers.people import Person
-from helpers.support import World, kind_of
+from helpers.support import SteeredClock, World, kind_of
 from helpers.tokens import new_key, public_jwk
+from kms.access.model import Role
 from kms.approvals.rules import RulesInForce
 from kms.operations.core.asking import asking
 
@@ -61,3 +62,48 @@ def test_a_rule_about_clients_covers_whatever_is_done_for_another_client(
         pending(ann.post(f"/api/v1/clients/usr/{path}", body))
     assert usr.post("/api/v1/clients/usr/public-keys", added).status_code == 201
     assert usr.post("/api/v1/clients/usr/rotate-secret", {}).status_code == 200
+
+
+def test_nobody_takes_the_others_hostage_with_a_rule_of_their_own(
+    world: World, people: dict[str, Person], clock: SteeredClock
+) -> None:
+    mallory = Person.of(world, "mallory", Role.ADMIN)
+    mine = {"name": "mine", "approvers": ["mallory"], "approvals": 1, "permissions": ["clients:manage"]}
+    assert kind_of(mallory.api.post(RULES, mine)) == "conflict"
+    puppet = mine | {"approvers": ["usr"], "permissions": ["clients:manage", "keys:revoke", "sessions:manage"]}
+    clock.advance(minutes=6)
+    assert kind_of(mallory.api.post(RULES, puppet)) == "insufficient-user-authentication"
+    assert mallory.api.post("/auth/second-factor", {"code": mallory.code}).status_code == 200
+    assert mallory.api.post(RULES, puppet).status_code == 201
+    cat, usr = people["cat"].api, people["usr"].api
+    pending(cat.post("/api/v1/clients/mallory/rotate-secret", {}))
+    for path in ("/api/v1/keys/orders/suspend", "/api/v1/keys/orders/revoke", "/api/v1/clients/mallory/disable"):
+        assert cat.post(path, {}).status_code == 200
+    for client_id, api in (("mallory", cat), ("usr", cat), ("usr", usr)):
+        for path in ("credentials", "sessions"):
+            assert api.delete(f"/api/v1/clients/{client_id}/{path}").status_code in (200, 401)
+
+
+def test_a_rule_keeps_enough_approvers(world: World, people: dict[str, Person]) -> None:
+    ann, cat = people["ann"].api, people["cat"].api
+    for client_id in ("usr2", "usr3"):
+        world.enrol(client_id)
+    for group in ("team", "other"):
+        assert ann.put(f"/api/v1/groups/{group}", {"members": ["usr", "usr2"]}).status_code == 200
+    rule(world, name="by-role", operations=["delete_key"], approvals=2)
+    rule(world, name="by-group", operations=["delete_key"], approvers=["group:team"], approvals=2)
+    refused = [
+        ann.delete("/api/v1/clients/usr"),
+        ann.delete("/api/v1/groups/team"),
+        ann.delete("/api/v1/groups/team/members/usr"),
+        ann.put("/api/v1/groups/team", {"members": ["usr", "usr3"][:1]}),
+    ]
+    assert [(kind_of(each), "by-group" in each.json["detail"]) for each in refused] == [("conflict", True)] * 4
+    assert ann.put("/api/v1/groups/team", {"members": ["usr", "usr3"]}).status_code == 200
+    for path in ("groups/other/members/usr2", "groups/other", "clients/usr2", "clients/bob"):
+        assert ann.delete(f"/api/v1/{path}").status_code == 200, path
+    assert kind_of(ann.delete("/api/v1/clients/cat")) == "conflict"
+    for client_id in ("cat", "admin"):  # which stops things, and can be undone
+        assert ann.post(f"/api/v1/clients/{client_id}/disable", {}).status_code == 200
+    assert kind_of(ann.delete("/api/v1/clients/admin")) == "conflict"
+    assert cat.get(APPROVALS).status_code == 401

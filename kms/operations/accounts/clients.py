@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from kms.access import clients, policy, step_up
 from kms.access.model import Client, ClientStatus, Role
 from kms.access.policy import Permission
+from kms.approvals.quorum import keeping_approvers
 from kms.keys.ids import ClientId
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -149,8 +150,16 @@ def enable_client(service: Service, call: Call, request: EmptyRequest, client_id
 
 @operation("DELETE", "/api/v1/clients/<client_id>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
 def delete_client(service: Service, call: Call, request: EmptyRequest, client_id: str) -> ClientView:
-    """Delete a client with its credentials and grants. Its keys stay, and its id can never be used again."""
-    return _change_client(service, call, client_id, ClientStatus.DELETED)
+    """Delete a client with its credentials and grants. Its keys stay, and its id can never be used again.
+
+    Refused where too few clients would be left who can approve what an approval rule covers.
+    """
+
+    def act(change: Change, client: Client) -> Client:
+        with keeping_approvers(change):
+            return clients.set_status(change, client, ClientStatus.DELETED)
+
+    return _view(_with_client(service, call, client_id, act))
 
 
 @operation(

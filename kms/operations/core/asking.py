@@ -12,20 +12,36 @@ from kms.access.policy import GRANTED_BY_ADMINISTRATORS, Permission
 from kms.approvals.rules import Asking
 from kms.operations.core.declare import OPERATIONS, Operation
 
-_NOT_COVERED = frozenset(
+_STOPS = frozenset(
     {
-        "add_passkey",
-        "approve_call",
-        "confirm_second_factor",
-        "create_access_key",
-        "end_session",
-        "explain_policy",
-        "passkey_creation_options",
-        "reject_call",
-        "simulate_policy",
+        "delete_access_key",
+        "delete_passkey",
+        "delete_public_key",
+        "disable_client",
+        "end_certificate",
+        "end_every_credential",
+        "end_every_session",
+        "end_one_session",
+        "revoke_key",
+        "revoke_key_versions",
+        "revoke_named_key",
+        "suspend_key",
     }
 )
-"""Logging in and what belongs to the session of who asks, questions, and approving itself."""
+"""What stops things. It must be quick, and whoever makes a rule must not be able to keep it from others."""
+
+_NOT_COVERED = _STOPS | {
+    "add_passkey",
+    "approve_call",
+    "confirm_second_factor",
+    "create_access_key",
+    "end_session",
+    "explain_policy",
+    "passkey_creation_options",
+    "reject_call",
+    "simulate_policy",
+}
+"""Also logging in and what belongs to the session of who asks, questions, and approving itself."""
 
 
 def can_be_covered(operation: Operation) -> bool:
