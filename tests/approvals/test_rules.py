@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers.approvals import APPROVALS, RULES, pending, people_of, rule
+from helpers.approvals import APPROVALS, RULES, approve, pending, people_of, rule
 from helpers.people import Person
 from helpers.support import SteeredClock, World, kind_of
 from helpers.tokens import new_key, public_jwk
@@ -107,3 +107,45 @@ def test_a_rule_keeps_enough_approvers(world: World, people: dict[str, Person]) 
         assert ann.post(f"/api/v1/clients/{client_id}/disable", {}).status_code == 200
     assert kind_of(ann.delete("/api/v1/clients/admin")) == "conflict"
     assert cat.get(APPROVALS).status_code == 401
+
+
+def test_a_stricter_rule_holds_also_for_calls_that_wait(world: World, people: dict[str, Person]) -> None:
+    rule(world, name="weak", operations=["delete_key"], approvals=1, expires_in="P30D")
+    usr = people["usr"].api
+    approval_id = pending(usr.delete("/api/v1/keys/orders"))
+    rule(world, name="elsewhere", permissions=["keys:delete"], key_pattern="other*", approvals=3)
+    rule(world, name="strict", permissions=["keys:delete"], key_pattern="ord*", approvals=3)
+    failed = approve(people["cat"], approval_id).json
+    assert (failed["state"], "made after this call" in failed["failure"]["detail"]) == ("failed", True)
+    assert usr.get("/api/v1/keys/orders").json["deletion_at"] is None
+    again = pending(usr.delete("/api/v1/keys/orders"))
+    assert [approve(people[name], again).json["state"] for name in ("ann", "bob", "cat")] == ["pending"] * 2 + [
+        "done"
+    ]
+
+
+def test_a_rule_for_another_key_does_not_hold_up_what_waits(world: World, people: dict[str, Person]) -> None:
+    rule(world, permissions=["keys:delete", "keys:rotate"], approvals=1)
+    waiting = [
+        pending(people["usr"].api.delete("/api/v1/keys/orders")),
+        pending(people["usr"].api.post("/api/v1/keys/orders/rotate", {})),
+    ]
+    rule(world, name="elsewhere", permissions=["keys:delete"], key_pattern="other*", approvals=3)
+    for each in waiting[::-1]:
+        assert approve(people["cat"], each).json["state"] == "done"
+
+
+def test_a_rule_holds_for_a_call_whose_key_is_being_made(
+    world: World, people: dict[str, Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated, body = world.service.generated, {"key_id": "late", "type": "xaes-256-gcm"}
+
+    def slowly(kind: Any) -> Any:
+        rule(world, operations=["create_key"])
+        return generated(kind)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.service, "generated", slowly)
+        assert kind_of(people["usr"].api.post("/api/v1/keys", body)) == "unavailable"
+    assert people["usr"].api.get("/api/v1/keys/late").status_code == 404
+    pending(people["usr"].api.post("/api/v1/keys", body))

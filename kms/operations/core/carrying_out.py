@@ -11,6 +11,7 @@ from kms.approvals import canonical, deciding, execution, filing
 from kms.approvals.execution import CarryingOut
 from kms.approvals.model import Approval, ApprovalState
 from kms.errors import Conflict, InternalError, Refusal, Unavailable, ValidationFailed
+from kms.operations.core.coverage import coverage
 from kms.operations.core.declare import OPERATIONS, TextAnswer
 from kms.operations.core.execute import execute_operation
 from kms.operations.core.service import Call, Service
@@ -62,6 +63,9 @@ def _answer(service: Service, approval: Approval, decision: Call, doing: Carryin
             request = canonical.body_of(content, operation.request)
         except msgspec.ValidationError as error:
             raise ValidationFailed(f"This release does not take such a request: {error}.") from None
+        doing.covers = coverage(service, operation, call, request, canonical.path_of(content))
+        with service.vault.read() as snapshot:
+            doing.require_in(snapshot, now)
     except Refusal as refusal:
         service.record(call, refusal)
         raise
