@@ -12,8 +12,9 @@ from kms.access.public_keys import CERTIFICATE
 from kms.approvals.model import OPEN, Approval, ApprovalRule, ApprovalState
 from kms.clock import rfc3339
 from kms.errors import Conflict, IntegrityFailure, PermissionDenied
-from kms.vault import sealed_columns
+from kms.vault import sealed_columns, tables
 from kms.vault.change import Change
+from kms.vault.records import microseconds
 from kms.vault.sealing import SealBroken
 from kms.vault.transaction import Snapshot
 
@@ -68,8 +69,7 @@ def approve(change: Change, approval: Approval, caller: Caller, now: datetime) -
     rules = rules_of(change, approval) if approval.state_at(now) in OPEN else []
     if approval.state_at(now) is ApprovalState.APPROVED:
         require_approver(change, approval, rules, caller)
-        if approval.began_at is not None and approval.began_at <= now < approval.began_at + CARRYING_OUT:
-            raise Conflict("The call is approved, and is being carried out.")
+        _require_left(approval, now)
         return change.replace(approval, replace(approval, began_at=now))
     if approval.state_at(now) is not ApprovalState.PENDING:
         raise not_waiting(approval, now)
@@ -83,13 +83,40 @@ def approve(change: Change, approval: Approval, caller: Caller, now: datetime) -
 
 
 def reject(change: Change, approval: Approval, caller: Caller, reason: str, now: datetime) -> Approval:
-    """Note that `caller`, an approver or who asked, ends the call. Raises PermissionDenied, Conflict."""
-    if approval.state_at(now) is not ApprovalState.PENDING:
+    """Note that `caller`, an approver or who asked, ends the call. Raises PermissionDenied, Conflict.
+
+    Also one that was approved, if whoever was to carry it out has not.
+    """
+    if approval.state_at(now) not in OPEN:
         raise not_waiting(approval, now)
+    _require_left(approval, now)
     if caller.client_id != approval.requester:
         require_approver(change, approval, rules_of(change, approval), caller)
     failure = {"type": "withdrawn" if caller.client_id == approval.requester else "rejected", "detail": reason}
     return settle(change, approval, ApprovalState.REJECTED, now, caller.client_id, failure)
+
+
+def _require_left(approval: Approval, now: datetime) -> None:
+    """Raise Conflict while somebody carries the call out."""
+    began_at = approval.began_at if approval.state is ApprovalState.APPROVED else None
+    if began_at is not None and abs(now - began_at) < CARRYING_OUT:  # also by a clock that is a little ahead
+        raise Conflict("The call is approved, and is being carried out.")
+
+
+def left_over(snapshot: Snapshot, now: datetime, limit: int) -> list[Approval]:
+    """Up to `limit` approved calls that whoever was to carry out has not, because it was stopped."""
+    column = tables.approvals.c
+    since = column.began_at <= microseconds(now - CARRYING_OUT)
+    found = snapshot.select(Approval, column.state == ApprovalState.APPROVED, since, limit=limit)
+    return [each for each in found if each.state_at(now) is ApprovalState.APPROVED]
+
+
+def take_over(change: Change, seen: Approval, now: datetime) -> Approval | None:
+    """Begin to carry out again what was `left_over`; None where somebody else has begun, or the call is settled."""
+    found = change.find(Approval, seen.approval_id)
+    if found is None or found.state is not ApprovalState.APPROVED or found.began_at != seen.began_at:
+        return None
+    return change.replace(found, replace(found, began_at=now))
 
 
 def end_calls_of(change: Change, client_id: str, by: str, now: datetime) -> None:

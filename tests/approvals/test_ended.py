@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from helpers import aws_in_process
-from helpers.approvals import APPROVALS, approve, pending, people_of, rule, shown
+from helpers.approvals import APPROVALS, approve, pending, people_of, rule, shown, story
 from helpers.people import Person, session
 from helpers.support import Api, SteeredClock, World, kind_of
 from helpers.tokens import ASSERTION_TYPE, assertion, new_key, public_jwk
+from kms.operations.core import carrying_out
+from kms.operations.core.carrying_out import carry_out_left_over
+from kms.operations.system.schedule import Schedule
 
 ENDED = "What proved who asked was ended. Make the call again."
 
@@ -23,6 +31,62 @@ def people(world: World) -> dict[str, Person]:
     assert made["usr"].api.post("/api/v1/keys", {"key_id": "orders", "type": "xaes-256-gcm"}).status_code == 201
     rule(world, operations=["delete_key"], approvals=1)
     return made
+
+
+SOON = {"waiting_period": "P7D"}
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from helpers.support import settings_for
+from kms.operations import OPERATIONS, Call, Service, execute_operation
+from kms.operations.core import carrying_out
+from kms.operations.core.declare import EmptyRequest
+
+def dies(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+data_dir, token, approval_id = sys.argv[1:]
+service = Service.open(settings_for(Path(data_dir)))
+carrying_out.execute_operation = dies
+call = Call("approve_call", "10.0.0.1", "r" * 16, service.authenticator.session(token))
+execute_operation(service, OPERATIONS["approve_call"], call, EmptyRequest, {"approval_id": approval_id})
+"""
+
+
+class Killed(BaseException):
+    """Ends what runs, and nothing catches it, as little as a SIGKILL."""
+
+
+def left_by_an_end(people: dict[str, Person], approval_id: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As `left_by_a_crash`, in this process, and so in no time."""
+
+    def dies(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(carrying_out, "execute_operation", dies)
+        approve(people["ann"], approval_id)
+    assert shown(people["ann"], approval_id)["state"] == "approved"
+    return approval_id
+
+
+def left_by_a_crash(world: World, people: dict[str, Person], approval_id: str) -> str:
+    """A call whose last approval was given in a process that was killed before it carried the call out."""
+    token = people["ann"].api.headers["Authorization"].removeprefix("Bearer ")
+    given = [str(world.service.settings.data_dir), token, approval_id]
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root), str(root / "tests")])
+    killed = subprocess.run(
+        [sys.executable, "-c", DYING, *given],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert shown(people["ann"], approval_id)["state"] == "approved"
+    return approval_id
 
 
 def by_access_key(world: World, person: Person, **given: Any) -> tuple[Any, Api]:
@@ -86,3 +150,54 @@ def test_a_call_ends_with_the_public_key_though_the_same_is_added_again(
     assert people["usr"].api.delete(f"{path}/{kid}").status_code == 200
     assert people["usr"].api.post(path, {"jwk": public_jwk(key)}).status_code == 201
     require_ended(people, approval_id)
+
+
+@pytest.mark.parametrize("how", ["reset-totp", "disable", "rotate-secret"])
+def test_a_call_ends_when_the_sessions_of_who_asked_end(
+    world: World, people: dict[str, Person], clock: SteeredClock, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    waiting = pending(people["usr"].api.delete("/api/v1/keys/orders"))
+    left = left_by_an_end(people, pending(people["usr"].api.delete("/api/v1/keys/orders", SOON)), monkeypatch)
+    cat = people["cat"].api
+    assert cat.post(f"/api/v1/clients/usr/{how}", {}).status_code == 200
+    assert cat.post("/api/v1/clients/usr/enable", {}).status_code == 200
+    for each in (waiting, left):
+        require_ended(people, each, "Every session of who asked was ended. Make the call again.")
+    clock.advance(minutes=3)
+    carry_out_left_over(world.service, clock())
+    require_ended(people, left, "Every session of who asked was ended. Make the call again.")
+
+
+def test_the_schedule_carries_out_what_a_killed_process_has_left_approved(
+    world: World, people: dict[str, Person], clock: SteeredClock
+) -> None:
+    approval_id = left_by_a_crash(world, people, pending(people["usr"].api.delete("/api/v1/keys/orders")))
+    for _ in range(2):
+        carry_out_left_over(world.service, clock())
+        assert shown(people["usr"], approval_id)["state"] == "approved"
+        clock.advance(minutes=1)
+    clock.advance(minutes=1)
+    Schedule(world.service).tick()
+    assert shown(people["usr"], approval_id)["state"] == "done"
+    assert shown(people["usr"], approval_id)["decided_by"] == "ann"
+    assert people["usr"].api.get("/api/v1/keys/orders").json["deletion_at"] is not None
+    assert [each[:3] for each in story(world, approval_id)] == [
+        ("delete_key", "approval-pending", "usr"),
+        ("approve_call", "success", "ann"),
+        ("delete_key", "success", "usr"),
+    ]
+    carry_out_left_over(world.service, clock())
+    assert kind_of(approve(people["bob"], approval_id)) == "conflict"
+
+
+def test_what_a_killed_process_has_left_approved_can_be_rejected(
+    world: World, people: dict[str, Person], clock: SteeredClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approval_id = left_by_an_end(people, pending(people["usr"].api.delete("/api/v1/keys/orders")), monkeypatch)
+    path = f"{APPROVALS}/{approval_id}/reject"
+    refused = people["bob"].api.post(path, {})
+    assert (kind_of(refused), "being carried out" in refused.json["detail"]) == ("conflict", True)
+    clock.advance(minutes=3)
+    assert people["bob"].api.post(path, {}).json["state"] == "rejected"
+    carry_out_left_over(world.service, clock())
+    assert people["usr"].api.get("/api/v1/keys/orders").json["deletion_at"] is None

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from kms.access import step_up
 from kms.access.policy import Permission
 from kms.approvals.deciding import settle
-from kms.approvals.model import Approval, ApprovalRule, ApprovalState
+from kms.approvals.model import OPEN, Approval, ApprovalRule, ApprovalState
 from kms.approvals.quorum import require_enough_approvers
 from kms.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, ClientId
@@ -179,9 +179,9 @@ def delete_approval_rule(service: Service, call: Call, request: EmptyRequest, ru
 
 
 def end_waiting(change: Change, rule: str, now: datetime) -> None:
-    """End every call that waits under a rule that is changed or removed in this change."""
-    for each in change.matching(Approval, state=ApprovalState.PENDING):
-        if rule in each.rules and now < each.expires_at:
+    """End every open call under a rule that is changed or removed in this change."""
+    for each in (each for state in OPEN for each in change.matching(Approval, state=state)):
+        if rule in each.rules and each.state_at(now) in OPEN:
             failure = {"type": "conflict", "detail": f"The rule {rule} was changed or removed. Make the call again."}
             settle(change, each, ApprovalState.FAILED, now, failure=failure)
 
