@@ -62,9 +62,9 @@ class RulesInForce:
         """What `may_cover` looks up, read now and kept until a change names the rules."""
         epoch = self._memory.epoch
         with self._vault.read() as snapshot:
+            rules = snapshot.matching(ApprovalRule, order_by="name")
             # Without this a row that is taken away, and put back later, would be a rule that nobody misses.
             is_whole = fits_in(snapshot, tables.approval_rules)
-            rules = snapshot.matching(ApprovalRule, order_by="name")
         if not is_whole:
             self._vault.stop_trusting("The rows of approval_rules are not those that the service wrote.")
             raise IntegrityFailure("The approval rules were altered outside the service.")

@@ -16,7 +16,7 @@ from helpers import aws_in_process
 from helpers.approvals import APPROVALS, approve, pending, people_of, rule, shown, story
 from helpers.people import Person, session
 from helpers.support import Api, SteeredClock, World, kind_of
-from helpers.tokens import ASSERTION_TYPE, assertion, new_key, public_jwk
+from helpers.tokens import ASSERTION_TYPE, JWT_BEARER, PlatformIssuer, assertion, new_key, public_jwk
 from kms.operations.core import carrying_out
 from kms.operations.core.carrying_out import carry_out_left_over
 from kms.operations.system.schedule import Schedule
@@ -201,3 +201,20 @@ def test_what_a_killed_process_has_left_approved_can_be_rejected(
     assert people["bob"].api.post(path, {}).json["state"] == "rejected"
     carry_out_left_over(world.service, clock())
     assert people["usr"].api.get("/api/v1/keys/orders").json["deletion_at"] is None
+
+
+def test_a_call_ends_with_the_issuer_role_behind_its_access_key(world: World, people: dict[str, Person]) -> None:
+    platform, admin = PlatformIssuer(), world.admin
+    issuer = {"issuer": platform.issuer, "audience": platform.audience, "jwks": platform.jwks}
+    assert admin.post("/api/v1/issuers", issuer).status_code == 201
+    role = {"role": "ci", "issuer": platform.issuer, "claims": {"sub": "me"}, "client_id": "usr"}
+    assert admin.post("/api/v1/issuer-roles", role).status_code == 201
+    token = platform.token("me", world.service.clock().timestamp())
+    form = {"grant_type": JWT_BEARER, "assertion": token, "role": "ci"}
+    program = session(world, world.http.post("/auth/token", data=form), "usr")
+    _, deeper = by_access_key(world, Person(world, "usr", "", people["usr"].app, program))
+    asked = [pending(program.delete("/api/v1/keys/orders")), pending(deeper.delete("/api/v1/keys/orders", SOON))]
+    assert admin.delete("/api/v1/issuer-roles/ci").status_code == 200
+    assert admin.post("/api/v1/issuer-roles", role).status_code == 201  # which is another one
+    for each in asked:
+        require_ended(people, each)

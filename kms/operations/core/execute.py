@@ -43,8 +43,8 @@ def execute_operation(
         request = read_request()
         if not operation.is_public and (rules := service.approval_rules.may_cover(operation.name)):
             call.rules = rules
-        if call.rules and call.carrying_out is None:
-            require_approval(service, operation, call, request, path)
+            if call.carrying_out is None:
+                require_approval(service, operation, call, request, path)
         if service.disclosure.hashes_associated_data and operation.permission in policy.USES:
             call.associated_data = _hashed_associated_data(service, request)
         if isinstance(request, BatchItems):
