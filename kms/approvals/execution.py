@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from kms.access.model import Caller, Client
 from kms.access.public_keys import KEY, PublicKey
 from kms.approvals.deciding import counted, rules_of, settle
 from kms.approvals.filing import keys_named, secret_digest
-from kms.approvals.model import Approval, ApprovalState
+from kms.approvals.model import Approval, ApprovalRule, ApprovalState
 from kms.errors import AuthenticationFailed, Conflict, Refusal
 from kms.vault.change import Change
 from kms.vault.records import moment_of
@@ -58,16 +59,21 @@ def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Calle
     return callers.again(snapshot, caller)
 
 
+Covers = Callable[[Iterable[ApprovalRule], datetime], Iterable[ApprovalRule]]
+"""Which of some rules cover a call at a time."""
+
+
 @dataclass
 class CarryingOut:
     """The carrying out of an approved call. The first change that it makes is the one that settles it.
 
-    `is_settled` once such a change is committed.
+    `is_settled` once such a change is committed. `covers` finds the rules that cover the call, once it is decoded.
     """
 
     approval: Approval
     by: str
     is_settled: bool = False
+    covers: Covers = lambda _rules, _now: ()
 
     @property
     def approval_id(self) -> str:
@@ -98,6 +104,9 @@ class CarryingOut:
         count = counted(snapshot, found, rules)
         if any(count[rule.name] < rule.approvals for rule in rules):
             raise Conflict("Somebody who had approved this call may not approve it any more.")
+        covering = self.covers(snapshot.matching(ApprovalRule), now)
+        if not all(rule.name in found.rules for rule in covering):
+            raise Conflict("A rule that was made after this call covers it too. Make the call again.")
         keys = found.asked["keys"]
         if keys_named(snapshot, keys) != keys:
             raise Conflict(ANOTHER_KEY)

@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, func, or_, select
 
+from kms.access import sessions
+from kms.access.access_keys import AccessKey
 from kms.access.model import Caller, Client
 from kms.approvals.canonical import CanonicalCall, same
 from kms.approvals.model import Approval, ApprovalRule, ApprovalState
@@ -134,11 +136,28 @@ def _asked(snapshot: Snapshot, caller: Caller, source: str) -> dict[str, Any]:
         "scope": sorted(caller.scope.words) if caller.scope is not None else [],
         "secret_digest": secret_digest(client),
     }
+    if rests_on := _behind(snapshot, caller.credential):
+        asked["rests_on"] = rests_on
     if caller.access_key_id is not None and caller.expires_at is not None:
         asked |= {"access_key_id": caller.access_key_id, "expires_at": microseconds(caller.expires_at)}
     if caller.second_factor_at is not None:
         asked["second_factor_at"] = microseconds(caller.second_factor_at)
     return asked
+
+
+def _behind(snapshot: Snapshot, credential: str) -> list[str]:
+    """What stands behind a credential: for an access key what had proven who made it, and so on.
+
+    It is kept with the call, for access keys that have expired are not.
+    """
+    found: list[str] = []
+    while credential.startswith(sessions.ACCESS_KEY):
+        key = snapshot.find(AccessKey, credential.removeprefix(sessions.ACCESS_KEY))
+        if key is None or key.credential in found:
+            break
+        credential = key.credential
+        found.append(credential)
+    return found
 
 
 def _who(asked: dict[str, Any]) -> tuple[Any, ...]:

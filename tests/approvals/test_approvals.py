@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
+from helpers.approvals import APPROVALS, RULES, approve, asked_rule, entries, pending, people_of, rule, shown, story
 from helpers.people import Person, child_of
 from helpers.support import SteeredClock, World, b64, kind_of, settings_for, unb64
 from helpers.tokens import new_key, public_jwk
@@ -338,13 +338,13 @@ def test_rejected_and_withdrawn_calls_are_never_carried_out(
 
 
 def test_a_batch_that_is_covered_is_refused_whole(world: World, people: dict[str, Person], orders: str) -> None:
-    rule(world, permissions=["keys:revoke"], key_pattern="orders")
+    rule(world, permissions=["keys:rotate"], key_pattern="orders")
     usr = people["usr"].api
     assert usr.post("/api/v1/keys", {"key_id": "other", "type": "xaes-256-gcm"}).status_code == 201
-    refused = usr.post("/api/v1/keys/revoke", {"items": [{"key_id": "other"}, {"key_id": "orders"}]})
+    refused = usr.post("/api/v1/keys/rotate", {"items": [{"key_id": "other"}, {"key_id": "orders"}]})
     assert (kind_of(refused), "rule1" in refused.json["detail"]) == ("conflict", True)
     assert usr.get("/api/v1/keys/other").json["state"] == "active"
-    for path in ("/api/v1/keys/revoke", "/revoke_key"):
+    for path in ("/api/v1/keys/rotate", "/rotate_key"):
         pending(usr.post(path, {"key_id": "orders"}))
 
 
@@ -413,12 +413,15 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"permissions": ["keys:delete"], "approvers": ["role:boss"]}, "validation-failed"),
     ({"permissions": ["keys:delete"], "approvals": 4}, "conflict"),
     ({"permissions": ["keys:delete"], "approvers": ["nobody"], "approvals": 1}, "conflict"),
+    ({"permissions": ["keys:delete"], "approvers": ["ann"], "approvals": 1}, "conflict"),
+    ({"operations": ["disable_client"]}, "validation-failed"),
+    ({"operations": ["revoke_key_versions"]}, "validation-failed"),
 ]
 
 
 def test_a_rule_that_makes_no_sense_is_refused(world: World, people: dict[str, Person]) -> None:
     for given, problem in SENSELESS:
-        refused = world.admin.post(RULES, {"name": "rule1", "approvers": ["role:admin"], **given})
+        refused = asked_rule(world, **given)
         assert kind_of(refused) == problem, (given, refused.text)
 
 

@@ -72,6 +72,7 @@ def test_the_ready_rules_of_the_page_hold_back_what_they_say(kms: Kms, shared_wo
     backup = usr.post("/api/v1/keys/mine/backup", {}).json["backup"]
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
     issuer = {"issuer": "https://ci.example", "audience": "kms", "jwks": {"keys": [jwk]}}
+    issuer_role = {"role": "x", "issuer": "https://ci.example", "claims": {"sub": "me"}, "client_id": "mia"}
     for line in added:
         kms(*shlex.split(line), by="admin")
     calls = [
@@ -90,6 +91,10 @@ def test_the_ready_rules_of_the_page_hold_back_what_they_say(kms: Kms, shared_wo
         admin.post("/api/v1/clients", {"client_id": "puppet", "roles": ["admin"]}),
         admin.post("/api/v1/clients/kim/reset-totp", {}),
         admin.put("/api/v1/groups/team", {"members": ["mia"]}),
+        admin.delete("/api/v1/clients/mia"),
+        admin.delete("/api/v1/groups/team"),
+        admin.delete("/api/v1/groups/team/members/mia"),
+        admin.post("/api/v1/issuer-roles", issuer_role),
         admin.post("/api/v1/approval-rules", {"name": "x", "permissions": ["keys:sign"], "approvers": ["kim"]}),
     ]
     assert [each.status_code for each in calls] == [202] * len(calls), [each.json for each in calls]

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kms.access import scope
+from kms.approvals.execution import Covers
 from kms.approvals.model import ApprovalRule
 from kms.approvals.rules import OF_RULES, covers
 from kms.keys.ids import RELEASED, flat_key_id
-from kms.operations.core.asking import asked_for
+from kms.operations.core.asking import asked_for, can_be_covered
 from kms.operations.core.declare import Operation, Request
 from kms.operations.core.service import Call, Service
 
@@ -26,8 +27,7 @@ def covering(
     service: Service, operation: Operation, call: Call, request: Request, path: Mapping[str, Any]
 ) -> list[ApprovalRule]:
     """The rules in force that cover this call. Raises Unavailable, IntegrityFailure."""
-    asks = asked_for(operation, request)
-    own = path.get("rule") if operation.name in OF_RULES else None
+    asks, own = asked_for(operation, request, path, call.known_caller), _own_rule(operation, path)
     found = [
         rule
         for rule in service.approval_rules.may_cover(operation.name)
@@ -37,6 +37,25 @@ def covering(
         return found
     is_about = _patterns_in(service, operation, call, request, path)
     return [rule for rule in found if rule.name == own or _is_about(rule.key_pattern, is_about)]
+
+
+def coverage(service: Service, operation: Operation, call: Call, request: Request, path: Mapping[str, Any]) -> Covers:
+    """What `covering` finds among other rules at another time, without reading anything. Raises Unavailable."""
+    if not can_be_covered(operation):
+        return lambda _rules, _now: []
+    asks, own = asked_for(operation, request, path, call.known_caller), _own_rule(operation, path)
+    is_about = _patterns_in(service, operation, call, request, path)
+
+    def is_covered(rule: ApprovalRule) -> bool:
+        return covers(rule, operation.name, asks) and _is_about(rule.key_pattern, is_about)
+
+    return lambda rules, now: [
+        rule for rule in rules if not rule.is_lifted(now) and (rule.name == own or is_covered(rule))
+    ]
+
+
+def _own_rule(operation: Operation, path: Mapping[str, Any]) -> str | None:
+    return path.get("rule") if operation.name in OF_RULES else None
 
 
 def key_names(request: Any, path: Mapping[str, Any]) -> list[str]:
