@@ -19,8 +19,6 @@ from kms.operations.core.service import Call, Service, new_request_id
 
 RESULT_KEPT = timedelta(days=1)
 """For how long after it was carried out the result of a call is there for who asked."""
-
-
 _LEFT_OVER_AT_ONCE = 50
 
 
@@ -41,7 +39,7 @@ def carry_out_left_over(service: Service, now: datetime) -> None:
         found = deciding.left_over(snapshot, now, _LEFT_OVER_AT_ONCE)
     for each in found:
         with service.vault.change() as change:
-            taken = deciding.take_over(change, each, now)
+            taken = deciding.take_over(change, each, service.clock())
         if taken is None:
             continue
         last = max(taken.given, key=lambda client_id: taken.given[client_id])
