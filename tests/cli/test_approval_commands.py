@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kms.cli import main
 from kms.client import Client, kept_login
 from kms.client.errors import ApprovalPending
 from kms.client.kept_login import KeptLogin
+from kms.clock import utc_now
 from kms.config import Settings
 
 Kms = Callable[..., list[Any]]
@@ -70,6 +72,7 @@ def test_the_ready_rules_of_the_page_hold_back_what_they_say(kms: Kms, shared_wo
     body = {"type": "xaes-256-gcm", "key_id": "mine", "exportable": True}
     assert usr.post("/api/v1/keys", body).status_code == 201
     backup = usr.post("/api/v1/keys/mine/backup", {}).json["backup"]
+    soon = (utc_now() + timedelta(seconds=2)).isoformat()
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
     issuer = {"issuer": "https://ci.example", "audience": "kms", "jwks": {"keys": [jwk]}}
     issuer_role = {"role": "x", "issuer": "https://ci.example", "claims": {"sub": "me"}, "client_id": "mia"}
@@ -79,6 +82,7 @@ def test_the_ready_rules_of_the_page_hold_back_what_they_say(kms: Kms, shared_wo
         usr.delete("/api/v1/keys/mine"),
         usr.post("/api/v1/keys/mine/versions/1/destroy", {}),
         usr.post("/api/v1/keys/mine/trim", {"oldest_version": 1}),
+        usr.post("/api/v1/keys/mine/material", {"wrapping_key_id": "0" * 32, "wrapped_key": "", "valid_until": soon}),
         usr.post("/api/v1/keys/mine/export", {"recipient_public_key": "x"}),
         usr.post("/api/v1/keys/mine/backup", {}),
         admin.post(
