@@ -15,6 +15,9 @@ from kms.errors import AuthenticationFailed, PermissionDenied, ValidationFailed
 from kms.vault import tables
 from kms.vault.change import Change
 
+ACCESS_KEY = "access-key:"
+"""How the credential begins of what an access key has proven."""
+
 
 @dataclass(frozen=True)
 class Lifetimes:
@@ -153,7 +156,7 @@ def end_access_key(change: Change, key: AccessKey) -> None:
 
 def credential_of(key: AccessKey) -> str:
     """What sessions and access keys have as their credential that an access key has proven."""
-    return f"access-key:{key.access_key_id}"
+    return f"{ACCESS_KEY}{key.access_key_id}"
 
 
 def end_all(change: Change, client_id: str) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def public_key_from_jwk(members: Mapping[str, Any]) -> VerificationKey:
 def public_key_from_pem(pem: str) -> VerificationKey:
     """The key in `pem`, `-----BEGIN PUBLIC KEY-----` first. Raises ValidationFailed saying what to do instead."""
     if "PRIVATE KEY" in pem:
-        raise ValidationFailed(_PRIVATE_KEY_SENT.format("public_key"))
+        raise ValidationFailed(PRIVATE_KEY_SENT.format("public_key"))
     public = pkcs8.load_public(pkcs8.der_of_pem(pem, "public_key"), "public_key")
     on_curve = isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _CURVES
     if not on_curve and not isinstance(public, (ed25519.Ed25519PublicKey, rsa.RSAPublicKey)):
@@ -82,7 +82,7 @@ def require_public(members: Mapping[str, Any]) -> None:
     if members.get("kty") == "oct":
         raise ValidationFailed("jwk: a symmetric key can sign whatever it verifies. Send a public key.")
     if _PRIVATE & members.keys():
-        raise ValidationFailed(_PRIVATE_KEY_SENT.format("jwk"))
+        raise ValidationFailed(PRIVATE_KEY_SENT.format("jwk"))
 
 
 def algorithms_for(members: Mapping[str, Any]) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def algorithms_for(members: Mapping[str, Any]) -> tuple[str, ...]:
     return (own,) if own in able else ()
 
 
-_PRIVATE_KEY_SENT = (
+PRIVATE_KEY_SENT = (
     "{}: this is a private key, and it has now been seen by others. Make a new one and send its public half."
 )
 

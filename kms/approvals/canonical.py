@@ -15,6 +15,10 @@ from typing import Any
 
 import msgspec
 
+from kms.access.verification_key import PRIVATE_KEY_SENT, require_public
+from kms.crypto import pkcs8, xwing
+from kms.errors import ValidationFailed
+
 REDACTED = {"redacted": True}
 """What is shown in the place of a member that may be secret."""
 
@@ -49,8 +53,6 @@ _SHOWN = frozenset(
         "group",
         "hash_algorithm",
         "issuer",
-        "jwk",
-        "jwks",
         "jwks_uri",
         "kdf",
         "keep_as",
@@ -66,14 +68,11 @@ _SHOWN = frozenset(
         "oldest_version",
         "operations",
         "owner",
-        "peer_public_key",
         "permission",
         "permissions",
         "policy",
         "primary",
-        "public_key",
         "reason",
-        "recipient_public_key",
         "region",
         "remove",
         "remove_labels",
@@ -97,6 +96,14 @@ _SHOWN = frozenset(
 )
 """The members of requests that hold no secret. Any other is shown only if it is a number, true, false or null."""
 
+_PUBLIC_KEYS = frozenset({"peer_public_key", "public_key", "recipient_public_key"})
+"""Members that are shown where they are a public key as PEM. Something else may have been sent by mistake."""
+
+_PUBLIC_MEMBERS = frozenset(
+    {"alg", "crv", "e", "key_ops", "kid", "kty", "n", "use", "x", "x5c", "x5t", "x5t#S256", "y"}
+)
+"""What is shown of a JWK (RFC 7517, RFC 7518 sections 6.2.1 and 6.3.1, RFC 8037)."""
+
 
 @dataclass(frozen=True)
 class CanonicalCall:
@@ -112,11 +119,22 @@ class CanonicalCall:
 
 
 def canonical(
-    operation: str, path: Mapping[str, Any], request: msgspec.Struct, dialect: str, action: str
+    operation: str,
+    path: Mapping[str, Any],
+    request: msgspec.Struct,
+    dialect: str,
+    action: str,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> CanonicalCall:
-    """The canonical form of a call, with a new salt where something in it is not shown."""
-    body = msgspec.json.decode(msgspec.json.encode(request))
-    shown = {name: value if _is_shown(name, value) else REDACTED for name, value in body.items()}
+    """The canonical form of a call, with a new salt where something in it is not shown.
+
+    `about` has for members that are not shown what is known of them and shown in their place.
+    Raises ValidationFailed where a private key was sent in the place of a public one: it is not even kept.
+    """
+    body = msgspec.json.decode(msgspec.json.encode(request, order="deterministic"))  # sets have no order of their own
+    shown = {name: _shown(name, value) for name, value in body.items()}
+    for name, known in (about or {}).items():
+        shown[name] = {**REDACTED, **known}
     document: dict[str, Any] = {"operation": operation, "path": dict(path), "body": body, "dialect": dialect}
     if action:
         document["action"] = action
@@ -148,5 +166,28 @@ def salt_of(content: bytes) -> str:
     return str(msgspec.json.decode(content).get("salt", ""))
 
 
-def _is_shown(name: str, value: Any) -> bool:
-    return name in _SHOWN or value is None or value == "" or isinstance(value, bool | int | float)
+def _shown(name: str, value: Any) -> Any:
+    """What is shown in the place of `value`. Raises ValidationFailed for a private key."""
+    if name in _SHOWN or value is None or value == "" or isinstance(value, bool | int | float):
+        return value
+    if name == "jwk" and isinstance(value, dict):
+        return _public_part(value)
+    if name == "jwks" and isinstance(value, dict) and isinstance(value.get("keys"), list):
+        keys = [_public_part(each) if isinstance(each, dict) else REDACTED for each in value["keys"]]
+        return {each: keys if each == "keys" else REDACTED for each in value}
+    return value if name in _PUBLIC_KEYS and _is_public_key(str(value), name) else REDACTED
+
+
+def _public_part(jwk: dict[str, Any]) -> dict[str, Any]:
+    require_public(jwk)
+    return {name: value if name in _PUBLIC_MEMBERS else REDACTED for name, value in jwk.items()}
+
+
+def _is_public_key(pem: str, member: str) -> bool:
+    if "PRIVATE KEY" in pem:
+        raise ValidationFailed(PRIVATE_KEY_SENT.format(member))
+    try:
+        xwing.load_public(pkcs8.der_of_pem(pem, member), member)
+    except ValidationFailed:
+        return False
+    return True

@@ -8,11 +8,14 @@ from datetime import datetime, timedelta
 
 from kms.access import callers
 from kms.access.model import Caller, Client, ClientStatus
+from kms.access.public_keys import CERTIFICATE
 from kms.approvals.model import OPEN, Approval, ApprovalRule, ApprovalState
+from kms.approvals.retention import without_secrets
 from kms.clock import rfc3339
 from kms.errors import Conflict, IntegrityFailure, PermissionDenied
-from kms.vault import sealed_columns
+from kms.vault import sealed_columns, tables
 from kms.vault.change import Change
+from kms.vault.records import microseconds
 from kms.vault.sealing import SealBroken
 from kms.vault.transaction import Snapshot
 
@@ -67,8 +70,7 @@ def approve(change: Change, approval: Approval, caller: Caller, now: datetime) -
     rules = rules_of(change, approval) if approval.state_at(now) in OPEN else []
     if approval.state_at(now) is ApprovalState.APPROVED:
         require_approver(change, approval, rules, caller)
-        if approval.began_at is not None and approval.began_at <= now < approval.began_at + CARRYING_OUT:
-            raise Conflict("The call is approved, and is being carried out.")
+        _require_left(approval, now)
         return change.replace(approval, replace(approval, began_at=now))
     if approval.state_at(now) is not ApprovalState.PENDING:
         raise not_waiting(approval, now)
@@ -82,21 +84,73 @@ def approve(change: Change, approval: Approval, caller: Caller, now: datetime) -
 
 
 def reject(change: Change, approval: Approval, caller: Caller, reason: str, now: datetime) -> Approval:
-    """Note that `caller`, an approver or who asked, ends the call. Raises PermissionDenied, Conflict."""
-    if approval.state_at(now) is not ApprovalState.PENDING:
+    """Note that `caller`, an approver or who asked, ends the call. Raises PermissionDenied, Conflict.
+
+    Also one that was approved, if whoever was to carry it out has not.
+    """
+    if approval.state_at(now) not in OPEN:
         raise not_waiting(approval, now)
+    _require_left(approval, now)
     if caller.client_id != approval.requester:
         require_approver(change, approval, rules_of(change, approval), caller)
     failure = {"type": "withdrawn" if caller.client_id == approval.requester else "rejected", "detail": reason}
     return settle(change, approval, ApprovalState.REJECTED, now, caller.client_id, failure)
 
 
+def _require_left(approval: Approval, now: datetime) -> None:
+    """Raise Conflict while somebody carries the call out."""
+    began_at = approval.began_at if approval.state is ApprovalState.APPROVED else None
+    if began_at is not None and abs(now - began_at) < CARRYING_OUT:  # also by a clock that is a little ahead
+        raise Conflict("The call is approved, and is being carried out.")
+
+
+def left_over(snapshot: Snapshot, now: datetime, limit: int) -> list[Approval]:
+    """Up to `limit` approved calls that whoever was to carry out has not, because it was stopped."""
+    column = tables.approvals.c
+    since = column.began_at <= microseconds(now - CARRYING_OUT)
+    found = snapshot.select(Approval, column.state == ApprovalState.APPROVED, since, limit=limit)
+    return [each for each in found if each.state_at(now) is ApprovalState.APPROVED]
+
+
+def take_over(change: Change, seen: Approval, now: datetime) -> Approval | None:
+    """Begin to carry out again what was `left_over`; None where somebody else has begun, or the call is settled."""
+    found = change.find(Approval, seen.approval_id)
+    if found is None or found.state is not ApprovalState.APPROVED or found.began_at != seen.began_at:
+        return None
+    return change.replace(found, replace(found, began_at=now))
+
+
 def end_calls_of(change: Change, client_id: str, by: str, now: datetime) -> None:
-    """End every call of a client that waits, because its sessions are ended: one of them may have been stolen."""
-    failure = {"type": "conflict", "detail": "Every session of who asked was ended. Make the call again."}
-    for each in change.matching(Approval, requester=client_id, state=ApprovalState.PENDING):
-        if now < each.expires_at:
-            settle(change, each, ApprovalState.FAILED, now, by, failure)
+    """End every open call of a client, because its sessions are ended: one of them may have been stolen."""
+    _end(change, open_calls_of(change, client_id, now), "Every session of who asked was ended.", by, now)
+
+
+def end_calls_made_with(change: Change, credential: str, client_id: str, by: str, now: datetime) -> None:
+    """End every open call of a client that rests on `credential`, because that is ended: it may have been stolen.
+
+    One certificate may have many thumbprints, so where one is ended the calls of all end.
+    """
+    resting = [each for each in open_calls_of(change, client_id, now) if _rests_on(each, credential)]
+    _end(change, resting, "What proved who asked was ended.", by, now)
+
+
+def open_calls_of(snapshot: Snapshot, client_id: str, now: datetime) -> list[Approval]:
+    """The calls of a client that may still be carried out."""
+    found = [each for state in OPEN for each in snapshot.matching(Approval, requester=client_id, state=state)]
+    return [each for each in found if each.state_at(now) in OPEN]
+
+
+def _rests_on(approval: Approval, credential: str) -> bool:
+    rests_on = [approval.asked["credential"], *approval.asked.get("rests_on", ())]
+    if credential.startswith(CERTIFICATE):
+        return any(each.startswith(CERTIFICATE) for each in rests_on)
+    return credential in rests_on
+
+
+def _end(change: Change, calls: Iterable[Approval], why: str, by: str, now: datetime) -> None:
+    failure = {"type": "conflict", "detail": f"{why} Make the call again."}
+    for each in calls:
+        settle(change, each, ApprovalState.FAILED, now, by, failure)
 
 
 def settle(
@@ -108,14 +162,14 @@ def settle(
     failure: dict[str, str] | None = None,
     result: bytes | None = None,
 ) -> Approval:
-    """Note how the call ended; `result` is its answer as JSON, which is sealed."""
+    """Note how the call ended; `result` is its answer as JSON, which is sealed. What was asked goes."""
     if result is not None:
         context = sealed_columns.approval(approval.approval_id, approval.requester, "result")
         result = change.derived_keys.seal(result, context)
     after = replace(
         approval, state=state, decided_at=now, decided_by=by, failure=failure or {}, result=result or approval.result
     )
-    return change.replace(approval, after)
+    return change.replace(approval, without_secrets(change, after))
 
 
 def result_of(snapshot: Snapshot, approval: Approval) -> bytes | None:

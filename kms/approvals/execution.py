@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -9,15 +10,16 @@ from kms.access import callers, scope
 from kms.access.access_keys import AccessKey
 from kms.access.issuers import IssuerRole
 from kms.access.model import Caller, Client
+from kms.access.public_keys import KEY, PublicKey
 from kms.approvals.deciding import counted, rules_of, settle
 from kms.approvals.filing import keys_named, secret_digest
-from kms.approvals.model import Approval, ApprovalState
+from kms.approvals.model import Approval, ApprovalRule, ApprovalState
 from kms.errors import AuthenticationFailed, Conflict, Refusal
 from kms.vault.change import Change
 from kms.vault.records import moment_of
 from kms.vault.transaction import Snapshot
 
-ANOTHER_KEY = "A key id or alias in this call does not name the key that it named when the call was made."
+ANOTHER_KEY = "A key id or alias in this call does not name what it named when the call was made."
 
 
 def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Caller:
@@ -36,6 +38,10 @@ def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Calle
         role = snapshot.find(IssuerRole, asked["issuer_role"])
         if role is None or role.client_id != client.client_id:
             raise AuthenticationFailed("The issuer role of who asked for this is gone.")
+    if asked["credential"].startswith(KEY):
+        key = snapshot.find(PublicKey, client.client_id, asked["credential"].removeprefix(KEY))
+        if key is not None and key.expires_at is not None and now >= key.expires_at:
+            raise AuthenticationFailed("The public key with which this was asked has expired.")
     by_access_key = "access_key_id" in asked and now < moment_of(
         asked["expires_at"]
     )  # later it may be gone by itself
@@ -53,16 +59,21 @@ def requester_of(snapshot: Snapshot, approval: Approval, now: datetime) -> Calle
     return callers.again(snapshot, caller)
 
 
+Covers = Callable[[Iterable[ApprovalRule], datetime], Iterable[ApprovalRule]]
+"""Which of some rules cover a call at a time."""
+
+
 @dataclass
 class CarryingOut:
     """The carrying out of an approved call. The first change that it makes is the one that settles it.
 
-    `is_settled` once such a change is committed.
+    `is_settled` once such a change is committed. `covers` finds the rules that cover the call, once it is decoded.
     """
 
     approval: Approval
     by: str
     is_settled: bool = False
+    covers: Covers = lambda _rules, _now: ()
 
     @property
     def approval_id(self) -> str:
@@ -93,6 +104,9 @@ class CarryingOut:
         count = counted(snapshot, found, rules)
         if any(count[rule.name] < rule.approvals for rule in rules):
             raise Conflict("Somebody who had approved this call may not approve it any more.")
+        covering = self.covers(snapshot.matching(ApprovalRule), now)
+        if not all(rule.name in found.rules for rule in covering):
+            raise Conflict("A rule that was made after this call covers it too. Make the call again.")
         keys = found.asked["keys"]
         if keys_named(snapshot, keys) != keys:
             raise Conflict(ANOTHER_KEY)

@@ -77,6 +77,7 @@ class Approval:
 
     `request` is what was asked, in its canonical form (see `canonical`), sealed; `request_hash` is the SHA-256 of
     that form, `same_as` a keyed hash by which the same call is recognised, and `shown` the form without secrets.
+    Once the call is settled, `request` is sealed nothing, and `same_as` is empty.
     `rules` has for each rule that covers the call its revision; `given` has when each client approved. `asked` has
     the rest of what the call came with: source, credential, scope. `began_at` is when it began to be carried out.
     Once the call is settled, `decided_at` says when, and `decided_by` by whom. `result` is its answer, sealed.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kms.approvals.model import OPEN, Approval, ApprovalState
-from kms.vault import tables
+from kms.vault import sealed_columns, tables
 from kms.vault.change import Change
 from kms.vault.records import microseconds
 
@@ -17,7 +17,18 @@ _KEPT = timedelta(days=30)
 def expire(change: Change, found: Iterable[Approval], now: datetime) -> None:
     """Note of those whose time is over that it is."""
     over = [each for each in found if each.state in OPEN and each.state_at(now) is ApprovalState.EXPIRED]
-    change.replace_all([(each, replace(each, state=ApprovalState.EXPIRED, decided_at=now)) for each in over])
+    change.replace_all(
+        [(each, without_secrets(change, replace(each, state=ApprovalState.EXPIRED, decided_at=now))) for each in over]
+    )
+
+
+def without_secrets(change: Change, approval: Approval) -> Approval:
+    """The call without what was sealed of it, which nobody needs once it is settled.
+
+    Its hash stays, and the form that is shown. Without the salt the hash tells nothing of what is not shown.
+    """
+    context = sealed_columns.approval(approval.approval_id, approval.requester, "request")
+    return replace(approval, request=change.derived_keys.seal(b"", context), same_as=b"")
 
 
 def expire_old(change: Change, now: datetime, limit: int) -> None:

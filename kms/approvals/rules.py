@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 
 from kms.access.policy import Permission
 from kms.approvals.model import ApprovalRule
-from kms.vault import names
+from kms.errors import IntegrityFailure, Unavailable
+from kms.vault import names, tables
+from kms.vault.change import Change
+from kms.vault.checking import fits_in
 from kms.vault.memory import Memory, Standing
 from kms.vault.store import Vault
 
@@ -38,20 +42,52 @@ class RulesInForce:
             known = self._read()
         return known.get(operation, ())
 
+    def require_none_new(self, change: Change, operation: str, seen: Collection[ApprovalRule]) -> None:
+        """Raise Unavailable if in `change` a rule may cover the operation that is none of those `seen` before.
+
+        The change may have waited for its turn, or for a key to be made, and the rule is to hold already.
+        """
+        known, standing = self._known
+        is_known = standing.epoch >= 0 and self._memory.epoch == change.epoch and standing.holds(change.epoch)
+        if is_known and names.APPROVAL_RULES not in change.outdated_before:
+            found = known.get(operation, ())
+        else:
+            asks = self._asks.get(operation)
+            rules = change.matching(ApprovalRule)
+            found = tuple(rule for rule in rules if operation in OF_RULES or _may_cover(rule, operation, asks))
+        if not all(rule in seen for rule in found):
+            raise Unavailable("The approval rules were changed meanwhile. Send this again.", retry_after=1)
+
     def _read(self) -> dict[str, tuple[ApprovalRule, ...]]:
         """What `may_cover` looks up, read now and kept until a change names the rules."""
         epoch = self._memory.epoch
         with self._vault.read() as snapshot:
             rules = snapshot.matching(ApprovalRule, order_by="name")
-        found = {
-            name: tuple(rule for rule in rules if covers(rule, name, asks)) for name, asks in self._asking().items()
-        }
-        found |= {name: tuple(rules) for name in OF_RULES}
-        found = {name: each for name, each in found.items() if each}
+            # Without this a row that is taken away, and put back later, would be a rule that nobody misses.
+            is_whole = fits_in(snapshot, tables.approval_rules)
+        if not is_whole:
+            self._vault.stop_trusting("The rows of approval_rules are not those that the service wrote.")
+            raise IntegrityFailure("The approval rules were altered outside the service.")
+        found = self._by_operation(rules)
         standing = self._memory.standing(epoch, (names.APPROVAL_RULES,))
         if standing is not None:
             self._known = found, standing
         return found
+
+    @cached_property
+    def _asks(self) -> Asking:
+        return self._asking()
+
+    def _by_operation(self, rules: Collection[ApprovalRule]) -> dict[str, tuple[ApprovalRule, ...]]:
+        if not rules:
+            return {}
+        found = {name: tuple(rule for rule in rules if covers(rule, name, asks)) for name, asks in self._asks.items()}
+        found |= {name: tuple(rules) for name in OF_RULES}
+        return {name: each for name, each in found.items() if each}
+
+
+def _may_cover(rule: ApprovalRule, operation: str, asks: frozenset[Permission] | None) -> bool:
+    return asks is not None and covers(rule, operation, asks)
 
 
 def covers(rule: ApprovalRule, operation: str, asks: frozenset[Permission]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from datetime import timedelta
 from socket import gethostname
@@ -15,6 +16,7 @@ from kms.cli.on_host import local_entry, opened
 from kms.clock import rfc3339, utc_now
 from kms.errors import NotFound, StartError
 from kms.notices import events, outbox
+from kms.operations.accounts.approval_rules import end_waiting
 from kms.vault.store import Vault
 from kms.vault.transaction import Snapshot
 
@@ -42,14 +44,16 @@ def lift(name: str, minutes: int | None, *, yes: bool, flags: dict[str, Any]) ->
             if minutes is None:
                 change.delete(found)
             else:
-                change.replace(found, replace(found, lifted_until=now + timedelta(minutes=minutes)))
+                until = now + timedelta(minutes=minutes)
+                change.replace(found, replace(found, lifted_until=until, revision=secrets.token_hex(16)))
+            end_waiting(change, name, now)  # who makes such a call again now would have it carried out twice
             change.record(local_entry("break_glass", f"{name} {how}"))
             outbox.emit(change, events.approval_rule_lifted(name, gethostname(), how, now))
     finally:
         vault.close()
     structlog.get_logger().critical("AN APPROVAL RULE WAS TAKEN OUT OF FORCE ON THE HOST", rule=name, how=how)
-    until = "" if minutes is None else f", until {rfc3339(now + timedelta(minutes=minutes))}"
-    click.echo(f"AN OPERATOR ON THE HOST TOOK AN APPROVAL RULE OUT OF FORCE: {name}, {how}{until}", err=True)
+    until_then = "" if minutes is None else f", until {rfc3339(now + timedelta(minutes=minutes))}"
+    click.echo(f"AN OPERATOR ON THE HOST TOOK AN APPROVAL RULE OUT OF FORCE: {name}, {how}{until_then}", err=True)
 
 
 def _rule(snapshot: Snapshot, name: str) -> ApprovalRule:

@@ -15,6 +15,9 @@ KEY_ID_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 
 ALIAS_PATTERN = rf"(?:{KEY_ID_PATTERN}|[a-z0-9-]{{1,32}}:alias/[A-Za-z0-9/_-]{{1,200}})"
 
+RELEASED = "deleted-"
+"""How the id begins that a key about to be deleted gets when its name is released for others."""
+
 _FLAT_SUFFIXES = frozenset({"symmetric", "rsa", "ecc", "dh", "session"})
 
 ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID_PATTERN}\Z")]

@@ -13,6 +13,7 @@ from kms.vault.folded import audit_log
 from kms.vault.head import TableDigest, digest_of
 from kms.vault.integrity import check_row
 from kms.vault.store import Vault
+from kms.vault.transaction import Snapshot
 
 _ROWS_AT_ONCE = 500
 
@@ -28,28 +29,33 @@ def wrong_tables(vault: Vault, pause: Callable[[], None] = lambda: None) -> list
 def fits(vault: Vault, table: Table, pause: Callable[[], None] = lambda: None) -> bool:
     """Whether the rows of `table` are those that the head stands for."""
     with vault.read() as snapshot:
+        return fits_in(snapshot, table, pause)
+
+
+def fits_in(snapshot: Snapshot, table: Table, pause: Callable[[], None] = lambda: None) -> bool:
+    """As `fits`, of what `snapshot` reads: what else it reads of `table` is then complete, and nothing beyond."""
+    try:
+        head = snapshot.head()
+    except IntegrityFailure:
+        return False
+    if table is tables.audit_outbox:
+        number = table.c.sequence
+        query = select(func.count(), func.min(number), func.max(number)).select_from(table)
+        count, first, last = snapshot.connection.execute(query).one()
         try:
-            head = snapshot.head()
+            log = audit_log(snapshot)
         except IntegrityFailure:
+            return True  # that table is named for it
+        if count + log.entries_folded != head.last_entry - head.lost_entries:
             return False
-        if table is tables.audit_outbox:
-            number = table.c.sequence
-            query = select(func.count(), func.min(number), func.max(number)).select_from(table)
-            count, first, last = snapshot.connection.execute(query).one()
-            try:
-                log = audit_log(snapshot)
-            except IntegrityFailure:
-                return True  # that table is named for it
-            if count + log.entries_folded != head.last_entry - head.lost_entries:
-                return False
-            return not count or bool(first > log.last_folded and last == head.last_entry)
-        expected, found = head.digest(table), TableDigest()
-        streamed = snapshot.connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table))
-        for rows in streamed.partitions():
-            part = digest_of(vault.derived_keys, table, rows)
-            found = found.plus(part.count, part.total)
-            pause()
-        return found == expected
+        return not count or bool(first > log.last_folded and last == head.last_entry)
+    expected, found = head.digest(table), TableDigest()
+    streamed = snapshot.connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table))
+    for rows in streamed.partitions():
+        part = digest_of(snapshot.derived_keys, table, rows)
+        found = found.plus(part.count, part.total)
+        pause()
+    return found == expected
 
 
 def altered_rows(vault: Vault) -> Iterator[str]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
-from helpers.people import Person
+from helpers.approvals import APPROVALS, RULES, approve, asked_rule, entries, pending, people_of, rule, shown, story
+from helpers.people import Person, child_of
 from helpers.support import SteeredClock, World, b64, kind_of, settings_for, unb64
+from helpers.tokens import new_key, public_jwk
 from kms.access.model import Role
 from kms.approvals.model import Approval
+from kms.clock import rfc3339
 from kms.config import Settings
 from kms.notices.model import Delivery
 
@@ -97,6 +103,17 @@ def test_nobody_approves_what_they_asked_for_or_without_a_fresh_second_factor(
     assert kind_of(approve(bob, approval_id)) == "conflict"
 
 
+def test_a_session_that_another_one_made_approves_nothing(
+    world: World, people: dict[str, Person], orders: str
+) -> None:
+    rule(world, operations=["delete_key"], approvals=1)
+    approval_id = pending(people["usr"].api.delete(orders))
+    child = child_of(world, people["ann"].api, scope="approvals:use")
+    for decision in ("approve", "reject"):
+        assert kind_of(child.post(f"{APPROVALS}/{approval_id}/{decision}", {})) == "permission-denied"
+    assert approve(people["ann"], approval_id).json["state"] == "done"
+
+
 def test_a_client_that_was_made_after_the_call_approves_nothing(
     world: World, people: dict[str, Person], clock: SteeredClock
 ) -> None:
@@ -177,6 +194,90 @@ def test_what_is_secret_is_sealed_and_not_shown(world: World, people: dict[str, 
         assert b64(secret).encode() not in content, path
 
 
+@pytest.mark.parametrize("member", ["jwk", "jwks", "public_key"])
+def test_a_private_key_that_is_sent_by_mistake_is_not_kept(
+    world: World, people: dict[str, Person], member: str
+) -> None:
+    rule(world, operations=["add_public_key", "add_issuer"])
+    jwk = dict(new_key().as_dict(private=True))
+    pem = new_key().as_pem(private=True).decode()
+    body = {"jwk": {"jwk": jwk}, "public_key": {"public_key": pem}, "jwks": {"jwks": {"keys": [jwk]}}}[member]
+    if member == "jwks":
+        refused = people["ann"].api.post(
+            "/api/v1/issuers", {"issuer": "https://i.example", "audience": "kms", **body}
+        )
+    else:
+        refused = people["usr"].api.post("/api/v1/clients/usr/public-keys", body)
+    assert kind_of(refused) == "validation-failed"
+    assert people["ann"].api.get(APPROVALS).json["items"] == []
+
+
+def test_of_a_public_key_only_public_members_are_shown(world: World, people: dict[str, Person]) -> None:
+    rule(world, operations=["add_public_key"])
+    add, usr = "/api/v1/clients/usr/public-keys", people["usr"].api
+    public = public_jwk(new_key())
+    with_more = pending(usr.post(add, {"jwk": {**public, "x-note": "canary"}}))
+    assert shown(people["ann"], with_more)["request"]["body"]["jwk"] == {**public, "x-note": {"redacted": True}}
+    pem = "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n"
+    private = pem.format(b64(new_key().private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())))
+    disguised = pending(usr.post(add, {"public_key": private}))
+    assert shown(people["ann"], disguised)["request"]["body"]["public_key"] == {"redacted": True}
+
+
+def test_approvers_of_a_restoration_see_what_comes_back(
+    world: World, people: dict[str, Person], orders: str, clock: SteeredClock
+) -> None:
+    rule(world, operations=["restore_key"], approvals=1)
+    usr = people["usr"].api
+    backup = usr.post(f"{orders}/backup", {}).json["backup"]
+    assert kind_of(usr.post("/api/v1/keys/restore", {"backup": b64(b"nonsense")})) == "decryption-failed"
+    assert world.user("stranger").post("/api/v1/keys/restore", {"backup": backup}).status_code == 403
+    assert people["ann"].api.get(APPROVALS).json["items"] == []
+    usr.delete(orders, {"release_name": True, "waiting_period": "P7D"})
+    approval_id = pending(usr.post("/api/v1/keys/restore", {"backup": backup}))
+    seen = shown(people["ann"], approval_id)
+    assert seen["key_id"] == "orders"
+    assert seen["request"]["body"]["backup"] == {
+        "redacted": True,
+        "key_id": "orders",
+        "owner": "usr",
+        "type": "xaes-256-gcm",
+        "versions": 1,
+        "latest_version": 1,
+        "created_at": rfc3339(clock()),
+        "exportable": True,
+        "has_key_policy": False,
+        "sealed_by": "this installation",
+        "sha256": sha256(unb64(backup)).hexdigest(),
+    }
+    done = approve(people["bob"], approval_id)
+    assert done.json["state"] == "done", done.json
+    assert usr.get(orders).json["state"] == "active"
+
+
+def test_the_canonical_form_is_the_same_in_every_process() -> None:
+    """Sets have another order in each, and the same call must wait once whatever process takes it."""
+    code = (
+        "import msgspec; import kms.operations; from kms.approvals import canonical\n"
+        "from kms.operations.accounts.grants import CreateGrantRequest\n"
+        "given = {'subject': 'client:bob', 'key_pattern': 'x', 'permissions': "
+        "['keys:encrypt', 'keys:decrypt', 'keys:sign', 'keys:mac']}\n"
+        "request = msgspec.convert(given, CreateGrantRequest)\n"
+        "print(canonical.canonical('create_grant', {}, request, 'rest', '').sha256.hex())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
+
+
 def test_the_result_is_there_for_a_day_and_for_sessions_of_the_same_scope(
     world: World, people: dict[str, Person], orders: str, clock: SteeredClock
 ) -> None:
@@ -237,14 +338,24 @@ def test_rejected_and_withdrawn_calls_are_never_carried_out(
 
 
 def test_a_batch_that_is_covered_is_refused_whole(world: World, people: dict[str, Person], orders: str) -> None:
-    rule(world, permissions=["keys:revoke"], key_pattern="orders")
+    rule(world, permissions=["keys:rotate"], key_pattern="orders")
     usr = people["usr"].api
     assert usr.post("/api/v1/keys", {"key_id": "other", "type": "xaes-256-gcm"}).status_code == 201
-    refused = usr.post("/api/v1/keys/revoke", {"items": [{"key_id": "other"}, {"key_id": "orders"}]})
+    refused = usr.post("/api/v1/keys/rotate", {"items": [{"key_id": "other"}, {"key_id": "orders"}]})
     assert (kind_of(refused), "rule1" in refused.json["detail"]) == ("conflict", True)
     assert usr.get("/api/v1/keys/other").json["state"] == "active"
-    for path in ("/api/v1/keys/revoke", "/revoke_key"):
+    for path in ("/api/v1/keys/rotate", "/rotate_key"):
         pending(usr.post(path, {"key_id": "orders"}))
+
+
+def test_a_stranger_learns_of_no_alias_from_a_batch(world: World, people: dict[str, Person], orders: str) -> None:
+    rule(world, permissions=["keys:encrypt"], key_pattern="orders")
+    assert people["usr"].api.put("/api/v1/aliases/nice", {"key_id": "orders"}).status_code == 200
+    stranger = world.user("stranger")
+    answers = [
+        stranger.post(f"/api/v1/keys/{name}/encrypt", {"items": [{"plaintext": ""}]}) for name in ("nice", "absent")
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
 
 
 def test_an_alias_and_a_pattern_of_a_grant_are_the_keys_they_stand_for(
@@ -261,6 +372,19 @@ def test_an_alias_and_a_pattern_of_a_grant_are_the_keys_they_stand_for(
         "/api/v1/grants", {"subject": "role:user", "permission": "keys:encrypt", "key_pattern": "test-*"}
     )
     assert other.status_code == 201
+
+
+def test_a_key_that_gave_up_its_name_is_still_the_key_of_the_rule(world: World, people: dict[str, Person]) -> None:
+    rule(world, operations=["create_grant"], permissions=["keys:recover"], key_pattern="payroll*")
+    usr, bob = people["usr"].api, people["bob"].api
+    assert usr.post("/api/v1/keys", {"key_id": "payroll-1"}).status_code == 201
+    renamed = bob.delete("/api/v1/keys/payroll-1", {"release_name": True}).json["key_id"]
+    assert usr.post("/api/v1/keys", {"key_id": "payroll-1"}).status_code == 201
+    assert bob.post(f"/api/v1/keys/{renamed}/cancel-deletion", {}).json["key_id"] == renamed
+    grant = {"subject": "client:bob", "permission": "keys:recover", "owner": "usr"}
+    for pattern in (renamed, f"{renamed[:12]}*", "del*"):
+        pending(bob.post("/api/v1/grants", {**grant, "key_pattern": pattern}))
+    assert bob.post("/api/v1/grants", {**grant, "key_pattern": "dev-*"}).status_code == 201
 
 
 def test_giving_what_only_administrators_give_counts_as_asking_for_it(
@@ -289,12 +413,15 @@ SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"permissions": ["keys:delete"], "approvers": ["role:boss"]}, "validation-failed"),
     ({"permissions": ["keys:delete"], "approvals": 4}, "conflict"),
     ({"permissions": ["keys:delete"], "approvers": ["nobody"], "approvals": 1}, "conflict"),
+    ({"permissions": ["keys:delete"], "approvers": ["ann"], "approvals": 1}, "conflict"),
+    ({"operations": ["disable_client"]}, "validation-failed"),
+    ({"operations": ["revoke_key_versions"]}, "validation-failed"),
 ]
 
 
 def test_a_rule_that_makes_no_sense_is_refused(world: World, people: dict[str, Person]) -> None:
     for given, problem in SENSELESS:
-        refused = world.admin.post(RULES, {"name": "rule1", "approvers": ["role:admin"], **given})
+        refused = asked_rule(world, **given)
         assert kind_of(refused) == problem, (given, refused.text)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import msgspec
 import pytest
@@ -100,13 +102,25 @@ def test_every_operation_that_is_no_question_can_be_covered_or_is_known_not_to_b
         "approve_call",
         "confirm_second_factor",
         "create_access_key",
+        "delete_access_key",
+        "delete_passkey",
+        "delete_public_key",
+        "disable_client",
+        "end_certificate",
+        "end_every_credential",
+        "end_every_session",
+        "end_one_session",
         "end_session",
         "explain_policy",
         "issue_token",
         "passkey_creation_options",
         "passkey_request_options",
         "reject_call",
+        "revoke_key",
+        "revoke_key_versions",
+        "revoke_named_key",
         "simulate_policy",
+        "suspend_key",
     }
     assert set(asking()).isdisjoint(exempt)
 
@@ -144,6 +158,53 @@ def test_a_way_round_is_covered_too(world: World, people: dict[str, Person]) -> 
     pending(usr.post(path, {"ciphertext": sealed, "to_key_id": "mine"}))
     pending(usr.post(path, {"ciphertext": sealed, "to_associated_data": b64(b"other")}))
     pending(ann.delete("/api/v1/mounts/team"))
+
+
+def test_what_reads_as_decrypting_does(world: World, people: dict[str, Person]) -> None:
+    usr = people["usr"].api
+    usages = ["encrypt", "decrypt", "wrap", "unwrap"]
+    assert usr.post("/api/v1/keys", {"key_id": "rsa", "type": "rsa-2048", "usages": usages}).status_code == 201
+    sealed = usr.post("/api/v1/keys/rsa/encrypt", {"plaintext": b64(b"text"), "format": "raw"}).json["ciphertext"]
+    rule(world, permissions=["keys:decrypt"])
+    pending(usr.post("/api/v1/keys/rsa/unwrap", {"wrapped_key": sealed, "algorithm": "RSA-OAEP-256"}))
+    wrapped = usr.post("/api/v1/keys/rsa/wrap", {"key": b64(bytes(32))}).json["wrapped_key"]
+    assert usr.post("/api/v1/keys/rsa/unwrap", {"wrapped_key": wrapped}).status_code == 200
+
+
+def test_what_lets_others_use_a_key_as_a_grant_does(world: World, people: dict[str, Person]) -> None:
+    usr = people["usr"].api
+    for key_id, kind in (("orders", "xaes-256-gcm"), ("root", "hmac-sha256")):
+        usages = {"usages": ["derive"]} if key_id == "root" else {}
+        assert usr.post("/api/v1/keys", {"key_id": key_id, "type": kind, **usages}).status_code == 201
+    rule(world, permissions=["grants:manage"])
+    whole = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::000000000000:root"}, "Action": "kms:*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [{**whole, "Resource": "*"}]})
+    pending(usr.patch("/api/v1/keys/orders", {"policy": policy}))
+    pending(usr.patch("/api/v1/keys/orders", {"policy": ""}))
+    pending(usr.post("/api/v1/keys", {"key_id": "new", "policy": policy}))
+    pending(usr.post("/api/v1/keys/external", {"key_id": "new", "policy": policy}))
+    pending(usr.post("/api/v1/keys/root/derive", {"keep_as": {"key_id": "new", "policy": policy}, "length": 32}))
+    assert usr.patch("/api/v1/keys/orders", {"description": "text"}).status_code == 200
+    assert usr.post("/api/v1/keys", {"key_id": "new"}).status_code == 201
+
+
+def test_what_makes_a_new_version_as_rotating_does(world: World, people: dict[str, Person]) -> None:
+    usr = people["usr"].api
+    assert usr.post("/api/v1/keys", {"key_id": "orders", "rotation_period": "P90D"}).status_code == 201
+    rule(world, permissions=["keys:rotate"])
+    pending(usr.patch("/api/v1/keys/orders", {"rotation_period": "PT1S"}))
+    assert usr.patch("/api/v1/keys/orders", {"rotation_period": None}).status_code == 200
+
+
+def test_a_key_that_is_kept_has_the_id_that_it_gets(world: World, people: dict[str, Person]) -> None:
+    usr = people["usr"].api
+    body = {"key_id": "root", "type": "hmac-sha256", "usages": ["derive"]}
+    assert usr.post("/api/v1/keys", body).status_code == 201
+    rule(world, permissions=["keys:create"], key_pattern="prod-*")
+    kept: dict[str, Any] = {"type": "aes-256-gcm"}
+    pending(usr.post("/api/v1/keys/root/derive", {"keep_as": {**kept, "key_id": "prod-1"}, "length": 32}))
+    other = usr.post("/api/v1/keys/root/derive", {"keep_as": {**kept, "key_id": "test-1"}, "length": 32})
+    assert other.status_code == 200, other.text
 
 
 @pytest.mark.parametrize(

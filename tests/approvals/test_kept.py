@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +14,9 @@ from helpers.people import Person
 from helpers.support import SteeredClock, World, b64, kind_of
 from kms.approvals import filing
 from kms.approvals.model import Approval
+from kms.operations.accounts import approvals
 from kms.operations.system.schedule import remove_old_rows
-from kms.vault import tables
+from kms.vault import sealed_columns, tables, transaction
 
 
 @pytest.fixture
@@ -58,6 +60,27 @@ def test_results_go_after_a_day_and_calls_after_a_month(
         assert snapshot.connection.execute(select(func.count()).select_from(tables.approvals)).scalar_one() == 0
 
 
+def test_what_was_asked_goes_when_the_call_is_settled(
+    world: World, people: dict[str, Person], clock: SteeredClock
+) -> None:
+    usr = people["usr"]
+    done, withdrawn, left = (pending(encrypt(usr, b"canary " + bytes([number]))) for number in range(3))
+    hashes = {each.approval_id: each.request_hash for each in rows(world)}
+    assert "salt" in shown(usr, done)
+    assert approve(people["ann"], done).json["state"] == "done"
+    assert usr.api.post(f"{APPROVALS}/{withdrawn}/reject", {}).json["state"] == "rejected"
+    clock.advance(hours=2)
+    remove_old_rows(world.service, clock())
+    for each in rows(world):
+        bound_to = sealed_columns.approval(each.approval_id, each.requester, "request")
+        assert world.service.vault.derived_keys.open(each.request, bound_to) == b""
+        assert (each.same_as, each.request_hash) == (b"", hashes[each.approval_id])
+    usr.api = world.login("usr")
+    for approval_id in (done, withdrawn, left):
+        seen = shown(usr, approval_id)
+        assert (seen["request"]["body"]["plaintext"], "salt" in seen) == ({"redacted": True}, False)
+
+
 def test_a_client_has_only_so_many_calls_that_wait(
     world: World, people: dict[str, Person], clock: SteeredClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +97,75 @@ def test_a_client_has_only_so_many_calls_that_wait(
     people["usr"].api = world.login("usr")
     clock.advance(minutes=1)
     pending(encrypt(usr, b"yet more"))
+
+
+def test_a_client_has_only_so_many_calls_in_a_day(
+    world: World, people: dict[str, Person], clock: SteeredClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filing, "MOST_IN_A_DAY", 3)
+    usr = people["usr"]
+    for number in range(3):
+        waiting = pending(encrypt(usr, bytes([number])))
+        assert usr.api.post(f"{APPROVALS}/{waiting}/reject", {}).json["state"] == "rejected"
+    assert kind_of(encrypt(usr, b"more")) == "conflict"
+    clock.advance(days=1)
+    usr.api = world.login("usr")
+    pending(encrypt(usr, b"more"))
+
+
+def test_a_client_has_only_so_many_bytes(people: dict[str, Person], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filing, "MOST_BYTES", 300_000)
+    usr = people["usr"]
+    waiting = pending(encrypt(usr, bytes(150_000)))
+    assert kind_of(encrypt(usr, bytes(150_001))) == "conflict"
+    pending(encrypt(usr, b"a small one"))
+    assert usr.api.post(f"{APPROVALS}/{waiting}/reject", {}).json["state"] == "rejected"
+    pending(encrypt(usr, bytes(150_001)))
+
+
+def test_filing_reads_no_call_that_waits(
+    world: World, people: dict[str, Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    made = [pending(encrypt(people["usr"], bytes([number]))) for number in range(5)]
+    checked = transaction._checked
+
+    def counting(keys: Any, oldest: int, cls: Any, row: Any) -> Any:
+        read.extend([row] if cls is Approval else [])
+        return checked(keys, oldest, cls, row)
+
+    monkeypatch.setattr(transaction, "_checked", counting)
+    pending(encrypt(people["usr"], b"new"))
+    assert read == []
+    assert pending(encrypt(people["usr"], bytes([3]))) == made[3]
+    assert len(read) == 1
+
+
+def test_calls_of_one_client_hide_those_of_no_other(
+    world: World, people: dict[str, Person], clock: SteeredClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Person.of(world, "other")
+    assert other.api.post("/api/v1/keys", {"key_id": "theirs"}).status_code == 201
+    hidden = pending(other.api.post("/api/v1/keys/theirs/encrypt", {"plaintext": ""}))
+    for number in range(8):
+        clock.advance(milliseconds=10)
+        waiting = pending(encrypt(people["usr"], bytes([number])))
+        if number < 5:
+            assert people["usr"].api.post(f"{APPROVALS}/{waiting}/reject", {}).status_code == 200
+    monkeypatch.setattr(approvals, "MOST_READ", 2)
+    monkeypatch.setattr(approvals, "_AT_ONCE", 2)
+    for api, most in ((people["ann"].api, 4), (other.api, 1)):
+        seen, pages, cursor = [], 0, ""
+        while cursor is not None:
+            page = api.get(f"{APPROVALS}?state=pending&limit=3{cursor and '&cursor='}{cursor}").json
+            seen += [each["approval_id"] for each in page["items"]]
+            pages, cursor = pages + 1, page["next_cursor"]
+        assert (len(seen), seen[-1]) == (most, hidden)
+        assert pages == (1 if most == 1 else 2)
+    rejected = people["ann"].api.get(f"{APPROVALS}?state=rejected&limit=2").json
+    assert len(rejected["items"]) == 2
+    assert rejected["next_cursor"] is not None
+    assert hidden.encode() not in urlsafe_b64decode(rejected["next_cursor"] + "===")
 
 
 def test_a_call_that_is_too_large_does_not_wait(people: dict[str, Person]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from helpers.approvals import RULES, people_of, rule
+from helpers.approvals import asked_rule, people_of, rule
 from helpers.support import World, kind_of
 from kms.config import Settings
 from kms.errors import StartError
@@ -51,6 +51,5 @@ def test_no_rule_is_made_while_an_older_node_serves(world: World) -> None:
     row = {"node_id": "n" * 32, "host": "old", "beats": 0, "leaving": 0, "release": "1.0", "revision": "0012"}
     with world.service.vault.change() as change:
         change.connection.execute(insert(tables.nodes).values(row | {"clock_offset": 0}))
-    body = {"name": "rule1", "approvers": ["role:admin"], "permissions": ["keys:delete"]}
-    refused = world.admin.post(RULES, body)
+    refused = asked_rule(world, permissions=["keys:delete"])
     assert (kind_of(refused), "Upgrade every node" in refused.json["detail"]) == ("conflict", True)

@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError
 from helpers import aws_in_process
 from helpers.approvals import APPROVALS, RULES, approve, entries, pending, people_of, rule, shown, story
 from helpers.people import Person
-from helpers.support import SteeredClock, World, b64, kind_of
+from helpers.support import Api, SteeredClock, World, b64, kind_of
+from helpers.tokens import ASSERTION_TYPE, assertion, new_key, public_jwk
 from kms.approvals import deciding, execution
 from kms.approvals.model import Approval, ApprovalRule
 from kms.errors import Unavailable
@@ -123,9 +124,10 @@ def test_the_requester_is_disabled_or_gets_another_secret_meanwhile(
     else:
         between(monkeypatch, act)
     answer = approve(people["ann"], approval_id)
-    assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "authentication-failed")
+    assert answer.status_code == (409 if moment == "before" else 200)
     assert people["ann"].api.get(orders).json["deletion_at"] is None
-    assert people["ann"].api.get(f"{APPROVALS}/{approval_id}").json["state"] == "failed"
+    ended = people["ann"].api.get(f"{APPROVALS}/{approval_id}").json
+    assert (ended["state"], ended["failure"]["type"]) == ("failed", "conflict")
 
 
 def test_the_rule_is_gone_between_the_last_approval_and_the_act(
@@ -172,6 +174,17 @@ def test_an_alias_that_is_moved_meanwhile_does_not_lead_to_another_key(
     assert [usr.get(f"/api/v1/keys/{key}").json["latest_version"] for key in ("orders", "other")] == [1, 1]
 
 
+def test_an_alias_that_is_made_meanwhile_is_not_moved(world: World, people: dict[str, Person], orders: str) -> None:
+    usr = people["usr"].api
+    assert usr.post("/api/v1/keys", {"key_id": "other"}).status_code == 201
+    rule(world, operations=["set_alias"], approvals=1)
+    waiting = [pending(usr.put("/api/v1/aliases/prod", {"key_id": each})) for each in ("orders", "other")]
+    assert approve(people["ann"], waiting[0]).json["state"] == "done"
+    answer = approve(people["ann"], waiting[1])
+    assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "conflict")
+    assert usr.get("/api/v1/keys/prod").json["key_id"] == "orders"
+
+
 @pytest.mark.parametrize("path", ["sessions", pytest.param("credentials", marks=pytest.mark.slow)])
 def test_every_session_of_the_requester_is_ended_meanwhile(
     world: World, people: dict[str, Person], orders: str, path: str
@@ -192,7 +205,27 @@ def test_the_access_key_of_the_requester_is_deleted_meanwhile(world: World, peop
         kms.schedule_key_deletion(KeyId=key_id, PendingWindowInDays=7)
     (waiting,) = people["usr"].api.get(APPROVALS).json["items"]
     assert people["usr"].api.delete(f"/api/v1/access-keys/{access['access_key_id']}").status_code == 200
-    answer = approve(people["ann"], waiting["approval_id"])
+    assert kind_of(approve(people["ann"], waiting["approval_id"])) == "conflict"
+    assert shown(people["ann"], waiting["approval_id"])["state"] == "failed"
+
+
+def test_the_public_key_of_the_requester_expires_meanwhile(
+    world: World, people: dict[str, Person], orders: str, clock: SteeredClock
+) -> None:
+    usr, key = people["usr"].api, new_key()
+    body = {"jwk": public_jwk(key), "expires_at": (clock() + timedelta(minutes=3)).isoformat()}
+    assert usr.post("/api/v1/clients/usr/public-keys", body).status_code == 201
+    rule(world, permissions=["keys:rotate"], approvals=1)
+    form = {
+        "client_id": "usr",
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": assertion(key, "usr", clock().timestamp()),
+    }
+    token = world.http.post("/auth/token", data=form).json["access_token"]
+    program = Api(world.http, {"Authorization": f"Bearer {token}"}, "usr")
+    approval_id = pending(program.post(f"{orders}/rotate", {}))
+    clock.advance(minutes=4)
+    answer = approve(people["ann"], approval_id)
     assert (answer.json["state"], answer.json["failure"]["type"]) == ("failed", "authentication-failed")
 
 

@@ -41,7 +41,7 @@ def kms(shared_world: World, served: tuple[str, str], tmp_path: Path, monkeypatc
 
     def run(*arguments: str, by: str = "", code: int = 0, given: str = "") -> list[Any]:
         if by:
-            api = shared_world.login(by, Role.ADMIN if by == "admin" else Role.USER)
+            api = shared_world.login(by, Role.ADMIN if by == "admin" else Role.USER, by_person=by == "admin")
             token = api.headers["Authorization"].removeprefix("Bearer ")
             kept_login.save(KeptLogin(*served, token, by))
         with capture_logs():  # the service in this process logs to where the command writes

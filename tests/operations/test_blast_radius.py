@@ -41,6 +41,26 @@ def uses(world: World, query: str = "", member: str = "used_by") -> dict[tuple[s
     return {(each["client_id"], each["version"]): (each["messages"], each["operations"]) for each in found}
 
 
+@pytest.mark.parametrize("is_next_key_gone", [False, True])
+def test_the_next_key_of_a_name_is_another_key(
+    world: World, alice: Api, clock: SteeredClock, is_next_key_gone: bool
+) -> None:
+    alice.post(f"{KEY}/encrypt", {"plaintext": ""})
+    clock.advance(minutes=1)
+    renamed = alice.delete(KEY, {"release_name": True}).json["key_id"]
+    clock.advance(minutes=1)
+    carol = world.user("carol")
+    assert carol.post("/api/v1/keys", {"key_id": "orders"}).status_code == 201
+    assert carol.post(f"{KEY}/encrypt", {"plaintext": ""}).status_code == 200
+    if is_next_key_gone:
+        with world.service.vault.change() as change:
+            key = change.key_by_id("orders")
+            assert key is not None
+            remove(change, key)
+    answer = world.admin.get(f"/api/v1/keys/{renamed}/blast-radius").json
+    assert [each["client_id"] for each in answer["used_by"]] == ["alice"]
+
+
 def test_who_used_which_version_since_when(world: World, alice: Api, bob: Api, clock: SteeredClock) -> None:
     began = clock()
     sealed = bob.post(f"{KEY}/encrypt", {"plaintext": b64(b"one")}).json["ciphertext"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,16 +14,19 @@ from cyclonedx.model.bom import Bom
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from sqlalchemy import event
 
+from helpers import aws_in_process
 from helpers.support import Api, SteeredClock, World, b64, kind_of, settings_for
 from helpers.transfer import wrapped_for
 from kms.access.model import Role
 from kms.crypto.keytype import KeyMaterial
 from kms.crypto.registry import KEY_TYPES
 from kms.keys.cryptoperiod import Cryptoperiods
+from kms.keys.model import Alias
 from kms.operations import Service
+from kms.operations.core import paging
 from kms.operations.keys.key_factory import KeySpec, new_key
-from kms.operations.system import inventory
 
 PATH = "/api/v1/inventory"
 VALIDATOR = JsonStrictValidator(SchemaVersion.V1_6)
@@ -185,10 +189,47 @@ def test_one_request_looks_at_a_bounded_number(world: World, monkeypatch: pytest
     for number in range(7):
         alice.post("/api/v1/keys", {"key_id": f"k{number}", "type": "hmac-sha256"})
     alice.post("/api/v1/keys", {"key_id": "last", "type": "ed25519"})
-    monkeypatch.setattr(inventory, "_MOST_READ", 2)  # HMAC keys may be short, so each has to be looked at
+    monkeypatch.setattr(paging, "MOST_READ", 2)  # HMAC keys may be short, so each has to be looked at
     found = pages(alice, f"{PATH}/versions", limit=1, not_post_quantum_safe="true")
     assert [len(page["items"]) for page in found[:3]] == [0, 0, 0]
     assert [item["key_id"] for page in found for item in page["items"]] == ["last"]
+
+
+def test_keys_of_others_are_not_named_and_cost_few_statements(
+    world: World, clock: SteeredClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key with a key policy has to be looked at for everybody; most of them are nothing to the caller."""
+    eve, _ = world.user("eve"), world.user("zoe")
+    whole = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::000000000000:root"}, "Action": "kms:*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [{**whole, "Resource": "*"}]})
+    kind = KEY_TYPES["xaes-256-gcm"]
+    with world.service.vault.change() as change:
+        for number in range(250):
+            spec = KeySpec(kind, "zoe", f"secret-{number:03}", policy=policy)
+            key, _version = new_key(change, Cryptoperiods(), spec, KeyMaterial(bytes(32)), clock())
+            change.insert(Alias(f"secret:alias/{number:03}", key.uid, clock()))
+    eve.post("/api/v1/keys", {"key_id": "zz-own"})
+    eve.put("/api/v1/aliases/zz-alias", {"key_id": "zz-own"})
+    statements: list[str] = []
+    event.listen(world.service.vault.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    paths = "/api/v1/keys", f"{PATH}/versions", "/api/v1/aliases"
+    for path in paths:
+        statements.clear()
+        assert [each["key_id"] for each in eve.get(f"{path}?limit=1").json["items"]] == ["zz-own"]
+        assert len(statements) < 25, path
+    monkeypatch.setattr(paging, "MOST_READ", 100)
+    for path in paths:
+        found = pages(eve, path, limit=1)
+        assert [len(page["items"]) for page in found[:3]] == [0, 0, 1], path
+        assert b"secret" not in urlsafe_b64decode(found[0]["next_cursor"] + "===")
+    access = eve.post("/api/v1/access-keys", {}).json
+    kms = aws_in_process.client(world, "kms", access)
+    seen = kms.list_keys(Limit=1)
+    assert (seen["Keys"], b"secret" in urlsafe_b64decode(seen["NextMarker"] + "===")) == ([], False)
+    seen = kms.list_keys(Limit=1, Marker=kms.list_keys(Limit=1, Marker=seen["NextMarker"])["NextMarker"])
+    assert [each["KeyId"] for each in seen["Keys"]] == ["zz-own"]
+    with pytest.raises(kms.exceptions.InvalidMarkerException):
+        kms.list_keys(Marker="secret-100")
 
 
 def test_who_sees_what(world: World) -> None:
@@ -252,6 +293,18 @@ def test_who_uses_what_is_not_post_quantum_safe(world: World, clock: SteeredCloc
         {"subject": "role:auditor", "permissions": ["keys:sign"], "members": []},
     ]
     assert list(material(pages(world.admin, not_post_quantum_safe="true")[0]["bom"])) == ["key/signer/1"]
+
+
+def test_an_owner_is_not_told_who_is_in_a_group(world: World) -> None:
+    alice = world.user("alice")
+    world.enrol("bob")
+    world.admin.put("/api/v1/groups/team", {"members": ["bob"]})
+    assert alice.get("/api/v1/groups/team").status_code == 403
+    alice.post("/api/v1/keys", {"key_id": "orders"})
+    alice.post("/api/v1/grants", {"subject": "group:team", "permission": "keys:encrypt", "key_pattern": "orders"})
+    user = {"subject": "group:team", "permissions": ["keys:encrypt"]}
+    assert listed(alice)[0]["users"] == [user]
+    assert [each["users"] for each in listed(world.admin)] == [[{**user, "members": ["bob"]}]]
 
 
 def test_a_key_is_as_weak_as_where_it_came_from(world: World) -> None:

@@ -17,7 +17,7 @@ from kms.access.access_keys import AccessKey
 from kms.access.model import Caller, Client
 from kms.approvals import deciding, filing
 from kms.approvals.canonical import CanonicalCall
-from kms.approvals.model import Approval, ApprovalRule, ApprovalState
+from kms.approvals.model import Approval, ApprovalRule
 from kms.clock import utc_now
 from kms.config import Settings
 from kms.crypto.registry import key_type
@@ -62,12 +62,13 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 
 
 def waiting(change: Change) -> None:
-    """Have a call wait for approval, and be done."""
+    """Have a call wait for approval, and an answer to one be kept."""
     rules = frozenset({"keys:delete"}), frozenset[str]()
     rule = ApprovalRule("r", "1" * 32, *rules, "*", 1, frozenset({"ann"}), timedelta(days=1), "ann", NOW)
     asked = CanonicalCall(b'{"body":{}}', {"operation": "delete_key"})
     made, _ = filing.file(change, Caller("user1", frozenset(), ()), [rule], asked, "k0", {}, "local", NOW)
-    deciding.settle(change, made, ApprovalState.DONE, NOW, result=b"answer")
+    bound_to = sealed_columns.approval(made.approval_id, made.requester, "result")
+    change.replace(made, replace(made, result=change.derived_keys.seal(b"answer", bound_to)))
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from kms.api.aws.importing import expiration
 from kms.api.aws.request import AwsRequest, action, seconds
 from kms.api.aws.shapes import Description, Input, ItemLimit, KeyInput, Marker, truncated
 from kms.api.aws.tagging import Tag, labels_of
-from kms.errors import KeyStateConflict
+from kms.api.cursors import Cursors
+from kms.errors import KeyStateConflict, ValidationFailed
 from kms.keys.ids import is_multi_region_key_id, new_multi_region_key_id
 from kms.keys.model import ExternalMaterial, Key
 from kms.operations.core.declare import EmptyRequest
@@ -131,11 +132,15 @@ def describe_key(aws: AwsRequest, given: KeyInput) -> Mapping[str, Any]:
 @action("ListKeys", ListKeysInput)
 def list_keys(aws: AwsRequest, given: ListKeysInput) -> Mapping[str, Any]:
     """List the keys of this region that the caller may see."""
-    aws.require_marker(given.marker)
+    cursors = Cursors(aws.service.vault.derived_keys)
+    asked = ListKeysRequest(limit=given.limit, cursor=given.marker, region=aws.names.region)
+    try:
+        request = cursors.opened("list_keys", asked)
+    except ValidationFailed:
+        raise Fault("InvalidMarkerException", "The marker is not one that a list gave.") from None
     if given.resource_owners and "SELF" not in given.resource_owners:
         return {"Keys": [], **truncated(None)}  # no other account shares keys with this one
-    request = ListKeysRequest(limit=given.limit, cursor=given.marker, region=aws.names.region)
-    page = aws.run("list_keys", request)
+    page = cursors.shown("list_keys", aws.run("list_keys", request))
     listed = [{"KeyId": each.key_id, "KeyArn": aws.names.key_arn(each.key_id)} for each in page.items]
     return {"Keys": listed, **truncated(page.next_cursor)}
 

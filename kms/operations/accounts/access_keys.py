@@ -13,6 +13,7 @@ from kms.access.access_keys import AccessKey
 from kms.access.model import is_of_person
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
+from kms.approvals.deciding import end_calls_made_with
 from kms.errors import Conflict, NotFound, ValidationFailed
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -142,6 +143,7 @@ def delete_access_key(service: Service, call: Call, request: EmptyRequest, acces
             raise NotFound("There is no such access key of yours.")
         call.target = found.access_key_id
         sessions.end_access_key(change, found)
+        end_calls_made_with(change, sessions.credential_of(found), found.client_id, caller.client_id, service.clock())
     return _view(found)
 
 

@@ -10,11 +10,11 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kms.access import callers
-from kms.access.model import Caller, Client, ClientStatus, Role
+from kms.access import step_up
 from kms.access.policy import Permission
 from kms.approvals.deciding import settle
-from kms.approvals.model import Approval, ApprovalRule, ApprovalState
+from kms.approvals.model import OPEN, Approval, ApprovalRule, ApprovalState
+from kms.approvals.quorum import require_enough_approvers
 from kms.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
 from kms.keys.ids import CLIENT_ID_PATTERN, ClientId
 from kms.operations.accounts.grants import KeyPattern
@@ -26,6 +26,7 @@ from kms.vault.change import Change
 from kms.vault.nodes import Nodes
 from kms.vault.transaction import Snapshot
 
+_FRESH = timedelta(minutes=5)
 _SHORTEST, _LONGEST = timedelta(minutes=5), timedelta(days=30)
 _Approver = Annotated[
     str, msgspec.Meta(pattern=rf"^({CLIENT_ID_PATTERN}|role:(admin|user|auditor)|group:{CLIENT_ID_PATTERN})\Z")
@@ -96,7 +97,12 @@ class ApprovalRuleList(Answer):
     checked_upfront=True,
 )
 def create_approval_rule(service: Service, call: Call, request: CreateApprovalRuleRequest) -> ApprovalRuleView:
-    """Make a rule: calls that it covers wait for the approval of others, from now on and on every node."""
+    """Make a rule: calls that it covers wait for the approval of others, from now on and on every node.
+
+    Needs a second factor that was given at most five minutes ago. What stops things (revoking and suspending keys,
+    disabling clients, ending sessions and credentials) is never covered. Beside each administrator there must be
+    enough others who can approve.
+    """
     rule = ApprovalRule(
         name=request.name,
         revision=secrets.token_hex(16),
@@ -110,10 +116,11 @@ def create_approval_rule(service: Service, call: Call, request: CreateApprovalRu
         created_at=service.clock(),
     )
     _require_sensible(rule)
+    step_up.require(call.known_caller, _FRESH, service.clock())
     with service.change(call) as change:
         if change.find(ApprovalRule, rule.name) is not None:
             raise AlreadyExists(f"There is an approval rule {rule.name} already.")
-        _require_enough_approvers(change, rule)
+        require_enough_approvers(change, rule)
         _require_no_older_node(change)
         schema.keep_out_older_releases(change)
         change.insert(rule)
@@ -153,7 +160,7 @@ def update_approval_rule(
             expires_in=before.expires_in if request.expires_in is UNSET else request.expires_in,
         )
         _require_sensible(after)
-        _require_enough_approvers(change, after)
+        require_enough_approvers(change, after)
         call.target = rule
         change.replace(before, after)
         end_waiting(change, rule, service.clock())
@@ -172,9 +179,9 @@ def delete_approval_rule(service: Service, call: Call, request: EmptyRequest, ru
 
 
 def end_waiting(change: Change, rule: str, now: datetime) -> None:
-    """End every call that waits under a rule that is changed or removed in this change."""
-    for each in change.matching(Approval, state=ApprovalState.PENDING):
-        if rule in each.rules and now < each.expires_at:
+    """End every open call under a rule that is changed or removed in this change."""
+    for each in (each for state in OPEN for each in change.matching(Approval, state=state)):
+        if rule in each.rules and each.state_at(now) in OPEN:
             failure = {"type": "conflict", "detail": f"The rule {rule} was changed or removed. Make the call again."}
             settle(change, each, ApprovalState.FAILED, now, failure=failure)
 
@@ -204,19 +211,6 @@ def _require_sensible(rule: ApprovalRule) -> None:
             raise ValidationFailed(f"permissions: nothing that a rule can cover asks for {each} (here).")
     if not _SHORTEST <= rule.expires_in <= _LONGEST:
         raise ValidationFailed("expires_in: from PT5M to P30D.")
-
-
-def _require_enough_approvers(snapshot: Snapshot, rule: ApprovalRule) -> None:
-    """Raise Conflict for a rule that no administrator could ever get changed, because too few could approve that."""
-    enabled = [client for client in snapshot.matching(Client) if client.status is ClientStatus.ENABLED]
-    people: list[Caller] = [callers.of(snapshot, client) for client in enabled]
-    approving = {caller.client_id for caller in people if rule.lets_approve(caller)}
-    administrators = {caller.client_id for caller in people if Role.ADMIN in caller.roles}
-    if not any(len(approving - {each}) >= rule.approvals for each in administrators):
-        raise Conflict(
-            f"Too few clients can approve: {rule.approvals} approvers are needed beside the administrator who asks "
-            "for a change of the rule, and nobody could change it any more."
-        )
 
 
 def _require_no_older_node(change: Change) -> None:

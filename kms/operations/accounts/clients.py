@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Annotated, TypeVar
 
@@ -12,6 +13,8 @@ from msgspec import UNSET, UnsetType
 from kms.access import clients, policy, step_up
 from kms.access.model import Client, ClientStatus, Role
 from kms.access.policy import Permission
+from kms.approvals.deciding import end_calls_of
+from kms.approvals.quorum import keeping_approvers
 from kms.keys.ids import ClientId
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -149,7 +152,10 @@ def enable_client(service: Service, call: Call, request: EmptyRequest, client_id
 
 @operation("DELETE", "/api/v1/clients/<client_id>", permission=Permission.CLIENTS_MANAGE, checked_upfront=True)
 def delete_client(service: Service, call: Call, request: EmptyRequest, client_id: str) -> ClientView:
-    """Delete a client with its credentials and grants. Its keys stay, and its id can never be used again."""
+    """Delete a client with its credentials and grants. Its keys stay, and its id can never be used again.
+
+    Refused where too few clients would be left who can approve what an approval rule covers.
+    """
     return _change_client(service, call, client_id, ClientStatus.DELETED)
 
 
@@ -188,14 +194,27 @@ def rotate_client_secret(service: Service, call: Call, request: RotateSecretRequ
 
 
 def _change_client(service: Service, call: Call, client_id: str, status: ClientStatus) -> ClientView:
-    after = _with_client(service, call, client_id, lambda change, client: clients.set_status(change, client, status))
-    return _view(after)
+    def act(change: Change, client: Client) -> Client:
+        with keeping_approvers(change) if status is ClientStatus.DELETED else nullcontext():
+            return clients.set_status(change, client, status)
+
+    return _view(_with_client(service, call, client_id, act, ends_sessions=status is not ClientStatus.ENABLED))
 
 
-def _with_client(service: Service, call: Call, client_id: str, act: Callable[[Change, Client], T]) -> T:
+def _with_client(
+    service: Service,
+    call: Call,
+    client_id: str,
+    act: Callable[[Change, Client], T],
+    *,
+    ends_sessions: bool = True,
+) -> T:
+    """Call `act` with a client. Where that ends its sessions, its calls that wait end as well."""
     with service.change(call) as change:
         client = clients.get(change, client_id)
         call.target = client.client_id
+        if ends_sessions:
+            end_calls_of(change, client_id, call.known_caller.client_id, service.clock())
         return act(change, client)
 
 

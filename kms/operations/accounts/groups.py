@@ -10,6 +10,7 @@ import msgspec
 from kms.access import clients, groups
 from kms.access.groups import Group, GroupMember
 from kms.access.policy import Permission
+from kms.approvals.quorum import keeping_approvers
 from kms.errors import NotFound, ValidationFailed
 from kms.keys.ids import ClientId, is_client_id
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
@@ -67,7 +68,8 @@ def put_group(service: Service, call: Call, request: PutGroupRequest, group: str
         if request.members is not None:
             for client_id in request.members:
                 clients.get(change, client_id)
-            groups.set_members(change, group, frozenset(request.members))
+            with keeping_approvers(change):
+                groups.set_members(change, group, frozenset(request.members))
         return _view(change, made)
 
 
@@ -92,7 +94,8 @@ def delete_group(service: Service, call: Call, request: EmptyRequest, group: str
     with service.change(call) as change:
         found = _group(change, call, group)
         view = _view(change, found)
-        groups.delete(change, found)
+        with keeping_approvers(change):
+            groups.delete(change, found)
     return view
 
 
@@ -122,7 +125,8 @@ def remove_group_member(service: Service, call: Call, request: EmptyRequest, gro
         member = _member(change, group, client_id)
         if member is None:
             raise NotFound("There is no such member of this group.")
-        change.delete(member)
+        with keeping_approvers(change):
+            change.delete(member)
         return _view(change, found)
 
 

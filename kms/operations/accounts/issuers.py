@@ -16,10 +16,12 @@ from kms.access.claims import bound_claims
 from kms.access.issuers import Issuer, IssuerRole
 from kms.access.model import Role
 from kms.access.policy import Permission
+from kms.approvals.deciding import end_calls_made_with
 from kms.errors import AlreadyExists, NotFound, ValidationFailed
 from kms.keys.ids import ClientId
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
+from kms.vault.change import Change
 from kms.vault.transaction import Snapshot
 
 _SHORTEST, _LONGEST = timedelta(minutes=1), timedelta(days=1)
@@ -157,6 +159,8 @@ def delete_issuer(service: Service, call: Call, request: EmptyRequest, issuer_id
     with service.change(call) as change:
         found = _issuer_of_id(change, issuer_id)
         call.target = issuer_id
+        for role in change.matching(IssuerRole, issuer_id=issuer_id):
+            _end_role(service, call, change, role)
         issuers.end_issuer(change, found)
     return _issuer_view(found)
 
@@ -213,8 +217,15 @@ def delete_issuer_role(service: Service, call: Call, request: EmptyRequest, role
         if role not in found:
             raise NotFound("There is no such issuer role.")
         call.target = role
-        issuers.end_role(change, found[role])
+        _end_role(service, call, change, found[role])
     return _role_view(found[role])
+
+
+def _end_role(service: Service, call: Call, change: Change, role: IssuerRole) -> None:
+    """End a role, and all that rests on it."""
+    issuers.end_role(change, role)
+    by, credential = call.known_caller.client_id, issuers.credential_of(role.role)
+    end_calls_made_with(change, credential, role.client_id, by, service.clock())
 
 
 def _with_keys(service: Service, request: IssuerKeysRequest, issuer: Issuer) -> Issuer:

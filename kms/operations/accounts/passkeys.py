@@ -14,6 +14,7 @@ from kms.access.passkeys import Passkey
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
 from kms.access.webauthn import Base64Url, RegistrationResponse
+from kms.approvals.deciding import end_calls_made_with
 from kms.errors import Conflict, NotFound, PermissionDenied
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -209,6 +210,7 @@ def delete_passkey(
             raise NotFound("There is no such passkey of this client.")
         passkeys.end(change, keys[passkey_id])
         call.credential = passkeys.credential_of(passkey_id)
+        end_calls_made_with(change, call.credential, client_id, call.known_caller.client_id, service.clock())
     return _view(keys[passkey_id])
 
 

@@ -13,6 +13,7 @@ from kms.access import clients, policy, public_keys, step_up
 from kms.access.policy import Permission
 from kms.access.public_keys import PublicKey
 from kms.access.verification_key import VerificationKey, public_key_from_jwk, public_key_from_pem
+from kms.approvals.deciding import end_calls_made_with
 from kms.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.service import Call, Service
@@ -107,6 +108,7 @@ def delete_public_key(service: Service, call: Call, request: EmptyRequest, clien
             raise NotFound("There is no such public key of this client.")
         public_keys.end(change, keys[kid])
         call.credential = public_keys.credential_of(kid)
+        end_calls_made_with(change, call.credential, client_id, call.known_caller.client_id, service.clock())
     return _view(keys[kid])
 
 
@@ -134,6 +136,7 @@ def end_certificate(
         call.target = clients.get(change, client_id).client_id
         public_keys.end_certificate(change, client_id, thumbprint, service.clock())
         call.credential = public_keys.CERTIFICATE + thumbprint
+        end_calls_made_with(change, call.credential, client_id, call.known_caller.client_id, service.clock())
     return EndedCertificateView(client_id=client_id, thumbprint=thumbprint)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,22 @@ from kms.operations.core.coverage import covering, key_names
 from kms.operations.core.declare import Answer, BatchItems, Operation, Request
 from kms.operations.core.key_access import authorized_key_cached
 from kms.operations.core.service import Call, Service
+
+_About = Callable[[Service, Call, Any], dict[str, dict[str, Any]]]
+_ABOUT: dict[str, _About] = {}
+
+
+def shown_to_approvers(operation: str) -> Callable[[_About], _About]:
+    """Decorate what tells, of members of a request that are not shown, what approvers can know of them.
+
+    It is called before a call of `operation` is filed, raises what the call would raise, and may set its `key_id`.
+    """
+
+    def register(about: _About) -> _About:
+        _ABOUT[operation] = about
+        return about
+
+    return register
 
 
 class PendingCall(Answer):
@@ -44,6 +60,7 @@ def require_approval(
     if isinstance(request, BatchItems):
         for item in request.items:
             if isinstance(item, Request) and (rules := covering(service, operation, call, item, path)):
+                _require_may(service, operation, call, item, path)
                 raise Conflict(
                     f"The approval rule {rules[0].name} covers a request of this batch. Send its requests one by one."
                 )
@@ -85,7 +102,8 @@ def _filed(
     rules: Sequence[ApprovalRule],
 ) -> PendingCall:
     """Let the call wait; gives what is answered. The audit entry is committed with it."""
-    asked = canonical.canonical(operation.name, path, request, call.dialect, call.action)
+    about = _ABOUT[operation.name](service, call, request) if operation.name in _ABOUT else None
+    asked = canonical.canonical(operation.name, path, request, call.dialect, call.action, about)
     with service.vault.change() as change:
         now = service.clock()
         call.caller = service.authenticator.still(change, call.known_caller, now)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+import structlog
 
 from kms.approvals import canonical, deciding, execution, filing
 from kms.approvals.execution import CarryingOut
 from kms.approvals.model import Approval, ApprovalState
 from kms.errors import Conflict, InternalError, Refusal, Unavailable, ValidationFailed
+from kms.operations.core.coverage import coverage
 from kms.operations.core.declare import OPERATIONS, TextAnswer
 from kms.operations.core.execute import execute_operation
+from kms.operations.core.request_ids import new_request_id
 from kms.operations.core.service import Call, Service
 
 RESULT_KEPT = timedelta(days=1)
 """For how long after it was carried out the result of a call is there for who asked."""
+_LEFT_OVER_AT_ONCE = 50
 
 
 def carry_out(service: Service, approval: Approval, decision: Call) -> Approval:
@@ -24,12 +28,37 @@ def carry_out(service: Service, approval: Approval, decision: Call) -> Approval:
 
     `decision` is the call of whoever gave the last approval. A change settles the approval in its own transaction, so
     that it is made once whatever happens; what changes nothing is settled with its result. Raises Unavailable if the
-    service cannot carry it out now; it then stays `approved`, and an approver can have it carried out by approving
-    it again.
+    service cannot carry it out now; it then stays `approved`, and is carried out by the schedule, or when an approver
+    approves it again.
     """
-    doing = CarryingOut(approval, decision.known_caller.client_id)
+    return _carried_out(service, approval, decision.known_caller.client_id, decision.request_id)
+
+
+def carry_out_left_over(service: Service, now: datetime) -> None:
+    """Carry out what was approved, and then left by a process that was stopped, as the last approval would have."""
+    with service.vault.read() as snapshot:
+        found = deciding.left_over(snapshot, now, _LEFT_OVER_AT_ONCE)
+    for each in found:
+        with service.vault.change() as change:
+            taken = deciding.take_over(change, each, service.clock())
+        if taken is None:
+            continue
+        last = max(taken.given, key=lambda client_id: taken.given[client_id])
+        log = structlog.get_logger().bind(approval=taken.approval_id, operation=taken.operation)
+        try:
+            after = _carried_out(service, taken, last, new_request_id())
+        except Unavailable as refusal:
+            log.warning("what a crash had left approved is put off", reason=refusal.detail)
+        except Exception:  # one call must not keep the others waiting
+            log.exception("what a crash had left approved was not carried out")
+        else:
+            log.warning("carried out what a crash had left approved", state=after.state)
+
+
+def _carried_out(service: Service, approval: Approval, by: str, request_id: str) -> Approval:
+    doing = CarryingOut(approval, by)
     try:
-        answer = _answer(service, approval, decision, doing)
+        answer = _answer(service, approval, request_id, doing)
     except Unavailable:
         raise
     except Refusal as refusal:
@@ -41,12 +70,12 @@ def carry_out(service: Service, approval: Approval, decision: Call) -> Approval:
     return _settled(service, doing, ApprovalState.DONE, result=_encoded(answer))
 
 
-def _answer(service: Service, approval: Approval, decision: Call, doing: CarryingOut) -> Any:
+def _answer(service: Service, approval: Approval, request_id: str, doing: CarryingOut) -> Any:
     operation = OPERATIONS[approval.operation]
     call = Call(
         approval.operation,
         approval.asked["source"],
-        decision.request_id,
+        request_id,
         action=approval.shown.get("action", ""),
         dialect=approval.shown["dialect"],
         approval=approval.approval_id,
@@ -62,6 +91,9 @@ def _answer(service: Service, approval: Approval, decision: Call, doing: Carryin
             request = canonical.body_of(content, operation.request)
         except msgspec.ValidationError as error:
             raise ValidationFailed(f"This release does not take such a request: {error}.") from None
+        doing.covers = coverage(service, operation, call, request, canonical.path_of(content))
+        with service.vault.read() as snapshot:
+            doing.require_in(snapshot, now)
     except Refusal as refusal:
         service.record(call, refusal)
         raise

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kms.access import scope
+from kms.approvals.execution import Covers
 from kms.approvals.model import ApprovalRule
 from kms.approvals.rules import OF_RULES, covers
-from kms.keys.ids import flat_key_id
-from kms.operations.core.asking import asked_for
+from kms.keys.ids import RELEASED, flat_key_id
+from kms.operations.core.asking import asked_for, can_be_covered
 from kms.operations.core.declare import Operation, Request
 from kms.operations.core.service import Call, Service
 
@@ -26,8 +27,7 @@ def covering(
     service: Service, operation: Operation, call: Call, request: Request, path: Mapping[str, Any]
 ) -> list[ApprovalRule]:
     """The rules in force that cover this call. Raises Unavailable, IntegrityFailure."""
-    asks = asked_for(operation, request)
-    own = path.get("rule") if operation.name in OF_RULES else None
+    asks, own = asked_for(operation, request, path, call.known_caller), _own_rule(operation, path)
     found = [
         rule
         for rule in service.approval_rules.may_cover(operation.name)
@@ -37,6 +37,25 @@ def covering(
         return found
     is_about = _patterns_in(service, operation, call, request, path)
     return [rule for rule in found if rule.name == own or _is_about(rule.key_pattern, is_about)]
+
+
+def coverage(service: Service, operation: Operation, call: Call, request: Request, path: Mapping[str, Any]) -> Covers:
+    """What `covering` finds among other rules at another time, without reading anything. Raises Unavailable."""
+    if not can_be_covered(operation):
+        return lambda _rules, _now: []
+    asks, own = asked_for(operation, request, path, call.known_caller), _own_rule(operation, path)
+    is_about = _patterns_in(service, operation, call, request, path)
+
+    def is_covered(rule: ApprovalRule) -> bool:
+        return covers(rule, operation.name, asks) and _is_about(rule.key_pattern, is_about)
+
+    return lambda rules, now: [
+        rule for rule in rules if not rule.is_lifted(now) and (rule.name == own or is_covered(rule))
+    ]
+
+
+def _own_rule(operation: Operation, path: Mapping[str, Any]) -> str | None:
+    return path.get("rule") if operation.name in OF_RULES else None
 
 
 def key_names(request: Any, path: Mapping[str, Any]) -> list[str]:
@@ -62,9 +81,13 @@ def _patterns_in(
     """The ids of the keys that a call names, or patterns of ids; None where it names none."""
     named: set[str] = {f"{path['mount']}.*"} if "mount" in path else set()
     if pattern := getattr(request, "key_pattern", None):
-        named.add(str(pattern))
+        if pattern.endswith("*") and _overlap(pattern, f"{RELEASED}*"):
+            return None  # any key may get such an id later, and keep it
+        named |= {str(pattern), *_ids(service, pattern)}
     for name in key_names(request, path):
         named |= {name, *_ids(service, name)}
+    if kept := getattr(request, "keep_as", None):
+        named.add(kept.key_id or "")
     if suffix := _FLAT_KEYS.get(operation.name):
         named.add(flat_key_id(request.client_id or call.known_caller.client_id, suffix))
     if not named and "key_id" in operation.request.__struct_fields__:

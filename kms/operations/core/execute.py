@@ -41,8 +41,10 @@ def execute_operation(
         if operation.permission is not None and operation.checked_upfront:
             policy.require(call.known_caller, operation.permission)
         request = read_request()
-        if not operation.is_public and service.approval_rules.may_cover(operation.name) and call.carrying_out is None:
-            require_approval(service, operation, call, request, path)
+        if not operation.is_public and (rules := service.approval_rules.may_cover(operation.name)):
+            call.rules = rules
+            if call.carrying_out is None:
+                require_approval(service, operation, call, request, path)
         if service.disclosure.hashes_associated_data and operation.permission in policy.USES:
             call.associated_data = _hashed_associated_data(service, request)
         if isinstance(request, BatchItems):

@@ -22,6 +22,7 @@ from kms.access.ratelimit import RateLimits
 from kms.access.sessions import Lifetimes
 from kms.access.webauthn import RelyingParty
 from kms.approvals.execution import CarryingOut
+from kms.approvals.model import ApprovalRule
 from kms.approvals.rules import RulesInForce
 from kms.audit.disclosure import Disclosure
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
@@ -70,7 +71,8 @@ class Call(msgspec.Struct):
     authenticated the caller, where that is to be logged, and `associated_data` is the hash that is to be logged.
     `recorded` says that the audit entry is written, and `leaf` is its leaf hash; `abandoned` that nothing had to be
     changed. `dialect` is that of the request: `rest`, `aws`, `vault` or `console`. `approval` is the id of the
-    approval that it is about, and `carrying_out` is there where the last approval has the call carried out.
+    approval that it is about, and `carrying_out` is there where the last approval has the call carried out. `rules`
+    are the rules of approvals that were looked at.
     """
 
     operation: str
@@ -95,6 +97,7 @@ class Call(msgspec.Struct):
     dialect: str = "rest"
     approval: str | None = None
     carrying_out: CarryingOut | None = None
+    rules: tuple[ApprovalRule, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -284,6 +287,8 @@ class Service:
             call.caller = self.authenticator.still(change, call.caller, self.clock())
         if call.carrying_out is not None:
             call.carrying_out.settle_in(change, self.clock())
+        elif call.caller is not None:
+            self.approval_rules.require_none_new(change, call.operation, call.rules)
 
     @staticmethod
     def _note_settled(call: Call) -> None:

@@ -12,6 +12,7 @@ from kms.keys.ids import KeyId, is_alias, reserved_for
 from kms.keys.model import Alias, Key
 from kms.operations.core.declare import Answer, EmptyRequest, Request, operation
 from kms.operations.core.key_access import authorized_key
+from kms.operations.core.paging import sizes
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Cursor, Limit
 from kms.vault import tables
@@ -87,21 +88,21 @@ def list_aliases(service: Service, call: Call, request: ListAliasesRequest) -> A
     column = tables.aliases.c
     caller, at = call.known_caller, service.circumstances(call)
     found: list[AliasView] = []
-    cursor = request.cursor
+    position = request.cursor
     with service.vault.read() as snapshot:
-        while len(found) <= request.limit:
-            criteria = [column.alias > cursor] if cursor is not None else []
-            page = snapshot.select(Alias, *criteria, order_by=column.alias, limit=request.limit + 1)
-            keys = {key.uid: key for key in snapshot.select(Key, tables.keys.c.uid.in_([a.key_uid for a in page]))}
-            for each in page:
+        for size in sizes(request.limit + 1):
+            behind = [column.alias > position] if position is not None else []
+            read = snapshot.select(Alias, *behind, order_by=column.alias, limit=size)
+            keys = {key.uid: key for key in snapshot.select(Key, tables.keys.c.uid.in_([a.key_uid for a in read]))}
+            for each in read:
                 key = keys.get(each.key_uid)
                 if key is not None and decision.may_see_key(caller, key, at):
                     found.append(_view(each, key))
-            if len(page) <= request.limit:
+            position = read[-1].alias if len(read) == size else None
+            if position is None or len(found) > request.limit:
                 break
-            cursor = page[-1].alias
     items = found[: request.limit]
-    return AliasList(items=items, next_cursor=items[-1].alias if len(found) > len(items) else None)
+    return AliasList(items=items, next_cursor=items[-1].alias if len(found) > len(items) else position)
 
 
 @operation("DELETE", "/api/v1/aliases/<alias>", permission=Permission.KEYS_UPDATE)

@@ -15,6 +15,7 @@ from kms.crypto.registry import key_type
 from kms.keys.ids import ClientId, KeyId
 from kms.keys.model import Key, KeyState, KeyVersion, ShownState
 from kms.operations.core.declare import Answer, Request, operation
+from kms.operations.core.paging import sizes
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Cursor, KeyTypeName, Limit, Moment, Region
 from kms.operations.keys.views import KeySummary, summary_members
@@ -41,7 +42,7 @@ class ListKeysRequest(Request):
 
 
 class KeyList(Answer):
-    """A page of keys."""
+    """A page of keys. There are more until `next_cursor` is null, also where a page has few or none."""
 
     items: list[KeySummary]
     next_cursor: str | None
@@ -54,20 +55,22 @@ def list_keys(service: Service, call: Call, request: ListKeysRequest) -> KeyList
     """List the keys that the caller may see."""
     now, caller, at = call.began, call.known_caller, service.circumstances(call)
     criteria = [perhaps_visible_to(caller), *_filters(request, now, service.settings.aws_region)]
-    column, most = tables.keys.c.key_id, request.limit + 1
+    column = tables.keys.c.key_id
     found: list[tuple[Key, KeyVersion]] = []
-    after = request.cursor or ""
+    position = request.cursor
     with service.vault.read() as snapshot:
-        while len(found) < most:
-            read = snapshot.keys_with_latest(*criteria, column > after, order_by=column, limit=most)
+        for size in sizes(request.limit + 1):
+            behind = [] if position is None else [column > position]
+            read = snapshot.keys_with_latest(*criteria, *behind, order_by=column, limit=size)
             found += (pair for pair in read if decision.allows(caller, Permission.KEYS_READ, pair[0], at))
-            if len(read) < most:
+            position = read[-1][0].key_id if len(read) == size else None
+            if position is None or len(found) > request.limit:
                 break
-            after = read[-1][0].key_id
-    page, found = found[: request.limit], found[:most]
+    page = found[: request.limit]
+    if len(found) > len(page):
+        position = page[-1][0].key_id
     return KeyList(
-        items=[KeySummary(**summary_members(key, latest, now)) for key, latest in page],
-        next_cursor=page[-1][0].key_id if len(found) > len(page) else None,
+        items=[KeySummary(**summary_members(key, latest, now)) for key, latest in page], next_cursor=position
     )
 
 

@@ -11,6 +11,7 @@ from kms.access.ratelimit import RateClass
 from kms.crypto.keytype import KeyMaterial, KeyType
 from kms.crypto.registry import key_type
 from kms.errors import Conflict, KeyStateConflict, NotFound, ValidationFailed
+from kms.keys.ids import RELEASED
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Alias, Key, KeyState, KeyVersion, RevocationReason
 from kms.operations.core.declare import EmptyRequest, Request, operation
@@ -199,7 +200,7 @@ def cancel_deletion(service: Service, call: Call, request: EmptyRequest, key_id:
 
 def released(key: Key) -> Key:
     """`key` under an id that nobody could take before, so that its own is free."""
-    return replace(key, key_id=f"deleted-{secrets.token_hex(16)}", former_id=key.former_id or key.key_id)
+    return replace(key, key_id=f"{RELEASED}{secrets.token_hex(16)}", former_id=key.former_id or key.key_id)
 
 
 def remove(change: Change, key: Key) -> None:

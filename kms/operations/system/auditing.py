@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from datetime import timedelta
+from itertools import chain, islice
 from typing import Annotated
 
 import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
+from sqlalchemy import or_
 
 from kms.access.policy import Permission
 from kms.audit import questions, reading
@@ -24,7 +26,10 @@ from kms.keys.model import Key
 from kms.operations.core.declare import Answer, Request, operation
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Cursor
+from kms.vault import tables
+from kms.vault.records import microseconds
 
+_BEFORE = timedelta(microseconds=1)
 _Time = Annotated[str, msgspec.Meta(max_length=64)]
 _Name = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -180,16 +185,33 @@ def get_novelties(service: Service, call: Call, request: NoveltiesRequest) -> No
 
 
 def entries_of(service: Service, key: Key) -> Iterator[AuditEntry]:
-    """The entries about `key`, in no order; not those of an older key of its name."""
-    names, begins = {name for name in (key.key_id, key.former_id) if name}, timestamp(key.created_at)
-    for entry in readable(_read(service).waiting):
-        if entry.key_id in names and entry.time >= begins:
-            yield entry
-    for name in names:
+    """The entries about `key`, in no order; not those of an older or newer key of its name."""
+    waiting, begins = list(readable(_read(service).waiting)), timestamp(key.created_at)
+    for name in (key.key_id, key.former_id):
+        if not name:
+            continue
         with _asking(service) as log:
-            for each in log.newest_first(Query(key_id=name)):
-                if each.entry.time >= begins:
-                    yield each.entry
+            ends = _released_at(service, key, waiting, log) if name == key.former_id else ""
+            in_log = (each.entry for each in log.newest_first(Query(key_id=name)))
+            for entry in chain(waiting, in_log):
+                if entry.key_id == name and entry.time >= begins and (not ends or entry.time <= ends):
+                    yield entry
+
+
+def _released_at(service: Service, key: Key, waiting: Iterable[AuditEntry], log: questions.Log) -> str:
+    """When the key gave up its former name, as entries have times; or when the next key of that name was made.
+
+    Empty where neither is known any more.
+    """
+    release = Query(key_id=key.former_id, target=key.key_id)
+    found = [each.time for each in waiting if release.is_met(each)]
+    found += [each.entry.time for each in log.newest_first(release)]
+    column = tables.keys.c
+    has_name = or_(column.key_id == key.former_id, column.former_id == key.former_id)
+    with service.vault.read() as snapshot:
+        later = snapshot.select(Key, has_name, column.created_at > microseconds(key.created_at))
+    found += [timestamp(each.created_at - _BEFORE) for each in later]
+    return min(found, default="")
 
 
 def newest_entries(service: Service, most: int) -> Iterator[AuditEntry]:

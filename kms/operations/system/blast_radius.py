@@ -101,7 +101,7 @@ def get_blast_radius(service: Service, call: Call, request: BlastRadiusRequest, 
     with service.vault.read() as snapshot:
         key = authorized_key(service, snapshot, call, Permission.KEYS_READ, key_id)
         policy.require(call.known_caller, Permission.AUDIT_READ)  # afterwards: strangers are told of no key
-        users = users_of(snapshot, [key], call.began)[key.key_id]
+        users = users_of(snapshot, call.known_caller, [key], call.began)[key.key_id]
     used, outside = _Tallies(), _Tallies()
     count, oldest = 0, None
     for entry in entries_of(service, key):

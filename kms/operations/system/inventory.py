@@ -22,6 +22,7 @@ from kms.keys.due_periods import Period, due_periods
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion, Origin
 from kms.operations.core.declare import Answer, Request, operation
+from kms.operations.core.paging import sizes
 from kms.operations.core.service import Call, Service
 from kms.operations.core.types import Cursor, Limit
 from kms.operations.keys.listing import perhaps_visible_to
@@ -32,7 +33,6 @@ from kms.vault.records import microseconds
 from kms.vault.rows import LastUse
 from kms.vault.transaction import Snapshot
 
-_MOST_READ = 5000
 _LONGEST = timedelta(days=3660)
 
 
@@ -177,7 +177,7 @@ def _page(service: Service, call: Call, request: InventoryRequest) -> _Page:
         held, position = _held(service, snapshot, call, request)
         keys = list({key.uid: key for key, _ in held}.values())
         told = [key for key in keys if _may_see_users(caller, key)]
-        users = dict(users_of(snapshot, told, call.began))
+        users = dict(users_of(snapshot, caller, told, call.began))
         last_used = _last_used(service, snapshot, keys)
     return _Page(held, position, last_used, users)
 
@@ -191,12 +191,10 @@ def _held(
     keys, versions = tables.keys.c, tables.key_versions.c
     held: list[tuple[Key, KeyVersion]] = []
     visible: dict[bytes, bool] = {}
-    position, read = request.cursor, 0
-    while read < _MOST_READ:
+    position = request.cursor
+    for size in sizes(request.limit):
         behind = [] if position is None else [_behind(position)]
-        pairs = snapshot.keys_with_versions(
-            *criteria, *behind, order_by=(keys.key_id, versions.version), limit=request.limit
-        )
+        pairs = snapshot.keys_with_versions(*criteria, *behind, order_by=(keys.key_id, versions.version), limit=size)
         for key, version in pairs:
             position = f"{key.key_id} {version.version}"
             if key.uid not in visible:
@@ -205,9 +203,8 @@ def _held(
                 held.append((key, version))
                 if len(held) == request.limit:
                     return held, position
-        if len(pairs) < request.limit:
+        if len(pairs) < size:
             return held, None
-        read += len(pairs)
     return held, position
 
 

@@ -28,7 +28,7 @@ from kms.errors import Conflict, KeyRevoked, Refusal, Unavailable
 from kms.keys.lifecycle import effective_state
 from kms.keys.model import Key, KeyState, KeyVersion
 from kms.notices import outbox
-from kms.operations.core.carrying_out import RESULT_KEPT
+from kms.operations.core.carrying_out import RESULT_KEPT, carry_out_left_over
 from kms.operations.core.request_ids import new_request_id
 from kms.operations.core.service import Call, Service
 from kms.operations.keys import key_factory
@@ -48,6 +48,8 @@ _TICK_SECONDS = 1.0
 _CLAIM = timedelta(minutes=1)
 _CLEANING_INTERVAL = timedelta(minutes=10)
 _CLEANING = "cleaning"
+_LEFT_OVER_INTERVAL = timedelta(minutes=1)
+_LEFT_OVER = "approved calls"
 _ISSUERS_INTERVAL = timedelta(minutes=5)
 _ISSUERS = "issuers"
 _TOLD_THAT_IT_IS_OVER = timedelta(days=1)  # for so long the holder of an access key hears that it has ended
@@ -96,6 +98,8 @@ class Schedule:
         now = self._service.clock()
         rotate_due_keys(self._service, now)
         delete_due_keys(self._service, now)
+        if claims.take(self._service.vault, _LEFT_OVER, now, _LEFT_OVER_INTERVAL) is not None:
+            carry_out_left_over(self._service, now)
         self._service.last_uses.write_if_due()
         if claims.take(self._service.vault, _CLEANING, now, _CLEANING_INTERVAL) is not None:
             remove_old_rows(self._service, now)

@@ -8,6 +8,7 @@ The format is in docs/reference/formats.md.
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -16,11 +17,13 @@ from kms.access import clients, policy
 from kms.access.decision import require_create, require_on_key
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
+from kms.clock import rfc3339
 from kms.crypto.registry import key_type
 from kms.crypto.symmetric import Xaes256Gcm
 from kms.errors import AlreadyExists, Conflict, DecryptionFailed, TooLarge
 from kms.keys.lifecycle import effective_state, move
 from kms.keys.model import Key, KeyState, KeyVersion
+from kms.operations.core.approving import shown_to_approvers
 from kms.operations.core.declare import Answer, EmptyRequest, FromAnswerOf, Request, operation
 from kms.operations.core.key_access import authorized_key
 from kms.operations.core.service import Call, Service
@@ -37,6 +40,8 @@ from kms.vault.rows import MessageCount
 from kms.vault.transaction import Snapshot
 
 _FORMAT = b"kms backup v1\x00"
+_THIS = "this installation"
+_ANY = "an installation with the same KMS_BACKUP_KEY"
 
 
 class BackupAnswer(Answer):
@@ -88,14 +93,7 @@ def backup_key(service: Service, call: Call, request: EmptyRequest, key_id: str)
 )
 def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyView:
     """Restore a key from its backup, with its owner, its versions and their states."""
-    if not request.backup.startswith(_FORMAT):
-        raise DecryptionFailed
-    plain = _cipher(service).decrypt(request.backup[len(_FORMAT) :], _FORMAT)
-    contents = msgspec.msgpack.decode(plain, type=_Contents)
-    kept = from_row(Key, contents.key)
-    key = replace(kept, key_id=kept.sealed_as, former_id="", deletion_at=None)
-    policy.require(call.known_caller, Permission.KEYS_CREATE, key.owner)
-    require_create(call.known_caller, key.owner, key.key_id, service.circumstances(call))
+    key, contents = _opened(service, call, request)
     key_type(key.type)
     with service.change(call) as change:
         clients.get(change, key.owner)
@@ -108,6 +106,39 @@ def restore_key(service: Service, call: Call, request: RestoreRequest) -> KeyVie
         if key.owner != call.known_caller.client_id:
             call.target = key.owner
     return shown_now(service, call)
+
+
+@shown_to_approvers("restore_key")
+def _about(service: Service, call: Call, request: RestoreRequest) -> dict[str, dict[str, Any]]:
+    """What comes back, for those who are to approve it."""
+    key, contents = _opened(service, call, request)
+    call.key_id = key.key_id
+    known = {
+        "key_id": key.key_id,
+        "owner": key.owner,
+        "type": key.type,
+        "versions": len(contents.versions),
+        "latest_version": key.latest_version,
+        "created_at": rfc3339(key.created_at),
+        "exportable": key.exportable,
+        "has_key_policy": bool(key.policy),
+        "sealed_by": _THIS if service.settings.backup_key is None else _ANY,
+        "sha256": sha256(request.backup).hexdigest(),
+    }
+    return {"backup": known}
+
+
+def _opened(service: Service, call: Call, request: RestoreRequest) -> tuple[Key, _Contents]:
+    """The key in a backup, under the id that it had, and the rest. Raises as `restore_key` does."""
+    if not request.backup.startswith(_FORMAT):
+        raise DecryptionFailed
+    plain = _cipher(service).decrypt(request.backup[len(_FORMAT) :], _FORMAT)
+    contents = msgspec.msgpack.decode(plain, type=_Contents)
+    kept = from_row(Key, contents.key)
+    key = replace(kept, key_id=kept.sealed_as, former_id="", deletion_at=None)
+    policy.require(call.known_caller, Permission.KEYS_CREATE, key.owner)
+    require_create(call.known_caller, key.owner, key.key_id, service.circumstances(call))
+    return key, contents
 
 
 def _make_place(service: Service, call: Call, change: Change, key: Key) -> None:
