@@ -11,7 +11,6 @@ import click
 
 from kms.audit.log_files import KEY
 from kms.audit.tiles import Tiles
-from kms.audit.tree import Unverified
 from kms.cli import remote
 from kms.cli.on_host import of_the_service, opened, require_own_database, settings_of
 from kms.client.errors import NotFound
@@ -90,18 +89,3 @@ def _on_the_host(flags: dict[str, Any], *, with_vault: bool) -> Source:
 
     key, state = key_and_state(opened(flags), settings.audit_log_dir, settings.audit_origin)
     return Source(files.tiles, files.name, lambda: str(key), state)
-
-
-def text_of(given: str) -> str:
-    """An argument that is a text, or the name of a file with it. Raises click.ClickException."""
-    if "\n" not in given and len(given) < 4096 and (path := Path(given)).is_file():
-        try:
-            return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.ClickException(f"Cannot read {path}: {error}") from None
-    return given.strip()
-
-
-def refused(error: Unverified | OSError) -> click.ClickException:
-    """What is told where a log cannot be read at all."""
-    return click.ClickException(str(error))

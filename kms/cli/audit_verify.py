@@ -18,9 +18,10 @@ from kms.audit.proof import TlogProof
 from kms.audit.tree import HASH_BYTES, Unverified, leaf_hash
 from kms.audit.verify import Finding, Verdict, verify_log
 from kms.cli import show
-from kms.cli.audit_source import Source, of_a_log, source_of, text_of
+from kms.cli.audit_source import Source, of_a_log, source_of
 from kms.cli.failing import NOT_AUTHENTIC, Failure
 from kms.cli.progress import progress
+from kms.cli.verifier_keys import log_key_in, log_key_of, witness_key_in
 from kms.files import fault_of
 
 _MOST_SHOWN = 20
@@ -74,7 +75,7 @@ def verify(
       kms audit verify https://kms.example.com
       kms audit verify --receipt receipt.txt --entry LEAF --key kms.key
     """
-    witnesses = [_witness(each) for each in witness]
+    witnesses = [witness_key_in(each) for each in witness]
     if receipt is not None:
         _verify_receipt(receipt, entry, _receipt_key(key_text, url, directory), witnesses)
         return
@@ -167,7 +168,7 @@ def _verify_receipt(path: Path, entry: str | None, key: Verifier, witnesses: Seq
 
 def _receipt_key(given: str | None, url: str | None, directory: Path | None) -> Ed25519Key:
     if given is not None:
-        return _parsed(given)
+        return log_key_in(given)
     if url is None and directory is None:
         raise click.UsageError("Give --key, the log's verifier key, or a URL or --from with a log that has one.")
     return _key(None, source_of(url, directory, {}))
@@ -175,9 +176,9 @@ def _receipt_key(given: str | None, url: str | None, directory: Path | None) -> 
 
 def _key(given: str | None, source: Source) -> Ed25519Key:
     if given is not None:
-        return _parsed(given)
+        return log_key_in(given)
     try:
-        key = _parsed(source.key())
+        key = log_key_of(source.key())
     except FileNotFoundError:
         raise click.UsageError(f"{source.name} has no key of the log: give --key.") from None
     click.echo(
@@ -186,20 +187,6 @@ def _key(given: str | None, source: Source) -> Ed25519Key:
         err=True,
     )
     return key
-
-
-def _parsed(given: str) -> Ed25519Key:
-    try:
-        return Ed25519Key.parse(text_of(given))
-    except Unverified as unverified:
-        raise click.ClickException(f"The key cannot be read. {unverified}") from None
-
-
-def _witness(given: str) -> CosignatureKey:
-    try:
-        return CosignatureKey.parse(text_of(given))
-    except Unverified as unverified:
-        raise click.ClickException(f"The key of a witness cannot be read. {unverified}") from None
 
 
 def _leaf(entry: str) -> bytes:

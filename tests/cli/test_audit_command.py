@@ -71,6 +71,27 @@ def test_the_key_may_be_in_a_file(log: WrittenLog, run: Callable[..., Any], tmp_
     assert "not to be trusted" in run("verify", "--from", log.directory, "--key", other, code=8).output
 
 
+def test_a_copy_cannot_bring_the_key_that_is_given(
+    log: WrittenLog, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What has the form of a key is never the name of a file, also where a copy has a file of that name."""
+    honest = Ed25519Signer(log.key.name, Ed25519PrivateKey.generate()).key
+    witness = Cosigner("witness.example/audit", Ed25519PrivateKey.generate(), lambda: 1)
+    theirs = Cosigner(witness.name, Ed25519PrivateKey.generate(), lambda: 1)
+    log.grow([entry(SIZE)], theirs)
+    damaged = f"{str(honest)[:-2]}A="
+    for text, key in ((str(honest), log.key), (damaged, log.key), (str(witness.key), theirs.key)):
+        log.write(text, f"{key}\n".encode())
+    monkeypatch.chdir(log.directory)
+    assert "not to be trusted" in run("verify", "--from", ".", "--key", honest, code=8).output
+    assert "key cannot be read" in run("verify", "--from", ".", "--key", damaged, code=1).output
+    arguments = ("verify", "--from", ".", "--key", log.key, "--witness", witness.key)
+    assert "not cosigned" in run(*arguments, code=8).output
+    log.write("audit-key", str(tmp_path / "kms.key").encode())
+    (tmp_path / "kms.key").write_text(f"{log.key}\n")
+    assert "key cannot be read" in run("verify", "--from", ".", code=1).output
+
+
 def test_the_first_wrong_entry_is_named(log: WrittenLog, run: Callable[..., Any]) -> None:
     path = log.directory / bundle_path(1)
     path.write_bytes(path.read_bytes().replace(b"r300", b"r3o0").replace(b"r302", b"r3o2"))

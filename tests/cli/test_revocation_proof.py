@@ -155,6 +155,10 @@ def test_what_proves_nothing_is_refused(kept: Kept, check: Check, alice: Api) ->
     assert "kms audit receipt" in check("held", *with_key, code=8)  # the proof is of another entry
     other = Ed25519Signer(kept.tree.origin, Ed25519PrivateKey.generate())
     assert "does not prove" in check("lost", "--receipts", "proof", "--log-key", str(other.key), code=8)
+    bait = Path(str(other.key))  # what has the form of a key is not the name of a file, also where one is there
+    bait.parent.mkdir(parents=True)
+    bait.write_text(f"{kept.signer.key}\n")
+    assert "does not prove" in check("lost", "--receipts", "proof", "--log-key", str(other.key), code=8)
     Path("proof").write_bytes(proof.replace(b"index ", b"index 1"))
     check("lost", *with_key, code=8)
     Path("proof").write_bytes(b"nothing")
