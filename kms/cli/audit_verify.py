@@ -16,7 +16,7 @@ from kms.audit.cosignature import CosignatureKey
 from kms.audit.note import Ed25519Key, Verifier
 from kms.audit.proof import TlogProof
 from kms.audit.tree import HASH_BYTES, Unverified, leaf_hash
-from kms.audit.verify import Finding, Verdict, verify_log
+from kms.audit.verify import Cosigned, Finding, Verdict, verify_log
 from kms.cli import show
 from kms.cli.audit_source import Source, of_a_log, source_of
 from kms.cli.failing import NOT_AUTHENTIC, Failure
@@ -134,6 +134,12 @@ def _tell(verdict: Verdict, source: Source, witnesses: Sequence[CosignatureKey],
     if older:
         click.echo(f"It continues {'the older checkpoint' if older == 1 else f'the {older} older checkpoints'}.")
     _tell_witnesses(verdict.cosigned, witnesses)
+    covered = max((each.size for each in verdict.cosigned.values()), default=now.size)
+    if covered < now.size:
+        click.echo(
+            f"The log continues what was cosigned. On the {now.size - covered} entries after that there is only its "
+            "own signature yet."
+        )
 
 
 def _line(finding: Finding) -> str:
@@ -143,11 +149,12 @@ def _line(finding: Finding) -> str:
     return show.plain(finding.sentence) + (f" There stands now: {says}." if says else "")
 
 
-def _tell_witnesses(cosigned: Mapping[Verifier, int], needed: Sequence[CosignatureKey]) -> None:
+def _tell_witnesses(cosigned: Mapping[Verifier, Cosigned], needed: Sequence[CosignatureKey]) -> None:
     """Print who has cosigned, and when. Raises Failure if one that is needed has not."""
-    for witness, seconds in cosigned.items():
+    for witness, (seconds, size) in cosigned.items():
         when = datetime.fromtimestamp(seconds, UTC) if seconds < 1 << 37 else None
-        click.echo(f"Cosigned by {show.plain(witness.name)} at {when:%Y-%m-%dT%H:%M:%SZ}." if when else "Cosigned.")
+        at = f" at {when:%Y-%m-%dT%H:%M:%SZ}" if when else ""
+        click.echo(f"Cosigned by {show.plain(witness.name)}{at}, as of {size} entries.")
     missing = [each.name for each in needed if each not in cosigned]
     if missing:
         raise Failure(f"The checkpoint is not cosigned by {', '.join(map(show.plain, missing))}.", NOT_AUTHENTIC)
@@ -163,7 +170,8 @@ def _verify_receipt(path: Path, entry: str | None, key: Verifier, witnesses: Seq
         raise Failure(show.plain(str(unverified)), NOT_AUTHENTIC) from None
     now = opened.checkpoint
     click.echo(f"The entry is number {proof.index} of {show.plain(now.origin)}, as of its {now.size} entries.")
-    _tell_witnesses(opened.cosigned, witnesses)
+    cosigned = {each: Cosigned(time, now.size) for each, time in opened.cosigned.items()}
+    _tell_witnesses(cosigned, witnesses)
 
 
 def _receipt_key(given: str | None, url: str | None, directory: Path | None) -> Ed25519Key:

@@ -92,7 +92,7 @@ def test_a_log_that_is_right_holds(tmp_path: Path, size: int) -> None:
     verdict = verified(log, witnesses=[witness.key], older=[old], progress=lambda *done: seen.append(done))
     assert verdict.holds, verdict.findings
     assert verdict.checkpoint == Checkpoint(ORIGIN, log.size, log.root)
-    assert verdict.cosigned == {witness.key: 1_700_000_000}
+    assert verdict.cosigned == {witness.key: (1_700_000_000, size)}
     assert [done for done, _ in seen] == sorted({*range(256, size, 256), *([size] if size else [])})
 
 

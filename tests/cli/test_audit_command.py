@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from helpers.support import World
 from helpers.tlog import WrittenLog, entry
+from kms.audit.checkpoint import Checkpoint
 from kms.audit.cosignature import Cosigner
-from kms.audit.note import Ed25519Signer
+from kms.audit.note import Ed25519Signer, signed
 from kms.audit.tiles import bundle_path
 from kms.audit.tree import leaf_hash
 from kms.cli import main
@@ -127,7 +128,46 @@ def test_a_witness_must_have_cosigned(log: WrittenLog, run: Callable[..., Any]) 
     arguments = ("verify", "--from", log.directory, "--key", log.key, "--witness", witness.key)
     assert "not cosigned by witness.example" in run(*arguments, code=8).stderr
     log.grow([entry(SIZE)], witness)
-    assert "Cosigned by witness.example at 2023-11-14T22:13:20Z." in run(*arguments).stdout
+    assert "Cosigned by witness.example at 2023-11-14T22:13:20Z, as of 701 entries." in run(*arguments).stdout
+
+
+def test_a_witness_is_behind_a_log_that_is_busy(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:
+    """What a witness has cosigned last is kept apart: it counts where the log continues it, and nowhere else."""
+    witness = Cosigner("witness.example", Ed25519PrivateKey.generate(), lambda: 1_700_000_000)
+    arguments = ("--from", log.directory, "--key", log.key, "--witness", witness.key)
+    cosigned = log.grow([], witness)
+    log.write("checkpoint-cosigned", cosigned)
+    newest = log.grow([entry(SIZE), entry(SIZE + 1)])  # not cosigned yet
+    told = run("verify", *arguments).stdout
+    assert "702 entries" in told
+    assert f"at 2023-11-14T22:13:20Z, as of {SIZE} entries." in told
+    assert "On the 2 entries after that" in told
+    log.write("checkpoint", cosigned)  # as a copy that was begun a moment earlier has it
+    log.write("checkpoint-cosigned", newest)
+    assert "702 entries" in run("verify", *arguments).stdout
+    fork = WrittenLog(tmp_path / "fork", log.signer)
+    fork.grow([entry(number + 1) for number in range(SIZE + 1)])
+    fork.write("checkpoint-cosigned", cosigned)
+    forked = ("verify", "--from", fork.directory, *arguments[2:])
+    assert "two histories are signed" in run(*forked, code=8).stdout
+    cut = WrittenLog(tmp_path / "cut", log.signer)
+    cut.grow([entry(number) for number in range(3)])
+    cut.write("checkpoint-cosigned", cosigned)
+    assert "The log is cut" in run("verify", "--from", cut.directory, *arguments[2:], code=8).stdout
+
+
+def test_the_checkpoint_that_is_kept_apart_is_verified(log: WrittenLog, run: Callable[..., Any]) -> None:
+    arguments = ("verify", "--from", log.directory, "--key", log.key)
+    other = Ed25519Signer(log.key.name, Ed25519PrivateKey.generate())
+    wrong = Checkpoint(log.key.name, SIZE, bytes(32)).text
+    told = {
+        bytes(signed(wrong, log.signer)): "two histories",
+        bytes(signed(wrong, other)): "not to be trusted",
+        b"": "not to be",
+    }
+    for content, sentence in told.items():
+        log.write("checkpoint-cosigned", content)
+        assert sentence in run(*arguments, code=8).stdout
 
 
 def test_an_export_has_the_bytes_of_the_entries(log: WrittenLog, run: Callable[..., Any]) -> None:
