@@ -174,10 +174,13 @@ class Note:
         return found
 
     def with_signatures(self, signatures: Collection[Signature]) -> Note:
-        """The note with further signatures, none twice. Raises NoteMalformed where they are too many."""
-        every = tuple(dict.fromkeys((*self.signatures, *signatures)))
+        """The note with further signatures, one of each key: the given ones replace those of the same keys.
+
+        Raises NoteMalformed where they are too many.
+        """
+        every = {(each.name, each.key_id): each for each in (*self.signatures, *signatures)}
         _require_few(len(every))
-        return Note(self.text, every)
+        return Note(self.text, tuple(every.values()))
 
 
 def signed(text: str, *signers: Signer) -> Note:
