@@ -70,6 +70,7 @@ def _entries(tiles: Tiles, first: int, end: int, size: int) -> Iterator[tuple[in
         except TileMissing:
             if index == (size - 1) // TILE_WIDTH:
                 raise
+            tiles.content(0, index, size)  # its hashes are kept for ever: without them there is no such log
             dropped += width_in(ENTRIES, index, size)
             continue
         for number, entry in enumerate(entries, begin):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kms.audit.log_files import KEY
-from kms.audit.tiles import Tiles
+from kms.audit.tiles import MAX_FILE_BYTES, Tiles
 from kms.cli import remote
 from kms.cli.on_host import of_the_service, opened, require_own_database, settings_of
 from kms.client.errors import NotFound
@@ -23,7 +23,7 @@ _KEY_PATH = "/.well-known/audit-key"
 class Source:
     """A log that can be read: its `tiles`, what to call it, its own idea of its key, and older states of it.
 
-    `key` gives a verifier key as text, and raises KmsError, click.ClickException or FileNotFoundError.
+    `key` gives a verifier key as text, and raises KmsError, click.ClickException, FileNotFoundError or Unverified.
     """
 
     tiles: Tiles
@@ -63,15 +63,16 @@ def _served(url: str) -> Source:
 
     def fetch(path: str) -> bytes:
         try:
-            return connection.send("GET", f"/audit/{path}", repeatable=True)
+            return connection.send("GET", f"/audit/{path}", repeatable=True, most=MAX_FILE_BYTES)
         except NotFound:
             raise FileNotFoundError(path) from None
 
-    return Source(Tiles(fetch), connection.url, lambda: connection.public(_KEY_PATH).decode())
+    return Source(Tiles(fetch), connection.url, lambda: connection.public(_KEY_PATH).decode(errors="replace"))
 
 
 def _files(directory: Path, name: str) -> Source:
-    return Source(Tiles.in_directory(directory), name, (directory / KEY).read_text)
+    tiles = Tiles.in_directory(directory)
+    return Source(tiles, name, lambda: tiles.fetch(KEY).decode(errors="replace"))
 
 
 def _on_the_host(flags: dict[str, Any], *, with_vault: bool) -> Source:

@@ -189,6 +189,8 @@ def _key(given: str | None, source: Source) -> Ed25519Key:
         key = log_key_of(source.key())
     except FileNotFoundError:
         raise click.UsageError(f"{source.name} has no key of the log: give --key.") from None
+    except Unverified as unverified:
+        raise click.ClickException(str(unverified)) from None
     click.echo(
         f"Key: {key}\nIt comes from the same place as the log, which proves nothing to somebody who trusts nobody "
         "there. Keep the key elsewhere, and give --key.",

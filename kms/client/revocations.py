@@ -102,7 +102,7 @@ class RevocationList:
             if found.headers().get("typ") != _TYPE:
                 raise NotAuthentic("The signature is of something that is not a revocation list.")
             signed = msgspec.json.decode(found.payload, type=_Signed)
-        except (JoseError, msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+        except (JoseError, msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise NotAuthentic(f"The revocation list is not signed by the service: {error}.") from None
         ended = None if signed.no_longer_in_force is None else tuple(signed.no_longer_in_force)
         return cls(signed.issued_at, signed.next_update, tuple(signed.revoked_keys), ended)

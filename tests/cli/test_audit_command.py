@@ -23,6 +23,7 @@ from kms.audit.cosignature import Cosigner
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.tiles import bundle_path
 from kms.audit.tree import leaf_hash
+from kms.audit.verify import reading
 from kms.cli import main
 from kms.client import kept_login
 
@@ -168,6 +169,31 @@ def test_the_checkpoint_that_is_kept_apart_is_verified(log: WrittenLog, run: Cal
     for content, sentence in told.items():
         log.write("checkpoint-cosigned", content)
         assert sentence in run(*arguments, code=8).stdout
+
+
+@pytest.mark.parametrize("size", [1 << 61, 1 << 22])
+def test_a_checkpoint_may_speak_of_any_number_of_entries(
+    log: WrittenLog, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(reading, "MOST_MISSING", 16)
+    log.write("checkpoint", bytes(signed(Checkpoint(log.key.name, size, bytes(32)).text, log.signer)))
+    told = run("verify", "--from", log.directory, "--key", log.key, code=8).stdout
+    assert "those from 512 on have no hashes" in told
+    done = run("export", "--from", log.directory, "--first", 512, code=1)
+    assert "missing from the log" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["checkpoint", "checkpoint-cosigned", "audit-key", bundle_path(0)])
+def test_nobody_waits_for_what_is_no_file(log: WrittenLog, run: Callable[..., Any], path: str) -> None:
+    log.write("audit-key", f"{log.key}\n".encode())
+    (log.directory / path).unlink(missing_ok=True)
+    os.mkfifo(log.directory / path)
+    done = run("verify", "--from", log.directory, code=1 if path == "audit-key" else 8)
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    if path == "audit-key":
+        (log.directory / path).unlink()
+        log.write(path, b"\xff")
+        assert "key cannot be read" in run("verify", "--from", log.directory, code=1).stderr
 
 
 def test_an_export_has_the_bytes_of_the_entries(log: WrittenLog, run: Callable[..., Any]) -> None:

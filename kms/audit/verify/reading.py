@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, TileName, Tiles, bundle_path, entries_of, width_in
 from kms.audit.tree import HASH_BYTES, Unverified, complete_root, leaf_hashes
 
+MOST_MISSING = 4096  # tiles in a row, a million entries: a checkpoint may speak of any number of them
+
 
 @dataclass
 class Reading:
@@ -15,6 +17,7 @@ class Reading:
 
     `differing` are the tiles, also the partial one, whose bundle is not what they say, or that are missing, or whose
     bundle is. `without_entries` counts entries whose bundle may be missing and is.
+    From entry `nothing_from` on there was so little that reading ended there; None where it went to the end.
     """
 
     stored: list[bytes | None] = field(default_factory=list)
@@ -22,6 +25,7 @@ class Reading:
     differing: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
     without_entries: int = 0
+    nothing_from: int | None = None
 
 
 def stored_hashes(tiles: Tiles, level: int, index: int, size: int) -> bytes | None:
@@ -60,8 +64,12 @@ def _narrower(tiles: Tiles, index: int, width: int) -> list[bytes] | None:
 
 
 def read(tiles: Tiles, size: int, bundles_from: int, progress: Callable[[int, int], None]) -> Reading:
-    """Read every tile of level 0 and every bundle. Bundles below entry `bundles_from` may be missing."""
+    """Read every tile of level 0 and every bundle. Bundles below entry `bundles_from` may be missing.
+
+    It ends where `MOST_MISSING` tiles in a row are not there.
+    """
     reading = Reading()
+    missing = 0
     for index in range(-(-size // TILE_WIDTH)):
         end = min(size, (index + 1) * TILE_WIDTH)
         row = stored_hashes(tiles, 0, index, size)
@@ -71,6 +79,10 @@ def read(tiles: Tiles, size: int, bundles_from: int, progress: Callable[[int, in
             mine = row
         else:
             mine = b"".join(leaf_hashes(entries)) if entries is not None else None
+        missing = missing + 1 if row is None else 0
+        if missing == MOST_MISSING:
+            reading.nothing_from = (index + 1 - missing) * TILE_WIDTH
+            break
         if row is None or mine != row:
             reading.differing.add(index)
             if row is None and mine is None:

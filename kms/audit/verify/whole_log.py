@@ -16,7 +16,7 @@ from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified
 from kms.audit.verify.findings import Cosigned, Finding, Kind, Verdict, joined
 from kms.audit.verify.judging import Hint, Judgement
-from kms.audit.verify.reading import read
+from kms.audit.verify.reading import MOST_MISSING, read
 
 Progress = Callable[[int, int], None]
 """Called with the number of entries that are done, and how many there are."""
@@ -59,6 +59,9 @@ def verify_log(
     if bundles_from is None:
         bundles_from = dropped_up_to(tiles, now.size)  # said by a later entry, which is verified too
     reading = read(tiles, now.size, bundles_from, progress)
+    if reading.nothing_from is not None:
+        found = [*wrong, *findings, _without_hashes(reading.nothing_from, now.size)]
+        return Verdict(now, tuple(sorted(found, key=_order)), {}, reading.without_entries)
     judged = Judgement(tiles, now, reading, bundles_from).findings(before)
     if hint is not None and not all(each.is_exact for each in judged):
         judged = Judgement(tiles, now, reading, bundles_from, hint).findings(before)
@@ -67,6 +70,15 @@ def verify_log(
         witness: Cosigned(time, each.checkpoint.size) for each in both for witness, time in each.cosigned.items()
     }
     return Verdict(now, tuple(every), cosigned, reading.without_entries)
+
+
+def _without_hashes(first: int, size: int) -> Finding:
+    sentence = (
+        f"Of the {size} entries in the checkpoint, those from {first} on have no hashes, {MOST_MISSING} tiles in a "
+        "row or more: the log is cut there, or never was so large. Nothing after that was looked at, and without it "
+        "nothing before it is proven."
+    )
+    return Finding(Kind.CUT, sentence, first, size - 1, is_exact=False)
 
 
 def _cosigned(
