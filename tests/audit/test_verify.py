@@ -236,6 +236,24 @@ def test_a_bundle_that_is_gone_or_no_bundle(log: WrittenLog) -> None:
     assert (found.kind, found.first, found.last) == (Kind.CUT, 256, 999)
 
 
+@pytest.mark.parametrize("rest", [b"\xff\xffnote", b"\x00", b"\x00\x04note"])
+def test_nothing_stands_behind_the_last_entry_of_a_bundle(log: WrittenLog, rest: bytes) -> None:
+    for index, inserted in ((1, 512), (SIZE // 256, SIZE)):
+        path = bundle_path(index, min(256, SIZE - 256 * index))
+        right = (log.directory / path).read_bytes()
+        log.write(path, right + rest)
+        (finding,) = verified(log).findings
+        assert (finding.kind, finding.first) == (Kind.INSERTED, inserted)
+        log.write(path, right)
+    checkpoint = (log.directory / "checkpoint").read_bytes()
+    log.grow([entry(number) for number in range(SIZE, 1024)])
+    full = bundle_path(SIZE // 256)
+    log.write(full, (log.directory / full).read_bytes() + rest)
+    (log.directory / bundle_path(SIZE // 256, SIZE % 256)).unlink()
+    (finding,) = verified(log, checkpoint=checkpoint).findings  # the full one is read in place of the partial one
+    assert (finding.kind, finding.first) == (Kind.INSERTED, SIZE)
+
+
 def test_what_an_entry_says_is_shown_only_as_far_as_it_can_be_read(log: WrittenLog) -> None:
     for forged in (b"", b"{", b"[]", b"null", b"\xff" * 9, b'{"time": 5}', b'{"x":' + b"[" * 50_000, b"x" * 65_535):
         entries = read(log, 0)

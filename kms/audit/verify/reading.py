@@ -39,7 +39,8 @@ def stored_hashes(tiles: Tiles, level: int, index: int, size: int) -> bytes | No
 def bundle_entries(tiles: Tiles, index: int, size: int, *, or_narrower: bool = False) -> list[bytes] | None:
     """The entries that stand in a bundle, however many, or None if it is missing.
 
-    `or_narrower` looks for one that holds fewer, as a log leaves behind that was cut or written again.
+    Bytes behind the last entry that are none count as one more: nothing may stand there. `or_narrower` looks for one
+    that holds fewer, as a log leaves behind that was cut or written again.
     """
     width = width_in(ENTRIES, index, size)
     try:
@@ -48,10 +49,15 @@ def bundle_entries(tiles: Tiles, index: int, size: int, *, or_narrower: bool = F
         return _narrower(tiles, index, width) if or_narrower else None
     except Unverified:
         return []
-    entries, _ = entries_of(content)
+    entries, is_whole = entries_of(content)
     name = TileName.parse(path)
-    is_of_larger_tree = name is not None and name.width > width
-    return entries[:width] if is_of_larger_tree else entries
+    stored = name.width if name is not None else width
+    behind = []
+    if not is_whole and len(entries) >= stored:
+        behind.append(content[sum(2 + len(entry) for entry in entries) :])
+    elif len(entries) > stored > width:
+        behind = entries[stored:]
+    return [*(entries[:width] if stored > width else entries), *behind]
 
 
 def _narrower(tiles: Tiles, index: int, width: int) -> list[bytes] | None:
