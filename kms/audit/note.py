@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
+from unicodedata import category
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -213,8 +214,8 @@ def require_text(text: str) -> None:
 
 
 def is_name(name: str) -> bool:
-    """Whether a key may have this name: not empty, no spaces, no plus."""
-    return bool(name) and "+" not in name and not any(each.isspace() or each < " " for each in name)
+    """Whether a key may have this name: not empty, no spaces, no plus, no control characters."""
+    return bool(name) and not any(each == "+" or each.isspace() or category(each) == "Cc" for each in name)
 
 
 def key_id_of(name: str, kind: int, public_key: bytes) -> bytes:

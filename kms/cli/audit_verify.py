@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,8 @@ from kms.cli.verifier_keys import log_key_in, log_key_of, witness_key_in
 from kms.files import fault_of
 
 _MOST_SHOWN = 20
-_EXPORTED, _ENTRY = b'{"number":', b',"entry":'
+_EXPORTED = b'{"number":'
+_LINE = re.compile(rb'\{"number":(0|[1-9][0-9]{0,18}),"entry":(\{.*\})\}')
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -126,9 +128,8 @@ def _tell(verdict: Verdict, source: Source, witnesses: Sequence[CosignatureKey],
         first = next((each for each in verdict.findings if each.first is not None), None)
         named = f" The first wrong entry: {first.first}." if first is not None and first.is_exact else ""
         raise Failure(f"The audit log in {source.name} is not as its key has signed.{named}", NOT_AUTHENTIC)
-    click.echo(
-        f"{now.size} entries of {now.origin} are as its checkpoint says (root {b64encode(now.root).decode()})."
-    )
+    origin = show.plain(now.origin)
+    click.echo(f"{now.size} entries of {origin} are as its checkpoint says (root {b64encode(now.root).decode()}).")
     if verdict.without_entries:
         click.echo(f"Of {verdict.without_entries} of them only the hashes are kept.")
     if older:
@@ -165,9 +166,12 @@ def _verify_receipt(path: Path, entry: str | None, key: Verifier, witnesses: Seq
         raise click.UsageError("Say with --entry what the receipt is about: the entry, or its leaf hash.")
     try:
         proof = TlogProof.parse(path.read_bytes())
-        opened = proof.check(_leaf(entry), key, witnesses)
+        leaf, number = _leaf(entry)
+        opened = proof.check(leaf, key, witnesses)
     except Unverified as unverified:
         raise Failure(show.plain(str(unverified)), NOT_AUTHENTIC) from None
+    if number not in {None, proof.index}:
+        raise Failure(f"The receipt is about entry {proof.index}, and the line says {number}.", NOT_AUTHENTIC)
     now = opened.checkpoint
     click.echo(f"The entry is number {proof.index} of {show.plain(now.origin)}, as of its {now.size} entries.")
     cosigned = {each: Cosigned(time, now.size) for each, time in opened.cosigned.items()}
@@ -190,7 +194,7 @@ def _key(given: str | None, source: Source) -> Ed25519Key:
     except FileNotFoundError:
         raise click.UsageError(f"{source.name} has no key of the log: give --key.") from None
     except Unverified as unverified:
-        raise click.ClickException(str(unverified)) from None
+        raise click.ClickException(show.plain(str(unverified))) from None
     click.echo(
         f"Key: {key}\nIt comes from the same place as the log, which proves nothing to somebody who trusts nobody "
         "there. Keep the key elsewhere, and give --key.",
@@ -199,8 +203,11 @@ def _key(given: str | None, source: Source) -> Ed25519Key:
     return key
 
 
-def _leaf(entry: str) -> bytes:
-    """The leaf hash that --entry names, of an entry or as it is. Raises click.ClickException."""
+def _leaf(entry: str) -> tuple[bytes, int | None]:
+    """The leaf hash that --entry names, of an entry or as it is, and the number where it stands with one.
+
+    Raises click.ClickException.
+    """
     if entry.startswith("@"):
         try:
             line = Path(entry[1:]).read_bytes().rstrip(b"\r\n")
@@ -208,9 +215,13 @@ def _leaf(entry: str) -> bytes:
             raise click.ClickException(f"Cannot read {entry[1:]}: {fault_of(error)}.") from None
     else:
         line = entry.encode()
+    number = None
     if line.startswith(_EXPORTED):
-        line = line.partition(_ENTRY)[2][:-1]
-    return leaf_hash(line) if line.startswith(b"{") else leaf_in(line.decode(errors="replace"))
+        found = _LINE.fullmatch(line)
+        if found is None:  # nobody should take for proven what stands around the entry
+            raise click.BadParameter("that is no line as `kms audit export` prints it: a number, and the entry.")
+        number, line = int(found[1]), found[2]
+    return leaf_hash(line) if line.startswith(b"{") else leaf_in(line.decode(errors="replace")), number
 
 
 def leaf_in(text: str) -> bytes:

@@ -20,12 +20,14 @@ from helpers.support import World
 from helpers.tlog import WrittenLog, entry
 from kms.audit.checkpoint import Checkpoint
 from kms.audit.cosignature import Cosigner
-from kms.audit.note import Ed25519Signer, signed
+from kms.audit.note import Ed25519Key, Ed25519Signer, Note, NoteMalformed, signed
+from kms.audit.proof import proof_of
 from kms.audit.tiles import bundle_path
 from kms.audit.tree import leaf_hash
 from kms.audit.verify import reading
-from kms.cli import main
-from kms.client import kept_login
+from kms.cli import main, show
+from kms.cli.failing import failure_of
+from kms.client import errors, kept_login
 
 Kms = Callable[..., list[Any]]
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,42 @@ def test_what_is_printed_does_not_steer_a_terminal(log: WrittenLog, run: Callabl
     path = log.directory / bundle_path(1)
     path.write_bytes(path.read_bytes().replace(b"r300", b"r3o0", 1).replace(b'"alice"', b'"\\u001b["', 50))
     assert "\x1b" not in run("verify", "--from", log.directory, "--key", log.key, code=8).output
+
+
+def test_an_export_has_a_line_for_each_entry_and_no_other(log: WrittenLog, run: Callable[..., Any]) -> None:
+    forged = b'{"v":1,"operation":"export_key"}'
+    wrong = [
+        b'x\x1b]0;owned\x07\n{"number":7,"entry":' + forged,
+        b'{"v":1,\n"x":"y"}',
+        b'{"v":1}},"x":{"y":1}',
+        b"{" + b'"x":[' * 9000 + b"]" * 9000 + b"}",
+        b"",
+    ]
+    log.grow(wrong)
+    done = run("export", "--from", log.directory, "--first", SIZE - 1, code=8)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["number"] for line in lines] == list(range(SIZE - 1, SIZE + len(wrong)))
+    assert [b64decode(line["not_an_entry"]) for line in lines[1:]] == wrong
+    assert "5 entries are no line of JSON" in done.stderr
+
+
+def test_what_others_wrote_does_not_steer_a_terminal(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = WrittenLog(tmp_path / "log")
+    written = '{"v":1,"time":"\x9b31m","operation":"\x7f"}'.encode()
+    log.grow([written])
+    exported = b'{"number":0,"entry":%s}\n' % written
+    assert run("export", "--from", log.directory).stdout_bytes == exported  # byte by byte for programs
+    monkeypatch.setattr(show, "is_terminal", lambda: True)
+    told = run("export", "--from", log.directory).stdout
+    assert told == exported.decode().replace("\x9b", "�").replace("\x7f", "�")
+    for name in ("kms\x9b31mRED/audit", "kms\x7f/audit"):
+        with pytest.raises(NoteMalformed, match="name of a key"):
+            str(Ed25519Key(name, bytes(32)))
+    told = "no\x1b[2J\nkms: all is well\x9b"
+    refused = errors.Refused(told, problem="x", status=400, retry_after=None, request_id="")
+    assert failure_of(refused).message == "no�[2J�kms: all is well�"
 
 
 def test_an_older_checkpoint_is_continued_or_not(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:
@@ -213,6 +251,20 @@ def test_dropped_bundles_are_allowed_where_that_is_said(log: WrittenLog, run: Ca
     arguments = ("verify", "--from", log.directory, "--key", log.key)
     run(*arguments, code=8)
     assert "only the hashes" in run(*arguments, "--dropped-before", 256).stdout
+
+
+def test_a_receipt_is_for_the_line_that_is_given(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:
+    note = Note.parse((log.directory / "checkpoint").read_bytes())
+    (tmp_path / "receipt").write_bytes(bytes(proof_of(1, log.tiles.at(SIZE), note)))
+    arguments = ("verify", "--receipt", "receipt", "--key", log.key, "--entry")
+    line = f'{{"number":1,"entry":{entry(1).decode()}}}'
+    assert "number 1 of" in run(*arguments, line).stdout
+    (tmp_path / "line").write_text(f"{line}\n")
+    run(*arguments, "@line")
+    assert "entry 1, and the line says 7" in run(*arguments, line.replace(":1,", ":7,", 1), code=8).stderr
+    for start in ('{"number":1,"client_id":"mallory","entry":', '{"number":"1","entry":', '{"number":01,"entry":'):
+        assert "no line as" in run(*arguments, line.replace('{"number":1,"entry":', start), code=2).stderr
+    run(*arguments, line[:-1] + ',"client_id":{}}', code=8)
 
 
 def test_bad_arguments_get_a_sentence(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:
