@@ -45,7 +45,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--dropped-before",
     type=click.IntRange(min=0),
-    help="Entries before that may be missing; by default those that the log says retention drops.",
+    help="Entries before that may be missing, whoever dropped them; by default those of which the log says so.",
 )
 @click.option("--receipt", type=_file, help="Check this proof of one entry, and nothing else.")
 @click.option("--entry", metavar="LINE|@FILE|LEAF", help="The entry that the receipt is about, or its leaf hash.")
@@ -66,7 +66,8 @@ def verify(
 
     It reads the service at URL as you are logged in there, a copy of the files with --from, or else the log on this
     host with the settings of the service. Everything is computed again, down to the root that the log's key has
-    signed, and the first wrong entry is named. The exit code is 8 if something is wrong.
+    signed, and the first wrong entry is named; where an entry was changed together with its hashes, the 256 entries
+    or more among which it is. The exit code is 8 if something is wrong.
 
     A key from the same place as the log proves nothing to somebody who trusts nobody there: keep the key and a
     checkpoint elsewhere, and give both.
@@ -132,6 +133,13 @@ def _tell(verdict: Verdict, source: Source, witnesses: Sequence[CosignatureKey],
     click.echo(f"{now.size} entries of {origin} are as its checkpoint says (root {b64encode(now.root).decode()}).")
     if verdict.without_entries:
         click.echo(f"Of {verdict.without_entries} of them only the hashes are kept.")
+    if verdict.unannounced:
+        begin, last = verdict.unannounced[0], verdict.unannounced[-1]
+        click.echo(
+            f"Up to entry {last} entries are missing that --dropped-before lets pass. The log says of none from "
+            f"{begin} on that retention drops it: who dropped them is not known, and this is no proof that it was "
+            "retention."
+        )
     if older:
         click.echo(f"It continues {'the older checkpoint' if older == 1 else f'the {older} older checkpoints'}.")
     _tell_witnesses(verdict.cosigned, witnesses)

@@ -20,6 +20,7 @@ from helpers.support import World
 from helpers.tlog import WrittenLog, entry
 from kms.audit.checkpoint import Checkpoint
 from kms.audit.cosignature import Cosigner
+from kms.audit.entry import AuditEntry
 from kms.audit.note import Ed25519Key, Ed25519Signer, Note, NoteMalformed, signed
 from kms.audit.proof import proof_of
 from kms.audit.tiles import bundle_path
@@ -250,7 +251,20 @@ def test_dropped_bundles_are_allowed_where_that_is_said(log: WrittenLog, run: Ca
     (log.directory / bundle_path(0)).unlink()
     arguments = ("verify", "--from", log.directory, "--key", log.key)
     run(*arguments, code=8)
-    assert "only the hashes" in run(*arguments, "--dropped-before", 256).stdout
+    told = run(*arguments, "--dropped-before", 256).stdout
+    assert "only the hashes" in told
+    assert "Up to entry 255 entries are missing" in told
+    said = AuditEntry(
+        1, "2026-11-24T12:00:00.000000Z", "fold", "audit_entries_dropped", "success", "local", target="0-255"
+    )
+    log.grow([said.line()])
+    assert "are missing" not in run(*arguments).stdout
+    assert "are missing" not in run(*arguments, "--dropped-before", 600).stdout
+    (log.directory / bundle_path(1)).unlink()  # by somebody else
+    run(*arguments, code=8)
+    told = run(*arguments, "--dropped-before", 600).stdout
+    assert "Up to entry 511 entries are missing that --dropped-before lets pass" in told
+    assert "says of none from 256 on" in told
 
 
 def test_a_receipt_is_for_the_line_that_is_given(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:

@@ -85,13 +85,15 @@ class Verdict:
 
     `checkpoint` is None if it could not be trusted. `cosigned` are the witnesses that have signed it, or the one
     that is kept apart for being cosigned, which it continues if the log holds. Of `without_entries` entries only the
-    hashes were there to check, as retention allows.
+    hashes were there to check. Those of them that are in `unannounced` may be missing only because the caller said
+    so: no entry of the log says that retention drops them.
     """
 
     checkpoint: Checkpoint | None
     findings: tuple[Finding, ...]
     cosigned: Mapping[Verifier, Cosigned] = field(default_factory=dict)
     without_entries: int = 0
+    unannounced: range = range(0)
 
     @property
     def holds(self) -> bool:

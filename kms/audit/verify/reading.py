@@ -16,7 +16,8 @@ class Reading:
     """What the files give: for each full tile of level 0 its root as `stored`, and as `computed` from its bundle.
 
     `differing` are the tiles, also the partial one, whose bundle is not what they say, or that are missing, or whose
-    bundle is. `without_entries` counts entries whose bundle may be missing and is.
+    bundle is. `without_entries` counts entries whose bundle may be missing and is,
+    the last of them before number `without_up_to`.
     From entry `nothing_from` on there was so little that reading ended there; None where it went to the end.
     """
 
@@ -25,6 +26,7 @@ class Reading:
     differing: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
     without_entries: int = 0
+    without_up_to: int = 0
     nothing_from: int | None = None
 
 
@@ -82,6 +84,7 @@ def read(tiles: Tiles, size: int, bundles_from: int, progress: Callable[[int, in
         entries = bundle_entries(tiles, index, size)
         if entries is None and end <= bundles_from:
             reading.without_entries += end - index * TILE_WIDTH
+            reading.without_up_to = end
             mine = row
         else:
             mine = b"".join(leaf_hashes(entries)) if entries is not None else None

@@ -56,8 +56,8 @@ def verify_log(
     now = both[-1].checkpoint
     before, findings = _opened(older, key, now)
     before += [each.checkpoint for each in both[:-1]]
-    if bundles_from is None:
-        bundles_from = dropped_up_to(tiles, now.size)  # said by a later entry, which is verified too
+    announced = dropped_up_to(tiles, now.size)  # said by a later entry, which is verified too
+    bundles_from = announced if bundles_from is None else bundles_from
     reading = read(tiles, now.size, bundles_from, progress)
     if reading.nothing_from is not None:
         found = [*wrong, *findings, _without_hashes(reading.nothing_from, now.size)]
@@ -69,7 +69,8 @@ def verify_log(
     cosigned = {
         witness: Cosigned(time, each.checkpoint.size) for each in both for witness, time in each.cosigned.items()
     }
-    return Verdict(now, tuple(every), cosigned, reading.without_entries)
+    unannounced = range(announced, max(announced, reading.without_up_to))
+    return Verdict(now, tuple(every), cosigned, reading.without_entries, unannounced)
 
 
 def _without_hashes(first: int, size: int) -> Finding:
