@@ -226,7 +226,7 @@ def key_id_of(name: str, kind: int, public_key: bytes) -> bytes:
 def verifier_key_text(name: str, kind: int, public_key: bytes) -> str:
     """A verifier key as text. Raises NoteMalformed if no key may have the name."""
     if not is_name(name):
-        raise NoteMalformed("The name of a key must not be empty, nor contain spaces or a plus.")
+        raise NoteMalformed("The name of a key must not be empty, nor contain spaces, a plus or control characters.")
     return f"{name}+{key_id_of(name, kind, public_key).hex()}+{b64encode(bytes([kind]) + public_key).decode()}"
 
 

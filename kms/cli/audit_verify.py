@@ -144,11 +144,9 @@ def _tell(verdict: Verdict, source: Source, witnesses: Sequence[CosignatureKey],
         click.echo(f"It continues {'the older checkpoint' if older == 1 else f'the {older} older checkpoints'}.")
     _tell_witnesses(verdict.cosigned, witnesses)
     covered = max((each.size for each in verdict.cosigned.values()), default=now.size)
-    if covered < now.size:
-        click.echo(
-            f"The log continues what was cosigned. On the {now.size - covered} entries after that there is only its "
-            "own signature yet."
-        )
+    if after := now.size - covered:
+        came = "entry has" if after == 1 else "entries have"
+        click.echo(f"The log continues what was cosigned. After that {after} {came} only its own signature yet.")
 
 
 def _line(finding: Finding) -> str:

@@ -181,7 +181,7 @@ def test_a_witness_is_behind_a_log_that_is_busy(log: WrittenLog, run: Callable[.
     told = run("verify", *arguments).stdout
     assert "702 entries" in told
     assert f"at 2023-11-14T22:13:20Z, as of {SIZE} entries." in told
-    assert "On the 2 entries after that" in told
+    assert "After that 2 entries have" in told
     log.write("checkpoint", cosigned)  # as a copy that was begun a moment earlier has it
     log.write("checkpoint-cosigned", newest)
     assert "702 entries" in run("verify", *arguments).stdout
