@@ -117,7 +117,7 @@ _CHOSEN = (
         "Look after the service",
         "For administrators and auditors; the inventory shows others the keys that they may see.",
         "get_status get_inventory list_inventory get_blast_radius audit_entries get_users_of_key get_novelties "
-        "audit_checkpoint audit_tile audit_proof metrics",
+        "audit_checkpoint audit_checkpoint_cosigned audit_tile audit_proof metrics",
     ),
     _group(
         "Sessions",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 SUCCESS = "success"
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last where it nests too deep
 
 
 class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -62,7 +63,7 @@ def entry_of(line: bytes) -> AuditEntry | None:
     """The entry that a line is; None where it cannot be read, as after a power cut."""
     try:
         return _decode_entry(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
 
 
@@ -70,7 +71,7 @@ def time_of(line: bytes) -> str:
     """The time of the entry that a line is; empty where that cannot be read."""
     try:
         return _decode_time(line).time
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return ""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
+from unicodedata import category
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -174,10 +175,13 @@ class Note:
         return found
 
     def with_signatures(self, signatures: Collection[Signature]) -> Note:
-        """The note with further signatures, none twice. Raises NoteMalformed where they are too many."""
-        every = tuple(dict.fromkeys((*self.signatures, *signatures)))
+        """The note with further signatures, one of each key: the given ones replace those of the same keys.
+
+        Raises NoteMalformed where they are too many.
+        """
+        every = {(each.name, each.key_id): each for each in (*self.signatures, *signatures)}
         _require_few(len(every))
-        return Note(self.text, every)
+        return Note(self.text, tuple(every.values()))
 
 
 def signed(text: str, *signers: Signer) -> Note:
@@ -210,8 +214,8 @@ def require_text(text: str) -> None:
 
 
 def is_name(name: str) -> bool:
-    """Whether a key may have this name: not empty, no spaces, no plus."""
-    return bool(name) and "+" not in name and not any(each.isspace() or each < " " for each in name)
+    """Whether a key may have this name: not empty, no spaces, no plus, no control characters."""
+    return bool(name) and not any(each == "+" or each.isspace() or category(each) == "Cc" for each in name)
 
 
 def key_id_of(name: str, kind: int, public_key: bytes) -> bytes:
@@ -222,7 +226,7 @@ def key_id_of(name: str, kind: int, public_key: bytes) -> bytes:
 def verifier_key_text(name: str, kind: int, public_key: bytes) -> str:
     """A verifier key as text. Raises NoteMalformed if no key may have the name."""
     if not is_name(name):
-        raise NoteMalformed("The name of a key must not be empty, nor contain spaces or a plus.")
+        raise NoteMalformed("The name of a key must not be empty, nor contain spaces, a plus or control characters.")
     return f"{name}+{key_id_of(name, kind, public_key).hex()}+{b64encode(bytes([kind]) + public_key).decode()}"
 
 

@@ -6,7 +6,8 @@ time, so nobody who has not seen it can guess it, and a proof tells nothing else
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -14,12 +15,12 @@ from time import monotonic
 
 from sqlalchemy import select
 
-from kms.audit import spool_reading
+from kms.audit import keys, spool_reading
 from kms.audit.checkpoint import Checkpoint
 from kms.audit.index import Index
 from kms.audit.log_files import CHECKPOINT, COSIGNED, note_of
 from kms.audit.looking_up import number_of
-from kms.audit.note import Note
+from kms.audit.note import Note, Verifier
 from kms.audit.proof import TlogProof, proof_of
 from kms.audit.spool_files import ALLOCATED_AT_ONCE, processes_of, sizes, spools_in
 from kms.audit.tiles import Tiles
@@ -43,12 +44,17 @@ _UNREADABLE = "The audit log cannot be read. Operators see why with `kms audit v
 
 @dataclass
 class Receipts:
-    """Makes proofs from the tree in `directory`. `spools` and `index` are files of this host."""
+    """Makes proofs from the tree in `directory`. `spools` and `index` are files of this host.
+
+    No proof is given that is not right: files of the log may be anybody's. Cosignatures of `witnesses` must be right
+    where there are any.
+    """
 
     vault: Vault
     directory: Path
     spools: Path
     index: Path
+    witnesses: Sequence[Verifier] = ()
     _asked: dict[bytes, float] = field(default_factory=dict, init=False)
     _asked_here: dict[bytes, float] = field(default_factory=dict, init=False)
     _reading: Lock = field(default_factory=Lock, init=False)
@@ -67,19 +73,37 @@ class Receipts:
             try:
                 number = number_of(Index(self.directory, self.index), size, leaf)
                 if number is not None:
-                    return self._proof(number, note, tiles)
+                    return self._proof(number, leaf, note, tiles)
             except Unverified:
                 raise Unavailable(_UNREADABLE) from None
         if self._may_wait(leaf, size) or self._published() != note:
             raise Unavailable(_WAITING, retry_after=1)
         raise NotFound("No entry of the audit log has this leaf hash.")
 
-    def _proof(self, number: int, note: Note, tiles: Tiles) -> TlogProof:
-        """The proof for that entry, in the newest checkpoint that witnesses have cosigned if it covers the entry."""
-        cosigned = self._note(COSIGNED)
-        if cosigned is not None and number < Checkpoint.parse(cosigned.text).size:
-            note = cosigned
-        return proof_of(number, tiles.at(Checkpoint.parse(note.text).size), note)
+    def _proof(self, number: int, leaf: bytes, published: Note, tiles: Tiles) -> TlogProof:
+        """The proof for that entry, in the newest checkpoint that witnesses have cosigned if it covers the entry.
+
+        Raises Unavailable where no checkpoint and tiles give one that is right.
+        """
+        with self.vault.read() as snapshot:
+            key = keys.verifier_key(snapshot, "")
+        for note in (*self._cosigned(), published):
+            try:
+                size = Checkpoint.parse(note.text).size
+                if number < size:
+                    proof = proof_of(number, tiles.at(size), note)
+                    proof.check(leaf, key, self.witnesses)
+                    return proof
+            except Unverified:
+                continue
+        raise Unavailable(_UNREADABLE)
+
+    def _cosigned(self) -> Iterator[Note]:
+        """The checkpoint that is kept apart, if it is there and can be read: others do without it."""
+        with suppress(OSError, Unverified):
+            note = note_of(self.directory, COSIGNED)
+            if note is not None:
+                yield note
 
     def _published(self) -> Note | None:
         return self._note(CHECKPOINT)

@@ -7,7 +7,9 @@ name. All bytes follow from the entries alone, whoever writes them.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,6 +129,11 @@ def entries_of(bundle: bytes) -> tuple[list[bytes], bool]:
     return entries, True
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what may be a pipe in place of a file, for which nobody should wait."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 class Tiles:
     """Reads a log from wherever `fetch` gets its files."""
 
@@ -139,7 +146,9 @@ class Tiles:
 
         def fetch(path: str) -> bytes:
             try:
-                with open(f"{directory}/{path}", "rb") as file:
+                with open(f"{directory}/{path}", "rb", opener=_without_waiting) as file:
+                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        raise TileMalformed(path, "it is not a file")
                     content = file.read(MAX_FILE_BYTES + 1)
             except (NotADirectoryError, IsADirectoryError):
                 raise FileNotFoundError(path) from None

@@ -93,20 +93,21 @@ class Witness:
         )
 
     def _verified(self, text: str, lines: str) -> list[Signature]:
-        """The signatures that known keys have made. Raises WitnessRefused if one is wrong, or there is none."""
+        """The newest signature of each known key. Raises WitnessRefused if one is wrong, or there is none."""
         known = {(key.name, key.key_id): key for key in self.keys}
-        found = []
+        found: dict[CosignatureKey, tuple[int, Signature]] = {}
         try:
             for each in signature_lines(lines):
                 key = known.get((each.name, each.key_id))
                 if key is not None:
-                    key.verify(text, each.value)
-                    found.append(each)
+                    time = key.verify(text, each.value) or 0
+                    if key not in found or time > found[key][0]:
+                        found[key] = time, each
         except (NoteMalformed, SignatureRefused) as wrong:
             raise WitnessRefused(f"what it signed is not right: {wrong}") from None
         if not found:
             raise WitnessRefused("it signs with a key that KMS_WITNESS_KEYS does not name")
-        return found
+        return [signature for _, signature in found.values()]
 
 
 def _read(response: HTTPResponse) -> _Answer:

@@ -31,17 +31,22 @@ _LOG = structlog.get_logger()
 
 def witnesses_of(settings: Settings) -> list[Witness]:
     """The witnesses that the settings name. Raises StartError for what is no URL or no key of a witness."""
-    urls, given = _parts(settings.witness_urls), _parts(settings.witness_keys)
-    if bool(urls) != bool(given):
+    urls, keys = _parts(settings.witness_urls), witness_keys_of(settings)
+    if bool(urls) != bool(keys):
         raise StartError("witness_urls and witness_keys go together: where witnesses are, and what verifies them.")
     try:
-        keys = [CosignatureKey.parse(each) for each in given]
         places = [any_place(f"{url.rstrip('/')}/add-checkpoint", "witness_urls") for url in urls]
-    except Unverified as unverified:
-        raise StartError(f"witness_keys holds verifier keys, with commas between. {unverified}") from None
     except ValidationFailed as refusal:
         raise StartError(refusal.detail) from None
     return [Witness(place, keys, settings.witness_ca) for place in places]
+
+
+def witness_keys_of(settings: Settings) -> list[CosignatureKey]:
+    """The keys of witnesses that the settings name. Raises StartError for what is none."""
+    try:
+        return [CosignatureKey.parse(each) for each in _parts(settings.witness_keys)]
+    except Unverified as unverified:
+        raise StartError(f"witness_keys holds verifier keys, with commas between. {unverified}") from None
 
 
 def _parts(setting: str) -> list[str]:
@@ -102,15 +107,29 @@ class Witnesses:
 
     def _add(self, note: Note, signatures: list[Signature]) -> None:
         """Add cosignatures on the checkpoint in `note`, where it is still published, and where it is kept apart."""
-        size = Checkpoint.parse(note.text).size
         with exclusive(self.directory, wait=True):
-            now, kept = note_of(self.directory, CHECKPOINT), note_of(self.directory, COSIGNED)
+            now, kept = note_of(self.directory, CHECKPOINT), self._kept(note)
             if now is not None and now.text == note.text:
                 put(self.directory, CHECKPOINT, bytes(now.with_signatures(signatures)))
             if kept is not None and kept.text == note.text:
                 put(self.directory, COSIGNED, bytes(kept.with_signatures(signatures)))
-            elif kept is None or Checkpoint.parse(kept.text).size < size:
+            elif kept is None:
                 put(self.directory, COSIGNED, bytes(note.with_signatures(signatures)))
+
+    def _kept(self, note: Note) -> Note | None:
+        """What is kept apart, where it is as new as the checkpoint in `note`.
+
+        Whoever can write the files may have put anything there. The published checkpoint is larger than all before.
+        """
+        try:
+            kept, now = note_of(self.directory, COSIGNED), note_of(self.directory, CHECKPOINT)
+            if kept is None or now is None or kept.text == note.text:
+                return kept
+            older, newer, newest = (Checkpoint.parse(each.text) for each in (note, kept, now))
+        except Unverified:
+            return None
+        is_newer = newer.origin == older.origin and older.size < newer.size <= newest.size
+        return kept if is_newer else None
 
 
 def _tell(witness: Witness, fault: Exception) -> None:

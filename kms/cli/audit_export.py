@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from kms.audit.checkpoint import Checkpoint
 from kms.audit.entry import time_of
 from kms.audit.log_files import CHECKPOINT
 from kms.audit.note import Note
+from kms.audit.proof import MAX_PROOF_BYTES
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, Tiles, width_in
 from kms.audit.tree import Unverified
-from kms.cli import remote
+from kms.cli import remote, show
 from kms.cli.audit_source import of_a_log, source_of
 from kms.cli.audit_verify import leaf_in
-from kms.cli.failing import Failure
+from kms.cli.failing import NOT_AUTHENTIC, Failure
 from kms.cli.status import login_or_named
+from kms.cli.verifier_keys import log_key_of
 from kms.client.connection import Connection
 
 
@@ -42,22 +45,41 @@ def export(
     """Print entries of the audit log with their numbers, a JSON object on each line, in the order of the log.
 
     The log is that at URL, a copy (--from), or the one on this host. An entry stands in `entry` byte by byte as the
-    log has it, so that a receipt can be checked for it. Nothing is verified here: `kms audit verify` does that.
+    log has it, so that a receipt can be checked for it. What is no entry stands in `not_an_entry`, in base64, and the
+    exit code is 8. Nothing is verified here: `kms audit verify` does that.
 
     \b
     For example:
       kms audit export https://kms.example.com --after 2026-11-01 > november.jsonl
     """
     source = source_of(url, directory, flags)
+    malformed = 0
     try:
         size = Checkpoint.parse(Note.parse(source.tiles.fetch(CHECKPOINT)).text).size
         for number, entry in _entries(source.tiles, first, size if last is None else min(size, last + 1), size):
             if not (after or before) or _is_between(entry, after, before):
-                click.echo(b'{"number":%d,"entry":%s}' % (number, entry))
+                member = b'"entry":%s' % entry
+                if not _is_one_line(entry):
+                    malformed += 1
+                    member = b'"not_an_entry":"%s"' % b64encode(entry)
+                show.content(b'{"number":%d,%s}\n' % (number, member))
     except FileNotFoundError:
         raise Failure("The log has no checkpoint: nothing was folded yet.") from None
     except Unverified as unverified:
-        raise Failure(f"{unverified} `kms audit verify` says more.") from None
+        raise Failure(f"{show.plain(str(unverified))} `kms audit verify` says more.") from None
+    if malformed:
+        raise Failure(f"{malformed} entries are no line of JSON; they stand in base64.", NOT_AUTHENTIC)
+
+
+def _is_one_line(entry: bytes) -> bool:
+    """Whether it can stand inside of a line of JSON, and be nothing else there."""
+    if not (entry.startswith(b"{") and entry.endswith(b"}")) or min(entry) < 0x20:
+        return False
+    try:
+        msgspec.json.decode(entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _entries(tiles: Tiles, first: int, end: int, size: int) -> Iterator[tuple[int, bytes]]:
@@ -70,6 +92,7 @@ def _entries(tiles: Tiles, first: int, end: int, size: int) -> Iterator[tuple[in
         except TileMissing:
             if index == (size - 1) // TILE_WIDTH:
                 raise
+            tiles.content(0, index, size)  # its hashes are kept for ever: without them there is no such log
             dropped += width_in(ENTRIES, index, size)
             continue
         for number, entry in enumerate(entries, begin):
@@ -99,7 +122,7 @@ def receipt(*, leaf: str) -> None:
       kms audit receipt LEAF > receipt.txt
     """
     path = f"/audit/proof/{urlsafe_b64encode(leaf_in(leaf)).decode().rstrip('=')}"
-    click.echo(remote.client().connection.send("GET", path, repeatable=True), nl=False)
+    show.content(remote.client().connection.send("GET", path, repeatable=True, most=MAX_PROOF_BYTES))
 
 
 @click.command()
@@ -115,4 +138,5 @@ def key(*, url: str | None, ca_cert: Path | None) -> None:
       kms audit key > kms.key
     """
     kept = login_or_named(url, ca_cert)
-    click.echo(Connection(kept.url, ca=kept.ca_cert).public("/.well-known/audit-key"), nl=False)
+    found = Connection(kept.url, ca=kept.ca_cert).public("/.well-known/audit-key")
+    click.echo(str(log_key_of(found.decode(errors="replace"))))

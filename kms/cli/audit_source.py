@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kms.audit.log_files import KEY
-from kms.audit.tiles import Tiles
+from kms.audit.tiles import MAX_FILE_BYTES, Tiles
 from kms.audit.tree import Unverified
 from kms.cli import remote
 from kms.cli.on_host import of_the_service, opened, require_own_database, settings_of
@@ -26,7 +26,7 @@ _KEY_PATH = "/.well-known/audit-key"
 class Source:
     """A log that can be read: its `tiles`, what to call it, its own idea of its key, and older states of it.
 
-    `key` gives a verifier key as text, and raises KmsError, click.ClickException or FileNotFoundError.
+    `key` gives a verifier key as text, and raises KmsError, click.ClickException, FileNotFoundError or Unverified.
     `index` says what is wrong with the service's index of the log with that many entries, where it can be read.
     """
 
@@ -68,15 +68,16 @@ def _served(url: str) -> Source:
 
     def fetch(path: str) -> bytes:
         try:
-            return connection.send("GET", f"/audit/{path}", repeatable=True)
+            return connection.send("GET", f"/audit/{path}", repeatable=True, most=MAX_FILE_BYTES)
         except NotFound:
             raise FileNotFoundError(path) from None
 
-    return Source(Tiles(fetch), connection.url, lambda: connection.public(_KEY_PATH).decode())
+    return Source(Tiles(fetch), connection.url, lambda: connection.public(_KEY_PATH).decode(errors="replace"))
 
 
 def _files(directory: Path, name: str) -> Source:
-    return Source(Tiles.in_directory(directory), name, (directory / KEY).read_text)
+    tiles = Tiles.in_directory(directory)
+    return Source(tiles, name, lambda: tiles.fetch(KEY).decode(errors="replace"))
 
 
 def _on_the_host(flags: dict[str, Any], *, with_vault: bool) -> Source:
@@ -107,18 +108,3 @@ def _wrong_in_index(settings: Settings, size: int) -> str | None:
         click.echo(f"The index was not checked. {unusable}", err=True)
         return None
     return None if wrong is None else f"{wrong} Remove {settings.audit_index}: the service makes it anew."
-
-
-def text_of(given: str) -> str:
-    """An argument that is a text, or the name of a file with it. Raises click.ClickException."""
-    if "\n" not in given and len(given) < 4096 and (path := Path(given)).is_file():
-        try:
-            return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.ClickException(f"Cannot read {path}: {error}") from None
-    return given.strip()
-
-
-def refused(error: Unverified | OSError) -> click.ClickException:
-    """What is told where a log cannot be read at all."""
-    return click.ClickException(str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kms.cli import show
 from kms.client import errors
 from kms.errors import StartError
 
@@ -52,4 +53,6 @@ def failure_of(error: errors.KmsError | StartError) -> Failure:
     elif isinstance(error, errors.Refused) and error.retry_after is not None:
         wait = f"in {error.retry_after} s"
         message += "" if wait in message else f" Try again {wait}."
-    return Failure(message, code)
+    # The sentences of a service are others' words, which are one line.
+    shown = show.plain_lines(message) if isinstance(error, StartError) else show.plain(message)
+    return Failure(shown, code)

@@ -14,8 +14,8 @@ from kms.audit.note import Ed25519Key, NoteMalformed, SignatureRefused
 from kms.audit.proof import MAX_PROOF_BYTES, ProofRefused, TlogProof
 from kms.audit.tree import Unverified
 from kms.cli import show
-from kms.cli.audit_source import text_of
 from kms.cli.failing import NOT_AUTHENTIC, Failure
+from kms.cli.verifier_keys import log_key_in, witness_key_in
 from kms.client.revocations import Revocation
 from kms.files import fault_of
 
@@ -36,11 +36,8 @@ class Receipts:
     @classmethod
     def of(cls, path: Path, key: str, witnesses: Sequence[str], checkpoint: Path | None) -> Receipts:
         """What the options say: keys as text or as names of files. Raises Failure, click.ClickException."""
-        try:
-            parsed = Ed25519Key.parse(text_of(key))
-            of_witnesses = [CosignatureKey.parse(text_of(each)) for each in witnesses]
-        except Unverified as unverified:
-            raise click.ClickException(f"A key cannot be read. {unverified}") from None
+        parsed = log_key_in(key)
+        of_witnesses = [witness_key_in(each) for each in witnesses]
         try:
             kept = open_checkpoint(_read(checkpoint), parsed).checkpoint if checkpoint is not None else None
         except Unverified as unverified:

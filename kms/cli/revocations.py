@@ -72,7 +72,8 @@ def fetch(folder: Path) -> None:
     except StartError as error:
         raise Failure(str(error)) from None
     click.echo(
-        f"{len(kept.revoked_keys)} revocations; there is a newer list after {kept.next_update:%Y-%m-%dT%H:%MZ}."
+        f"{len(kept.revoked_keys)} revocations; there is a newer list after {kept.next_update:%Y-%m-%dT%H:%MZ}. "
+        f"Signed by the key with the thumbprint {kept.signed_by}."
     )
 
 
@@ -106,7 +107,8 @@ def check(
     where they can be told from an id; without the service an alias that looks like an id cannot.
 
     With --offline the service is not called, and the list in FILE must have a valid signature of the service. If a
-    key is not in it, it was not revoked at the time when the list was made.
+    key is not in it, it was not revoked at the time when the list was made. Public keys from beside the list prove
+    nothing to somebody who does not trust where both come from: give --jwks.
 
     For a time in the past the list must have been made later, and have all entries up to its newest. The exit code is
     7 if it does not tell, or KEY_ID is no id of a key. With --receipts the revocation must also be in the audit log,
@@ -177,7 +179,15 @@ def _list_of(offline: Path | None, jwks: Path | None) -> RevocationList:
     beside = jwks or offline.with_name("jwks.json")
     if not beside.exists():
         raise Failure(f"{beside} is not there; name the file of the service's public keys with --jwks.", 5)
-    return RevocationList.checked(offline.read_bytes(), beside.read_bytes())
+    found = RevocationList.checked(offline.read_bytes(), beside.read_bytes())
+    if jwks is None:
+        click.echo(
+            "The key that signed the list comes from beside it, which proves nothing to somebody who does not trust "
+            "whoever had both. Keep the public keys elsewhere, and give --jwks; or compare the key's thumbprint "
+            f"(RFC 7638): {found.signed_by}",
+            err=True,
+        )
+    return found
 
 
 def _revoked(key_id: str, entry: Revocation, at: datetime | None) -> str:

@@ -107,6 +107,24 @@ def plain(text: str) -> str:
     return _CONTROLS.sub("�", text)
 
 
+def is_terminal() -> bool:
+    """Whether people read the output as it is written."""
+    return sys.stdout.isatty()
+
+
+def content(given: bytes) -> None:
+    """Print what others wrote: byte by byte for programs, without what steers a terminal for people."""
+    if not is_terminal():
+        click.echo(given, nl=False)
+        return
+    click.echo(plain_lines(given.decode(errors="replace")), nl=False)
+
+
+def plain_lines(text: str) -> str:
+    """As `plain`, and newlines stay."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def plain_value(value: Any) -> str:
     """A value as tables show it, without what steers a terminal."""
     return _cell(value).plain

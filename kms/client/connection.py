@@ -31,6 +31,10 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _RENEW_AFTER = 0.8  # of the life of a session, so that it does not end on the way
 _NOT_NOW = {429, 503}
+MOST_BYTES = 512 << 20  # of an answer: a list of a million revocations is smaller
+_MOST_REFUSAL_BYTES = 1 << 20
+_MOST_WAIT_DIGITS = 9
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # of JSON: the last where it nests too deep
 _NOTHING_WAS_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -81,7 +85,11 @@ class Connection:
         self._token, self._renew_at = token, float("inf") if token else 0.0
         self._renewing = threading.Lock()
         self._http = httpx.Client(
-            base_url=self.url, verify=_trusting(ca, certificate), timeout=timeout, follow_redirects=False
+            base_url=self.url,
+            verify=_trusting(ca, certificate),
+            timeout=timeout,
+            follow_redirects=False,
+            headers={"Accept-Encoding": "identity"},  # what is small on the way and huge here is nothing to wait for
         )
 
     def close(self) -> None:
@@ -96,8 +104,9 @@ class Connection:
         *,
         query: Mapping[str, Any] | None = None,
         repeatable: bool = False,
+        most: int = MOST_BYTES,
     ) -> bytes:
-        """The body of the answer to a request under the session. Raises KmsError.
+        """The body of the answer to a request under the session. Raises KmsError, also for one above `most` bytes.
 
         `repeatable` says that it changes nothing, or the same each time. Other requests are repeated only where it
         is certain that they were not carried out.
@@ -107,11 +116,11 @@ class Connection:
 
         def once() -> httpx.Response:
             token = self.token()
-            response = self._once(method, path, content, given, {"Authorization": f"Bearer {token}"})
+            response = self._once(method, path, content, given, {"Authorization": f"Bearer {token}"}, most)
             if response.status_code == httpx.codes.UNAUTHORIZED and self._login and _is_over(response):
                 self._renew(token)
                 token = self.token()
-                response = self._once(method, path, content, given, {"Authorization": f"Bearer {token}"})
+                response = self._once(method, path, content, given, {"Authorization": f"Bearer {token}"}, most)
             return response
 
         return self._patiently(once, repeatable=repeatable).content
@@ -153,11 +162,33 @@ class Connection:
             self._token = session.access_token
 
     def _once(
-        self, method: str, path: str, content: bytes | None, query: Mapping[str, str], headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        most: int = MOST_BYTES,
     ) -> httpx.Response:
         if content is not None:
             headers = {**headers, "Content-Type": "application/json"}
-        return self._http.request(method, path, content=content, params=query or None, headers=dict(headers))
+        asked = self._http.stream(method, path, content=content, params=query or None, headers=dict(headers))
+        with asked as response:
+            limit = most if response.is_success else min(most, _MOST_REFUSAL_BYTES)
+            body = self._body(response, limit)
+        return httpx.Response(response.status_code, headers=response.headers, content=body, request=response.request)
+
+    def _body(self, response: httpx.Response, most: int) -> bytes:
+        """What was answered, of which nothing above `most` bytes is kept. Raises KmsError, httpx.TransportError."""
+        if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise KmsError(f"{self.url} answered with something compressed, which was not asked for.")
+        parts, length = [], 0
+        for part in response.iter_raw():
+            length += len(part)
+            if length > most:
+                raise KmsError(f"{self.url} answered with more than {most} bytes, which is not read.")
+            parts.append(part)
+        return b"".join(parts)
 
     def _patiently(self, once: Any, *, repeatable: bool) -> httpx.Response:
         """A successful answer, after repeating `once` as long as `patience` allows. Raises KmsError otherwise."""
@@ -199,7 +230,7 @@ def decoded(decode: Callable[[bytes], T], answer: bytes) -> T:
     """What an answer says. Raises KmsError for one that is not of this service, or of a much later release."""
     try:
         return decode(answer)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise KmsError(f"The answer cannot be read: {error}.") from None
 
 
@@ -261,10 +292,16 @@ def _waiting(response: httpx.Response) -> ApprovalPending:
 def _refusal(response: httpx.Response) -> Refused:
     wait = response.headers.get("Retry-After", "")
     try:
-        problem = msgspec.json.decode(response.content, type=dict[str, Any])
-    except msgspec.DecodeError:
+        members = msgspec.json.decode(response.content, type=dict[str, Any])
+        problem = {name: value for name, value in members.items() if isinstance(value, str | int)}
+    except _UNREADABLE:
         problem = {"detail": f"{response.url.host} answered {response.status_code} with something that is not JSON."}
-    return refusal_of(problem, response.status_code, int(wait) if wait.isdecimal() else None)
+    return refusal_of(problem, response.status_code, _seconds(wait))
+
+
+def _seconds(wait: str) -> int | None:
+    """How long `Retry-After` asks for, None where it does not say it in seconds, or so many that nobody waits."""
+    return int(wait) if wait.isdecimal() and len(wait) <= _MOST_WAIT_DIGITS else None
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import GuestProtocol, Key, KeySet
 from joserfc.jws import JWSRegistry
 
 from kms.client.errors import KmsError, NotAuthentic
@@ -81,13 +81,14 @@ class RevocationList:
     """A list whose signature was found good. After `next_update` there is a newer one.
 
     `no_longer_in_force` are holds that ended, and the entries that lifted them; None in lists of older releases,
-    which leave them out.
+    which leave them out. `signed_by` is the thumbprint (RFC 7638, SHA-256) of the key that signed the list.
     """
 
     issued_at: datetime
     next_update: datetime
     revoked_keys: tuple[Revocation, ...]
     no_longer_in_force: tuple[Revocation, ...] | None = None
+    signed_by: str = ""
 
     @classmethod
     def checked(cls, document: bytes, jwks: bytes) -> RevocationList:
@@ -95,17 +96,25 @@ class RevocationList:
 
         What counts is what is signed, not what stands beside it. Raises NotAuthentic.
         """
+        used: list[Key] = []
+
+        def chosen(signature: GuestProtocol) -> Key:
+            used.append(keys.get_by_kid(signature.headers().get("kid"), {"alg": _ALGORITHMS[0]}))
+            return used[-1]
+
         try:
             keys = KeySet.import_key_set(msgspec.json.decode(jwks))
             compact = msgspec.json.decode(document, type=_Document).jws
-            found = jws.deserialize_compact(compact, keys, registry=_registry())
+            found = jws.deserialize_compact(compact, chosen, registry=_registry())
             if found.headers().get("typ") != _TYPE:
                 raise NotAuthentic("The signature is of something that is not a revocation list.")
             signed = msgspec.json.decode(found.payload, type=_Signed)
-        except (JoseError, msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+        except (JoseError, msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise NotAuthentic(f"The revocation list is not signed by the service: {error}.") from None
         ended = None if signed.no_longer_in_force is None else tuple(signed.no_longer_in_force)
-        return cls(signed.issued_at, signed.next_update, tuple(signed.revoked_keys), ended)
+        in_force = tuple(signed.revoked_keys)
+        # Of the key itself: what the set calls it may be anything.
+        return cls(signed.issued_at, signed.next_update, in_force, ended, used[-1].thumbprint())
 
     def revocation_of(self, key_id: str, version: int | None = None) -> Revocation | None:
         """The newest entry on the key, and on that version of it if one is named; None where it is not revoked.

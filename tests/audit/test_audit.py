@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from helpers.running import wait_until
 from helpers.support import World, b64
 from kms import log
+from kms.audit.entry import entry_of, time_of
 from kms.audit.spool import Spool
 from kms.audit.spool_files import tidy
 from kms.audit.spool_reading import unchecked
@@ -67,6 +68,11 @@ def test_the_members_are_an_allow_list_in_a_fixed_order(world: World) -> None:
     order += ["items", "refused", "recovery", "credential", "subject", "session"]
     for entry in entries(world):
         assert list(entry) == [name for name in order if name in entry]
+
+
+def test_a_line_that_nests_too_deep_is_no_entry() -> None:
+    line = b'{"v":1,"x":' + b"[" * 60_000 + b"]" * 60_000 + b"}"
+    assert (entry_of(line), time_of(line)) == (None, "")
 
 
 def test_an_entry_names_the_session_that_asked_by_its_public_id(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -99,6 +100,8 @@ def test_signatures_that_repeat_count_once() -> None:
     assert note.with_signatures(note.signatures) == note
     more = signed(TEXT, Ed25519Signer("x", Ed25519PrivateKey.generate())).signatures
     assert note.with_signatures(more).signatures == (*note.signatures, *more)
+    again = [replace(each, value=each.value[::-1]) for each in more]
+    assert note.with_signatures(more).with_signatures(again).signatures == (*note.signatures, *again)
 
 
 def test_keys_that_cannot_be_told_apart_are_refused() -> None:

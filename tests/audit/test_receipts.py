@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from helpers.aws_in_process import client
 from helpers.support import Api, Template, World, b64, kind_of, settings_for
@@ -19,8 +20,9 @@ from helpers.vault_client import Vault
 from kms.access.model import Role
 from kms.api.faults import long_request_id
 from kms.audit import looking_up, receipts
+from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.looking_up import number_in
-from kms.audit.note import Ed25519Key
+from kms.audit.note import Ed25519Key, Ed25519Signer, signed
 from kms.audit.proof import TlogProof
 from kms.audit.tiles import Tiles
 from kms.audit.tree import leaf_hash
@@ -154,6 +156,26 @@ def test_a_receipt_is_given_once_the_entry_is_in_the_tree(world: World, alice: A
         assert alice.get(f"/audit/proof/{wrong}").status_code in {404, 422}, wrong
 
 
+def test_no_receipt_is_given_that_is_not_right(world: World, alice: Api) -> None:
+    """Whoever can write the files of the log cannot have wrong receipts given out."""
+    leaf = leaf_of(alice.post(f"{KEY}/encrypt", {"plaintext": ""}).headers)
+    world.service.folder.fold()
+    directory, key = world.service.settings.audit_log_dir, key_of(world)
+    size = open_checkpoint((directory / "checkpoint").read_bytes(), key).checkpoint.size
+    forger = Ed25519Signer(key.name, Ed25519PrivateKey.generate())
+    published = (directory / "checkpoint").read_bytes()
+    wrong = (bytes(signed(Checkpoint(key.name, size, bytes(32)).text, forger)), b"")
+    for content in wrong:
+        (directory / "checkpoint-cosigned").write_bytes(content)
+        assert proven(world, alice, leaf)["operation"] == "encrypt"
+        (directory / "checkpoint").write_bytes(content)
+        assert kind_of(alice.get(path_of(leaf))) == "unavailable"
+        (directory / "checkpoint").write_bytes(published)
+    (tile,) = (directory / "tile/0/000.p").glob("*")
+    tile.write_bytes(bytes(32) + tile.read_bytes()[32:])
+    assert kind_of(alice.get(path_of(leaf))) == "unavailable"
+
+
 def test_an_entry_between_its_commit_and_its_tree_is_waited_for(world: World, alice: Api, monkeypatch: Any) -> None:
     leaf = leaf_of(alice.post(f"{KEY}/rotate").headers)
     sequencer = world.service.folder._sequencer
@@ -228,7 +250,7 @@ def test_the_log_is_read_over_http(world: World, alice: Api, role: Role) -> None
 
 def test_users_do_not_read_the_log(world: World, alice: Api) -> None:
     world.service.folder.fold()
-    for path in ("checkpoint", "tile/0/000", "tile/entries/000", "tile/entries/000.p/1"):
+    for path in ("checkpoint", "checkpoint-cosigned", "tile/0/000", "tile/entries/000", "tile/entries/000.p/1"):
         assert kind_of(alice.get(f"/audit/{path}")) == "permission-denied"
         assert world.http.get(f"/audit/{path}").status_code == 401
 

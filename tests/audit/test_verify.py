@@ -92,7 +92,7 @@ def test_a_log_that_is_right_holds(tmp_path: Path, size: int) -> None:
     verdict = verified(log, witnesses=[witness.key], older=[old], progress=lambda *done: seen.append(done))
     assert verdict.holds, verdict.findings
     assert verdict.checkpoint == Checkpoint(ORIGIN, log.size, log.root)
-    assert verdict.cosigned == {witness.key: 1_700_000_000}
+    assert verdict.cosigned == {witness.key: (1_700_000_000, size)}
     assert [done for done, _ in seen] == sorted({*range(256, size, 256), *([size] if size else [])})
 
 
@@ -234,6 +234,24 @@ def test_a_bundle_that_is_gone_or_no_bundle(log: WrittenLog) -> None:
     (log.directory / bundle_path(3, 232)).unlink()
     found = only(verified(log))
     assert (found.kind, found.first, found.last) == (Kind.CUT, 256, 999)
+
+
+@pytest.mark.parametrize("rest", [b"\xff\xffnote", b"\x00", b"\x00\x04note"])
+def test_nothing_stands_behind_the_last_entry_of_a_bundle(log: WrittenLog, rest: bytes) -> None:
+    for index, inserted in ((1, 512), (SIZE // 256, SIZE)):
+        path = bundle_path(index, min(256, SIZE - 256 * index))
+        right = (log.directory / path).read_bytes()
+        log.write(path, right + rest)
+        (finding,) = verified(log).findings
+        assert (finding.kind, finding.first) == (Kind.INSERTED, inserted)
+        log.write(path, right)
+    checkpoint = (log.directory / "checkpoint").read_bytes()
+    log.grow([entry(number) for number in range(SIZE, 1024)])
+    full = bundle_path(SIZE // 256)
+    log.write(full, (log.directory / full).read_bytes() + rest)
+    (log.directory / bundle_path(SIZE // 256, SIZE % 256)).unlink()
+    (finding,) = verified(log, checkpoint=checkpoint).findings  # the full one is read in place of the partial one
+    assert (finding.kind, finding.first) == (Kind.INSERTED, SIZE)
 
 
 def test_what_an_entry_says_is_shown_only_as_far_as_it_can_be_read(log: WrittenLog) -> None:

@@ -14,11 +14,11 @@ from helpers.tlog import WrittenLog, entry
 from helpers.witness import TIME, TestWitness, witnessing
 from kms.audit import folding
 from kms.audit import witnesses as module
-from kms.audit.checkpoint import open_checkpoint
+from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.cosignature import Cosigner
 from kms.audit.folding import FoldingProcess
 from kms.audit.log_files import COSIGNED
-from kms.audit.note import Note
+from kms.audit.note import Note, signed
 from kms.audit.witness_client import Witness, WitnessRefused
 from kms.audit.witnesses import Witnesses, witnesses_of
 from kms.config import Settings, load
@@ -119,6 +119,31 @@ def test_a_checkpoint_that_was_followed_meanwhile_is_kept_apart(log: WrittenLog,
     asking._add(before, signatures)
     assert cosigned(log, witness) == (301, {})
     assert cosigned(log, witness, COSIGNED) == (300, {witness.cosigner.key: TIME})
+
+
+def test_a_witness_that_signs_often_shuts_out_no_other(log: WrittenLog, witness: TestWitness) -> None:
+    """One signature of each key is kept, the newest: a note may not have many."""
+    clock = iter(range(100))
+    witness.cosigner = Cosigner("w/1", Ed25519PrivateKey.generate(), lambda: next(clock))
+    witness.times = 31
+    asking = Witnesses(log.directory, [])
+    asking.ask(asker(witness))
+    for number in range(6):
+        note = Note.parse((log.directory / "checkpoint").read_bytes())
+        other = Cosigner(f"another/{number}", Ed25519PrivateKey.generate(), lambda: TIME)
+        asking._add(note, [other.sign(note.text)])
+    for name in ("checkpoint", COSIGNED):
+        assert len(Note.parse((log.directory / name).read_bytes()).signatures) == 1 + 1 + 6
+        assert cosigned(log, witness, name) == (300, {witness.cosigner.key: 30})
+
+
+def test_what_is_kept_apart_is_replaced_where_it_cannot_be_right(log: WrittenLog, witness: TestWitness) -> None:
+    larger = bytes(signed(Checkpoint(log.key.name, 1000, bytes(32)).text, log.signer))
+    other = bytes(signed(Checkpoint("other.example/audit", 299, bytes(32)).text, log.signer))
+    for wrong in (b"", larger, other):
+        log.write(COSIGNED, wrong)
+        Witnesses(log.directory, []).ask(asker(witness))
+        assert cosigned(log, witness, COSIGNED) == (300, {witness.cosigner.key: TIME})
 
 
 def test_nobody_waits_for_a_witness_that_hangs(

@@ -19,12 +19,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from helpers.support import World
 from helpers.tlog import WrittenLog, entry
+from kms.audit.checkpoint import Checkpoint
 from kms.audit.cosignature import Cosigner
-from kms.audit.note import Ed25519Signer
+from kms.audit.entry import AuditEntry
+from kms.audit.note import Ed25519Key, Ed25519Signer, Note, NoteMalformed, signed
+from kms.audit.proof import proof_of
 from kms.audit.tiles import bundle_path
 from kms.audit.tree import leaf_hash
-from kms.cli import main
-from kms.client import kept_login
+from kms.audit.verify import reading
+from kms.cli import main, show
+from kms.cli.failing import failure_of
+from kms.client import errors, kept_login
 
 Kms = Callable[..., list[Any]]
 ROOT = Path(__file__).parents[2]
@@ -72,6 +77,27 @@ def test_the_key_may_be_in_a_file(log: WrittenLog, run: Callable[..., Any], tmp_
     assert "not to be trusted" in run("verify", "--from", log.directory, "--key", other, code=8).output
 
 
+def test_a_copy_cannot_bring_the_key_that_is_given(
+    log: WrittenLog, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What has the form of a key is never the name of a file, also where a copy has a file of that name."""
+    honest = Ed25519Signer(log.key.name, Ed25519PrivateKey.generate()).key
+    witness = Cosigner("witness.example/audit", Ed25519PrivateKey.generate(), lambda: 1)
+    theirs = Cosigner(witness.name, Ed25519PrivateKey.generate(), lambda: 1)
+    log.grow([entry(SIZE)], theirs)
+    damaged = f"{str(honest)[:-2]}A="
+    for text, key in ((str(honest), log.key), (damaged, log.key), (str(witness.key), theirs.key)):
+        log.write(text, f"{key}\n".encode())
+    monkeypatch.chdir(log.directory)
+    assert "not to be trusted" in run("verify", "--from", ".", "--key", honest, code=8).output
+    assert "key cannot be read" in run("verify", "--from", ".", "--key", damaged, code=1).output
+    arguments = ("verify", "--from", ".", "--key", log.key, "--witness", witness.key)
+    assert "not cosigned" in run(*arguments, code=8).output
+    log.write("audit-key", str(tmp_path / "kms.key").encode())
+    (tmp_path / "kms.key").write_text(f"{log.key}\n")
+    assert "key cannot be read" in run("verify", "--from", ".", code=1).output
+
+
 def test_the_first_wrong_entry_is_named(log: WrittenLog, run: Callable[..., Any]) -> None:
     path = log.directory / bundle_path(1)
     path.write_bytes(path.read_bytes().replace(b"r300", b"r3o0").replace(b"r302", b"r3o2"))
@@ -85,6 +111,42 @@ def test_what_is_printed_does_not_steer_a_terminal(log: WrittenLog, run: Callabl
     path = log.directory / bundle_path(1)
     path.write_bytes(path.read_bytes().replace(b"r300", b"r3o0", 1).replace(b'"alice"', b'"\\u001b["', 50))
     assert "\x1b" not in run("verify", "--from", log.directory, "--key", log.key, code=8).output
+
+
+def test_an_export_has_a_line_for_each_entry_and_no_other(log: WrittenLog, run: Callable[..., Any]) -> None:
+    forged = b'{"v":1,"operation":"export_key"}'
+    wrong = [
+        b'x\x1b]0;owned\x07\n{"number":7,"entry":' + forged,
+        b'{"v":1,\n"x":"y"}',
+        b'{"v":1}},"x":{"y":1}',
+        b"{" + b'"x":[' * 9000 + b"]" * 9000 + b"}",
+        b"",
+    ]
+    log.grow(wrong)
+    done = run("export", "--from", log.directory, "--first", SIZE - 1, code=8)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["number"] for line in lines] == list(range(SIZE - 1, SIZE + len(wrong)))
+    assert [b64decode(line["not_an_entry"]) for line in lines[1:]] == wrong
+    assert "5 entries are no line of JSON" in done.stderr
+
+
+def test_what_others_wrote_does_not_steer_a_terminal(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = WrittenLog(tmp_path / "log")
+    written = '{"v":1,"time":"\x9b31m","operation":"\x7f"}'.encode()
+    log.grow([written])
+    exported = b'{"number":0,"entry":%s}\n' % written
+    assert run("export", "--from", log.directory).stdout_bytes == exported  # byte by byte for programs
+    monkeypatch.setattr(show, "is_terminal", lambda: True)
+    told = run("export", "--from", log.directory).stdout
+    assert told == exported.decode().replace("\x9b", "�").replace("\x7f", "�")
+    for name in ("kms\x9b31mRED/audit", "kms\x7f/audit"):
+        with pytest.raises(NoteMalformed, match="name of a key"):
+            str(Ed25519Key(name, bytes(32)))
+    told = "no\x1b[2J\nkms: all is well\x9b"
+    refused = errors.Refused(told, problem="x", status=400, retry_after=None, request_id="")
+    assert failure_of(refused).message == "no�[2J�kms: all is well�"
 
 
 def test_an_older_checkpoint_is_continued_or_not(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:
@@ -107,7 +169,71 @@ def test_a_witness_must_have_cosigned(log: WrittenLog, run: Callable[..., Any]) 
     arguments = ("verify", "--from", log.directory, "--key", log.key, "--witness", witness.key)
     assert "not cosigned by witness.example" in run(*arguments, code=8).stderr
     log.grow([entry(SIZE)], witness)
-    assert "Cosigned by witness.example at 2023-11-14T22:13:20Z." in run(*arguments).stdout
+    assert "Cosigned by witness.example at 2023-11-14T22:13:20Z, as of 701 entries." in run(*arguments).stdout
+
+
+def test_a_witness_is_behind_a_log_that_is_busy(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:
+    """What a witness has cosigned last is kept apart: it counts where the log continues it, and nowhere else."""
+    witness = Cosigner("witness.example", Ed25519PrivateKey.generate(), lambda: 1_700_000_000)
+    arguments = ("--from", log.directory, "--key", log.key, "--witness", witness.key)
+    cosigned = log.grow([], witness)
+    log.write("checkpoint-cosigned", cosigned)
+    newest = log.grow([entry(SIZE), entry(SIZE + 1)])  # not cosigned yet
+    told = run("verify", *arguments).stdout
+    assert "702 entries" in told
+    assert f"at 2023-11-14T22:13:20Z, as of {SIZE} entries." in told
+    assert "After that 2 entries have" in told
+    log.write("checkpoint", cosigned)  # as a copy that was begun a moment earlier has it
+    log.write("checkpoint-cosigned", newest)
+    assert "702 entries" in run("verify", *arguments).stdout
+    fork = WrittenLog(tmp_path / "fork", log.signer)
+    fork.grow([entry(number + 1) for number in range(SIZE + 1)])
+    fork.write("checkpoint-cosigned", cosigned)
+    forked = ("verify", "--from", fork.directory, *arguments[2:])
+    assert "two histories are signed" in run(*forked, code=8).stdout
+    cut = WrittenLog(tmp_path / "cut", log.signer)
+    cut.grow([entry(number) for number in range(3)])
+    cut.write("checkpoint-cosigned", cosigned)
+    assert "The log is cut" in run("verify", "--from", cut.directory, *arguments[2:], code=8).stdout
+
+
+def test_the_checkpoint_that_is_kept_apart_is_verified(log: WrittenLog, run: Callable[..., Any]) -> None:
+    arguments = ("verify", "--from", log.directory, "--key", log.key)
+    other = Ed25519Signer(log.key.name, Ed25519PrivateKey.generate())
+    wrong = Checkpoint(log.key.name, SIZE, bytes(32)).text
+    told = {
+        bytes(signed(wrong, log.signer)): "two histories",
+        bytes(signed(wrong, other)): "not to be trusted",
+        b"": "not to be",
+    }
+    for content, sentence in told.items():
+        log.write("checkpoint-cosigned", content)
+        assert sentence in run(*arguments, code=8).stdout
+
+
+@pytest.mark.parametrize("size", [1 << 61, 1 << 22])
+def test_a_checkpoint_may_speak_of_any_number_of_entries(
+    log: WrittenLog, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(reading, "MOST_MISSING", 16)
+    log.write("checkpoint", bytes(signed(Checkpoint(log.key.name, size, bytes(32)).text, log.signer)))
+    told = run("verify", "--from", log.directory, "--key", log.key, code=8).stdout
+    assert "those from 512 on have no hashes" in told
+    done = run("export", "--from", log.directory, "--first", 512, code=1)
+    assert "missing from the log" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["checkpoint", "checkpoint-cosigned", "audit-key", bundle_path(0)])
+def test_nobody_waits_for_what_is_no_file(log: WrittenLog, run: Callable[..., Any], path: str) -> None:
+    log.write("audit-key", f"{log.key}\n".encode())
+    (log.directory / path).unlink(missing_ok=True)
+    os.mkfifo(log.directory / path)
+    done = run("verify", "--from", log.directory, code=1 if path == "audit-key" else 8)
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    if path == "audit-key":
+        (log.directory / path).unlink()
+        log.write(path, b"\xff")
+        assert "key cannot be read" in run("verify", "--from", log.directory, code=1).stderr
 
 
 def test_an_export_has_the_bytes_of_the_entries(log: WrittenLog, run: Callable[..., Any]) -> None:
@@ -126,7 +252,34 @@ def test_dropped_bundles_are_allowed_where_that_is_said(log: WrittenLog, run: Ca
     (log.directory / bundle_path(0)).unlink()
     arguments = ("verify", "--from", log.directory, "--key", log.key)
     run(*arguments, code=8)
-    assert "only the hashes" in run(*arguments, "--dropped-before", 256).stdout
+    told = run(*arguments, "--dropped-before", 256).stdout
+    assert "only the hashes" in told
+    assert "Up to entry 255 entries are missing" in told
+    said = AuditEntry(
+        1, "2026-11-24T12:00:00.000000Z", "fold", "audit_entries_dropped", "success", "local", target="0-255"
+    )
+    log.grow([said.line()])
+    assert "are missing" not in run(*arguments).stdout
+    assert "are missing" not in run(*arguments, "--dropped-before", 600).stdout
+    (log.directory / bundle_path(1)).unlink()  # by somebody else
+    run(*arguments, code=8)
+    told = run(*arguments, "--dropped-before", 600).stdout
+    assert "Up to entry 511 entries are missing that --dropped-before lets pass" in told
+    assert "says of none from 256 on" in told
+
+
+def test_a_receipt_is_for_the_line_that_is_given(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:
+    note = Note.parse((log.directory / "checkpoint").read_bytes())
+    (tmp_path / "receipt").write_bytes(bytes(proof_of(1, log.tiles.at(SIZE), note)))
+    arguments = ("verify", "--receipt", "receipt", "--key", log.key, "--entry")
+    line = f'{{"number":1,"entry":{entry(1).decode()}}}'
+    assert "number 1 of" in run(*arguments, line).stdout
+    (tmp_path / "line").write_text(f"{line}\n")
+    run(*arguments, "@line")
+    assert "entry 1, and the line says 7" in run(*arguments, line.replace(":1,", ":7,", 1), code=8).stderr
+    for start in ('{"number":1,"client_id":"mallory","entry":', '{"number":"1","entry":', '{"number":01,"entry":'):
+        assert "no line as" in run(*arguments, line.replace('{"number":1,"entry":', start), code=2).stderr
+    run(*arguments, line[:-1] + ',"client_id":{}}', code=8)
 
 
 def test_bad_arguments_get_a_sentence(log: WrittenLog, run: Callable[..., Any], tmp_path: Path) -> None:

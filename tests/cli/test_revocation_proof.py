@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from joserfc.jwk import OKPKey
 
 from helpers.support import Api, SteeredClock, World
 from kms.audit.checkpoint import Checkpoint
@@ -127,6 +128,22 @@ def test_what_was_revoked_when(kept: Kept, check: Check, alice: Api, clock: Stee
     assert "not a time like" in check("fine", "--at", "yesterday", code=2)
 
 
+def test_keys_from_beside_the_list_prove_nothing(kept: Kept, check: Check, alice: Api) -> None:
+    kept.fetch(alice)
+    keys = json.loads(Path("jwks.json").read_bytes())
+    thumbprint = OKPKey.import_key(keys["keys"][0]).thumbprint()
+    told = check("fine")
+    assert "proves nothing" in told and thumbprint in told
+    keys["keys"][0]["x5t"] = "x"  # what stands beside the key is anybody's word
+    Path("jwks.json").write_text(json.dumps(keys))
+    assert thumbprint in check("fine")
+    assert "proves nothing" not in check("fine", "--jwks", "jwks.json")
+    other = OKPKey.generate_key("Ed25519", private=False).as_dict() | {"kid": thumbprint}
+    Path("jwks.json").write_text(json.dumps({"keys": [other]}))
+    done = CliRunner().invoke(main, ["revocations", "check", "fine", "--offline", "revocations.json"])
+    assert done.exit_code == 8
+
+
 def test_a_revocation_is_proven_from_the_log(kept: Kept, check: Check, alice: Api) -> None:
     alice.post("/api/v1/keys/lost/revoke")
     alice.post("/api/v1/keys/held/revoke")
@@ -154,6 +171,10 @@ def test_what_proves_nothing_is_refused(kept: Kept, check: Check, alice: Api) ->
     with_key = ["--receipts", "proof", "--log-key", "kms.key"]
     assert "kms audit receipt" in check("held", *with_key, code=8)  # the proof is of another entry
     other = Ed25519Signer(kept.tree.origin, Ed25519PrivateKey.generate())
+    assert "does not prove" in check("lost", "--receipts", "proof", "--log-key", str(other.key), code=8)
+    bait = Path(str(other.key))  # what has the form of a key is not the name of a file, also where one is there
+    bait.parent.mkdir(parents=True)
+    bait.write_text(f"{kept.signer.key}\n")
     assert "does not prove" in check("lost", "--receipts", "proof", "--log-key", str(other.key), code=8)
     Path("proof").write_bytes(proof.replace(b"index ", b"index 1"))
     check("lost", *with_key, code=8)
@@ -205,7 +226,7 @@ def test_the_way_that_the_page_goes(kms: Kms, shared_world: World) -> None:
     shared_world.service.folder.fold()
     (proof,) = kms("audit", "receipt", leaf)
     Path("lists/releases.proof").write_text(proof)
-    offline = ("revocations", "check", "releases", "--offline", "lists/revocations.json")
+    offline = ("revocations", "check", "releases", "--offline", "lists/revocations.json", "--jwks", "lists/jwks.json")
     receipts = ("--receipts", "lists/releases.proof", "--log-key", "kms.key")
     at = ("--at", shared_world.service.clock().isoformat())
     (told,) = kms(*offline, *receipts, "--at", listed[-1]["revoked_at"], code=9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import ssl
@@ -142,3 +143,42 @@ def test_an_answer_that_is_not_of_the_service(server: Server) -> None:
     assert len(server.requests) == 1
     with pytest.raises(errors.KmsError, match="cannot be read"):
         server.client(content({"nothing": 1})).encrypt("k", b"x")
+
+
+def test_an_answer_is_not_larger_than_what_is_waited_for(server: Server) -> None:
+    """The service, or who is in its place, decides how much it sends; not how much of it is kept."""
+    body = b"x" * 200_000
+    many = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1000\r\n%b\r\n" % body[:4096] * 40 + b"0\r\n\r\n"
+    )
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    connection = server.client(large, many, large, many).connection
+    assert connection.send("GET", "/x", repeatable=True, most=len(body)) == body
+    assert len(connection.send("GET", "/x", repeatable=True)) == 40 * 4096
+    for _ in range(2):
+        with pytest.raises(errors.KmsError, match="more than 100000 bytes"):
+            connection.send("GET", "/x", repeatable=True, most=100_000)
+    bomb = gzip.compress(bytes(1 << 20))
+    packed = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
+    with pytest.raises(errors.KmsError, match="compressed"):
+        server.client(packed).connection.send("GET", "/x", repeatable=True)
+
+
+def test_a_refusal_that_nobody_expects(server: Server) -> None:
+    def refused(body: bytes, wait: bytes = b"0", status: bytes = b"404 X") -> bytes:
+        head = b"HTTP/1.1 %b\r\nRetry-After: %b\r\nContent-Length: %d\r\n\r\n"
+        return head % (status, wait, len(body)) + body
+
+    deep = b'{"detail":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    with pytest.raises(errors.Refused, match="not JSON"):
+        server.client(refused(deep)).key("k")
+    with pytest.raises(errors.Refused, match="answered 404"):
+        server.client(refused(b'{"detail":{"x":["y"]},"type":[]}')).key("k")
+    with pytest.raises(errors.KmsError, match="more than"):
+        server.client(refused(b"x" * 2_000_000)).key("k")
+    with pytest.raises(errors.Refused) as told:
+        server.client(refused(b"{}", b"9" * 5000, b"503 X"), patience=0).key("k")
+    assert told.value.retry_after is None
+    nested = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60_000
+    with pytest.raises(errors.KmsError, match="cannot be read"):
+        server.client(nested).call("get_key", key_id="k")

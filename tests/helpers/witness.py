@@ -35,7 +35,7 @@ class TestWitness:
     """Knows the logs in `logs`, by their origins. `seen` is the newest checkpoint of each that it has cosigned.
 
     `asked` are the old sizes that it was told. While `held` is set it answers nothing. `forge` has it sign another
-    text than the checkpoint's.
+    text than the checkpoint's. It signs so many `times`.
     """
 
     port: int
@@ -49,6 +49,7 @@ class TestWitness:
     held: Event = field(default_factory=Event)
     released: Event = field(default_factory=Event)
     forge: bool = False
+    times: int = 1
     _lock: Lock = field(default_factory=Lock)
 
     __test__ = False
@@ -85,7 +86,7 @@ class TestWitness:
                 return Reply(422)
             self.seen[checkpoint.origin] = checkpoint
             text = checkpoint.text.replace("\n", "/other\n", 1) if self.forge else checkpoint.text
-            return Reply(200, self.cosigner.sign(text).line)
+            return Reply(200, "".join(self.cosigner.sign(text).line for _ in range(self.times)))
 
 
 @contextmanager

@@ -5,8 +5,8 @@
 finds (`findings`).
 """
 
-from kms.audit.verify.findings import Finding, Glimpse, Kind, Verdict
+from kms.audit.verify.findings import Cosigned, Finding, Glimpse, Kind, Verdict
 from kms.audit.verify.judging import Hint
 from kms.audit.verify.whole_log import Progress, verify_log
 
-__all__ = ["Finding", "Glimpse", "Hint", "Kind", "Progress", "Verdict", "verify_log"]
+__all__ = ["Cosigned", "Finding", "Glimpse", "Hint", "Kind", "Progress", "Verdict", "verify_log"]

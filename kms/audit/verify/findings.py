@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -71,18 +72,28 @@ class Finding:
     moved_to: int | None = None
 
 
+class Cosigned(NamedTuple):
+    """What a witness has cosigned last: the `time` that it states, in seconds since 1970, and how many entries."""
+
+    time: int
+    size: int
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a verification came to: the log holds if there are no `findings`. The first wrong entry comes first.
 
-    `checkpoint` is None if it could not be trusted. `cosigned` are the witnesses that have signed it, with the times
-    that they state. Of `without_entries` entries only the hashes were there to check, as retention allows.
+    `checkpoint` is None if it could not be trusted. `cosigned` are the witnesses that have signed it, or the one
+    that is kept apart for being cosigned, which it continues if the log holds. Of `without_entries` entries only the
+    hashes were there to check. Those of them that are in `unannounced` may be missing only because the caller said
+    so: no entry of the log says that retention drops them.
     """
 
     checkpoint: Checkpoint | None
     findings: tuple[Finding, ...]
-    cosigned: Mapping[Verifier, int] = field(default_factory=dict)
+    cosigned: Mapping[Verifier, Cosigned] = field(default_factory=dict)
     without_entries: int = 0
+    unannounced: range = range(0)
 
     @property
     def holds(self) -> bool:

@@ -240,5 +240,6 @@ def _assumed(ways: Sequence[Row], level: int, width: int) -> Row:
 def _among(first: int, last: int) -> str:
     return (
         f"Among {numbers(first, last)} at least one was changed, dropped or inserted, together with the hashes of it "
-        "that are stored: which one, only other copies of the log or its index can tell."
+        "that are stored. Nothing in this log tells which: an older copy of it, or receipts and exports of these "
+        "entries, do."
     )

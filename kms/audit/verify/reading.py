@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileMissing, TileName, Tiles, bundle_path, entries_of, width_in
 from kms.audit.tree import HASH_BYTES, Unverified, complete_root, leaf_hashes
 
+MOST_MISSING = 4096  # tiles in a row, a million entries: a checkpoint may speak of any number of them
+
 
 @dataclass
 class Reading:
     """What the files give: for each full tile of level 0 its root as `stored`, and as `computed` from its bundle.
 
     `differing` are the tiles, also the partial one, whose bundle is not what they say, or that are missing, or whose
-    bundle is. `without_entries` counts entries whose bundle may be missing and is.
+    bundle is. `without_entries` counts entries whose bundle may be missing and is,
+    the last of them before number `without_up_to`.
+    From entry `nothing_from` on there was so little that reading ended there; None where it went to the end.
     """
 
     stored: list[bytes | None] = field(default_factory=list)
@@ -22,6 +26,8 @@ class Reading:
     differing: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
     without_entries: int = 0
+    without_up_to: int = 0
+    nothing_from: int | None = None
 
 
 def stored_hashes(tiles: Tiles, level: int, index: int, size: int) -> bytes | None:
@@ -35,7 +41,8 @@ def stored_hashes(tiles: Tiles, level: int, index: int, size: int) -> bytes | No
 def bundle_entries(tiles: Tiles, index: int, size: int, *, or_narrower: bool = False) -> list[bytes] | None:
     """The entries that stand in a bundle, however many, or None if it is missing.
 
-    `or_narrower` looks for one that holds fewer, as a log leaves behind that was cut or written again.
+    Bytes behind the last entry that are none count as one more: nothing may stand there. `or_narrower` looks for one
+    that holds fewer, as a log leaves behind that was cut or written again.
     """
     width = width_in(ENTRIES, index, size)
     try:
@@ -44,10 +51,15 @@ def bundle_entries(tiles: Tiles, index: int, size: int, *, or_narrower: bool = F
         return _narrower(tiles, index, width) if or_narrower else None
     except Unverified:
         return []
-    entries, _ = entries_of(content)
+    entries, is_whole = entries_of(content)
     name = TileName.parse(path)
-    is_of_larger_tree = name is not None and name.width > width
-    return entries[:width] if is_of_larger_tree else entries
+    stored = name.width if name is not None else width
+    behind = []
+    if not is_whole and len(entries) >= stored:
+        behind.append(content[sum(2 + len(entry) for entry in entries) :])
+    elif len(entries) > stored > width:
+        behind = entries[stored:]
+    return [*(entries[:width] if stored > width else entries), *behind]
 
 
 def _narrower(tiles: Tiles, index: int, width: int) -> list[bytes] | None:
@@ -60,17 +72,26 @@ def _narrower(tiles: Tiles, index: int, width: int) -> list[bytes] | None:
 
 
 def read(tiles: Tiles, size: int, bundles_from: int, progress: Callable[[int, int], None]) -> Reading:
-    """Read every tile of level 0 and every bundle. Bundles below entry `bundles_from` may be missing."""
+    """Read every tile of level 0 and every bundle. Bundles below entry `bundles_from` may be missing.
+
+    It ends where `MOST_MISSING` tiles in a row are not there.
+    """
     reading = Reading()
+    missing = 0
     for index in range(-(-size // TILE_WIDTH)):
         end = min(size, (index + 1) * TILE_WIDTH)
         row = stored_hashes(tiles, 0, index, size)
         entries = bundle_entries(tiles, index, size)
         if entries is None and end <= bundles_from:
             reading.without_entries += end - index * TILE_WIDTH
+            reading.without_up_to = end
             mine = row
         else:
             mine = b"".join(leaf_hashes(entries)) if entries is not None else None
+        missing = missing + 1 if row is None else 0
+        if missing == MOST_MISSING:
+            reading.nothing_from = (index + 1 - missing) * TILE_WIDTH
+            break
         if row is None or mine != row:
             reading.differing.add(index)
             if row is None and mine is None:

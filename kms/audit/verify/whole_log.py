@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kms.audit.checkpoint import Checkpoint, open_checkpoint
+from kms.audit.checkpoint import Checkpoint, SignedCheckpoint, open_checkpoint
+from kms.audit.log_files import CHECKPOINT, COSIGNED
 from kms.audit.note import Verifier
 from kms.audit.retention import dropped_up_to
 from kms.audit.tiles import Tiles
 from kms.audit.tree import Unverified
-from kms.audit.verify.findings import Finding, Kind, Verdict, joined
+from kms.audit.verify.findings import Cosigned, Finding, Kind, Verdict, joined
 from kms.audit.verify.judging import Hint, Judgement
-from kms.audit.verify.reading import read
+from kms.audit.verify.reading import MOST_MISSING, read
 
 Progress = Callable[[int, int], None]
 """Called with the number of entries that are done, and how many there are."""
@@ -34,29 +35,63 @@ def verify_log(
 ) -> Verdict:
     """Verify the log that `tiles` reads against its checkpoint (by default the file of that name).
 
-    `older` are checkpoints from before, as their holders kept them. Bundles that hold no entry from number
-    `bundles_from` on may be missing; by default those that an entry of the log says retention drops. `hint` is asked
-    only where the files do not tell which entry is wrong. What is wrong is in the verdict; OSError is raised where a
-    file cannot be read.
+    The checkpoint that is kept apart for being cosigned must be one of the same log; where it is the newer one, the
+    log is verified against that. `older` are checkpoints from before, as their holders kept them. Bundles that hold
+    no entry from number `bundles_from` on may be missing; by default those that an entry of the log says retention
+    drops. `hint` is asked only where the files do not tell which entry is wrong. What is wrong is in the verdict;
+    OSError is raised where a file cannot be read.
     """
+    known = list(witnesses)
+    # That which is kept apart is read first, so that a log that grows meanwhile is ahead of it.
+    kept, wrong = _cosigned(tiles, key, known) if checkpoint is None else (None, [])
     try:
-        opened = open_checkpoint(tiles.fetch("checkpoint") if checkpoint is None else checkpoint, key, witnesses)
+        opened = open_checkpoint(tiles.fetch(CHECKPOINT) if checkpoint is None else checkpoint, key, known)
     except FileNotFoundError:
         return Verdict(None, (Finding(Kind.CHECKPOINT, "The log has no checkpoint."),))
     except Unverified as refused:
         return Verdict(
             None, (Finding(Kind.CHECKPOINT, f"The checkpoint of the log is not to be trusted. {refused}"),)
         )
-    now = opened.checkpoint
+    both = sorted((kept, opened), key=lambda each: each.checkpoint.size) if kept is not None else [opened]
+    now = both[-1].checkpoint
     before, findings = _opened(older, key, now)
-    if bundles_from is None:
-        bundles_from = dropped_up_to(tiles, now.size)  # said by a later entry, which is verified too
+    before += [each.checkpoint for each in both[:-1]]
+    announced = dropped_up_to(tiles, now.size)  # said by a later entry, which is verified too
+    bundles_from = announced if bundles_from is None else bundles_from
     reading = read(tiles, now.size, bundles_from, progress)
+    if reading.nothing_from is not None:
+        found = [*wrong, *findings, _without_hashes(reading.nothing_from, now.size)]
+        return Verdict(now, tuple(sorted(found, key=_order)), {}, reading.without_entries)
     judged = Judgement(tiles, now, reading, bundles_from).findings(before)
     if hint is not None and not all(each.is_exact for each in judged):
         judged = Judgement(tiles, now, reading, bundles_from, hint).findings(before)
-    every = joined(sorted(findings + judged, key=_order), now.size)
-    return Verdict(now, tuple(every), opened.cosigned, reading.without_entries)
+    every = joined(sorted(wrong + findings + judged, key=_order), now.size)
+    cosigned = {
+        witness: Cosigned(time, each.checkpoint.size) for each in both for witness, time in each.cosigned.items()
+    }
+    unannounced = range(announced, max(announced, reading.without_up_to))
+    return Verdict(now, tuple(every), cosigned, reading.without_entries, unannounced)
+
+
+def _without_hashes(first: int, size: int) -> Finding:
+    sentence = (
+        f"Of the {size} entries in the checkpoint, those from {first} on have no hashes, {MOST_MISSING} tiles in a "
+        "row or more: the log is cut there, or never was so large. Nothing after that was looked at, and without it "
+        "nothing before it is proven."
+    )
+    return Finding(Kind.CUT, sentence, first, size - 1, is_exact=False)
+
+
+def _cosigned(
+    tiles: Tiles, key: Verifier, witnesses: Iterable[Verifier]
+) -> tuple[SignedCheckpoint | None, list[Finding]]:
+    """The checkpoint that is kept apart, if there is one, and what is wrong with it."""
+    try:
+        return open_checkpoint(tiles.fetch(COSIGNED), key, witnesses), []
+    except FileNotFoundError:
+        return None, []
+    except Unverified as refused:
+        return None, [Finding(Kind.CHECKPOINT, f"{COSIGNED} of the log is not to be trusted. {refused}")]
 
 
 def _order(finding: Finding) -> tuple[bool, bool, int]:

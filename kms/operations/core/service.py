@@ -32,6 +32,7 @@ from kms.audit.log_state import RememberedLogState
 from kms.audit.receipts import Receipts
 from kms.audit.spool import Spool
 from kms.audit.tree import leaf_hash
+from kms.audit.witnesses import witness_keys_of
 from kms.clock import Clock, utc_now
 from kms.config import Settings
 from kms.crypto.keytype import KeyMaterial, KeyType
@@ -177,7 +178,9 @@ class Service:
             stalled=self.happenings.stalled,
         )
         self.audit_state = RememberedLogState(vault, settings.spool_dir)
-        self.receipts = Receipts(vault, settings.audit_log_dir, settings.spool_dir, settings.audit_index)
+        self.receipts = Receipts(
+            vault, settings.audit_log_dir, settings.spool_dir, settings.audit_index, witness_keys_of(settings)
+        )
         self.folder = Folder(vault, settings, clock)
         self._is_closed = False
         self.memory.start()

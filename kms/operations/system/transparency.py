@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kms.access.policy import Permission
 from kms.access.ratelimit import RateClass
-from kms.audit.log_files import CHECKPOINT
+from kms.audit.log_files import CHECKPOINT, COSIGNED
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, TileName
 from kms.errors import NotFound, Unavailable, ValidationFailed
 from kms.operations.core.declare import BytesAnswer, EmptyRequest, TextAnswer, operation
@@ -29,6 +29,18 @@ _LEAF = re.compile(r"[A-Za-z0-9_-]{43}=?")
 def audit_checkpoint(service: Service, call: Call, request: EmptyRequest) -> TextAnswer:
     """Give the newest signed checkpoint of the audit log (c2sp.org/tlog-checkpoint)."""
     return TextAnswer(_content(service.settings.audit_log_dir / CHECKPOINT), _TEXT)
+
+
+@operation(
+    "GET",
+    "/audit/checkpoint-cosigned",
+    permission=Permission.AUDIT_READ,
+    rate_class=RateClass.USE,
+    checked_upfront=True,
+)
+def audit_checkpoint_cosigned(service: Service, call: Call, request: EmptyRequest) -> TextAnswer:
+    """Give the newest checkpoint of the audit log that a witness has cosigned; `not-found` where none has yet."""
+    return TextAnswer(_content(service.settings.audit_log_dir / COSIGNED), _TEXT)
 
 
 @operation(
