@@ -20,11 +20,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.growing import grown
 from kms.audit.index import Index
 from kms.audit.index_check import check
 from kms.audit.questions import Log, asking, novelties, story_of, unused, users_of
 from kms.audit.search import Query, search
-from kms.audit.tiles import Tiles, grown
+from kms.audit.tiles import Tiles
 from kms.audit.tree import leaf_hash
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

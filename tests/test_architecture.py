@@ -227,6 +227,7 @@ STATEMENTS = {
     "audit/index_check.py": {"statement"},
     "audit/index_file.py": {"statement"},
     "audit/places.py": {"statement"},
+    "operations/accounts/approvals.py": {"query"},
     "operations/system/gauges.py": {"query"},
     "operations/system/status_sections.py": {"query"},
     "vault/checking.py": {"query"},

@@ -26,12 +26,13 @@ import structlog
 from kms.audit import keys, older_spools, spool_reading
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.growing import Growth, grown, leaves_between, outdated
 from kms.audit.log_files import CHECKPOINT, KEY, STAGING, content_of, exclusive, put
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.spool_reading import SpoolRead
-from kms.audit.tiles import MAX_ENTRY_BYTES, Growth, Tiles, bundle_of, entries_of, grown, leaves_between, outdated
+from kms.audit.tiles import MAX_ENTRY_BYTES, Tiles, bundle_of, entries_of
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
 from kms.errors import Conflict, IntegrityFailure, Unavailable

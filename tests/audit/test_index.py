@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from kms.audit import index as index_module
 from kms.audit import postings
 from kms.audit.entry import SUCCESS, AuditEntry, entry_of, timestamp
+from kms.audit.growing import grown
 from kms.audit.index import PART_ENTRIES, Index
 from kms.audit.index_check import check
 from kms.audit.index_file import FORMAT, IndexUnusable
 from kms.audit.search import MOST_UNINDEXED, Query, TooFarBehind, search
-from kms.audit.tiles import TileMissing, Tiles, bundle_path, grown
+from kms.audit.tiles import TileMissing, Tiles, bundle_path
 from kms.audit.tree import leaf_hash
 
 SIZE = 1500

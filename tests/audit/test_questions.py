@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.growing import grown
 from kms.audit.index import Index
 from kms.audit.questions import Log, TooMuch, asking, novelties, users_of
 from kms.audit.search import Query
-from kms.audit.tiles import Tiles, grown
+from kms.audit.tiles import Tiles
 
 T = TypeVar("T")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

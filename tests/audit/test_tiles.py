@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from helpers.naive_tree import mth, path, proof, tile
 from helpers.tlog import WrittenLog, entry
+from kms.audit.growing import grown, leaves_between, outdated
 from kms.audit.tiles import (
     ENTRIES,
     MAX_FILE_BYTES,
@@ -20,9 +21,6 @@ from kms.audit.tiles import (
     bundle_of,
     bundle_path,
     entries_of,
-    grown,
-    leaves_between,
-    outdated,
     tile_path,
 )
 from kms.audit.tree import HASH_BYTES, Unverified, consistency_proof, inclusion_proof

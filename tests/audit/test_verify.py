@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from helpers.tlog import ORIGIN, WrittenLog, entry
 from kms.audit.checkpoint import Checkpoint
 from kms.audit.cosignature import Cosigner
+from kms.audit.growing import grown, outdated
 from kms.audit.note import Ed25519Signer, signed
-from kms.audit.tiles import Tiles, bundle_of, bundle_path, grown, outdated, tile_path, width_in
+from kms.audit.tiles import Tiles, bundle_of, bundle_path, tile_path, width_in
 from kms.audit.tree import complete_root, leaf_hash, leaf_hashes, root_of
 from kms.audit.verify import Finding, Glimpse, Hint, Kind, Verdict, verify_log
 from kms.audit.verify.differences import differences

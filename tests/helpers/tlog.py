@@ -8,8 +8,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kms.audit.checkpoint import Checkpoint
+from kms.audit.growing import grown
 from kms.audit.note import Ed25519Signer, Signer, signed
-from kms.audit.tiles import Tiles, grown
+from kms.audit.tiles import Tiles
 
 ORIGIN = "kms.example:5000/audit"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from helpers.tlog import WrittenLog, entry
+from kms.audit.growing import outdated
 from kms.audit.note import Note
 from kms.audit.proof import proof_of
-from kms.audit.tiles import bundle_of, bundle_path, outdated
+from kms.audit.tiles import bundle_of, bundle_path
 from kms.audit.tree import leaf_hash
 
 PROGRAM = Path(__file__).parents[1] / "clients" / "go" / "tlog"
