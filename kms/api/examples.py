@@ -110,6 +110,7 @@ ELSEWHERE = {
     "approve_call": "With the approval_id of a call of somebody else.",
     "reject_call": "With the approval_id of a call that waits.",
     "end_one_session": "With the session_id of a session that `list_sessions` shows.",
+    "audit_checkpoint_cosigned": "Where there is a witness.",
     "audit_tile": "With a tile that the size in the checkpoint asks for.",
     "audit_proof": "With the leaf hash in `Audit-Leaf` of an answer, in base64url.",
     "retry_delivery": "With the delivery_id of a delivery that `list_deliveries` shows.",

@@ -213,7 +213,7 @@ def test_a_call_that_can_not_be_carried_out_any_more_says_why(
 ) -> None:
     approval_id = asked(usr)
     assert approve(people["ann"], approval_id).status_code == 200
-    assert world.admin.post("/api/v1/clients/usr/disable").status_code == 200
+    rule(world, name="stricter", operations=["delete_key"], approvals=1)
     bob = administrator(world, "bob")
     assert bob.post(f"/approvals/{approval_id}/do/approve").status_code == 303
     bob.get(f"/approvals/{approval_id}")

@@ -420,6 +420,10 @@ class Statement:
         rows = connection.seen["changes"]
         connection.write(tables.changes, {key: row for key, row in rows.items() if key[0] > values["seen"]})
 
+    def _delete_folded(self, connection: Connection, values: dict[str, Any]) -> None:
+        rows = connection.seen["audit_outbox"]
+        connection.write(tables.audit_outbox, {key: row for key, row in rows.items() if key[0] > values["last"]})
+
 
 _MADE = {
     "_locked_head": ("lock_head", tables.head),
@@ -430,6 +434,7 @@ _MADE = {
     "_new_head": ("write_head", tables.head),
     "_changes_between": ("changes_between", tables.changes),
     "_old_changes": ("prune_changes", tables.changes),
+    "_folded_entries": ("delete_folded", tables.audit_outbox),
 }
 
 

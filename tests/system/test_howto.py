@@ -83,7 +83,7 @@ def test_every_example_of_the_reference_works_in_its_order(service: Running) -> 
     text = run(service, "set -v\n" + script, SECRET=service.admin["client_secret"])
     run(service, "python -m kms login --credentials admin.json --recovery")  # the last example has logged out
     refused = re.findall(r'\{"type":"/problems/[^}]*\}', text)
-    assert len(refused) == len(examples.ELSEWHERE) == 15, refused
+    assert len(refused) == len(examples.ELSEWHERE) == 16, refused
     assert "/problems/already-exists" in refused[0]
     page = service.curl("GET", "/docs").text
     for group in groups():
