@@ -31,11 +31,11 @@ from kms.audit.log_files import CHECKPOINT, KEY, STAGING, content_of, exclusive,
 from kms.audit.note import Ed25519Signer, signed
 from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
 from kms.audit.spool_files import processes_of, spools_in
-from kms.audit.spool_reading import SpoolRead
+from kms.audit.spool_reading import MOST_SHOWN_BYTES, SpoolRead
 from kms.audit.tiles import MAX_ENTRY_BYTES, Tiles, bundle_of, entries_of
 from kms.audit.tree import Unverified, leaf_hash
 from kms.clock import Clock
-from kms.errors import Conflict, IntegrityFailure, Unavailable
+from kms.errors import Conflict, IntegrityFailure, Refusal, Unavailable
 from kms.files import durable_directory
 from kms.vault import sentences
 from kms.vault.change import Change
@@ -46,6 +46,7 @@ from kms.vault.store import Vault
 FIRST_REVISION = "0013"  # nodes of older releases take a shorter outbox for one that was altered
 MOST_AT_ONCE = 20_000
 _MOST_SPOOL_BYTES = 8 << 20
+_ALL = 1 << 40
 _BEGINNING_BYTES = 4096  # who did what to which key: that comes first
 _LOG = structlog.get_logger()
 
@@ -108,13 +109,18 @@ class Sequencer:
             signer = keys.log_signer(snapshot, self.origin)
         self._apply(before, signer)
         log, known = self._continued(before, published, signer)
-        spools = self._read_spools(before, published)
+        if known:  # then everything at once: no later fold can tell what the log has already
+            with self.vault.read() as snapshot:
+                entries = waiting_entries(snapshot, before, _ALL)
+        spools = self._read_spools(before, published, MOST_SHOWN_BYTES if known else _MOST_SPOOL_BYTES)
         lines = [entry.entry.encode() for entry in entries]
         for each in spools:
             lines += each.entries
         if known:
             lines = [line for line in lines if leaf_hash(line) not in known]
             lines.append(self._report("audit_log_continued", f"the database was put back to entry {before.size}"))
+            for each in spools:  # what the database forgot may have been folded, and its file removed
+                each.damage = [damage for damage in each.damage if not damage.is_gap]
         damaged = {str(damage) for each in spools for damage in each.damage}
         lines += [self._report("audit_spool_damaged", each) for each in sorted(damaged - self._told)]
         dropping = self._retention.due(log.size, log.root, self.clock())
@@ -126,12 +132,11 @@ class Sequencer:
         after = self._staged(log, entries, lines)
         try:
             self._commit(before, after, spools)
-        except Conflict:  # another node was first; what was staged is nobody's
-            (self.directory / STAGING / after.staged).unlink(missing_ok=True)
-            return 0
-        except Unavailable as refused:
-            if refused.detail in {sentences.FULL, sentences.READ_ONLY}:  # until it is not, each second; and not done
+        except Refusal as refused:  # what was staged is nobody's, unless it may have been committed
+            if refused.detail not in {sentences.UNKNOWN, sentences.TAKEN_AWAY}:
                 (self.directory / STAGING / after.staged).unlink(missing_ok=True)
+            if isinstance(refused, Conflict):  # another node was first
+                return 0
             raise
         self._apply(after, signer)
         if dropping:
@@ -297,7 +302,7 @@ class Sequencer:
         note = signed(Checkpoint(log.origin, log.size, log.root).text, signer)
         put(self.directory, CHECKPOINT, bytes(note))
 
-    def _read_spools(self, before: AuditLog, published: bytes | None) -> list[SpoolRead]:
+    def _read_spools(self, before: AuditLog, published: bytes | None, most_bytes: int) -> list[SpoolRead]:
         """What this host's processes have written, and nothing twice: where a process is folded to stays for ever."""
         files = spools_in(self.spools)  # once: what is put back after it was asked for must not be taken for new
         with self.vault.read() as snapshot:
@@ -307,10 +312,16 @@ class Sequencer:
             raise IntegrityFailure("The key for the spools of the audit log was removed from the vault.")
         if not before.size and not before.origin and published is None:
             older_spools.adopt(self.spools, key)
-        return spool_reading.read(files, folded, key, _MOST_SPOOL_BYTES)
+        return spool_reading.read(files, folded, key, most_bytes)
 
     def _settle(self, spools: Iterable[SpoolRead], damaged: set[str]) -> None:
         """Remove files of processes that have ended, once folded, and keep those that are damaged aside."""
         new, self._told = damaged - self._told, damaged
+        fault: OSError | None = None
         for each in spools:
-            each.settle(keeps=any(str(damage) in new for damage in each.damage))
+            try:
+                each.settle(keeps=any(str(damage) in new for damage in each.damage))
+            except OSError as error:  # one that cannot be copied or removed keeps no other from it
+                fault = error
+        if fault is not None:
+            raise fault

@@ -34,11 +34,15 @@ class _Named(msgspec.Struct):
 
 @dataclass(frozen=True)
 class SpoolDamaged:
-    """The file `spool` is not what its process wrote. `offset` is that of the first byte that is wrong."""
+    """The file `spool` is not what its process wrote. `offset` is that of the first byte that is wrong.
+
+    It `is_gap` where nothing is wrong in it, and what its process wrote before it is missing.
+    """
 
     spool: str
     offset: int
     reason: str
+    is_gap: bool = False
 
     def __str__(self) -> str:
         return f"The spool {self.spool} of the audit log is wrong at byte {self.offset}: {self.reason}."

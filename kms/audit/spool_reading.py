@@ -92,7 +92,10 @@ def read(files: list[SpoolFile], folded: Mapping[str, int], key: bytes, most_byt
         if place is not None and place.process in unfinished:
             continue  # what a process wrote later is read later
         with suppress(FileNotFoundError):
-            each = _read(place, path, reached, key, most_bytes)
+            try:
+                each = _read(place, path, reached, key, most_bytes)
+            except PermissionError:  # another user's: its process writes another, if it is there
+                each = SpoolRead(path, damage=[SpoolDamaged(_shown(path), 0, "it cannot be read")])
             if each is not None:
                 found.append(each)
                 if not each.is_all:
@@ -188,7 +191,7 @@ def _read(
     found.entries, found.end = lines.entries, place.begin + lines.end
     if lines.entries and position < place.begin:
         missing = f"{place.begin - position} bytes that its process wrote before it are missing"
-        found.damage.append(SpoolDamaged(name, 0, missing))
+        found.damage.append(SpoolDamaged(name, 0, missing, is_gap=True))
     if (damage := lines.damage(name)) is not None:
         found.damage.append(damage)
     if found.read_to == named:

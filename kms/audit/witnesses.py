@@ -80,7 +80,7 @@ class Witnesses:
                 if str(fault) != failing:
                     _tell(witness, fault)
                 failing, pause = str(fault), _LONGEST_PAUSE_SECONDS
-            except OSError:
+            except (OSError, StartError):
                 _LOG.exception("a cosignature cannot be written")
                 pause = _LONGEST_PAUSE_SECONDS
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from hashlib import sha256
+from html import unescape
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from helpers.console import Browser
 from helpers.people import Person
 from helpers.support import SteeredClock, World
 from kms.access.model import Role
+from kms.api.console.pages import approvals
 
 XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -268,3 +270,16 @@ def test_the_list_names_every_call_and_says_whose_it_is(
     assert "1 call, the newest first" in usr.text
     assert "usr you" in usr.text
     assert people["usr"].api.get(APPROVALS).json["items"][0]["approval_id"] == first
+
+
+def test_older_calls_are_on_the_next_page(
+    usr: Browser, people: dict[str, Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approvals, "_AT_ONCE", 1)
+    assert people["usr"].api.post("/api/v1/keys", {"key_id": "bills", "type": "xaes-256-gcm"}).status_code == 201
+    calls = [asked(usr), asked(usr, "/keys/bills/do/delete")]
+    usr.get("/approvals")
+    (first,) = [each for each in calls if each in usr.page.text]
+    (link,) = re.findall(r'href="/console(/approvals\?cursor=[^"]+)"', usr.page.text)
+    usr.get(unescape(link))
+    assert [each for each in calls if each in usr.page.text] == [each for each in calls if each != first]

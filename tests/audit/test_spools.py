@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from audit.test_sequencer import NOW, Log
 
-from kms.audit import keys, reading, sequencer
+from kms.audit import keys, reading, sequencer, spool_reading
 from kms.audit import spool as spools
 from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.spool import Spool
@@ -22,6 +22,8 @@ from kms.audit.spool_lines import Codes
 from kms.audit.spool_reading import waiting
 from kms.audit.tree import leaf_hash
 from kms.config import Settings
+from kms.errors import Unavailable
+from kms.vault import sentences
 from kms.vault.checking import wrong_tables
 from kms.vault.folded import folded_spools
 from kms.vault.opening import open_vault
@@ -394,3 +396,75 @@ def test_the_name_of_a_spool_is_on_disk_before_an_entry_is(log: Log, monkeypatch
     assert synced == [log.settings.spool_dir] * 3
     spool.close()
     _fold(log)
+
+
+def test_what_a_database_forgot_is_folded_once_however_much_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    vault = open_vault(settings)
+    with vault.change() as change:
+        keys.ensure_keys(change, NOW)
+    log = _begun(Log(vault, settings))
+    spool = log.spool()
+    written = [log.use(spool)]
+    _fold(log)
+    vault.checkpoint()
+    vault.close()
+    copy = (settings.data_dir / "kms.db").read_bytes()
+    log = Log(open_vault(settings), settings, log.number)
+    for _ in range(2):
+        written += [log.use(spool) for _ in range(40)]
+        _fold(log)
+        _move_on(spool)  # so that what the database forgets is in a file that is removed
+    written += [log.use(spool) for _ in range(40)]
+    _fold(log)
+    log.vault.checkpoint()
+    log.vault.close()
+    (settings.data_dir / "kms.db").write_bytes(copy)
+    for newest in settings.data_dir.glob("newest-*"):
+        newest.unlink()
+    log = Log(open_vault(settings), settings, log.number)
+    written += [log.use(spool) for _ in range(40)]
+    monkeypatch.setattr(sequencer, "_MOST_SPOOL_BYTES", 2000)
+    _fold(log)
+    assert _counts(log, written) == [1] * len(written)
+    assert _told(log) == []
+    assert sum(b"audit_log_continued" in line for line in log.entries) == 1
+    assert wrong_tables(log.vault) == []
+    log.vault.close()
+
+
+@pytest.mark.parametrize(("refusal", "stays"), [(sentences.BUSY, False), (sentences.UNKNOWN, True)])
+def test_what_was_staged_stays_only_if_it_may_have_been_committed(
+    log: Log, monkeypatch: pytest.MonkeyPatch, refusal: str, stays: bool
+) -> None:
+    def refused(*_: Any) -> None:
+        raise Unavailable(refusal)
+
+    _begun(log)
+    log.use(log.spool())
+    with monkeypatch.context() as patched, pytest.raises(Unavailable):
+        patched.setattr(sequencer.Sequencer, "_commit", refused)
+        log.sequencer.fold()
+    assert bool(list((log.sequencer.directory / "staging").glob("*-*"))) is stays
+    assert log.sequencer.fold() == 1
+    assert not list((log.sequencer.directory / "staging").glob("*-*"))
+
+
+def test_a_spool_that_may_not_be_read_keeps_no_other_waiting(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    _begun(log)
+    path = _plant(log, "spool-00000000000000000001-1.jsonl", b"")
+    real = spool_reading.opened
+
+    def opened(each: Path) -> Any:
+        if each == path:
+            raise PermissionError(13, "Permission denied")
+        return real(each)
+
+    monkeypatch.setattr(spool_reading, "opened", opened)
+    written = [log.use(log.spool())]
+    _fold(log)
+    assert _counts(log, written) == [1]
+    assert len(_told(log)) == 1
+    assert not path.exists()

@@ -186,8 +186,9 @@ def get_novelties(service: Service, call: Call, request: NoveltiesRequest) -> No
 
 def entries_of(service: Service, key: Key) -> Iterator[AuditEntry]:
     """The entries about `key`, in no order; not those of an older or newer key of its name."""
-    waiting, begins = list(readable(_read(service).waiting)), timestamp(key.created_at)
-    for name in (key.key_id, key.former_id):
+    names, begins = (key.key_id, key.former_id), timestamp(key.created_at)
+    waiting = [each for each in readable(_read(service).waiting) if each.key_id in names]
+    for name in names:
         if not name:
             continue
         with _asking(service) as log:

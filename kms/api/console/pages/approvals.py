@@ -25,15 +25,17 @@ _FOR_EVER = "This cannot be undone."
 def approvals(visit: Visit) -> Response:
     """Calls that the caller made or may approve, the newest first; those that wait, unless others are asked for."""
     state = visit.query.get("state", str(ApprovalState.PENDING))
-    found, refusal = [], None
+    found, next_cursor, refusal = [], None, None
+    wanted = {"state": state or None, "limit": _AT_ONCE, "cursor": visit.query.get("cursor") or None}
     try:
-        found = visit.run("list_approvals", {"state": state or None, "limit": _AT_ONCE}).items
+        listed = visit.run("list_approvals", wanted)
+        found, next_cursor = listed.items, listed.next_cursor
     except AuthenticationFailed:
         raise
     except Refusal as error:
         refusal = error
     return visit.render(
-        "approvals.html", refusal, found=found, state=state, states=list(ApprovalState), is_cut=len(found) == _AT_ONCE
+        "approvals.html", refusal, found=found, state=state, states=list(ApprovalState), next_cursor=next_cursor
     )
 
 
