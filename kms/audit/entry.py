@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 SUCCESS = "success"
+OF_FOLDING = "fold"
+"""The `request_id` of entries of the log about itself."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last where it nests too deep
 
 
@@ -57,6 +59,11 @@ class AuditEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     def line(self) -> bytes:
         """The entry as a line of JSON in UTF-8, without the newline at its end."""
         return _encoder.encode(self)
+
+
+def about_itself(operation: str, target: str, now: datetime) -> bytes:
+    """The line of an entry of the log about itself: what was done to it, or found."""
+    return AuditEntry(1, timestamp(now), OF_FOLDING, operation, SUCCESS, "local", target=target).line()
 
 
 def entry_of(line: bytes) -> AuditEntry | None:

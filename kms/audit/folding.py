@@ -18,11 +18,10 @@ from typing import BinaryIO
 
 import structlog
 
-from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.entry import about_itself
 from kms.audit.index import Index
 from kms.audit.index_file import IndexUnusable
 from kms.audit.index_watch import WRONG, IndexWatch
-from kms.audit.retention import OF_FOLDING
 from kms.audit.sequencer import MOST_AT_ONCE, Sequencer
 from kms.audit.tree import Unverified
 from kms.audit.witnesses import Witnesses, witnesses_of
@@ -108,8 +107,7 @@ class Folder:
 
     def _tell_of_index(self, reason: str) -> None:
         with self._vault.change() as change:
-            at = timestamp(self._clock())
-            change.record(AuditEntry(1, at, OF_FOLDING, WRONG, SUCCESS, "local", target=reason).line().decode())
+            change.record(about_itself(WRONG, reason, self._clock()).decode())
 
     def close(self) -> None:
         """Ask no witness any more."""

@@ -106,11 +106,8 @@ class Receipts:
                 yield note
 
     def _published(self) -> Note | None:
-        return self._note(CHECKPOINT)
-
-    def _note(self, name: str) -> Note | None:
         try:
-            return note_of(self.directory, name)
+            return note_of(self.directory, CHECKPOINT)
         except (OSError, Unverified):
             raise Unavailable(_UNREADABLE) from None
 

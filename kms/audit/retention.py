@@ -11,14 +11,12 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from kms.audit.entry import entry_of, time_of, timestamp
+from kms.audit.entry import OF_FOLDING, entry_of, time_of, timestamp
 from kms.audit.tiles import ENTRIES, TILE_WIDTH, Tiles, bundle_path
 from kms.audit.tree import Unverified
 
 DROPPED = "audit_entries_dropped"
 """The operation of the entry that says that entries are dropped; its target is `FIRST-LAST`, their numbers."""
-OF_FOLDING = "fold"
-"""The `request_id` of entries of the log about itself."""
 MOST_AT_ONCE = 128  # bundles: more than the entries that are folded meanwhile
 _MOST_MISSING = 64
 _TARGET = re.compile(r"(0|[1-9][0-9]{0,18})-([1-9][0-9]{0,18})")

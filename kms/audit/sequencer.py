@@ -25,11 +25,11 @@ import structlog
 
 from kms.audit import keys, older_spools, spool_reading
 from kms.audit.checkpoint import Checkpoint, open_checkpoint
-from kms.audit.entry import SUCCESS, AuditEntry, timestamp
+from kms.audit.entry import about_itself
 from kms.audit.growing import Growth, grown, leaves_between, outdated
 from kms.audit.log_files import CHECKPOINT, KEY, STAGING, content_of, exclusive, put
 from kms.audit.note import Ed25519Signer, signed
-from kms.audit.retention import DROPPED, OF_FOLDING, Retention, target_of
+from kms.audit.retention import DROPPED, Retention, target_of
 from kms.audit.spool_files import processes_of, spools_in
 from kms.audit.spool_reading import MOST_SHOWN_BYTES, SpoolRead
 from kms.audit.tiles import MAX_ENTRY_BYTES, Tiles, bundle_of, entries_of
@@ -180,7 +180,7 @@ class Sequencer:
         return self._report("audit_entry_cut", f"{len(line)} bytes, SHA-256 {sha256(line).hexdigest()}: {begin}")
 
     def _about_itself(self, operation: str, target: str) -> bytes:
-        return AuditEntry(1, timestamp(self.clock()), OF_FOLDING, operation, SUCCESS, "local", target=target).line()
+        return about_itself(operation, target, self.clock())
 
     def _staged(self, log: AuditLog, entries: list[OutboxEntry], lines: list[bytes]) -> AuditLog:
         """Write `lines` down, and return what the database is to say then."""
