@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sized
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from kms.audit.entry import SUCCESS, AuditEntry, timestamp
 from kms.audit.growing import grown
 from kms.audit.index import Index
 from kms.audit.index_check import check
-from kms.audit.questions import Log, asking, novelties, story_of, unused, users_of
+from kms.audit.questions import MOST_BUNDLES, Log, asking, novelties, users_of
 from kms.audit.search import Query, search
 from kms.audit.tiles import Tiles
 from kms.audit.tree import leaf_hash
@@ -109,7 +110,7 @@ def main(count: int, directory: Path) -> None:
         f"indexed with {count / total:,.0f} entries per second of one core, {bytes_used / count:.0f} bytes an entry;"
     )
     print(f"of 20,000 entries a second: {20_000 * total / count:.1%} of a core, {max(took):.3f} s in the worst fold")
-    hot, rare = {"client_id": "client-00", "key_id": "key-0000"}, {"client_id": "client-58", "key_id": "key-1500"}
+    hot, rare = Query(client_id="client-00", key_id="key-0000"), Query(client_id="client-58", key_id="key-1500")
     late, early = (timestamp(BEGIN + timedelta(seconds=count / 30 * part)) for part in (0.99, 0.01))
     last = (directory / "tile").exists() and next(iter(search(index, Query(), count, 1).entries))
     assert last
@@ -124,17 +125,17 @@ def main(count: int, directory: Path) -> None:
         "refused": Query(outcome="refused"),
         "one outcome": Query(outcome="key-revoked"),
         "session": Query(session=f"{7:024x}"),
-        "hot client and key": Query(**hot),
+        "hot client and key": hot,
         "hot client and rare key": Query(client_id="client-00", key_id="key-1900"),
-        "rare client and key": Query(**rare),
-        "client, key, operation, refused": Query(**hot, operation="sign", outcome="refused"),
+        "rare client and key": rare,
+        "client, key, operation, refused": replace(hot, operation="sign", outcome="refused"),
         "only hot terms, nothing": Query(client_id="client-00", operation="encrypt", outcome=SUCCESS, target="x"),
-        "hot terms that exclude each other": Query(**hot, operation="issue_token", outcome=SUCCESS),
-        "hot terms, nothing by a request id": Query(**hot, operation="encrypt", request_id="0"),
+        "hot terms that exclude each other": replace(hot, operation="issue_token", outcome=SUCCESS),
+        "hot terms, nothing by a request id": replace(hot, operation="encrypt", request_id="0"),
         "after": Query(after=late),
         "before": Query(before=early),
         "hot client, before": Query(client_id="client-00", before=early),
-        "hot terms, a time that matches nothing": Query(**hot, after=late, before=late),
+        "hot terms, a time that matches nothing": replace(hot, after=late, before=late),
         "request id": Query(request_id=last.entry.request_id),
         "request id, nothing": Query(request_id="0"),
     }.items():
@@ -151,13 +152,13 @@ def main(count: int, directory: Path) -> None:
     )
     measured("leaf hash", lambda: int(index.number_of(leaf_hash(last.line), count) is not None))
     middle = timestamp(BEGIN + timedelta(seconds=count / 60))
-    keys, uses = [f"key-{number:04d}" for number in range(1000, 2100, 11)], {"encrypt", "decrypt", "sign"}
     for name, ask in {
         "who used version 3 of a hot key": lambda log: users_of(log, "key-0000", 3),
-        "which of 100 keys were not used": lambda log: unused(log, keys, uses, middle),
-        "what a session did": lambda log: list(story_of(log, f"{7:024x}")),
-        "what a hot client did first in the last hundredth": lambda log: novelties(log, "client-00", late),
-        "what a rare client did first": lambda log: novelties(log, "client-50", middle),
+        "what a session did": lambda log: list(log.oldest_first(Query(session=f"{7:024x}"))),
+        "what a hot client did first in the last hundredth": lambda log: novelties(
+            log, "client-00", late, MOST_BUNDLES
+        ),
+        "what a rare client did first": lambda log: novelties(log, "client-50", middle, MOST_BUNDLES),
     }.items():
         measured(name, lambda ask=ask: asked(index, count, ask), 3)  # type: ignore[misc]
     measured("the index compared with the tiles", lambda: int(check(index, count) is not None), 1)

@@ -41,7 +41,8 @@ class Unavailable(Exception):
 class MixedLoad:
     """The load on one service; `answers` counts them by part and status, `unexpected` those that should not be.
 
-    While it `revokes`, the list of revocations grows, which every worker holds: about a kibibyte for each.
+    While it `revokes`, and suspends, the list of revocations grows, which every worker holds: about a kibibyte for
+    each entry.
     """
 
     service: Running
@@ -103,9 +104,9 @@ class MixedLoad:
             ask("POST", f"{path}/rotate", {}, {200})
             ask("PATCH", path, {"labels": {"team": "soak"}}, {200})
             ask("GET", path, None, {200})
-            ask("POST", f"{path}/suspend", {}, {200})
-            ask("POST", f"{path}/resume", {}, {200})
             if self.revokes:
+                ask("POST", f"{path}/suspend", {}, {200})
+                ask("POST", f"{path}/resume", {}, {200})
                 ask("POST", f"{path}/revoke", {"reason": "superseded"}, {200})
             yield
         ask("GET", "/revocation_list", None, {200})

@@ -13,8 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from helpers.trio import Trio
 
 ROOT = Path(__file__).parents[1]
 _ONE_WAY_MS = (0, 5, 10, 20, 40, 80)
@@ -91,8 +95,8 @@ def _new(work: Path, name: str) -> Path:
     return folder
 
 
-def _idle(trio: object, seconds: int) -> None:
-    ask = trio.database.ask  # type: ignore[attr-defined]
+def _idle(trio: Trio, seconds: int) -> None:
+    ask = trio.database.ask
 
     def transactions() -> int:
         ((count,),) = ask("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'trio'")
@@ -106,8 +110,8 @@ def _idle(trio: object, seconds: int) -> None:
     click.echo(f"idle: {rate:.1f} transactions a second and {connections / 3:.1f} connections for each worker")
 
 
-def _changes(trio: object) -> None:
-    node = trio.a  # type: ignore[attr-defined]
+def _changes(trio: Trio) -> None:
+    node = trio.a
 
     def each(act: Callable[[int], int]) -> str:
         took = []

@@ -84,7 +84,7 @@ class Target:
         text = done.stdout
         failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
         return Measured(
-            per_second=float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),  # type: ignore[index]
+            per_second=number_after("Requests/sec", text),
             p50_ms=_latency(text, "50%"),
             p99_ms=_latency(text, "99%"),
             errors=int(failed[1]) if failed else 0,
@@ -119,17 +119,30 @@ class Running:
 
     def processor_seconds(self) -> float:
         """The processor time that the workers have used so far."""
-        return sum(map(processor_seconds, self._workers()))
+        return of_workers(self.process.pid)
 
     def resident_mebibytes(self) -> list[float]:
         """The resident memory of each worker."""
-        statuses = (Path(f"/proc/{pid}/status").read_text() for pid in self._workers())
-        return [int(re.search(r"VmRSS:\s+(\d+)", each)[1]) / 1024 for each in statuses]  # type: ignore[index]
+        statuses = (Path(f"/proc/{pid}/status").read_text() for pid in workers_of(self.process.pid))
+        return [number_after("VmRSS", each) / 1024 for each in statuses]
 
-    def _workers(self) -> list[str]:
-        children = ["pgrep", "-P", str(self.process.pid)]
-        found = subprocess.run(children, capture_output=True, text=True, check=True).stdout.split()
-        return [each for each in found if Path(f"/proc/{each}/comm").read_text().strip() != PROCESS_NAME]
+
+def number_after(name: str, text: str) -> float:
+    """The number after `name` and a colon, at the beginning of a line."""
+    found = re.search(rf"^{name}:\s+([\d.]+)", text, re.MULTILINE)
+    assert found is not None, name
+    return float(found[1])
+
+
+def workers_of(pid: int) -> list[str]:
+    """The ids of the workers of the service whose parent process is `pid`."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout.split()
+    return [each for each in found if Path(f"/proc/{each}/comm").read_text().strip() != PROCESS_NAME]
+
+
+def of_workers(pid: int) -> float:
+    """The processor time that the workers of the service whose parent process is `pid` have used so far."""
+    return sum(map(processor_seconds, workers_of(pid)))
 
 
 def processor_seconds(pid: int | str) -> float:

@@ -1,8 +1,9 @@
 """Runs everything that clients do for some minutes, and says whether memory and descriptors of the service are flat.
 
-`python -m benchmarks.soak --minutes 10`, as root. The first third is not judged: caches fill in it, and keys are
-revoked, each of which takes some memory for ever. Afterwards none are. The exit code is 1 where something grows, or
-where an answer was none of those that are right.
+`python -m benchmarks.soak --minutes 10`, as root. First it warms up, which is not judged: caches fill, and keys are
+suspended and revoked, each of which takes some memory for ever. Afterwards none are. Of memory the least of each
+fifth of the time is judged. The exit code is 1 where something grows, or where an answer was none of those that
+are right.
 """
 
 from __future__ import annotations
@@ -21,22 +22,31 @@ _SHOWN = 12
 
 
 @click.command()
-@click.option("--minutes", default=10.0, show_default=True)
+@click.option("--warm-up", default=9.0, show_default=True, help="Minutes before those that are judged.")
+@click.option("--minutes", default=10.0, show_default=True, help="That are judged.")
 @click.option("--every", default=10.0, show_default=True, help="Seconds between two looks.")
 @click.option("--workers", default=2, show_default=True)
 @click.option("--cores", default="0-1", show_default=True, help="Of the service.")
 @click.option("--caches", type=int, help="Bound each cache by so many entries, in place of 10,000 and more.")
 @click.option("--log", "log_path", type=click.Path(path_type=Path), help="Write the log of the service there.")
-def main(minutes: float, every: float, workers: int, cores: str, caches: int | None, log_path: Path | None) -> None:
+def main(
+    warm_up: float,
+    minutes: float,
+    every: float,
+    workers: int,
+    cores: str,
+    caches: int | None,
+    log_path: Path | None,
+) -> None:
     """Soak the service in mixed load, and print what it held over time."""
     program = ("-m", "benchmarks.small_caches", str(caches)) if caches else (str(programs.ROOT / "app.py"),)
     with programs.service(cores, workers, program) as service:
         load, samples, began = MixedLoad(service), list[Sample](), time.monotonic()
         threads = load.run()
         try:
-            while time.monotonic() < began + minutes * 60:
+            while (seconds := time.monotonic() - began) < (warm_up + minutes) * 60:
+                load.revokes = seconds < warm_up * 60
                 time.sleep(every)
-                load.revokes = time.monotonic() < began + minutes * 60 / 3
                 samples.append(sample(service, began))
         finally:
             load.stop()
@@ -46,13 +56,13 @@ def main(minutes: float, every: float, workers: int, cores: str, caches: int | N
         rested = sample(service, began)
         if log_path is not None:
             log_path.write_bytes((service.folder / "log-second").read_bytes())
-    are_flat = _report(samples, rested)
+    are_flat = _report(samples, rested, warm_up * 60)
     _report_answers(load, rested.seconds)
     sys.exit(0 if are_flat and not load.unexpected else 1)
 
 
-def _report(samples: list[Sample], rested: Sample) -> bool:
-    """Print the table and the trends. Whether all are flat."""
+def _report(samples: list[Sample], rested: Sample, judged_from: float) -> bool:
+    """Print the table and, from that second on, the trends. Whether all are flat."""
     names = {pid: "parent" if not number else f"worker {number}" for number, pid in enumerate(samples[0].held)}
     click.echo(
         "\n| at | " + " | ".join(f"{each}: RSS / PSS MiB, fd, threads" for each in names.values()) + " | cached |"
@@ -69,8 +79,11 @@ def _report(samples: list[Sample], rested: Sample) -> bool:
     if {tuple(each.held) for each in samples} != {tuple(names)}:
         click.echo("\nA worker was replaced.")
         return False
-    click.echo("\n| from a third on | mean | rise | |\n|---|---|---|---|")
-    judged = samples[len(samples) // 3 :]
+    judged = [each for each in samples if each.seconds > judged_from]
+    if len(judged) < 2:
+        click.echo("\nThere were too few looks to judge by.")
+        return False
+    click.echo(f"\n| from {judged_from:.0f} s on | mean | rise | |\n|---|---|---|---|")
     seconds = [each.seconds for each in judged]
     trends: dict[str, Trend] = {}
     for pid, name in names.items():
@@ -78,10 +91,10 @@ def _report(samples: list[Sample], rested: Sample) -> bool:
         trends[f"{name}: RSS, KiB"] = trend(seconds, [each.held[pid].rss for each in judged])
         trends[f"{name}: descriptors"] = trend(seconds, [each.held[pid].descriptors for each in judged], few=True)
         trends[f"{name}: threads"] = trend(seconds, [each.held[pid].threads for each in judged], few=True)
-    for name, each in trends.items():
-        click.echo(f"| {name} | {each.mean:.0f} | {each.rise:+.0f} | {'flat' if each.is_flat else 'GROWS'} |")
+    for name, way in trends.items():
+        click.echo(f"| {name} | {way.mean:.0f} | {way.rise:+.0f} | {'flat' if way.is_flat else 'GROWS'} |")
     click.echo("\ncaches at the end: " + ", ".join(f"{name} {size}" for name, size in rested.cache_entries.items()))
-    return all(each.is_flat for each in trends.values())
+    return all(way.is_flat for way in trends.values())
 
 
 def _report_answers(load: MixedLoad, seconds: float) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.programs import Running
+from benchmarks.programs import Running, number_after
 
 _GROWTH = 0.03  # of what there is, over the time that is looked at
 _GROWTH_OF_FEW = 8  # descriptors or threads
+_LOWS = 5
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Held:
         status = Path(f"/proc/{pid}/status").read_text()
         pss = Path(f"/proc/{pid}/smaps_rollup").read_text()
         descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-        return cls(_number("VmRSS", status), _number("Pss", pss), descriptors, _number("Threads", status))
+        rss, threads = int(number_after("VmRSS", status)), int(number_after("Threads", status))
+        return cls(rss, int(number_after("Pss", pss)), descriptors, threads)
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,6 @@ def _cache_entries(service: Running) -> dict[str, int]:
     return {name: int(float(value)) for name, value in found}
 
 
-def _number(name: str, text: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
-    assert found is not None, name
-    return int(found[1])
-
-
 @dataclass(frozen=True)
 class Trend:
     """How a quantity went: its mean, and by how much a straight line through it rises over the time looked at."""
@@ -76,12 +72,27 @@ class Trend:
     is_flat: bool
 
 
+def _lows(seconds: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
+    """The second at which each fifth of the time began, and the least value in it.
+
+    It leaves out what comes and goes: a hash of a passphrase takes 19 MiB while it is made, and the allocator of the
+    server below, jemalloc, keeps copies of large answers for a while.
+    """
+    least: dict[float, float] = {}
+    first, long = seconds[0], (seconds[-1] - seconds[0]) / _LOWS
+    for at, value in zip(seconds, values, strict=True):
+        began = first + min((at - first) // long, _LOWS - 1) * long
+        least[began] = min(value, least.get(began, value))
+    return list(least.items())
+
+
 def trend(seconds: Sequence[float], values: Sequence[float], *, few: bool = False) -> Trend:
     """The trend by the median of the slopes of all pairs (Theil and Sen), which a single spike does not move.
 
-    `few`: a number of descriptors or threads, flat within some; of other quantities flat is a rise below 3 %.
+    `few`: a number of descriptors or threads, flat within some. Otherwise it is memory, of which the least values are
+    judged, and flat is a rise below 3 %. There must be values of two different seconds.
     """
-    pairs = [(at, value) for at, value in zip(seconds, values, strict=True)]
+    pairs = list(zip(seconds, values, strict=True)) if few else _lows(seconds, values)
     slopes = [
         (later - earlier) / (then - before)
         for number, (before, earlier) in enumerate(pairs)

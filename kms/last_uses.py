@@ -39,7 +39,7 @@ class LastUses:
         self.began = clock()
         self._next_writing = self.began + _INTERVAL
 
-    def note(self, key_id: str, *use: *Use) -> None:
+    def note(self, key_id: str, use: Use) -> None:
         """Remember a use that succeeded."""
         self._seen[key_id] = use
 

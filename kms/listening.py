@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -25,7 +26,7 @@ from granian._futures import _new_cbscheduler
 from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
 from granian.constants import HTTPModes, SSLProtocols
 from granian.http import HTTP1Settings
-from granian.wsgi import _callback_wrapper
+from granian.wsgi import Response, ResponseIterWrap
 
 from kms.config import Settings
 from kms.tls import ServedPair
@@ -38,6 +39,16 @@ _DRY_RUN_SECONDS = 10
 _CONNECTIONS = 4096  # of one worker at once; one that is idle costs 18 KiB
 _DESCRIPTORS = 16384  # of one worker: handshakes do not count as connections yet, and have ten seconds
 _LOOKS, _LOOK_SECONDS = 200, 0.005
+_LAST = ("Connection", "close")
+_SAME_FOR_ALL = {  # of PEP 3333, what Granian leaves to its wrapper
+    "SCRIPT_NAME": "",
+    "wsgi.errors": sys.stderr,
+    "wsgi.input_terminated": True,
+    "wsgi.multiprocess": False,
+    "wsgi.multithread": True,
+    "wsgi.run_once": False,
+    "wsgi.version": (1, 0),
+}
 
 
 class Listener:
@@ -94,13 +105,18 @@ class _Granian:
         self._descriptor = os.dup(listening.fileno())  # Granian closes it
         self._signal = WorkerSignal()
         self._signal.add_cb(self.ended.set)
-        _granian(settings, self._descriptor, pair, _callback_wrapper(self._answer, {}), self._signal)
+        _granian(settings, self._descriptor, pair, self._answer, self._signal)
 
-    def _answer(self, environ: dict[str, Any], start_response: Any) -> Any:
-        body = self._application(environ, start_response)
-        if self.is_closing:
-            start_response.headers = [*start_response.headers, ("Connection", "close")]
-        return body
+    def _answer(self, exchange: Any, environ: dict[str, Any]) -> None:
+        """Serve one request: what Granian's own wrapper does, but for the copy of `os.environ` in each request."""
+        environ.update(_SAME_FOR_ALL)
+        start = cast(Any, Response)()
+        body = self._application(environ, start)
+        headers = [*start.headers, _LAST] if self.is_closing else start.headers
+        if isinstance(body, list):
+            exchange.response_bytes(start.status, headers, b"".join(body))
+        else:
+            exchange.response_iter(start.status, headers, cast(Any, ResponseIterWrap)(body))
 
     def stop_accepting(self) -> None:
         """Leave new connections to others that listen on the same socket."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import socket
@@ -192,7 +193,9 @@ def _serve_with_granian(
     def open_worker(socket_of_worker: socket.socket) -> listening.Listener:
         from kms.wsgi import create_app
 
-        application = create_app(settings, unsealed).wsgi_app  # what Flask itself would call, one call later
+        application = create_app(settings, unsealed, folds=False).wsgi_app  # what Flask itself would call
+        gc.collect()
+        gc.freeze()  # what was loaded stays; each full collection would look at all of it again, for 0.2 s
         return listening.Listener(settings, socket_of_worker, application)
 
     renewal = Renewal(settings)
@@ -207,6 +210,8 @@ def _serve_with_granian(
         folding.look_after()
         return False
 
+    gc.collect()
+    gc.freeze()  # processes share what is here: a collection in one of them would write to it, and so copy it
     workers.start(renewal.pair)
     folding.start()
     threading.Thread(target=_announce, args=(settings, manager), daemon=True).start()

@@ -6,7 +6,7 @@ from multiprocessing.util import Finalize
 
 from flask import Flask
 
-from kms.allocator import return_large_blocks
+from kms.allocator import return_freed_memory
 from kms.api.application import create_flask_app
 from kms.config import Settings, load
 from kms.files import faults_of_start
@@ -17,21 +17,21 @@ from kms.vault import unsealed as unsealed_before
 from kms.vault.unsealed import Unsealed
 
 
-def create_app(settings: Settings | None = None, unsealed: Unsealed | None = None) -> Flask:
+def create_app(settings: Settings | None = None, unsealed: Unsealed | None = None, *, folds: bool = True) -> Flask:
     """The application, with its vault open and its schedule running.
 
     Without `settings` they come from KMS_* variables. Without `unsealed` it is what was inherited from the process
-    that forked this one, and else the seal unseals the vault.
+    that forked this one, and else the seal unseals the vault. Without `folds` another process folds the audit log.
     Raises kms.errors.StartError.
     """
     unprotected = protect_process() if settings is None else []  # who has settings did that before
     settings = settings or load()
     configure_logging(settings)
     log_unprotected(unprotected)
-    return_large_blocks()
+    return_freed_memory()
     with faults_of_start(settings.data_dir):
         service = Service.open(settings, unsealed=unsealed or unsealed_before.inherited)
-    schedule = Schedule(service)
+    schedule = Schedule(service, folds=folds)
     schedule.start()
     Finalize(None, service.write_at_the_end, exitpriority=1)  # also where workers end without `atexit`
     app = create_flask_app(service)

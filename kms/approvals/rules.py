@@ -11,6 +11,7 @@ from kms.errors import IntegrityFailure, Unavailable
 from kms.vault import names, tables
 from kms.vault.change import Change
 from kms.vault.checking import fits_in
+from kms.vault.head import TableDigest
 from kms.vault.memory import Memory, Standing
 from kms.vault.store import Vault
 
@@ -29,14 +30,15 @@ class RulesInForce:
         self._vault = vault
         self._asking = asking
         self._memory = memory
-        self._known: tuple[dict[str, tuple[ApprovalRule, ...]], Standing] = {}, Standing((), -1)
+        self._known: tuple[dict[str, tuple[ApprovalRule, ...]], Standing, TableDigest | None]
+        self._known = {}, Standing((), -1), None
 
     def may_cover(self, operation: str) -> tuple[ApprovalRule, ...]:
         """The rules that cover calls of an operation, or some of them. The caller has called `Memory.require`.
 
         Raises Unavailable, IntegrityFailure.
         """
-        known, standing = self._known
+        known, standing, _ = self._known
         epoch = self._memory.epoch
         if standing.epoch != epoch and not (standing.epoch >= 0 and standing.holds(epoch)):
             known = self._read()
@@ -47,8 +49,8 @@ class RulesInForce:
 
         The change may have waited for its turn, or for a key to be made, and the rule is to hold already.
         """
-        known, standing = self._known
-        is_known = standing.epoch >= 0 and self._memory.epoch == change.epoch and standing.holds(change.epoch)
+        known, _, digest = self._known
+        is_known = digest is not None and digest == change.digests.get(tables.approval_rules.name)
         if is_known and names.APPROVAL_RULES not in change.outdated_before:
             found = known.get(operation, ())
         else:
@@ -65,13 +67,14 @@ class RulesInForce:
             rules = snapshot.matching(ApprovalRule, order_by="name")
             # Without this a row that is taken away, and put back later, would be a rule that nobody misses.
             is_whole = fits_in(snapshot, tables.approval_rules)
+            digest = snapshot.head().digest(tables.approval_rules)
         if not is_whole:
             self._vault.stop_trusting("The rows of approval_rules are not those that the service wrote.")
             raise IntegrityFailure("The approval rules were altered outside the service.")
         found = self._by_operation(rules)
         standing = self._memory.standing(epoch, (names.APPROVAL_RULES,))
         if standing is not None:
-            self._known = found, standing
+            self._known = found, standing, digest
         return found
 
     @cached_property

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import structlog
 
+from kms.allocator import return_freed_memory
 from kms.audit.entry import about_itself
 from kms.audit.index import Index
 from kms.audit.index_file import IndexUnusable
@@ -110,8 +111,9 @@ class Folder:
             change.record(about_itself(WRONG, reason, self._clock()).decode())
 
     def close(self) -> None:
-        """Ask no witness any more."""
+        """Ask no witness any more, and let go of the index."""
         self._witnesses.stop()
+        self._index.close()
 
     def _is_the_one(self) -> bool:
         if self._held is None:
@@ -178,6 +180,7 @@ def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: i
     with suppress(OSError):  # where the unit that started the service allows no such call
         os.nice(_LEAVES_TIME_TO_OTHERS)
     name_process(PROCESS_NAME)
+    return_freed_memory()
     try:
         vault = open_vault(settings, unsealed)
     except StartError as error:
@@ -189,6 +192,7 @@ def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: i
             folder.fold()
     if vault.host.distrust is None:
         folder.fold()
+    folder.close()
     vault.close()
 
 

@@ -17,7 +17,7 @@ _IN_PART = (
     "SELECT bundle, 'span', earliest, latest, requests FROM spans"
     " WHERE NOT bundle < ?1 * 256 + max(?2, 0) AND bundle < ?1 * 256 + coalesce(?3, 256)",
 )
-_AT_ONCE = 64  # bundles: what is read of them is held in memory
+_AT_ONCE = 16  # bundles: their rows are held in memory, and those of a whole part read for each time
 _LEAST = -(1 << 40)
 _BEYOND = (
     "SELECT EXISTS (SELECT 1 FROM leaves WHERE part < ? OR part >= ?)",

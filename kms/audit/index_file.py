@@ -19,6 +19,7 @@ from kms.audit.tree import EMPTY_ROOT
 
 FORMAT = 1  # a file with another is made anew
 _WAIT_SECONDS = 10.0
+_CACHE_SIZE = "PRAGMA cache_size = -32768"  # KiB: holds what is written of one part
 _NOT_DAMAGE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -157,9 +158,10 @@ class IndexFile:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(sqlite3.Error):  # what it writes at its end may find no room
+                writer.close()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -185,7 +187,7 @@ class IndexFile:
         _distrust(database)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")  # after a power cut the file is older, but not torn
-        database.execute("PRAGMA cache_size = -32768")  # holds what is written of one part
+        database.execute(_CACHE_SIZE)
         if _format_of(database) == 0:
             _fill(database)
         _require_format(database)

@@ -43,7 +43,7 @@ class Kind(StrEnum):
     CREDENTIAL = "a"
 
 
-@lru_cache(1 << 16)
+@lru_cache(1 << 12)
 def term(kind: Kind, value: str) -> int:
     """The term of a value, a signed integer of 64 bits, and never `REFUSED`."""
     hashed = blake2b(kind.encode() + value.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -41,6 +41,7 @@ from kms.vault import sentences
 from kms.vault.change import Change
 from kms.vault.folded import audit_log, folded_rows, folded_spools, waiting_entries
 from kms.vault.rows import AuditLog, FoldedSpool, OutboxEntry
+from kms.vault.schema import keep_out_older_releases
 from kms.vault.store import Vault
 
 FIRST_REVISION = "0013"  # nodes of older releases take a shorter outbox for one that was altered
@@ -225,6 +226,7 @@ class Sequencer:
         if before.size or before.origin:
             change.replace(before, after)
         else:
+            keep_out_older_releases(change)  # they expect every entry of a change in the outbox, also those folded
             change.insert(after)
 
     @property

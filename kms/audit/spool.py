@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from kms.audit.spool_files import ALLOCATED_AT_ONCE, Place, move_aside
-from kms.audit.spool_lines import CODED_BYTES, Codes, first_line
+from kms.audit.spool_lines import Codes, first_line
 from kms.clock import steady_seconds
 from kms.errors import StartError, Unavailable
 from kms.files import fault_of, private_directory, sync_directory
@@ -109,14 +109,13 @@ class Spool:
             with self._writing:
                 if steady_seconds() > self._look_at:
                     self._look()
+                if self._codes is not None:
+                    line = self._codes.coded(line, leaf, self._begin + self._at)
                 # Never with the last bytes, also for a shorter entry: `require` cannot know how long the next is.
-                if self._at + max(len(line) + CODED_BYTES, _LONG_ENTRY_BYTES) >= self._room:
+                if self._at + max(len(line), _LONG_ENTRY_BYTES) >= self._room:
                     self._allocate(len(line) + _LONG_ENTRY_BYTES)
                 begin = self._at
-                if self._codes is not None:
-                    line = self._codes.coded(line, leaf, self._begin + begin)
-                length = len(line)
-                window, newline = self._window, begin + length
+                window, newline = self._window, begin + len(line)
                 window[begin:newline] = line  # type: ignore[index]  # there is one, since there is room
                 window[newline] = _NEWLINE  # type: ignore[index]  # last: a line without it was not finished
                 self._at = newline + 1

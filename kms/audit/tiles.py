@@ -144,14 +144,14 @@ class Tiles:
         def fetch(path: str) -> bytes:
             try:
                 with open(f"{directory}/{path}", "rb", opener=_without_waiting) as file:
-                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    status = os.fstat(file.fileno())
+                    if not stat.S_ISREG(status.st_mode):
                         raise TileMalformed(path, "it is not a file")
-                    content = file.read(MAX_FILE_BYTES + 1)
+                    if status.st_size > MAX_FILE_BYTES:
+                        raise TileMalformed(path, f"it has more than {MAX_FILE_BYTES} bytes")
+                    return file.read(status.st_size)  # Python makes room for as many bytes as may be read
             except (NotADirectoryError, IsADirectoryError):
                 raise FileNotFoundError(path) from None
-            if len(content) > MAX_FILE_BYTES:
-                raise TileMalformed(path, f"it has more than {MAX_FILE_BYTES} bytes")
-            return content
 
         return cls(fetch)
 

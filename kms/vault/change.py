@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import groupby
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func
 from kms.errors import TooLarge, Unavailable
 from kms.keys.model import Key
 from kms.vault import names, tables
+from kms.vault.head import TableDigest
 from kms.vault.history import NOT_KNOWN, timeline_column
 from kms.vault.integrity import canonical
 from kms.vault.records import table_of, to_row
@@ -33,8 +34,8 @@ _CHANGES_FORGOTTEN_AT_ONCE = 256
 class Change(Snapshot):
     """The writes of one transaction, and what they change in the head, which is written at the commit.
 
-    `epoch` is the one of the head that it began with. The same commit may hold earlier changes: what they outdate has
-    an epoch only once it is committed, and is `outdated_before` until then.
+    `epoch` and `digests` are those of the head that it began with. The same commit may hold earlier changes: what
+    they outdate has an epoch only once it is committed, and is `outdated_before` until then.
     `oldest_root_key`, where it is set, is the oldest root key that is in use afterwards.
     `memo` is for what callers read once in a change that makes many of the same kind, and that nothing in it changes.
     """
@@ -42,6 +43,7 @@ class Change(Snapshot):
     def __init__(self, connection: Connection, keys: DerivedKeys) -> None:
         super().__init__(connection, keys)
         self.epoch = 0
+        self.digests: Mapping[str, TableDigest] = {}
         self.outdated: set[str] = set()
         self.outdated_before: frozenset[str] = frozenset()
         self.entries: list[str] = []

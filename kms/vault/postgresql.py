@@ -7,6 +7,9 @@
   changes overlap, so there are neither serialisation failures nor deadlocks, whatever the server's default is.
 - **A limit on silence.** A server that is frozen, or a proxy before one, still acknowledges what it is sent, so that
   no timeout of TCP ends the wait for its answer.
+- **A limit on idleness.** A node that is stopped while it holds the lock on the head would hold up all changes of all
+  nodes. PostgreSQL ends its transaction. It does not count the time in which it waits for the rest of statements that
+  are sent together; of a machine that is gone, TCP tells it within the same time.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.generators import send
+from psycopg.pq import ConnStatus
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
@@ -27,12 +32,14 @@ from kms.errors import StartError
 
 BUSY_SECONDS = 10
 _RESTED_SECONDS = 1.0
-_IDLE_SECONDS = 15  # who holds the lock on the head and does nothing, as a node that is stopped, must not hold up all
+_IDLE_SECONDS = 15
 _SILENT_SECONDS = 12.0  # more than a statement may wait for a lock
 _PING_SECONDS = 2.0
 _OPTIONS = (
     f"-c lock_timeout={BUSY_SECONDS * 1000} "
     f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000} "
+    "-c tcp_keepalives_idle=6 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 "  # the same 15 seconds
+    f"-c tcp_user_timeout={_IDLE_SECONDS * 1000} "  # keepalives are not sent while an answer is under way
     r"-c default_transaction_isolation=read\ committed"
 )
 _OF_A_PRIMARY = ("primary", "read-write")
@@ -123,6 +130,24 @@ class _Patient(psycopg.Connection[Any]):
                 wanted = gen.send(ready)
         except StopIteration as end:
             return end.value
+
+
+def _exit_gen(pipeline: psycopg.Pipeline) -> Generator[Any, Any, Any]:
+    """End a pipeline with Sync. Otherwise psycopg sends Flush after it.
+
+    At Sync PostgreSQL begins to count how long the transaction is idle, and at whatever comes next it stops counting.
+    After Flush it does not begin again: a client that was stopped there would keep its locks for ever.
+    """
+    try:
+        pipeline._enqueue_sync()
+        yield from pipeline._communicate_gen()
+    finally:
+        if pipeline.result_queue and pipeline.pgconn.status == ConnStatus.OK:
+            yield from send(pipeline.pgconn)  # what the server was too slow to take is still in libpq
+        yield from pipeline._fetch_gen(flush=False)
+
+
+psycopg.Pipeline._exit_gen = _exit_gen  # type: ignore[assignment, method-assign]
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class Group:
         if not self.members:
             return self.first
         change = Change(self.first.connection, self.first.derived_keys)
-        change.epoch = self.head.epoch
+        change.epoch, change.digests = self.head.epoch, self.head.digests
         change.outdated_before = frozenset(self.outdated)
         change.savepoint()
         return change

@@ -304,6 +304,7 @@ def end(vault: Vault, number: int, entry: str) -> None:
         claims.renew(change)
         claims.make_due_in(change, TASK)
         change.oldest_root_key = number
-        change.outdated.add(names.EVERYTHING)  # what is remembered may still hold values sealed under the old one
+        # What is remembered may hold values sealed under the old one, or rest on rows forged with it meanwhile.
+        change.outdated.add(names.EVERYTHING)
         change.record(entry)
     keys.retire_before(number)

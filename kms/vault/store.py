@@ -200,7 +200,7 @@ class Vault:
                     "This process has a root key that the database does not know of any more. Restart this node.",
                     retry_after=5,
                 )
-            first.epoch = head.epoch
+            first.epoch, first.digests = head.epoch, head.digests
             going_on = head.found_on(timeline)
             if going_on.switches != head.switches:
                 # The row of a node that joined just before the failover may be lost, and that node hold a lease which

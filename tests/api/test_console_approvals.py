@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.approvals import APPROVALS, approve, people_of, rule, shown, story
+from helpers.approvals import APPROVALS, approve, left_by_an_end, people_of, rule, shown, story
 from helpers.console import Browser
 from helpers.people import Person
 from helpers.support import SteeredClock, World
@@ -155,6 +155,26 @@ def test_a_call_is_rejected_with_a_reason_that_is_shown_as_it_is(
     refused = ann.post(f"{page}/do/approve")
     assert refused.status_code == 409
     assert "This call does not wait for approval any more: it is rejected." in ann.text
+
+
+@pytest.mark.parametrize("act", ["approve", "reject", "withdraw"])
+def test_what_a_crash_has_left_approved_can_be_ended_or_carried_out(
+    world: World,
+    people: dict[str, Person],
+    usr: Browser,
+    clock: SteeredClock,
+    monkeypatch: pytest.MonkeyPatch,
+    act: str,
+) -> None:
+    approval_id = asked(usr)
+    approve(people["ann"], approval_id)
+    left_by_an_end(people["bob"], approval_id, monkeypatch)
+    clock.advance(minutes=3)
+    browser = usr if act == "withdraw" else administrator(world, "ann")
+    path = f"/approvals/{approval_id}/do/{act}"
+    assert path in (browser.get(f"/approvals/{approval_id}"), browser.page.text)[1]
+    assert browser.post(path).status_code == 303
+    assert shown(people["bob"], approval_id)["state"] == ("done" if act == "approve" else "rejected")
 
 
 def test_who_asked_withdraws_without_a_code(world: World, people: dict[str, Person], clock: SteeredClock) -> None:

@@ -13,11 +13,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from helpers import aws_in_process
-from helpers.approvals import APPROVALS, approve, pending, people_of, rule, shown, story
+from helpers.approvals import APPROVALS, approve, left_by_an_end, pending, people_of, rule, shown, story
 from helpers.people import Person, session
 from helpers.support import Api, SteeredClock, World, kind_of
 from helpers.tokens import ASSERTION_TYPE, JWT_BEARER, PlatformIssuer, assertion, new_key, public_jwk
-from kms.operations.core import carrying_out
 from kms.operations.core.carrying_out import carry_out_left_over
 from kms.operations.system.schedule import Schedule
 
@@ -53,25 +52,8 @@ execute_operation(service, OPERATIONS["approve_call"], call, EmptyRequest, {"app
 """
 
 
-class Killed(BaseException):
-    """Ends what runs, and nothing catches it, as little as a SIGKILL."""
-
-
-def left_by_an_end(people: dict[str, Person], approval_id: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """As `left_by_a_crash`, in this process, and so in no time."""
-
-    def dies(*_: Any) -> Any:
-        raise Killed
-
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(carrying_out, "execute_operation", dies)
-        approve(people["ann"], approval_id)
-    assert shown(people["ann"], approval_id)["state"] == "approved"
-    return approval_id
-
-
 def left_by_a_crash(world: World, people: dict[str, Person], approval_id: str) -> str:
-    """A call whose last approval was given in a process that was killed before it carried the call out."""
+    """As `left_by_an_end`, by the end of a process."""
     token = people["ann"].api.headers["Authorization"].removeprefix("Bearer ")
     given = [str(world.service.settings.data_dir), token, approval_id]
     root = Path(__file__).parents[2]
@@ -157,7 +139,7 @@ def test_a_call_ends_when_the_sessions_of_who_asked_end(
     world: World, people: dict[str, Person], clock: SteeredClock, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     waiting = pending(people["usr"].api.delete("/api/v1/keys/orders"))
-    left = left_by_an_end(people, pending(people["usr"].api.delete("/api/v1/keys/orders", SOON)), monkeypatch)
+    left = left_by_an_end(people["ann"], pending(people["usr"].api.delete("/api/v1/keys/orders", SOON)), monkeypatch)
     cat = people["cat"].api
     assert cat.post(f"/api/v1/clients/usr/{how}", {}).status_code == 200
     assert cat.post("/api/v1/clients/usr/enable", {}).status_code == 200
@@ -193,7 +175,7 @@ def test_the_schedule_carries_out_what_a_killed_process_has_left_approved(
 def test_what_a_killed_process_has_left_approved_can_be_rejected(
     world: World, people: dict[str, Person], clock: SteeredClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    approval_id = left_by_an_end(people, pending(people["usr"].api.delete("/api/v1/keys/orders")), monkeypatch)
+    approval_id = left_by_an_end(people["ann"], pending(people["usr"].api.delete("/api/v1/keys/orders")), monkeypatch)
     path = f"{APPROVALS}/{approval_id}/reject"
     refused = people["bob"].api.post(path, {})
     assert (kind_of(refused), "being carried out" in refused.json["detail"]) == ("conflict", True)

@@ -14,6 +14,7 @@ from helpers.support import SteeredClock, World, kind_of
 from helpers.tokens import new_key, public_jwk
 from kms.access.model import Role
 from kms.approvals.rules import RulesInForce
+from kms.errors import Unavailable
 from kms.operations.core.asking import asking
 
 
@@ -133,6 +134,20 @@ def test_a_rule_for_another_key_does_not_hold_up_what_waits(world: World, people
     rule(world, name="elsewhere", permissions=["keys:delete"], key_pattern="other*", approvals=3)
     for each in waiting[::-1]:
         assert approve(people["cat"], each).json["state"] == "done"
+
+
+def test_rules_are_not_read_again_for_a_change_while_they_are_the_same(
+    world: World, people: dict[str, Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule(world, operations=["delete_key"])
+    rules = world.service.approval_rules
+    seen = rules.may_cover("delete_key")
+    with world.service.vault.change() as change:
+        change.epoch += 1  # another worker has changed something else
+        monkeypatch.setattr(change, "matching", None)
+        rules.require_none_new(change, "delete_key", seen)
+        with pytest.raises(Unavailable, match="rules were changed"):
+            rules.require_none_new(change, "delete_key", ())
 
 
 def test_a_rule_holds_for_a_call_whose_key_is_being_made(

@@ -33,7 +33,8 @@ from kms.audit.spool_reading import SpoolRead
 from kms.audit.tiles import Tiles, bundle_of, bundle_path, entries_of, tile_path
 from kms.audit.tree import complete_root, leaf_hash, leaf_hashes
 from kms.config import Settings
-from kms.errors import Conflict, IntegrityFailure, TooLarge, Unavailable
+from kms.errors import Conflict, IntegrityFailure, StartError, TooLarge, Unavailable
+from kms.vault import schema
 from kms.vault.accepting import accept
 from kms.vault.checking import wrong_tables
 from kms.vault.folded import audit_log
@@ -120,6 +121,24 @@ def test_changes_and_uses_are_folded_once(log: Log) -> None:
     log.sequencer.fold()
     with log.vault.read() as snapshot:
         assert snapshot.connection.execute(text("SELECT count(*) FROM audit_spools")).scalar_one() == 1
+
+
+def test_releases_that_know_of_no_log_are_kept_out_once_it_has_begun(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "migrations"
+    copytree(schema._MIGRATIONS, older)
+    for revision in ("0013_audit_log", "0014_approvals"):
+        (older / "versions" / f"{revision}.py").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "_MIGRATIONS", older)
+        open_vault(log.settings).close()
+    log.change()
+    assert log.sequencer.fold() == 1
+    open_vault(log.settings).close()
+    monkeypatch.setattr(schema, "_MIGRATIONS", older)
+    with pytest.raises(StartError, match="made by a newer release"):
+        open_vault(log.settings)
 
 
 def test_many_entries_fill_many_tiles(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

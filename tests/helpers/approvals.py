@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from helpers.people import Person
 from helpers.support import World
 from kms.access.model import Role
+from kms.operations.core import carrying_out
 from kms.vault.rows import OutboxEntry
 
 RULES = "/api/v1/approval-rules"
@@ -44,6 +47,23 @@ def pending(answer: Any) -> str:
 def approve(person: Person, approval_id: str) -> Any:
     """The answer to an approval."""
     return person.api.post(f"{APPROVALS}/{approval_id}/approve", {})
+
+
+class Killed(BaseException):
+    """Ends what runs, and nothing catches it, as little as a SIGKILL."""
+
+
+def left_by_an_end(last: Person, approval_id: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A call whose `last` approval was given by what ended before it carried the call out."""
+
+    def dies(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(carrying_out, "execute_operation", dies)
+        approve(last, approval_id)
+    assert shown(last, approval_id)["state"] == "approved"
+    return approval_id
 
 
 def shown(person: Person, approval_id: str) -> Any:

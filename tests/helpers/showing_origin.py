@@ -16,9 +16,9 @@ from kms.api.origin import OriginMiddleware, presented_certificate
 _create_app = wsgi.create_app
 
 
-def create_app(*given: Any) -> Any:
+def create_app(*given: Any, **options: Any) -> Any:
     """The application of a worker, with the page."""
-    flask = _create_app(*given)
+    flask = _create_app(*given, **options)
     origin = flask.wsgi_app
     assert isinstance(origin, OriginMiddleware)
     origin.next_app = _with_page(origin.next_app)

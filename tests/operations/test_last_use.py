@@ -80,7 +80,7 @@ def test_what_cannot_be_written_is_kept(alice: Api, world: World, monkeypatch: p
 def test_the_later_of_two_workers_counts(alice: Api, world: World, settings: Settings, clock: SteeredClock) -> None:
     other = Service.open(settings, clock)
     try:
-        other.last_uses.note("k", clock(), "sign", "there")
+        other.last_uses.note("k", (clock(), "sign", "there"))
         clock.advance(seconds=1)
         alice.post(f"{KEY}/encrypt", {"plaintext": ""})
         world.service.last_uses.write()

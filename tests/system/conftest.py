@@ -65,4 +65,9 @@ def service(request: pytest.FixtureRequest, start: Start) -> Running:
     flags = ["--workers", workers]
     if database == "postgresql":
         flags += ["--database-url", new_database(request.getfixturevalue("postgres"))]
-    return start(*flags, KMS_RATE_LIMIT_GENERATE="1000/minute", KMS_RATE_LIMIT_USE="1000000/second")
+    return start(
+        *flags,
+        KMS_RATE_LIMIT_GENERATE="1000/minute",
+        KMS_RATE_LIMIT_USE="1000000/second",
+        HTTP_X_VAULT_TOKEN="of the environment",
+    )

@@ -135,6 +135,7 @@ def test_a_passkey_at_the_console(start: Start, browser: webdriver.Chrome) -> No
     for name, value in fields.items():
         browser.find_element("name", name).send_keys(value)
     press(browser, "Log in")
+    wait_until(lambda: "Overview" in browser.title, lambda: browser.page_source)  # else the next page stops the form
     browser.get(f"{service.url}/console/account/passkeys/new")
     browser.find_element("name", "name").send_keys("Chromium")
     press(browser, "Go on")

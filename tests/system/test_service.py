@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import socket
 import ssl
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pyotp
@@ -173,6 +176,21 @@ def test_metrics_see_every_worker(service: Running) -> None:
     assert shown("kms_resident_memory_bytes") > workers * (10 << 20)
 
 
+def test_no_worker_folds_the_audit_log_beside_its_requests(service: Running) -> None:
+    def holders() -> list[int]:
+        """The processes that fold: a line of the kernel is `4: FLOCK ADVISORY WRITE 13136 fe:00:10208256 0 EOF`."""
+        files = {str(each.stat().st_ino) for each in service.folder.glob("**/folding")}
+        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return [int(line[4]) for line in lines if line[5].rpartition(":")[2] in files]
+
+    wait_until(lambda: len(holders()) == 1, service.log.read_text)
+    (killed,) = holders()
+    assert killed not in service.worker_pids()
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: len(holders()) == 1 and holders() != [killed], service.log.read_text)
+    assert set(service.worker_pids()).isdisjoint(holders())
+
+
 def test_rate_limits_are_exact_over_workers(start: Any) -> None:
     strict = start("--workers", "3", KMS_RATE_LIMIT_GENERATE="5/hour")
     statuses = [strict.curl("POST", "/generate_ecc_key", {}).status for _ in range(7)]
@@ -232,6 +250,11 @@ def test_slow_senders_do_not_keep_a_good_client_waiting(service: Running, alice:
         assert max(times) < 2, times
     for each in held:
         each.close()
+
+
+def test_a_variable_of_the_environment_is_no_header(service: Running) -> None:
+    refused = service.curl("GET", "/api/v1/keys", token="")
+    assert (refused.status, refused.json["detail"].startswith("Send a session token")) == (401, True)
 
 
 def test_tls(service: Running) -> None:

@@ -16,7 +16,8 @@ from helpers.shell import ROOT
 def test_a_short_soak() -> None:
     if os.getuid() != 0:
         pytest.skip("only root can look into the processes of the service")
-    command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.2", "--every", "2", "--caches", "500"]
+    command = [sys.executable, "-m", "benchmarks.soak", "--warm-up", "0.1", "--minutes", "0.2", "--caches", "500"]
+    command += ["--every", "2"]
     environ = {name: value for name, value in os.environ.items() if "CA_BUNDLE" not in name}
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert "UNEXPECTED" not in done.stdout, done.stdout

@@ -59,6 +59,7 @@ def test_a_stop(start: Start, tmp_path: Path, how: signal.Signals) -> None:
     assert (service.folder / "kms-data" / "kms.db-wal").stat().st_size > 0
     assert service.stop(how) == 0
     require_whole(service, tmp_path)
+    assert list(service.folder.rglob("*-wal")) == []  # nor of the index of the audit log
 
 
 def test_what_follows_after_everything_was_killed(start: Start, tmp_path: Path) -> None:

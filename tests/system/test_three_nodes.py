@@ -203,6 +203,38 @@ def test_a_connection_that_says_nothing_is_given_up(trio: Trio) -> None:
     print(f"TIMES silent connections given up after {back:.2f} s")
 
 
+def test_a_node_that_stops_while_it_holds_the_lock_of_all_changes(trio: Trio) -> None:
+    """It waits inside its change for another lock, of this test, and stops. PostgreSQL ends its transaction."""
+    trio.key("steady")
+    answers: list[int] = []
+    change = threading.Thread(
+        target=lambda: answers.append(trio.b.curl("POST", "/api/v1/keys", {"key_id": "half-made"}).status),
+        daemon=True,
+    )
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'keys'::regclass"
+    refused = set[int]()
+    with Load(trio.a, trio.a.token, "steady") as load, ExitStack() as stack:
+        load.wait_for(200)
+        with psycopg.connect(f"{trio.database.url}/{trio.name}") as connection:
+            connection.execute("LOCK TABLE keys IN EXCLUSIVE MODE")
+            change.start()
+            wait_until(lambda: bool(trio.database.ask(waits, database=trio.name)))
+            stack.callback(stop(trio))
+        began = time.monotonic()
+        while (status := trio.a.curl("POST", "/api/v1/keys/steady/rotate", {}).status) != 200:
+            refused.add(status)
+            assert time.monotonic() < began + 60
+        back = time.monotonic() - began
+        assert trio.a.curl("GET", "/api/v1/keys/half-made").status == 404
+    print(f"TIMES a node that holds the lock: changes back after {back:.2f} s")
+    assert refused == {503}
+    assert load.statuses(began) <= RIGHT
+    change.join(30)
+    assert answers == [503]
+    assert trio.a.curl("GET", "/api/v1/keys/half-made").status == 404
+    wait_until(lambda: trio.b.curl("POST", "/api/v1/keys/steady/rotate", {}).status == 200)
+
+
 # What all nodes stand on
 
 

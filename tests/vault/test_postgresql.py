@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
+
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -43,6 +47,37 @@ def test_a_replica_may_not_be_asked_for(wanted: str) -> None:
         connect(f"postgresql://u@a,b/kms?target_session_attrs={wanted}")
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_transaction_that_is_idle_is_ended_also_after_several_statements_at_once(
+    postgres: str, *, together: bool
+) -> None:
+    engine = connect(new_database(postgres))
+    with engine.connect() as connection:
+        connection.execute(text("SET idle_in_transaction_session_timeout = 300"))
+        driver = connection.connection.dbapi_connection
+        assert isinstance(driver, psycopg.Connection)
+        with driver.pipeline() if together else nullcontext():
+            driver.cursor().executemany("SELECT pg_sleep(%s)", [(0.1,), (0.1,)])  # answered after all was sent
+        time.sleep(1)
+        with pytest.raises(DBAPIError, match="idle-in-transaction timeout"):
+            connection.execute(text("SELECT 1"))
+    engine.dispose()
+
+
+def test_what_the_server_is_too_slow_to_take_is_sent_when_it_does(postgres: str) -> None:
+    """It reads nothing while it sleeps, and 20 MB are more than the sockets between hold."""
+    engine = connect(new_database(postgres))
+    with engine.connect() as connection:
+        driver = connection.connection.dbapi_connection
+        assert isinstance(driver, psycopg.Connection)
+        answer = driver.cursor()
+        with driver.pipeline():
+            driver.execute("SELECT pg_sleep(0.5)")
+            answer.execute("SELECT length(%s)", [b"x" * 20_000_000])
+        assert answer.fetchone() == (20_000_000,)
+    engine.dispose()
+
+
 def test_the_host_that_is_there_is_used_with_the_options_of_the_url(postgres: str) -> None:
     url = new_database(postgres)
     there, name = url.rpartition("@")[2].split("/")
@@ -56,6 +91,8 @@ def test_the_host_that_is_there_is_used_with_the_options_of_the_url(postgres: st
             "application_name": "x",
             "default_transaction_isolation": "read committed",
             "lock_timeout": "10s",
+            "tcp_keepalives_idle": "6",
+            "tcp_user_timeout": "15000",
         }.items():
             assert connection.execute(text(f"SHOW {setting}")).scalar() == value
     engine.dispose()

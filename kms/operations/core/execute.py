@@ -65,7 +65,7 @@ def execute_operation(
     if call.refused and any(isinstance(each, KeyRevoked) for each in answer.items):
         _tell_of_revoked(service, operation, call)
     if call.key_id is not None and operation.permission in policy.USES and call.succeeded:
-        service.last_uses.note(call.key_id, at, operation.name, call.request_id)
+        service.last_uses.note(call.key_id, (at, operation.name, call.request_id))
     return answer
 
 

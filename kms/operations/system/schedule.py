@@ -59,9 +59,10 @@ _PAUSE_SECONDS = 0.01
 
 
 class Schedule:
-    """A thread that does what is due, from `start` to `stop`."""
+    """Threads that do what is due, from `start` to `stop`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, folds: bool = True) -> None:
+        """Without `folds` another process folds the audit log."""
         self._service = service
         self._stopping = threading.Event()
         self._threads = [
@@ -74,7 +75,7 @@ class Schedule:
                 self.notify,
                 self.alarm,
                 self.renew,
-                self.fold,
+                *([self.fold] if folds else []),
             )
         ]
 

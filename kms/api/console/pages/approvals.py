@@ -12,7 +12,7 @@ from kms.api.console.acts import Act
 from kms.api.console.routes import act, page
 from kms.api.console.visit import Visit
 from kms.api.openapi import summary
-from kms.approvals.model import ApprovalState
+from kms.approvals.model import OPEN, ApprovalState
 from kms.errors import ApprovalPending, AuthenticationFailed, NotFound, Refusal
 from kms.operations import OPERATIONS
 from kms.operations.core.approving import PendingCall
@@ -68,16 +68,14 @@ def _pretty(document: bytes) -> str:
 
 def _offered(visit: Visit, found: Any) -> list[tuple[str, str]]:
     """What the caller can do about the call, each with the word on its button; the operation decides."""
-    waits = found.state is ApprovalState.PENDING
+    if found.state not in OPEN:
+        return []
     if found.requester == visit.caller.client_id:
-        return [("withdraw", "Withdraw")] if waits else []
+        return [("withdraw", "Withdraw")]
     has_approved = visit.caller.client_id in {each.client_id for each in found.approvals}
-    offered = []
-    if (waits and not has_approved) or found.state is ApprovalState.APPROVED:
-        offered.append(("approve", "Approve"))
-    if waits:
-        offered.append(("reject", "Reject"))
-    return offered
+    if has_approved and found.state is ApprovalState.PENDING:
+        return [("reject", "Reject")]
+    return [("approve", "Approve"), ("reject", "Reject")]  # also once it is approved, if it was not carried out
 
 
 @page("/approvals/<approval_id>/result")
