@@ -204,7 +204,7 @@ def _serve_with_granian(
         return waiting.pop() if waiting else _listening_socket(settings)
 
     workers = Workers(settings.workers, listen, open_worker, manager)
-    folding = FoldingProcess(settings, unsealed)
+    folding = FoldingProcess(settings, unsealed, workers.leave_connections)
 
     def look_after() -> bool:
         folding.look_after()

@@ -111,6 +111,14 @@ class Workers:
                 return False
         return self._stop()
 
+    def leave_connections(self) -> None:
+        """Close the sockets of the workers in this process, which was forked and takes no connection.
+
+        A socket that nobody accepts from, but that any process has open, would get its share of the connections.
+        """
+        for each in self._workers:
+            each.forget(keep_listening=False)
+
     def _renew(self, renewal: Renewal, *, asked: bool) -> None:
         if asked:
             self._manager.reloading()

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -140,10 +141,10 @@ class Folder:
 
 
 class FoldingProcess:
-    """A process that folds, from `start` to `stop`."""
+    """A process that folds, from `start` to `stop`. It calls `let_go` first, to close what it must not inherit."""
 
-    def __init__(self, settings: Settings, unsealed: Unsealed | None) -> None:
-        self._settings, self._unsealed = settings, unsealed
+    def __init__(self, settings: Settings, unsealed: Unsealed | None, let_go: Callable[[], None]) -> None:
+        self._settings, self._unsealed, self._let_go = settings, unsealed, let_go
         self._process: BaseProcess | None = None
         self._began = 0.0
 
@@ -151,7 +152,9 @@ class FoldingProcess:
         """Fork it. The signals that stop the service must be blocked: it waits for them."""
         # Forked, because what was unsealed is inherited and not sent.
         self._process = get_context("fork").Process(
-            target=_fold_until_stopped, args=(self._settings, self._unsealed, os.getpid()), name="folding"
+            target=_fold_until_stopped,
+            args=(self._settings, self._unsealed, self._let_go, os.getpid()),
+            name="folding",
         )
         self._process.start()
         self._began = time.monotonic()
@@ -176,7 +179,10 @@ class FoldingProcess:
                 self._process.join()
 
 
-def _fold_until_stopped(settings: Settings, unsealed: Unsealed | None, parent: int) -> None:
+def _fold_until_stopped(
+    settings: Settings, unsealed: Unsealed | None, let_go: Callable[[], None], parent: int
+) -> None:
+    let_go()
     with suppress(OSError):  # where the unit that started the service allows no such call
         os.nice(_LEAVES_TIME_TO_OTHERS)
     name_process(PROCESS_NAME)

@@ -195,7 +195,7 @@ def test_a_folding_process_that_ends_at_once_is_not_followed_at_once(
     monkeypatch.setattr(folding, "_fold_until_stopped", lambda *_: None)
     start = FoldingProcess.start
     monkeypatch.setattr(FoldingProcess, "start", lambda self: (started.append(1), start(self)))
-    process = FoldingProcess(Settings(data_dir=tmp_path), None)
+    process = FoldingProcess(Settings(data_dir=tmp_path), None, lambda: None)
     process.start()
     process._process.join()
     for _ in range(20):

@@ -84,6 +84,7 @@ class Running:
         """Send a request, with the token of this service unless another, or none (""), is given."""
         bearer = self.token if token is None else token
         command = ["curl", "-sS", "-i", "--http1.1", "--cacert", str(self.folder / "server.crt"), "-X", method]
+        command += ["--connect-timeout", "60"]
         if bearer:
             command += ["-H", f"Authorization: Bearer {bearer}"]
         if body is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import sqlite3
 import ssl
@@ -12,6 +13,7 @@ import threading
 import time
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,6 +136,20 @@ def _every_key_is_whole(service: Running, flags: list[str], acknowledged: list[d
     made = [entry for entry in of_keys if entry["outcome"] == "success"]
     assert len(made) == len(material)  # exactly one audit entry for each version
     vault.engine.dispose()
+
+
+def test_a_worker_that_dies_before_it_serves_leaves_no_socket_on_which_clients_wait_for_ever(start: Start) -> None:
+    service = start("--workers", "2")
+    kept, first = service.worker_pids()
+    os.kill(first, signal.SIGKILL)
+    service.wait_for_workers(2, without={first})
+    (successor,) = set(service.worker_pids()) - {kept}
+    os.kill(successor, signal.SIGKILL)
+    service.wait_for_workers(2, without={first, successor})
+    listening = re.findall(rf"^ *\d+: \w+:{service.port:04X} \S+ 0A ", Path("/proc/net/tcp").read_text(), re.MULTILINE)
+    assert len(listening) == 2
+    for _ in range(20):
+        assert service.curl("GET", "/readyz", None, "--max-time", "20", token="").status == 200
 
 
 def test_sigterm_loses_no_request_in_flight(start: Start) -> None:
