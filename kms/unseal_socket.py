@@ -107,13 +107,15 @@ def ask(directory: Path, question: Question) -> Answer:
 
 @contextmanager
 def _listening(directory: Path) -> Iterator[socket.socket]:
-    path = directory / _NAME
-    path.unlink(missing_ok=True)  # of a service that was killed; nobody else runs on this directory
+    path, unfinished = directory / _NAME, directory / f"{_NAME}.unfinished"
+    for each in (path, unfinished):
+        each.unlink(missing_ok=True)  # of a service that was killed; nobody else runs on this directory
     with socket.socket(socket.AF_UNIX) as listening:
         with _short(directory) as short:  # only its owner may enter the directory
-            listening.bind(str(short / _NAME))
-        path.chmod(0o600)
+            listening.bind(str(short / unfinished.name))
+        unfinished.chmod(0o600)
         listening.listen(8)
+        unfinished.rename(path)  # whoever sees the socket can ask
         try:
             yield listening
         finally:

@@ -77,6 +77,22 @@ def test_shares_are_taken_until_there_are_enough(sealed: Sealed) -> None:
     assert not any(each.encoded()[30:] in "".join(sealed.said) for each in sealed.shares)
 
 
+def test_there_is_no_socket_before_it_can_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listen, was_there = socket.socket.listen, list[bool]()
+
+    def looking(listening: socket.socket, backlog: int) -> None:
+        was_there.append((tmp_path / "unseal.sock").exists())
+        listen(listening, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", looking)
+    sealed = Sealed(tmp_path)
+    for share in sealed.shares[:3]:
+        sealed.give(share)
+    sealed.thread.join(30)
+    assert was_there == [False]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_another_user_is_refused_even_where_the_files_let_him_in(sealed: Sealed) -> None:
     for path in (each for each in (sealed.directory, *sealed.directory.parents) if "pytest-of-" in str(each)):
