@@ -146,8 +146,8 @@ def test_a_worker_that_dies_before_it_serves_leaves_no_socket_on_which_clients_w
     (successor,) = set(service.worker_pids()) - {kept}
     os.kill(successor, signal.SIGKILL)
     service.wait_for_workers(2, without={first, successor})
-    listening = re.findall(rf"^ *\d+: \w+:{service.port:04X} \S+ 0A ", Path("/proc/net/tcp").read_text(), re.MULTILINE)
-    assert len(listening) == 2
+    listening = rf"^ *\d+: \w+:{service.port:04X} \S+ 0A "
+    assert len(re.findall(listening, Path("/proc/net/tcp").read_text(), re.MULTILINE)) == 2
     for _ in range(20):
         assert service.curl("GET", "/readyz", None, "--max-time", "20", token="").status == 200
 
