@@ -22,6 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+# Granian's allocator, jemalloc, reads this as it is loaded. More bytes than that, as in a long list, go back to the
+# system as soon as they are sent; it would keep copies of them, and take little less time.
+os.environ.setdefault("_RJEM_MALLOC_CONF", "oversize_threshold:262144")
+
 from granian._futures import _new_cbscheduler
 from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
 from granian.constants import HTTPModes, SSLProtocols

@@ -1,9 +1,13 @@
-"""What threads have freed does not stay with the process."""
+"""What was freed does not stay with the process."""
 
 from __future__ import annotations
 
+import http.client
+import os
+import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,3 +54,61 @@ def test_threads_keep_nothing_of_it(is_called: bool) -> None:
         assert arenas <= 2
     elif grown < 19 or arenas <= 2:
         pytest.skip("this C library returns memory by itself")
+
+
+_SERVER = """
+import socket
+import sys
+from pathlib import Path
+from kms import listening, renewal, tls
+from kms.config import Settings
+
+LARGE = bytes(5 << 20)
+
+def application(environ, start):
+    start("200 OK", [])
+    return [LARGE]
+
+settings = Settings(data_dir=Path("data"))
+Path("data").mkdir()
+tls.ensure_material(settings)
+taking = socket.create_server(("127.0.0.1", 0))
+listening.Listener(settings, taking, application).serve(renewal.served_pair(settings))
+print(taking.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_server_keeps_no_copies_of_large_answers(tmp_path: Path, is_set: bool) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)} | ({} if is_set else {"_RJEM_MALLOC_CONF": ""})
+    command = [sys.executable, "-c", _SERVER]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        port = int(next(line for line in server.stdout if line.strip().isdigit()))  # after it has made its pair
+        context = ssl.create_default_context(cafile=tmp_path / "server.crt")
+
+        def resident() -> int:
+            return int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * 4096 >> 20
+
+        def fetch() -> None:
+            connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=30)
+            for _ in range(10):
+                connection.request("GET", "/")
+                assert len(connection.getresponse().read()) == 5 << 20
+            connection.close()
+
+        before = resident()
+        clients = [threading.Thread(target=fetch) for _ in range(6)]
+        for each in clients:
+            each.start()
+        for each in clients:
+            each.join()
+        grown = resident() - before
+        server.communicate()
+    if is_set:
+        assert grown < 9
+    elif grown < 9:
+        pytest.skip("the allocator of this server keeps none by itself")
