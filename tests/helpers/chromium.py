@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service as Chromedriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+_CHROMIUM, _CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 _FLAGS = [
     "--headless=new",
     "--no-sandbox",
@@ -40,15 +42,30 @@ def axe_script() -> str:
     return (Path(found.origin).parent / "axe.min.js").read_text()
 
 
-def start(folder: Path) -> webdriver.Chrome:
+def require() -> None:
+    """Skip where there is no Chromium, but not in CI."""
+    if not (_CHROMIUM.exists() and _CHROMEDRIVER.exists()):
+        message = "Chromium is not installed; .ci/install-services installs it"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[webdriver.Chrome]:
     """A new Chromium with a profile of its own in `folder`."""
+    require()
     options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
+    options.binary_location = str(_CHROMIUM)
     options.accept_insecure_certs = True
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for flag in (*_FLAGS, f"--user-data-dir={folder}"):
         options.add_argument(flag)
-    return webdriver.Chrome(options=options, service=Chromedriver(str(CHROMEDRIVER)))
+    driver = webdriver.Chrome(options=options, service=Chromedriver(str(_CHROMEDRIVER)))
+    try:
+        yield driver
+    finally:
+        driver.quit()
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,13 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
 
+from helpers import chromium
+from helpers.chromium import Person
 from helpers.people import PASSKEY_GRANT
 from helpers.running import Running, Start, wait_until
 
 pytestmark = pytest.mark.slow
 
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 CREATE = """
 const done = arguments[arguments.length - 1];
 const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(arguments[0]);
@@ -36,21 +32,9 @@ navigator.credentials.get({publicKey}).then(given => done(given.toJSON()), error
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     """Chromium with an authenticator that is told by nobody to whom the passkeys are."""
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if not all(programs):
-        message = "Chromium is not installed; .ci/install-services installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(programs[0])
-    options.accept_insecure_certs = True
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(programs[1])))
-    driver.set_script_timeout(30)
-    yield driver
-    driver.quit()
+    with chromium.started(tmp_path / "profile") as driver:
+        driver.set_script_timeout(30)
+        yield driver
 
 
 def authenticator() -> VirtualAuthenticatorOptions:
@@ -125,40 +109,27 @@ def test_chromium_signs_for_no_other_page(start: Start, browser: webdriver.Chrom
 def test_a_passkey_at_the_console(start: Start, browser: webdriver.Chrome) -> None:
     service = start("--workers", "2", login=False)
     browser.add_virtual_authenticator(authenticator())
-    browser.get(f"{service.url}/console/login")
-    fields = {
-        "client_id": "admin",
-        "client_secret": service.admin["client_secret"],
-        "recovery_code": service.admin["recovery_codes"][0],
-    }
+    person = Person(browser, service.url)
+    person.go("/login")
     browser.execute_script("document.querySelector('details').open = true")
-    for name, value in fields.items():
-        browser.find_element("name", name).send_keys(value)
-    press(browser, "Log in")
-    wait_until(lambda: "Overview" in browser.title, lambda: browser.page_source)  # else the next page stops the form
-    browser.get(f"{service.url}/console/account/passkeys/new")
-    browser.find_element("name", "name").send_keys("Chromium")
-    press(browser, "Go on")
-    press(browser, "Make it")
-    wait_until(lambda: "The passkey is added" in browser.page_source)
-    press(browser, "Log out")
-    press(browser, "Log in with a passkey")
-    wait_until(lambda: "Overview" in browser.title, lambda: browser.page_source)
+    person.fill(
+        client_id="admin",
+        client_secret=service.admin["client_secret"],
+        recovery_code=service.admin["recovery_codes"][0],
+    )
+    person.press("Log in")
+    person.go("/account/passkeys/new")
+    person.fill(name="Chromium")
+    person.press("Go on")
+    person.press("Make it")
+    person.see("The passkey is added")
+    person.press("Log out")
+    person.press("Log in with a passkey")
+    person.see("Overview")
 
-    press(browser, "Log out")
+    person.press("Log out")
     browser.set_user_verified(False)
-    press(browser, "Log in with a passkey")
+    browser.find_element("css selector", "form[data-passkey] button").click()
     wait_until(lambda: "cancelled" in browser.find_element("css selector", "form[data-passkey] .wrong").text)
     entries = browser.get_log("browser")
     assert not [each for each in entries if "Content Security Policy" in each["message"]]
-
-
-def press(browser: webdriver.Chrome, words: str) -> None:
-    """Press the button with these words, once the page that has it is there."""
-
-    def shown() -> list[Any]:
-        found = browser.find_elements("xpath", f"//button[normalize-space()='{words}']")
-        return [each for each in found if each.is_displayed()]
-
-    wait_until(shown, lambda: browser.page_source)
-    shown()[0].click()

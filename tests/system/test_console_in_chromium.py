@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,11 +51,7 @@ PAGES = (
 @pytest.fixture(scope="module")
 def service(start: Start) -> Running:
     """One service with some keys, clients and refusals in it."""
-    if not (chromium.CHROMIUM.exists() and chromium.CHROMEDRIVER.exists()):
-        message = "Chromium is not installed; .ci/install-services installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    chromium.require()
     running = start("--workers", "1")
     shop = running.enrol("shop")
     running.enrol("auditor", "auditor")
@@ -92,14 +87,11 @@ def service(start: Start) -> Running:
 @pytest.fixture(scope="module")
 def person(service: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     """An administrator, who has logged in with the form."""
-    driver = chromium.start(tmp_path_factory.mktemp("profile"))
-    try:
+    with chromium.started(tmp_path_factory.mktemp("profile")) as driver:
         someone = Person(driver, service.url)
         someone.log_in("admin", service.admin["client_secret"], service.code(service.admin))
         someone.see("Overview")
         yield someone
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="module")
