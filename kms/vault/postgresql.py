@@ -35,13 +35,15 @@ _RESTED_SECONDS = 1.0
 _IDLE_SECONDS = 15
 _SILENT_SECONDS = 12.0  # more than a statement may wait for a lock
 _PING_SECONDS = 2.0
-_OPTIONS = (
-    f"-c lock_timeout={BUSY_SECONDS * 1000} "
-    f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000} "
-    "-c tcp_keepalives_idle=6 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 "  # the same 15 seconds
-    f"-c tcp_user_timeout={_IDLE_SECONDS * 1000} "  # keepalives are not sent while an answer is under way
-    r"-c default_transaction_isolation=read\ committed"
-)
+_SETTINGS = {
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
+    "lock_timeout": f"{BUSY_SECONDS}s",
+    "tcp_keepalives_count": "3",
+    "tcp_keepalives_idle": "6",
+    "tcp_keepalives_interval": "3",  # together as long as the next
+    "tcp_user_timeout": f"{_IDLE_SECONDS}s",  # keepalives are not sent while an answer is under way
+}
 _OF_A_PRIMARY = ("primary", "read-write")
 _FULL = "53100"
 _READ_ONLY = "25006"
@@ -88,7 +90,6 @@ def engine_for(url: URL, pool_size: int) -> Engine:
         "target_session_attrs": wanted,
     }
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
-    arguments["options"] = " ".join((*_each(url.query.get("options")), _OPTIONS))
     # The pool would log a stack trace for each connection that was lost; whoever used it says what is wrong.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     engine = create_engine(
@@ -102,7 +103,18 @@ def engine_for(url: URL, pool_size: int) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: Any, _record: Any, unnamed: Any, named: Any) -> _Patient:
-        return _Patient.connect(*unnamed, **named)
+        made = _Patient.connect(*unnamed, **named)
+        try:
+            made.set_autocommit(True)
+            made.execute(  # PgBouncer refuses them as `options`
+                "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
+                (list(_SETTINGS), list(_SETTINGS.values())),
+            )
+            made.set_autocommit(False)
+        except psycopg.Error:
+            made.close()
+            raise
+        return made
 
     _ping_what_rested(engine)
     return engine

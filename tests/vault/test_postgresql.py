@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from helpers.pgbouncer import pgbouncer
 from helpers.support import free_port, new_database
 from helpers.tcp_proxy import TcpProxy
 from kms.errors import StartError
@@ -76,6 +77,16 @@ def test_what_the_server_is_too_slow_to_take_is_sent_when_it_does(postgres: str)
             answer.execute("SELECT length(%s)", [b"x" * 20_000_000])
         assert answer.fetchone() == (20_000_000,)
     engine.dispose()
+
+
+def test_the_limits_hold_through_a_pooler(postgres: str) -> None:
+    name = new_database(postgres).rpartition("/")[2]
+    with pgbouncer(postgres) as pooler:
+        engine = connect(f"{pooler.url}/{name}")
+        with engine.connect() as connection:
+            assert connection.execute(text("SHOW lock_timeout")).scalar() == "10s"
+            assert connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar() == "15s"
+        engine.dispose()
 
 
 def test_the_host_that_is_there_is_used_with_the_options_of_the_url(postgres: str) -> None:
