@@ -9,23 +9,24 @@
   no timeout of TCP ends the wait for its answer.
 - **A limit on idleness.** A node that is stopped while it holds the lock on the head would hold up all changes of all
   nodes. PostgreSQL ends its transaction. It does not count the time in which it waits for the rest of statements that
-  are sent together; of a machine that is gone, TCP tells it within the same time.
+  are sent together; then a node that waited for the lock in vain ends it. Of a machine that is gone, TCP tells it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
+import structlog
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.generators import send
 from psycopg.pq import ConnStatus
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InvalidatePoolError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, SQLAlchemyError
 
 from kms.clock import steady_seconds
 from kms.errors import StartError
@@ -46,6 +47,7 @@ _SETTINGS = {
 }
 _OF_A_PRIMARY = ("primary", "read-write")
 _FULL = "53100"
+_LOCKED = "55P03"
 _READ_ONLY = "25006"
 _PLACES = ("host", "hostaddr", "port")
 
@@ -181,6 +183,29 @@ def _limited_to(connection: _Patient, seconds: float | None) -> Iterator[None]:
         yield
     finally:
         connection.most_seconds = before
+
+
+def end_silent_holder(engine: Engine, error: BaseException) -> None:
+    """Where `error` came of waiting for a lock: end who has that on the head, and says nothing in the middle of it.
+
+    That is a node that was stopped between statements that it sends together. It must be of the same role.
+    """
+    if getattr(getattr(error, "orig", error), "sqlstate", None) != _LOCKED:
+        return
+    with suppress(SQLAlchemyError, psycopg.Error), engine.connect() as connection:
+        ended = connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS holder"
+                " WHERE datname = current_database() AND usename = current_user"
+                " AND state = 'active' AND wait_event = 'ClientRead'"
+                " AND query_start < clock_timestamp() - make_interval(secs => :seconds)"
+                " AND EXISTS"
+                " (SELECT FROM pg_locks WHERE pid = holder.pid AND granted AND relation = 'head'::regclass)"
+            ),
+            {"seconds": BUSY_SECONDS},
+        )
+        if ended.all():
+            structlog.get_logger().warning("ended the transaction of a node that has stopped and held up all changes")
 
 
 def is_full(error: BaseException) -> bool:

@@ -30,6 +30,7 @@ from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.nodes import Nodes
 from kms.vault.one_file import make_one_file
+from kms.vault.postgresql import end_silent_holder
 from kms.vault.queue import Group, Turns
 from kms.vault.schema import own_schema
 from kms.vault.sealing import DerivedKeys, number_of_sealed
@@ -330,6 +331,7 @@ class Vault:
             raise AlreadyExists("Another call made the same thing at the same moment. Try again.") from None
         except (DBAPIError, PoolTimeout, driver.Error) as error:
             self.errors["unavailable"] += 1
+            end_silent_holder(self.engine, error)
             if is_full(error):
                 self._note_full(True)
                 raise Unavailable(sentences.FULL, retry_after=5) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from helpers.tcp_proxy import TcpProxy
 from kms.config import Settings
 from kms.crypto.registry import key_type
 from kms.errors import Unavailable
-from kms.vault import claims
+from kms.vault import claims, postgresql
 from kms.vault.checking import wrong_tables
 from kms.vault.opening import open_vault
 from kms.vault.store import Vault
@@ -99,3 +99,25 @@ def test_a_commit_whose_answer_is_lost_is_not_said_to_have_changed_nothing(postg
     finally:
         vault.close()
         proxy.stop()
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_who_holds_the_lock_and_says_nothing_is_ended(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool
+) -> None:
+    """A node was stopped between two statements that it sends together; or it is only slow, and is left alone."""
+    monkeypatch.setitem(postgresql._SETTINGS, "lock_timeout", "300ms")
+    monkeypatch.setattr(postgresql, "BUSY_SECONDS", 0.3 if is_silent else 60)
+    url = new_database(postgres)
+    vault = open_vault(Settings(data_dir=tmp_path, database_url=url))
+    with suppress(psycopg.DatabaseError), psycopg.connect(url) as other, other.pipeline():
+        held = other.execute("SELECT id FROM head FOR UPDATE").fetchall()
+        other.execute("SELECT 1")  # nothing that ends statements that are sent together follows it
+        with pytest.raises(Unavailable), vault.change() as change:
+            make_key(change, "k", "user1", KIND, KIND.generate(), NOW)
+        with pytest.raises(Unavailable) if not is_silent else nullcontext(), vault.change() as change:
+            make_key(change, "k", "user1", KIND, KIND.generate(), NOW)
+    assert held == [(1,)]
+    with vault.read() as snapshot:
+        assert (snapshot.key_by_id("k") is not None) == is_silent
+    vault.close()
