@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.running import wait_until
+
 ROOT = Path(__file__).parents[1]
 _PROGRAM = """
 import ctypes
@@ -81,7 +83,8 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("is_set", [True, False])
 def test_the_server_keeps_no_copies_of_large_answers(tmp_path: Path, is_set: bool) -> None:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)} | ({} if is_set else {"_RJEM_MALLOC_CONF": ""})
+    environ = {name: value for name, value in os.environ.items() if name != "_RJEM_MALLOC_CONF"}
+    environ |= {"PYTHONPATH": str(ROOT)} | ({} if is_set else {"_RJEM_MALLOC_CONF": ""})
     command = [sys.executable, "-c", _SERVER]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -106,9 +109,9 @@ def test_the_server_keeps_no_copies_of_large_answers(tmp_path: Path, is_set: boo
             each.start()
         for each in clients:
             each.join()
+        if is_set:
+            wait_until(lambda: resident() - before < 9)  # the last answer may not be freed yet
         grown = resident() - before
         server.communicate()
-    if is_set:
-        assert grown < 9
-    elif grown < 9:
+    if not is_set and grown < 9:
         pytest.skip("the allocator of this server keeps none by itself")

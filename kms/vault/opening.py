@@ -24,6 +24,7 @@ from kms.vault.host import Host
 from kms.vault.keyset import Keyset
 from kms.vault.keyslots import SealRecord
 from kms.vault.lost import require_file, require_none_lost
+from kms.vault.postgresql import end_silent_holder
 from kms.vault.records import from_values, microseconds
 from kms.vault.rows import Keyslot, NewRootKey
 from kms.vault.schema import lock, lock_changes, migrate, own_schema, require_usable
@@ -80,6 +81,7 @@ def open_vault(
     try:
         found = _Opening(seals or Seals(settings), unsealed, unseal).found(engine, create=create)
     except DBAPIError as error:
+        end_silent_holder(engine, error)
         engine.dispose()
         raise StartError(f"The database cannot be used: {error.orig}") from None
     except Refusal as refusal:

@@ -1,8 +1,9 @@
 """PostgreSQL: an engine that reads only from a primary, and that gives up on a database that says nothing.
 
 - **Only a primary.** A replica lags. A lease or a row that was read there could be from before a revocation that has
-  answered. libpq asks each server for what it is when it connects (`target_session_attrs`), and a server never turns
-  from a primary into a replica while it keeps its connections.
+  answered. libpq asks each server for what it is when it connects (`target_session_attrs`). PgBouncer may repeat what
+  another server has said before a failover, so a statement asks again. A server never turns from a primary into a
+  replica while it keeps its connections.
 - **One isolation.** A change locks the head before it touches anything else and is made for READ COMMITTED: no two
   changes overlap, so there are neither serialisation failures nor deadlocks, whatever the server's default is.
 - **A limit on silence.** A server that is frozen, or a proxy before one, still acknowledges what it is sent, so that
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -49,7 +50,7 @@ _OF_A_PRIMARY = ("primary", "read-write")
 _FULL = "53100"
 _LOCKED = "55P03"
 _READ_ONLY = "25006"
-_PLACES = ("host", "hostaddr", "port")
+_LOG = structlog.get_logger()
 
 
 def parsed(url: str) -> URL:
@@ -92,6 +93,8 @@ def engine_for(url: URL, pool_size: int) -> Engine:
         "target_session_attrs": wanted,
     }
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    if options := _each(url.query.get("options")):
+        arguments["options"] = " ".join(options)
     # The pool would log a stack trace for each connection that was lost; whoever used it says what is wrong.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     engine = create_engine(
@@ -112,6 +115,8 @@ def engine_for(url: URL, pool_size: int) -> Engine:
                 "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
                 (list(_SETTINGS), list(_SETTINGS.values())),
             )
+            if made.execute("SELECT pg_is_in_recovery()").fetchone() != (False,):
+                raise psycopg.OperationalError("the server behind this address is a replica")
             made.set_autocommit(False)
         except psycopg.Error:
             made.close()
@@ -186,26 +191,31 @@ def _limited_to(connection: _Patient, seconds: float | None) -> Iterator[None]:
 
 
 def end_silent_holder(engine: Engine, error: BaseException) -> None:
-    """Where `error` came of waiting for a lock: end who has that on the head, and says nothing in the middle of it.
+    """Where `error` came of waiting for a lock: end who writes the head, and says nothing in the middle of it.
 
-    That is a node that was stopped between statements that it sends together. It must be of the same role.
+    That is a node that was stopped between statements that it sends together. It must have the same role here.
     """
     if getattr(getattr(error, "orig", error), "sqlstate", None) != _LOCKED:
         return
-    with suppress(SQLAlchemyError, psycopg.Error), engine.connect() as connection:
-        ended = connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS holder"
-                " WHERE datname = current_database() AND usename = current_user"
-                " AND state = 'active' AND wait_event = 'ClientRead'"
-                " AND query_start < clock_timestamp() - make_interval(secs => :seconds)"
-                " AND EXISTS"
-                " (SELECT FROM pg_locks WHERE pid = holder.pid AND granted AND relation = 'head'::regclass)"
-            ),
-            {"seconds": BUSY_SECONDS},
-        )
-        if ended.all():
-            structlog.get_logger().warning("ended the transaction of a node that has stopped and held up all changes")
+    try:
+        with engine.connect() as connection:
+            ended = connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity AS holder"
+                    " WHERE datname = current_database() AND usename = current_user"
+                    " AND state = 'active' AND wait_event = 'ClientRead'"
+                    " AND query_start < clock_timestamp() - make_interval(secs => :seconds)"
+                    " AND EXISTS (SELECT FROM pg_locks WHERE pid = holder.pid AND granted"
+                    " AND relation = 'head'::regclass AND mode IN ('RowShareLock', 'RowExclusiveLock'))"
+                ),
+                {"seconds": BUSY_SECONDS},
+            )
+            is_ended = any(ended.scalars())
+    except (SQLAlchemyError, psycopg.Error) as fault:
+        _LOG.warning("a node that may hold up all changes cannot be looked for", reason=type(fault).__name__)
+        return
+    if is_ended:
+        _LOG.warning("ended the transaction of a node that has stopped and held up all changes")
 
 
 def is_full(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ class PgBouncer:
     def stop(self) -> None:
         """End it at once, with all connections through it."""
         if self.process is not None:
-            self.process.terminate()
+            self.process.kill()
             self.process.wait(timeout=_SECONDS)
             self.process = None
 
@@ -69,7 +70,7 @@ class PgBouncer:
 def pgbouncer(server: str) -> Iterator[PgBouncer]:
     """One that runs, before the server at that URL."""
     # Below /tmp, because the user who runs it must be able to get there.
-    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/kms-test-pgbouncer.XXXXXX"], text=True).strip())
+    folder = Path(tempfile.mkdtemp(prefix="kms-test-pgbouncer.", dir="/tmp"))
     folder.chmod(0o755)
     pooler = PgBouncer(server, folder, free_port())
     try:

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
+from helpers.pgbouncer import pgbouncer
 from helpers.postgres_server import PostgresServer, require_postgres
 from helpers.running import Running, Start, wait_until
+from helpers.tcp_proxy import TcpProxy
 from helpers.trio import FLAGS, encrypts, seconds_until, with_root_key
 from kms.config import Settings
 from kms.errors import StartError
+from kms.vault.database import connect
 from kms.vault.opening import open_vault
 
 pytestmark = pytest.mark.slow
@@ -68,6 +72,21 @@ def test_a_replica_is_never_read(replicated: Replicated, node: Running) -> None:
     settings = Settings(data_dir=node.folder / "kms-data", database_url=f"{replicated.standby.url}/vault")
     with pytest.raises(StartError, match="standby"):
         open_vault(settings)
+
+
+def test_a_replica_is_not_read_through_a_pooler_that_still_takes_it_for_the_primary(replicated: Replicated) -> None:
+    proxy = TcpProxy(("127.0.0.1", replicated.primary.port)).start()
+    try:
+        with pgbouncer(f"postgresql://kms@127.0.0.1:{proxy.port}") as pooler:
+            engine = connect(f"{pooler.url}/vault?{_ATTRIBUTES}")
+            engine.connect().close()
+            engine.dispose()
+            proxy.target = ("127.0.0.1", replicated.standby.port)
+            proxy.cut()
+            with pytest.raises(DBAPIError, match="is a replica"):
+                engine.connect()
+    finally:
+        proxy.stop()
 
 
 def test_the_service_goes_on_where_nothing_was_lost(replicated: Replicated, node: Running) -> None:

@@ -140,12 +140,11 @@ def _every_key_is_whole(service: Running, flags: list[str], acknowledged: list[d
 
 def test_a_worker_that_dies_before_it_serves_leaves_no_socket_on_which_clients_wait_for_ever(start: Start) -> None:
     service = start("--workers", "2")
-    kept, first = service.worker_pids()
-    os.kill(first, signal.SIGKILL)
-    service.wait_for_workers(2, without={first})
-    (successor,) = set(service.worker_pids()) - {kept}
-    os.kill(successor, signal.SIGKILL)
-    service.wait_for_workers(2, without={first, successor})
+    kept, killed = service.worker_pids()
+    for _ in range(4):  # each successor at once, before it has begun to serve
+        os.kill(killed, signal.SIGKILL)
+        service.wait_for_workers(2, without={killed})
+        (killed,) = set(service.worker_pids()) - {kept}
     listening = rf"^ *\d+: \w+:{service.port:04X} \S+ 0A "
     assert len(re.findall(listening, Path("/proc/net/tcp").read_text(), re.MULTILINE)) == 2
     for _ in range(20):
