@@ -1,9 +1,9 @@
 """Runs everything that clients do for some minutes, and says whether memory and descriptors of the service are flat.
 
-`python -m benchmarks.soak --minutes 10`, as root. First it warms up, which is not judged: caches fill, and keys are
-suspended and revoked, each of which takes some memory for ever. Afterwards none are. Of memory the least of each
-fifth of the time is judged. The exit code is 1 where something grows, or where an answer was none of those that
-are right.
+`python -m benchmarks.soak --minutes 10`, as root. First it warms up, which is not judged: caches fill, each task that
+is repeated runs once, the rarest after ten minutes, and keys are suspended and revoked, each of which takes some
+memory for ever. Afterwards none are. Of memory the least of each fifth of the time is judged. The exit code is 1
+where something grows, or where an answer was none of those that are right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHOWN = 12
 
 
 @click.command()
-@click.option("--warm-up", default=9.0, show_default=True, help="Minutes before those that are judged.")
+@click.option("--warm-up", default=11.0, show_default=True, help="Minutes before those that are judged.")
 @click.option("--minutes", default=10.0, show_default=True, help="That are judged.")
 @click.option("--every", default=10.0, show_default=True, help="Seconds between two looks.")
 @click.option("--workers", default=2, show_default=True)
