@@ -75,8 +75,7 @@ class Trend:
 def _lows(seconds: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
     """The second at which each fifth of the time began, and the least value in it.
 
-    It leaves out what comes and goes: a hash of a passphrase takes 19 MiB while it is made, and the allocator of the
-    server below, jemalloc, keeps copies of large answers for a while.
+    It leaves out what comes and goes: a hash of a passphrase takes 19 MiB while it is made.
     """
     least: dict[float, float] = {}
     first, long = seconds[0], (seconds[-1] - seconds[0]) / _LOWS

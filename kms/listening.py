@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 # Granian's allocator, jemalloc, reads this as it is loaded. More bytes than that, as in a long list, go back to the
-# system as soon as they are sent; it would keep copies of them, and take little less time.
+# system as soon as they are sent. By itself it would keep copies of them for a while.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "oversize_threshold:262144")
 
 from granian._futures import _new_cbscheduler

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.installed import not_installed
 from helpers.running import wait_until
 from helpers.support import free_port
 from kms.access.ratelimit import RateClass, RateLimits
@@ -63,9 +63,7 @@ class Redis:
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     if shutil.which("redis-server") is None:
-        if os.environ.get("CI"):
-            pytest.fail("Redis is not installed; .ci/install-services installs it")
-        pytest.skip("Redis is not installed; .ci/install-services installs it")
+        not_installed("Redis")
     server = Redis(tmp_path, free_port())
     server.start()
     yield server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service as Chromedriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+
+from helpers.installed import not_installed
 
 _CHROMIUM, _CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 _FLAGS = [
@@ -45,10 +45,7 @@ def axe_script() -> str:
 def require() -> None:
     """Skip where there is no Chromium, but not in CI."""
     if not (_CHROMIUM.exists() and _CHROMEDRIVER.exists()):
-        message = "Chromium is not installed; .ci/install-services installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        not_installed("Chromium")
 
 
 @contextmanager

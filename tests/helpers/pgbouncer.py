@@ -6,19 +6,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-import pytest
 from sqlalchemy import make_url
 
-from helpers.support import free_port
-
-_SECONDS = 20
+from helpers.installed import not_installed
+from helpers.support import free_port, wait_for_postgres
 
 
 @dataclass
@@ -48,21 +44,13 @@ class PgBouncer:
         self.process = subprocess.Popen(
             [_program(), configuration], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user
         )
-        ends = time.monotonic() + _SECONDS
-        while True:
-            try:
-                psycopg.connect(f"{self.url}/postgres").close()
-            except psycopg.OperationalError:
-                assert time.monotonic() < ends, "PgBouncer does not start"
-                time.sleep(0.1)
-            else:
-                return
+        wait_for_postgres(self.url)
 
     def stop(self) -> None:
         """End it at once, with all connections through it."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(timeout=_SECONDS)
+            self.process.wait(timeout=20)
             self.process = None
 
 
@@ -84,8 +72,5 @@ def pgbouncer(server: str) -> Iterator[PgBouncer]:
 def _program() -> str:
     found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
-        message = "PgBouncer is not installed; .ci/install-services installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        not_installed("PgBouncer")
     return found

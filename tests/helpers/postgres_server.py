@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
+from helpers.installed import not_installed
 from helpers.support import free_port, wait_for_postgres
 
 
@@ -30,10 +30,7 @@ def programs() -> Path | None:
 def require_postgres() -> None:
     """Skip the test where there is no PostgreSQL; fail it where there ought to be one."""
     if programs() is None:
-        message = "PostgreSQL is not installed; .ci/install-services installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        not_installed("PostgreSQL")
 
 
 @dataclass

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from helpers.installed import not_installed
 from kms.config import Settings
 
 PIN = "1234"
@@ -29,10 +28,7 @@ class SoftHsm:
         """With no token yet. Skips the test where SoftHSM2 is not installed, and fails it so in CI."""
         module = next((Path(path) for path in _MODULES if Path(path).exists()), None)
         if module is None or shutil.which("softhsm2-util") is None:
-            message = "SoftHSM2 is not installed; .ci/install-services installs it"
-            if os.environ.get("CI"):
-                pytest.fail(message)
-            pytest.skip(message)
+            not_installed("SoftHSM2")
         (folder / "tokens").mkdir(parents=True)
         configuration = folder / "softhsm2.conf"
         configuration.write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")

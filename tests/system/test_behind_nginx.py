@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from helpers.authority import Issued, issue
+from helpers.installed import not_installed
 from helpers.running import Running, process_of, wait_until
 from helpers.shell import ROOT, blocks
 from helpers.support import free_port
@@ -85,10 +86,7 @@ def behind(direct: Running) -> Iterator[Running]:
     """The same service behind the page's nginx."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
-        message = "nginx is not installed; .ci/install-services installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        not_installed("nginx")
     folder, front = direct.folder, free_port()
     proxy = process_of(
         [nginx, "-p", str(folder), "-c", _configuration(folder, direct.port, front)],
