@@ -40,6 +40,7 @@ class PgBouncer:
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             "auth_type = any\npool_mode = session\ndefault_pool_size = 50\n"
         )
+        configuration.chmod(0o644)  # also where a test before has called `protect_process`, and so changed the umask
         as_user = {"user": "nobody"} if os.getuid() == 0 else {}  # it refuses to run as root
         self.process = subprocess.Popen(
             [_program(), configuration], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user
